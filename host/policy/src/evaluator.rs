@@ -13,6 +13,7 @@ use crate::failed_attempts::FailedAttempts;
 use crate::failure::{Failure, Stage};
 use crate::forwarding::Forwarding;
 use crate::idle_sandboxes::{IdleSandbox, IdleSandboxes};
+use crate::log_line::LogLine;
 use crate::module::Use;
 use crate::next_step::NextStep;
 use crate::policy::Policy;
@@ -34,6 +35,8 @@ pub struct Evaluator {
     idle: IdleSandboxes,
     /// Whether log lines of policies are discarded.
     mute: bool,
+    /// Whether log lines of policies are kept for [`Evaluator::take_log`].
+    keeps_log: bool,
     /// The decision that the next calls belong to.
     decision: Option<DecisionId>,
     results: Results,
@@ -59,6 +62,8 @@ struct Results {
     edits: Edits,
     /// What the last call said about where the request goes.
     forwarding: Option<Box<Forwarding>>,
+    /// The log lines of the last call, if they are kept.
+    log: Vec<LogLine>,
 }
 
 impl Evaluator {
@@ -74,6 +79,7 @@ impl Evaluator {
             spare: None,
             idle: IdleSandboxes::new(sandboxes),
             mute: false,
+            keeps_log: false,
             decision: None,
             results: Results::default(),
             fuel: None,
@@ -85,6 +91,14 @@ impl Evaluator {
         Self {
             mute: true,
             ..Self::new()
+        }
+    }
+
+    /// Keeps the log lines of each call, of every level, for [`Evaluator::take_log`].
+    pub fn keeping_log(self) -> Self {
+        Self {
+            keeps_log: true,
+            ..self
         }
     }
 
@@ -166,6 +180,11 @@ impl Evaluator {
     /// said nothing.
     pub fn take_forwarding(&mut self) -> Option<Forwarding> {
         self.results.forwarding.take().map(|forwarding| *forwarding)
+    }
+
+    /// Takes the log lines of the last call; none without [`Evaluator::keeping_log`].
+    pub fn take_log(&mut self) -> Vec<LogLine> {
+        std::mem::take(&mut self.results.log)
     }
 
     /// What [`take_forwarding`](Evaluator::take_forwarding) would take.
@@ -305,6 +324,7 @@ impl Evaluator {
             failed,
             tape: self.results.tape.take(),
             decision: self.decision,
+            keeps_log: self.keeps_log,
         }
     }
 
@@ -338,6 +358,7 @@ impl Results {
             counter.fetch_add(dropped.into(), Ordering::Relaxed);
         }
         self.tape = call.take_tape();
+        self.log = call.take_log();
         self.edits.clear();
         if !call.edits().is_empty() {
             self.edits = std::mem::take(call.edits());

@@ -14,7 +14,7 @@
 //!
 //! | modules | content |
 //! |---|---|
-//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `tape` | the terms of a call |
+//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `tape`, `log_line` | the terms of a call |
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
 //! | `call` | the state of a call and the answers of the host functions |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
@@ -45,6 +45,7 @@ pub use forwarding::{
 };
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;
+pub use log_line::LogLine;
 pub use module::no_reset;
 pub use next_step::NextStep;
 pub use policy::{CodeOrigin, Policy};
@@ -93,6 +94,7 @@ pub mod invariants;
 #[cfg(test)]
 mod lab;
 mod limits;
+mod log_line;
 mod module;
 mod names;
 mod next_step;

@@ -330,6 +330,16 @@ impl Change {
     }
 }
 
+/// `permissions.allow-address(200, "192.0.2.1", 5060)`
+impl std::fmt::Display for Question {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let arguments = self.arguments.as_array().map(Vec::as_slice);
+        let arguments = arguments.unwrap_or_default().iter();
+        let arguments: Vec<_> = arguments.map(Value::to_string).collect();
+        write!(f, "{}({})", self.function, arguments.join(", "))
+    }
+}
+
 /// `add X-Trunk: 7`
 impl std::fmt::Display for Change {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -20,4 +20,4 @@ mod tenant_set;
 pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};
 pub use progress::Progress;
 pub use registry::{ReconfigureError, Reconfigured, Registry, RegistryError, Start, TenantError};
-pub use tenant_set::{RETAINED_GENERATIONS, TenantSetError};
+pub use tenant_set::{RETAINED_GENERATIONS, TenantSetError, scope_of};

@@ -11,4 +11,4 @@ mod time;
 
 pub use error::one_line;
 pub use terminal::{Clean, clean, clean_json, clean_lines, is_active};
-pub use time::{rfc3339, unix_seconds};
+pub use time::{from_rfc3339, rfc3339, unix_seconds};

@@ -2,6 +2,7 @@
 
 use tracing::Level;
 
+use crate::log_line::LogLine;
 use crate::text;
 
 use super::Call;
@@ -12,23 +13,39 @@ const MAX_CALL_ID: usize = 128;
 impl Call {
     /// `log.log`
     pub(crate) fn log(&self, level: Level, message: &str) {
-        if self.bounds.mute || !enabled(level) || !self.log.take(self.bounds.log_lines) {
+        let is_shown = !self.bounds.mute && enabled(level);
+        let is_heard = is_shown || self.kept_log.is_some();
+        if !is_heard || !self.log.take(self.bounds.log_lines) {
             return;
         }
-        if !self.scope.admits_line() {
-            return;
-        }
-        self.write(level, &text::shown(message, self.bounds.log_bytes));
+        self.emit(
+            level,
+            is_shown,
+            &text::shown(message, self.bounds.log_bytes),
+        );
     }
 
     /// Logs and returns how many lines were dropped. Called once, at the end of the call.
     pub(crate) fn finish_log(&self) -> u32 {
         let dropped = self.log.dropped();
-        if dropped > 0 && self.scope.admits_line() {
+        if dropped > 0 {
             let message = format!("{dropped} more lines of this call dropped (key `log-lines`)");
-            self.write(Level::WARN, &message);
+            self.emit(Level::WARN, !self.bounds.mute, &message);
         }
         dropped
+    }
+
+    /// Keeps a line for the caller, if it wants it, and logs it, if it is shown.
+    fn emit(&self, level: Level, is_shown: bool, message: &str) {
+        if let Some(kept) = &self.kept_log {
+            kept.borrow_mut().push(LogLine {
+                level,
+                text: message.to_owned(),
+            });
+        }
+        if is_shown && self.scope.admits_line() {
+            self.write(level, message);
+        }
     }
 
     fn write(&self, level: Level, message: &str) {

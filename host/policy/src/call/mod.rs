@@ -13,6 +13,7 @@ mod settings;
 mod tape;
 mod trusted;
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use portcullis_address::Snapshot;
@@ -25,6 +26,7 @@ use crate::decision::DecisionId;
 use crate::edits::Edits;
 use crate::failed_attempts::FailedAttempts;
 use crate::forwarding::Forwarding;
+use crate::log_line::LogLine;
 use crate::scope::Scope;
 use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
@@ -41,6 +43,8 @@ pub(crate) struct Call {
     policy: Arc<str>,
     bounds: Bounds,
     log: LogBudget,
+    /// The lines of the call, if its caller keeps them. A cell for the same reason as in [`LogBudget`].
+    kept_log: Option<RefCell<Vec<LogLine>>>,
     tag: String,
     has_tag: bool,
     /// Tags of the trusted peers that were found last.
@@ -75,6 +79,8 @@ pub(crate) struct Notes {
     pub(crate) failed: Option<Box<FailedAttempts>>,
     pub(crate) tape: Option<Box<Tape>>,
     pub(crate) decision: Option<DecisionId>,
+    /// Whether log lines are kept for the caller.
+    pub(crate) keeps_log: bool,
 }
 
 impl Call {
@@ -91,6 +97,7 @@ impl Call {
             policy,
             bounds,
             log: LogBudget::default(),
+            kept_log: None,
             tag: String::new(),
             has_tag: false,
             trusted_tags: Vec::new(),
@@ -125,6 +132,7 @@ impl Call {
         }
         self.bounds = bounds;
         self.log = LogBudget::default();
+        self.kept_log = notes.keeps_log.then(RefCell::default);
         self.has_tag = false;
         self.trusted_tags.clear();
         self.edits.clear();
@@ -147,6 +155,14 @@ impl Call {
     /// Takes the tape of the call, if it has one.
     pub(crate) fn take_tape(&mut self) -> Option<Box<Tape>> {
         self.tape.take()
+    }
+
+    /// Takes the log lines of the call; none if its caller does not keep them.
+    pub(crate) fn take_log(&mut self) -> Vec<LogLine> {
+        self.kept_log
+            .take()
+            .map(RefCell::into_inner)
+            .unwrap_or_default()
     }
 
     /// The changes to header fields so far.

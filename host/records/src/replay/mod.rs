@@ -1,26 +1,27 @@
 //! Replay: a policy evaluates recorded requests with the recorded answers of the host, or the requests of a packet capture.
 
 pub mod capture;
+mod offline;
 
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_address::Snapshot;
-use portcullis_policy::{
-    Evaluator, FailedAttempts, Limits, Moment, Policy, Runtime, Scope, Settings, Tape,
-};
+use portcullis_policy::{FailedAttempts, Limits, Runtime, Scope, Settings};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing};
 
 use crate::record::write_said;
 use crate::{Asking, Change, Decided, Kind, Question, Record};
+
+pub use offline::{Answered, OfflinePolicy, Query};
 
 use capture::Capture;
 
@@ -72,13 +73,9 @@ pub struct Filter {
 
 /// Replays cases with one policy.
 pub struct Player {
-    policy: Policy,
-    evaluator: Evaluator,
-    scope: Arc<Scope>,
+    policy: OfflinePolicy,
     tables: Option<Arc<Snapshot>>,
     nothing: Arc<Snapshot>,
-    begun: Instant,
-    first: Option<SystemTime>,
 }
 
 impl Player {
@@ -97,85 +94,52 @@ impl Player {
         let name = file.file_name().unwrap_or_default().to_string_lossy();
         // A policy for which recorded settings are replayed need not accept the settings that are given here.
         let policy = runtime.load_within(&name, &bytes, runtime.limits(), settings)?;
+        let scope = Scope::operator().with_settings(Arc::clone(settings));
         Ok(Self {
-            policy,
-            evaluator: Evaluator::muted(),
-            scope: Arc::new(Scope::operator().with_settings(Arc::clone(settings))),
+            policy: OfflinePolicy::new(policy, Arc::new(scope)),
             tables,
             nothing: Arc::default(),
-            begun: Instant::now(),
-            first: None,
         })
     }
 
     /// Returns the name of the policy.
     pub fn name(&self) -> &str {
-        self.policy.name()
+        self.policy.policy().name()
     }
 
     /// Replays one case. Counters and clock use the time of the case.
     pub fn play(&mut self, case: &Case) -> Played {
-        let first = *self.first.get_or_insert(case.at);
-        let since = case.at.duration_since(first).unwrap_or_default();
-        let moment = Moment {
-            wall: case.at,
-            steady: self.begun + since,
-        };
         // Tables replace the recorded answers, but for those that no table has.
         let has_tables = self.tables.is_some();
         let is_from_record = |function: &str| {
             !has_tables || function.starts_with("forwarding.") || function.starts_with("outcome.")
         };
-        let tape = match &case.recorded {
-            Some(asking) => {
-                let asked = asking.asked.iter();
-                let asked = asked.filter(|one| is_from_record(&one.function));
-                Tape::replaying(moment, asked.map(Question::asked).collect())
-            }
-            None => Tape::new(moment),
-        };
-        self.evaluator.insert_tape(tape);
-        let decided = self.decide(case);
-        let edits = self.evaluator.take_edits();
-        let tape = self.evaluator.take_tape();
-        let unanswered = tape.as_ref().map(Tape::unanswered).unwrap_or_default();
-        let unanswered = unanswered
-            .iter()
-            .filter(|one| is_from_record(&one.function));
-        let unanswered = unanswered.cloned().map(Question::of).collect();
-        let asked = tape.map(Tape::into_asked).unwrap_or_default();
-        let asked: Vec<_> = asked.into_iter().map(Question::of).collect();
-        Played {
-            edits: match decided.may_relay() {
-                true => Change::all(&edits),
-                false => Vec::new(),
-            },
-            said: decided.said(&asked),
-            decided,
-            fuel: self.evaluator.fuel(),
-            unanswered,
-            is_cut: case.recorded.as_ref().is_some_and(|asking| asking.cut),
-        }
-    }
-
-    /// Calls the export of a case.
-    fn decide(&mut self, case: &Case) -> Decided {
-        let tables = self.tables.as_ref().unwrap_or(&self.nothing);
-        let request = case.request.clone();
-        let (policy, scope) = (&self.policy, &self.scope);
-        match case.kind {
-            Kind::Decision => {
-                let (_, answer) = self.evaluator.decide(policy, scope, tables, request);
-                Decided::of(&answer)
-            }
-            Kind::Failure => {
+        let recorded = case.recorded.as_ref().map(|asking| {
+            let asked = asking.asked.iter();
+            let asked = asked.filter(|one| is_from_record(&one.function));
+            asked.map(Question::asked).collect()
+        });
+        let query = Query {
+            request: case.request.clone(),
+            at: case.at,
+            recorded,
+            failed: match case.kind {
+                Kind::Decision => None,
                 // What became of the targets is in the record.
-                let failed = FailedAttempts::default();
-                let (_, answer) = self
-                    .evaluator
-                    .on_failure(policy, scope, tables, request, failed);
-                Decided::of_step(&answer)
-            }
+                Kind::Failure => Some(FailedAttempts::default()),
+            },
+        };
+        let tables = self.tables.as_ref().unwrap_or(&self.nothing);
+        let mut answered = self.policy.call(query, tables);
+        let unanswered = &mut answered.unanswered;
+        unanswered.retain(|one| is_from_record(&one.function));
+        Played {
+            said: answered.decided.said(&answered.asked),
+            decided: answered.decided,
+            edits: answered.edits,
+            fuel: answered.fuel,
+            unanswered: answered.unanswered,
+            is_cut: case.recorded.as_ref().is_some_and(|asking| asking.cut),
         }
     }
 }

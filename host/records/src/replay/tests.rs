@@ -3,7 +3,9 @@
 use std::path::PathBuf;
 
 use portcullis_config::RecordsConfig;
-use portcullis_policy::{Attempt, Cause, Exports, NextStep, embed_with};
+use portcullis_policy::{
+    Attempt, Cause, Evaluator, Exports, Moment, NextStep, Policy, Tape, embed_with,
+};
 use portcullis_sip::Transport;
 
 use super::*;

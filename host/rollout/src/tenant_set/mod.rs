@@ -318,7 +318,7 @@ fn configs_of(tenants: &Tenants) -> impl Iterator<Item = (&str, &TenantConfig)> 
 }
 
 /// Returns what a tenant's policy may query, change and use.
-fn scope_of(config: &TenantConfig) -> Scope {
+pub fn scope_of(config: &TenantConfig) -> Scope {
     Scope::tenant(&config.name)
         .with_groups(config.groups.iter().copied())
         .with_trusted(config.trusted)

@@ -116,7 +116,7 @@ impl Cli {
             Command::Trusted(command) => command.run(&Config::find(named)?.0),
             Command::Rules(command) => command.run(&Config::find(named)?.0),
             Command::Db(command) => command.run(&Config::find(named)?.0),
-            Command::Policy(command) => command.run(|| Ok(Config::find(named)?.0)),
+            Command::Policy(command) => command.run(|| Ok(Config::find(named)?)),
             Command::Tenant(command) => command.run(&Config::find(named)?.0),
             Command::Trace(args) => trace::run(&args, &Config::find(named)?.0),
             Command::Import(args) => import::run(&args),

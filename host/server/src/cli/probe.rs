@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use portcullis_sip::Transport;
+use portcullis_sip::{Transport, is_readable_uri};
 
 use dialog::{Answer, Request};
 use portcullis_config::{Host, NextHop, SIP_PORT, parse_duration};
@@ -23,9 +23,12 @@ use super::print::{clean, stdout};
 /// sent. An INVITE is completed properly: with ACK after a rejection, with ACK and BYE after a 2xx.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The target: sip:HOST:PORT or sip:USER@HOST:PORT
+    /// The request URI, which is also where the request is sent, unless --target says it: sip:HOST:PORT or sip:USER@HOST:PORT
     #[arg(value_name = "sip:HOST:PORT")]
-    target: String,
+    uri: String,
+    /// Send the request there, whatever its URI: udp:HOST:PORT or tcp:HOST:PORT
+    #[arg(long, value_name = "udp:HOST:PORT")]
+    target: Option<String>,
     /// The source: an address of this machine, for example 127.0.0.10, with a port if it matters
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     from: Option<String>,
@@ -75,7 +78,11 @@ struct Target {
 
 impl Target {
     fn new(args: &Args) -> anyhow::Result<Self> {
-        let (scheme, rest) = args.target.split_once(':').context(
+        let from = args.from.as_deref().map(parse_source).transpose()?;
+        if let Some(target) = &args.target {
+            return Self::apart(args, target, from);
+        }
+        let (scheme, rest) = args.uri.split_once(':').context(
             "the target is not a SIP URI: write sip:HOST:PORT, for example sip:127.0.0.1:5060",
         )?;
         let (user, socket) = match rest.rsplit_once('@') {
@@ -83,9 +90,13 @@ impl Target {
             None => (None, rest),
         };
         let hop = NextHop::parse(&format!("{scheme}:{socket}")).map_err(|bad| {
-            anyhow::anyhow!("the target {}: {}; {}", args.target, bad.what, bad.mend)
+            anyhow::anyhow!(
+                "the target {}: {}; {} (with --target, the request URI can be any)",
+                args.uri,
+                bad.what,
+                bad.mend
+            )
         })?;
-        let from = args.from.as_deref().map(parse_source).transpose()?;
         let transport = if args.tcp {
             Transport::Tcp
         } else {
@@ -100,6 +111,36 @@ impl Target {
                 Some(user) => format!("sip:{user}@{host}"),
                 None => format!("sip:{host}"),
             },
+            addr: resolve(&hop, from)?,
+            from,
+            transport,
+        })
+    }
+
+    /// A target beside the request URI, which is then sent as it is given.
+    fn apart(args: &Args, target: &str, from: Option<SocketAddr>) -> anyhow::Result<Self> {
+        let mend = "write udp:HOST:PORT or tcp:HOST:PORT, for example udp:127.0.0.1:5060";
+        let named = target
+            .split_once(':')
+            .and_then(|(transport, socket)| Some((transport.parse::<Transport>().ok()?, socket)));
+        let (transport, socket) = named.with_context(|| format!("--target {target}: {mend}"))?;
+        let hop = NextHop::parse(&format!("sip:{socket}"));
+        let hop = hop.map_err(|bad| anyhow::anyhow!("--target {target}: {}; {mend}", bad.what))?;
+        if args.tcp && transport != Transport::Tcp {
+            bail!("--tcp and --target {target} differ: write tcp:{socket}");
+        }
+        let uri = match (&args.user, args.uri.split_once(':')) {
+            (Some(user), Some((scheme, rest))) => {
+                let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+                format!("{scheme}:{user}@{host}")
+            }
+            _ => args.uri.clone(),
+        };
+        if !is_readable_uri(uri.as_bytes()) {
+            bail!("{uri} is not a request URI: write for example sip:bob@example.com");
+        }
+        Ok(Self {
+            uri,
             addr: resolve(&hop, from)?,
             from,
             transport,
@@ -289,6 +330,22 @@ mod tests {
     }
 
     #[test]
+    fn a_target_can_be_apart_from_the_request_uri() {
+        let apart =
+            target("sip:+4930123@example.com;user=phone --target tcp:127.0.0.1:5070").unwrap();
+        assert_eq!(apart.uri, "sip:+4930123@example.com;user=phone");
+        assert_eq!(apart.addr, "127.0.0.1:5070".parse().unwrap());
+        assert_eq!(apart.transport, Transport::Tcp);
+
+        let other = target("sip:bob@acme.example --target udp:[::1] --user ann").unwrap();
+        assert_eq!(other.uri, "sip:ann@acme.example");
+        assert_eq!(other.addr, "[::1]:5060".parse().unwrap());
+        assert_eq!(other.transport, Transport::Udp);
+        let number = target("tel:+4930123 --target udp:127.0.0.1").unwrap();
+        assert_eq!(number.uri, "tel:+4930123");
+    }
+
+    #[test]
     fn bad_words_are_refused_with_a_mend() {
         for (words, mend) in [
             ("127.0.0.1:5060", "write \"sip:HOST:PORT\""),
@@ -297,6 +354,19 @@ mod tests {
             ("sip:127.0.0.1 --timeout 5", "with its unit"),
             ("sip:127.0.0.1 --method ACK", "followed by its ACK"),
             ("sip:127.0.0.1 --user a\u{7f}b", "%XX"),
+            (
+                "sip:bob@example.com --target 127.0.0.1:5060",
+                "write udp:HOST:PORT",
+            ),
+            (
+                "sip:bob@example.com --target tls:127.0.0.1",
+                "write udp:HOST:PORT",
+            ),
+            (
+                "sip:bob@example.com --target udp:127.0.0.1 --tcp",
+                "write tcp:127.0.0.1",
+            ),
+            ("bob --target udp:127.0.0.1", "write for example sip:bob@"),
         ] {
             let error = target(words).err().unwrap();
             assert!(format!("{error:#}").contains(mend), "{words}: {error:#}");

@@ -14,7 +14,6 @@ use portcullis_policy::Settings;
 use portcullis_text::{clean_json, rfc3339};
 use serde_json::json;
 
-use portcullis_records::Question;
 use portcullis_records::replay::capture::{self, Capture};
 use portcullis_records::replay::{self, Case, Filter, Played, Player};
 use portcullis_rollout::address_task;
@@ -315,7 +314,7 @@ fn write_difference(
     }
     line(new_name, new)?;
     for question in &new.unanswered {
-        let asked = called(question);
+        let asked = question.to_string();
         writeln!(
             out,
             "  not recorded: {} was answered {}",
@@ -413,14 +412,6 @@ fn as_json(Pair { case, old, new }: &Pair<'_>, is_same: bool) -> serde_json::Val
         "old": old.as_ref().map(played),
         "new": played(new),
     })
-}
-
-/// `permissions.allow-address(200, "192.0.2.1", 5060)`
-fn called(question: &Question) -> String {
-    let arguments = question.arguments.as_array().map(Vec::as_slice);
-    let arguments = arguments.unwrap_or_default().iter();
-    let arguments: Vec<_> = arguments.map(serde_json::Value::to_string).collect();
-    format!("{}({})", question.function, arguments.join(", "))
 }
 
 fn old_name(args: &Args) -> &str {

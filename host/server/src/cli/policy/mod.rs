@@ -1,8 +1,13 @@
 //! `portcullis policy …`: inspect files, deploy them to the running host, and show their state.
 
+mod bench;
+mod dev;
 mod inspect;
+mod offline;
+mod run;
 mod ship;
 mod sign;
+mod test;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -113,6 +118,20 @@ pub(super) enum PolicyCommand {
         #[arg(long, value_name = "KEY.pem")]
         key: PathBuf,
     },
+    /// Show what a policy decides on a request and why, without a running host
+    ///
+    /// Tables, next hops and settings are those of the configuration file, if there is one.
+    Run(run::Args),
+    /// Run the cases of a file: requests with the decisions that are expected of a policy
+    ///
+    /// docs/cases.md describes the file. The exit code is 1 if a case fails.
+    Test(test::Args),
+    /// Measure what the calls of a policy cost on this machine
+    ///
+    /// The policy is called as a host would call it, on one core, with the deadline of its seat. Fuel is counted in a second run.
+    Bench(bench::Args),
+    /// Serve a policy on loopback while writing it, with a callee behind the host: build, reload, run the cases, show decisions
+    Dev(dev::Args),
     /// Check whether a host with this configuration would accept a file, without a running host
     Check {
         /// The policy: a WebAssembly module or component
@@ -140,9 +159,10 @@ pub(super) struct Seat {
 impl PolicyCommand {
     pub(super) fn run(
         self,
-        config: impl Fn() -> anyhow::Result<Config>,
+        find: impl Fn() -> anyhow::Result<(Config, Option<PathBuf>)>,
     ) -> anyhow::Result<ExitCode> {
         let out = &mut stdout();
+        let config = || anyhow::Ok(find()?.0);
         let client = || Client::new(&config()?);
         match self {
             Self::Reload { seat } => reload(&client()?, &seat.seat, out)?,
@@ -194,6 +214,10 @@ impl PolicyCommand {
             } => ship::pull(&client()?, &seat, generation, &output, out)?,
             Self::Keygen { key } => sign::keygen(&key, out)?,
             Self::Sign { file, key } => sign::sign(&file, &key, out)?,
+            Self::Run(args) => return run::run(&args, find()?, out),
+            Self::Test(args) => return test::run(&args, find()?, out),
+            Self::Bench(args) => return bench::run(&args, find()?, out),
+            Self::Dev(args) => return dev::run(&args, find()?),
             Self::Check { file, seat } => return inspect::check(&file, &seat, &config()?, out),
             Self::Inspect { file } => inspect::show(&file, out)?,
         }

@@ -1,0 +1,162 @@
+use portcullis_policy::{Exports, Limits, embed_with};
+use portcullis_records::replay::runtime;
+
+use super::*;
+
+/// A policy that relays to `carrier-a` with a memo, tries `carrier-b` after its failure, and then leaves the best response.
+fn failover() -> Vec<u8> {
+    let text = r#"(module
+        (import "portcullis:policy/forwarding@0.1.0" "add"
+          (func $add (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+        (import "portcullis:policy/outcome@0.1.0" "tries-left" (func $tries (result i32)))
+        (import "portcullis:policy/log@0.1.0" "log" (func $log (param i32 i32 i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "\02")
+        (data (i32.const 256) "carrier-a")
+        (data (i32.const 288) "carrier-b")
+        (func $to (param $at i32)
+          (call $add (i32.const 0) (local.get $at) (i32.const 9) (i32.const 0) (i32.const 1)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 4) (i32.const 0)
+            (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 512)))
+        (func (export "decide") (result i32)
+          (call $to (i32.const 256))
+          i32.const 16)
+        (func (export "on-failure") (result i32)
+          (if (i32.lt_u (call $tries) (i32.const 7)) (then (return (i32.const 16))))
+          (call $log (i32.const 1) (i32.const 288) (i32.const 9))
+          (call $to (i32.const 288))
+          i32.const 64))"#;
+    let mut module = wat::parse_str(text).unwrap();
+    let exports = Exports {
+        on_failure: true,
+        ..Exports::default()
+    };
+    embed_with(&mut module, exports).unwrap();
+    module
+}
+
+fn run(text: &str) -> Report {
+    let suite = Suite::parse(text, "cases.toml", Path::new("")).unwrap();
+    let runtime = runtime(&Limits::default()).unwrap();
+    let policy = suite.load(&runtime, "failover", &failover()).unwrap();
+    suite.run(policy, Scope::operator)
+}
+
+fn mismatches(report: &Report) -> Vec<String> {
+    let steps = report.cases.iter().flat_map(|case| &case.steps);
+    let all = steps.flat_map(|step| step.mismatches.iter().map(move |found| (step, found)));
+    let text = |(step, found): (&StepReport, &Mismatch)| {
+        format!(
+            "{}: {}: {} / {}",
+            step.call, found.key, found.expected, found.got
+        )
+    };
+    all.map(text).collect()
+}
+
+#[test]
+fn targets_fail_one_after_the_other() {
+    let report = run(
+        "[[case]]\nname = \"both fail\"\nexpect = { verdict = \"relay\", target = \"carrier-a\", log = [] }\n\
+         [[case.after]]\nresults = [\"carrier-a no-answer 4s\"]\n\
+         expect = { verdict = \"again\", targets = [\"carrier-b\"], log = [\"carrier-b\"] }\n\
+         [[case.after]]\nresults = [\"503\"]\nexpect = { verdict = \"best\" }\n",
+    );
+    assert_eq!(mismatches(&report), [""; 0]);
+    assert_eq!(report.failed(), 0);
+    let coverage = &report.coverage;
+    assert_eq!(coverage.never, ["reject", "drop", "pass", "answer"]);
+    assert_eq!(coverage.verdicts.len(), 3);
+    assert_eq!(coverage.never_asked, [""; 0]);
+}
+
+#[test]
+fn differences_name_what_was_expected_and_what_came() {
+    let report = run(
+        "[[case]]\nexpect = { verdict = \"reject\", status = 401, removed = [\"X\"], headers = { X-A = \"1\" }, most-fuel = 1 }\n\
+         [[case]]\nexpect = { target = \"carrier-a\" }\n[[case.after]]\nresults = [\"carrier-c 500\"]\nexpect = { verdict = \"best\" }\n\
+         [[case]]\nrequest = { method = \"OPTIONS\", uri = \"sip:198.51.100.1:5060\" }\nexpect = { verdict = \"relay\" }\n",
+    );
+    assert_eq!(report.failed(), 3);
+    let found = mismatches(&report);
+    assert_eq!(
+        found[..2],
+        ["decide: verdict: reject / relay", "decide: status: 401 / "]
+    );
+    assert!(
+        found.contains(&"decide: headers.X-A: 1 / ".to_owned()),
+        "{found:?}"
+    );
+    assert!(found[4].starts_with("decide: most-fuel: 1 / "), "{found:?}");
+    assert_eq!(
+        found[5],
+        "on-failure 1: after: targets / the policy has not named the target carrier-c; it named carrier-a"
+    );
+    assert!(
+        found[6].contains("no policy is called: the host answers 200 OK"),
+        "{found:?}"
+    );
+    assert_eq!(report.coverage.never_asked, ["outcome.tries-left"]);
+    let xml = crate::junit::junit(&report, "cases.toml");
+    assert!(xml.contains("tests=\"3\" failures=\"3\""), "{xml}");
+    assert!(
+        xml.contains("message=\"decide: verdict: expected &quot;reject&quot;"),
+        "{xml}"
+    );
+}
+
+#[test]
+fn errors_name_the_line() {
+    for (text, expected) in [
+        (
+            "polcy = 1\n[[case]]\nexpect = { verdict = \"relay\" }",
+            "cases.toml:1: unknown field `polcy`",
+        ),
+        (
+            "\n[[case]]\nexpect = { verdict = \"relay\" }\n[[case]]\nname = \"a\"\nexpct = {}",
+            "cases.toml:6: unknown field `expct`",
+        ),
+        (
+            "[[case]]\nexpect = { verdict = \"allow\" }",
+            "cases.toml:2: unknown variant `allow`",
+        ),
+        (
+            "\n[[case]]\nname = \"a\"\n",
+            "cases.toml:2: case \"a\": expect is missing",
+        ),
+        (
+            "[[case]]\nrequest = { headers = { X = 1 } }",
+            "cases.toml:2: invalid type: integer `1`, expected a string or a list",
+        ),
+        (
+            "[[case]]\nsource = \"here\"\nexpect = { status = 401 }",
+            "cases.toml:1: case \"case 1\": source \"here\"",
+        ),
+        (
+            "[[case]]\ntime = \"noon\"\nexpect = { status = 401 }",
+            "cases.toml:1: case \"case 1\": time \"noon\"",
+        ),
+        (
+            "\n[tables]\naddress = [\"200 10.0.0.0/33\"]\n",
+            "cases.toml:2: tables.address: \"200 10.0.0.0/33\": mask",
+        ),
+        (
+            "[tables]\naddress = [\"x\"]\n",
+            "cases.toml:1: tables.address: \"x\": ",
+        ),
+        ("[settings]\n", "cases.toml:1: the file has no cases"),
+        (
+            "[[case]]\nmessage = \"none.sip\"\nexpect = { status = 401 }",
+            "cannot read none.sip",
+        ),
+        (
+            "[[case]]\nexpect = { status = 401 }\n[[case.after]]\nresults = [\"a 200\"]\nexpect = { verdict = \"best\" }",
+            "cases.toml:1: case \"case 1\": after: results: \"200\": a result is a status code",
+        ),
+    ] {
+        let error = Suite::parse(text, "cases.toml", Path::new(""))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains(expected), "{error}\n{expected}");
+    }
+}

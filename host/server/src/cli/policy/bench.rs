@@ -1,0 +1,353 @@
+//! `portcullis policy bench`: what the calls of a policy cost on this machine.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, bail};
+use portcullis_address::Snapshot;
+use portcullis_cases::{FirstLook, MessageFields, Suite, first_look, read_message};
+use portcullis_config::{Config, show_size};
+use portcullis_policy::{Allocation, Evaluator, Policy, Runtime, Scope};
+use portcullis_records::replay::{OfflinePolicy, Query};
+use portcullis_request::Request;
+use portcullis_rollout::compiler;
+use portcullis_sip::{Arrival, Transport};
+use portcullis_text::clean_json;
+use serde_json::json;
+
+use super::super::print::clean;
+use super::offline::{Surroundings, read};
+
+/// Calls before the measurement.
+const WARM_UP: usize = 200;
+
+/// Calls in a new instance each.
+const FRESH: usize = 200;
+
+/// Most durations that are stored; further calls are counted only.
+const MOST: usize = 2_000_000;
+
+/// The policy and the requests.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The policy: a WebAssembly module or component
+    #[arg(value_name = "FILE.wasm")]
+    policy: PathBuf,
+    /// Use the requests, tables and settings of a file of cases
+    #[arg(long, value_name = "CASES.toml", conflicts_with = "message")]
+    cases: Option<PathBuf>,
+    /// Use this request [default: an INVITE]
+    #[arg(long, value_name = "FILE")]
+    message: Option<PathBuf>,
+    /// The seat whose limits, settings and tables apply
+    #[arg(long, default_value = "default")]
+    seat: String,
+    /// Settings: a TOML or JSON file, or KEY=VALUE; can be given several times
+    #[arg(long, value_name = "FILE|KEY=VALUE")]
+    settings: Vec<String>,
+    /// Duration of the measurement in seconds
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// A request and what it meets.
+struct Work {
+    request: Request,
+    tables: Arc<Snapshot>,
+    scope: Arc<Scope>,
+}
+
+/// Durations of calls.
+struct Measured {
+    calls: u64,
+    /// Sorted.
+    times: Vec<Duration>,
+    took: Duration,
+    /// Number of failed calls by their kind.
+    failures: BTreeMap<&'static str, u64>,
+}
+
+pub(super) fn run(
+    args: &Args,
+    found: (Config, Option<PathBuf>),
+    out: &mut impl Write,
+) -> anyhow::Result<ExitCode> {
+    let around = Surroundings::new(found);
+    let bytes = read(&args.policy)?;
+    // As on a host: with its pool, its deadline and its compiler process.
+    let runtime = Runtime::new(around.config.policy.seat.limits.clone())?;
+    runtime.compile_with(compiler::for_a_command());
+    let (policy, work) = prepared(args, &around, &runtime)?;
+    let measured = measure(&policy, &work, Duration::from_secs(args.seconds));
+    let fresh = fresh(&policy, &work);
+    let fuel = fuel(args, &around, &work)?;
+    let inspection = policy.inspection();
+    let allocation = match runtime.allocation() {
+        Allocation::Pooled => None,
+        Allocation::OnDemand { reason } => Some(reason.as_str()),
+    };
+    let per_second = measured.calls as f64 / measured.took.as_secs_f64();
+    if args.json {
+        let micros = |time: Duration| time.as_nanos() as f64 / 1_000.0;
+        let line = json!({
+            "policy": policy.name(),
+            "digest": policy.digest().to_string(),
+            "bytes": bytes.len(),
+            "load_ms": policy.load_time().as_millis(),
+            "calls": measured.calls,
+            "failures": measured.failures,
+            "per_second": per_second,
+            "p50_us": micros(measured.part(50)),
+            "p99_us": micros(measured.part(99)),
+            "longest_us": micros(measured.part(100)),
+            "new_instance_p50_us": micros(fresh.part(50)),
+            "fuel": { "least": fuel.0, "most": fuel.1 },
+            "memory_bytes": inspection.memory_bytes,
+            "max_memory_bytes": inspection.max_memory_bytes,
+            "no_reset_because": policy.no_reset().map(|why| why.to_string()),
+            "no_pool_because": allocation,
+        });
+        writeln!(out, "{}", clean_json(&line.to_string()))?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut line = |label: &str, text: &str| {
+        let label = format!("{label}:");
+        writeln!(out, "{label:<14} {}", clean(text))
+    };
+    let size = show_size(inspection.size as u64);
+    let load = policy.load_time().as_millis();
+    line(
+        "file",
+        &format!("{size}, checked, compiled and tested in {load} ms"),
+    )?;
+    line(
+        "calls",
+        &format!(
+            "{} in {:.1?}: {per_second:.0} per second on one core",
+            measured.calls, measured.took
+        ),
+    )?;
+    let [p50, p99, longest] = [50, 99, 100].map(|part| measured.part(part));
+    line(
+        "one call",
+        &format!("median {p50:.1?}, 99 % within {p99:.1?}, longest {longest:.1?}"),
+    )?;
+    line(
+        "new instance",
+        &format!("median {:.1?}, the call included", fresh.part(50)),
+    )?;
+    match policy.no_reset() {
+        None => line(
+            "instances",
+            "kept, and reset to the first state after each call",
+        )?,
+        Some(reason) => line(
+            "instances",
+            &format!("a new one for each call, because {reason}"),
+        )?,
+    }
+    match fuel {
+        (least, most) if least == most => line("fuel", &least.to_string())?,
+        (least, most) => line(
+            "fuel",
+            &format!("{least} to {most}, depending on the request"),
+        )?,
+    }
+    let most = match inspection.max_memory_bytes {
+        Some(most) => format!("at most {}", show_size(most)),
+        None => "no own maximum".to_owned(),
+    };
+    line(
+        "memory",
+        &format!(
+            "{} at the start, {most}",
+            show_size(inspection.memory_bytes)
+        ),
+    )?;
+    for (kind, n) in &measured.failures {
+        line("failed calls", &format!("{n} ({kind})"))?;
+    }
+    if let Some(reason) = allocation {
+        line(
+            "warning",
+            &format!("no pool of sandboxes, so every call is slower: {reason}"),
+        )?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The policy, and the requests for which a host would call it.
+fn prepared(
+    args: &Args,
+    around: &Surroundings,
+    runtime: &Runtime,
+) -> anyhow::Result<(Policy, Vec<Work>)> {
+    let Some(cases) = &args.cases else {
+        let settings = around.settings(&args.seat, &args.settings)?;
+        let policy = around.load(runtime, &args.policy, &args.seat, &settings)?;
+        let scope = around.scope(&args.seat)?.with_settings(settings);
+        let work = Work {
+            request: request(args)?,
+            tables: around.tables(None, false)?.snapshot,
+            scope: Arc::new(scope),
+        };
+        return Ok((policy, vec![work]));
+    };
+    let suite = Suite::read(cases)?;
+    let bytes = read(&args.policy)?;
+    let policy = suite.load(runtime, &super::offline::name_of(&args.policy), &bytes)?;
+    let requests = suite.requests().filter(|(request, _, settings)| {
+        let is_judged = first_look(request, &[]) == FirstLook::Judged;
+        is_judged && policy.check_settings(settings).is_ok()
+    });
+    let work = requests.map(|(request, tables, settings)| Work {
+        request: request.clone(),
+        tables: Arc::clone(tables),
+        scope: Arc::new(Scope::operator().with_settings(Arc::clone(settings))),
+    });
+    let work: Vec<_> = work.collect();
+    if work.is_empty() {
+        bail!(
+            "{}: there is no case for which the policy would be called",
+            cases.display()
+        );
+    }
+    Ok((policy, work))
+}
+
+fn request(args: &Args) -> anyhow::Result<Request> {
+    let arrival = Arrival {
+        source: ([192, 0, 2, 1], 5060).into(),
+        local: ([198, 51, 100, 1], 5060).into(),
+        transport: Transport::Udp,
+        connection: None,
+    };
+    let bytes = match &args.message {
+        Some(file) => read(file)?,
+        None => MessageFields::default().write(&arrival, 1),
+    };
+    let shown = args.message.as_deref().unwrap_or(&args.policy).display();
+    read_message(&bytes, arrival).with_context(|| shown.to_string())
+}
+
+fn measure(policy: &Policy, work: &[Work], duration: Duration) -> Measured {
+    let mut evaluator = Evaluator::muted();
+    for work in work.iter().cycle().take(WARM_UP) {
+        let _warm = decide(&mut evaluator, policy, work);
+    }
+    let begun = Instant::now();
+    let mut measured = Measured::new();
+    for work in work.iter().cycle() {
+        let (time, failure) = decide(&mut evaluator, policy, work);
+        measured.add(time, failure);
+        if begun.elapsed() >= duration {
+            break;
+        }
+    }
+    measured.finish(begun)
+}
+
+/// Calls in an evaluator that has no instance yet.
+fn fresh(policy: &Policy, work: &[Work]) -> Measured {
+    let begun = Instant::now();
+    let mut measured = Measured::new();
+    for work in work.iter().cycle().take(FRESH) {
+        let (time, failure) = decide(&mut Evaluator::muted(), policy, work);
+        measured.add(time, failure);
+    }
+    measured.finish(begun)
+}
+
+fn decide(
+    evaluator: &mut Evaluator,
+    policy: &Policy,
+    work: &Work,
+) -> (Duration, Option<&'static str>) {
+    let request = work.request.clone();
+    let start = Instant::now();
+    let (_, answer) = evaluator.decide(policy, &work.scope, &work.tables, request);
+    let failure = answer.err().map(|failure| failure.kind().as_str());
+    (start.elapsed(), failure)
+}
+
+/// The least and the most fuel of a call.
+fn fuel(args: &Args, around: &Surroundings, work: &[Work]) -> anyhow::Result<(u64, u64)> {
+    let runtime = around.runtime()?;
+    let settings = Arc::clone(work[0].scope.settings());
+    let policy = around.load(&runtime, &args.policy, &args.seat, &settings)?;
+    let mut used = Vec::with_capacity(work.len());
+    for work in work {
+        let mut offline = OfflinePolicy::new(policy.clone(), Arc::clone(&work.scope));
+        let query = Query {
+            request: work.request.clone(),
+            at: SystemTime::now(),
+            recorded: None,
+            failed: None,
+        };
+        used.extend(offline.call(query, &work.tables).fuel);
+    }
+    let least = used.iter().min().copied().unwrap_or_default();
+    Ok((least, used.iter().max().copied().unwrap_or_default()))
+}
+
+impl Measured {
+    fn new() -> Self {
+        Self {
+            calls: 0,
+            times: Vec::new(),
+            took: Duration::ZERO,
+            failures: BTreeMap::new(),
+        }
+    }
+
+    fn add(&mut self, time: Duration, failure: Option<&'static str>) {
+        self.calls += 1;
+        if self.times.len() < MOST {
+            self.times.push(time);
+        }
+        if let Some(kind) = failure {
+            *self.failures.entry(kind).or_default() += 1;
+        }
+    }
+
+    fn finish(mut self, begun: Instant) -> Self {
+        self.took = begun.elapsed();
+        self.times.sort_unstable();
+        self
+    }
+
+    /// The time within which this percentage of the calls ended.
+    fn part(&self, percent: usize) -> Duration {
+        let at = (self.times.len() * percent).div_ceil(100);
+        self.times
+            .get(at.saturating_sub(1))
+            .copied()
+            .unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_are_those_of_the_sorted_times() {
+        let mut measured = Measured::new();
+        for milliseconds in (1..=200).rev() {
+            measured.add(Duration::from_millis(milliseconds), None);
+        }
+        measured.add(Duration::from_secs(1), Some("timeout"));
+        let measured = measured.finish(Instant::now());
+        assert_eq!(measured.part(50), Duration::from_millis(101));
+        assert_eq!(measured.part(100), Duration::from_secs(1));
+        assert_eq!(measured.failures["timeout"], 1);
+        assert_eq!(Measured::new().part(99), Duration::ZERO);
+    }
+}
