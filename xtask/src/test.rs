@@ -13,7 +13,7 @@ use crate::process::{cargo, find, run as run_command};
 use crate::soak::{CallsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
-use crate::{deny, disk, fuzz, languages, loom, package};
+use crate::{console, deny, disk, fuzz, languages, loom, package};
 
 /// Run all checks and tests
 ///
@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 17] = [
+const PEERS: [Need; 19] = [
     // Reads what the host sends to a capture server.
     Need {
         name: "sngrep",
@@ -94,6 +94,15 @@ const PEERS: [Need; 17] = [
     Need {
         name: "chromium",
         package: "chromium",
+    },
+    // They run the console's tests, with the packages of tests/console.
+    Need {
+        name: "node",
+        package: "nodejs",
+    },
+    Need {
+        name: "npm",
+        package: "npm",
     },
     Need {
         name: "kamctl",
@@ -163,6 +172,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             disk::require(&env::temp_dir(), ROOM)
         });
         steps.step("policies in other languages", languages::build_quickly);
+        steps.step("packages of the console's tests", || {
+            console::install(&workspace.target)
+        });
     }
     steps.step("unit tests", || {
         run_command(&mut tests(&workspace, args, false))

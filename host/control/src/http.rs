@@ -1,4 +1,4 @@
-//! HTTP: metrics, health, JSON-RPC.
+//! HTTP: metrics, health, JSON-RPC, the console.
 
 use std::sync::Arc;
 
@@ -17,6 +17,7 @@ use portcullis_rpc::json::{self, Layout};
 
 use super::answers::{self, JsonBody};
 use super::browser::{self, Foreign};
+use super::console;
 use super::control::Control;
 use super::http_server::{Peer, whole};
 use super::{api, operation};
@@ -40,6 +41,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .merge(api::routes())
         .fallback((StatusCode::NOT_FOUND, INDEX))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), guard))
+        .layer(middleware::from_fn(console::serve))
         // Load balancers have no token. Without one, they only learn whether the host is ready.
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

@@ -15,6 +15,7 @@ mod browser;
 mod caller;
 pub mod commands;
 mod connections;
+mod console;
 mod control;
 mod datagram;
 pub mod descriptors;

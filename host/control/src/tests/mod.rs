@@ -1,4 +1,5 @@
 mod api;
+mod console;
 mod entry;
 mod permissions;
 

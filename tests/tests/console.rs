@@ -1,0 +1,104 @@
+//! The console in a real browser, driven by `tests/console/run.mjs`.
+
+#![forbid(unsafe_code)]
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::policy;
+use serde_json::json;
+
+const OPERATOR: &str = "operator-0123456789abcdef";
+const ACME: &str = "acme-0123456789abcdef";
+
+/// A source in the address table, and one that is in no group.
+const KNOWN: u8 = 10;
+const UNKNOWN: u8 = 11;
+
+/// An address file with one line that is skipped.
+fn addresses(known: &str) -> String {
+    let mut lines = String::new();
+    for line in [
+        &format!("200 {known} 32"),
+        "250 192.0.2.7 32 5060 TestServer",
+        "300 10.9.0.0 16 0 lab",
+        "300 2001:db8:: 32",
+        "200 10.0.0.300",
+    ] {
+        writeln!(lines, "{line}").expect("a string can be written");
+    }
+    lines
+}
+
+fn start(file: &Path) -> (Host, Callee) {
+    let builder = Builder::new();
+    let known = builder.lease().ip(KNOWN).to_string();
+    std::fs::write(file, addresses(&known)).expect("the file can be written");
+    let callee = Callee::start(builder.lease().addr(3, 5080));
+    let host = builder
+        .set("relay", &format!("next-hop = \"sip:{}\"", callee.addr()))
+        .set("database", &format!("address-file = {file:?}"))
+        .set("control", &format!("token = \"{OPERATOR}\""))
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", &format!("token = \"{ACME}\""))
+        .set("tenants.globex", "uri-domains = [\"globex.example\"]")
+        .start();
+    let observe = std::fs::read(policy("observe")).expect("the policy can be read");
+    let path = "/v1/policies/acme?arrival=activate&name=observe.wasm";
+    let pushed = host.ask(
+        Some(ACME),
+        "POST",
+        path,
+        (Some("application/wasm"), &observe),
+    );
+    assert_eq!(pushed.0, 201);
+    (host, callee)
+}
+
+/// The packages of `tests/console/package-lock.json`, which `cargo xtask test` installs.
+fn modules() -> PathBuf {
+    let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/console");
+    assert!(
+        target.join("node_modules").is_dir(),
+        "{} is missing: run `cargo xtask test`, or npm ci in a copy of tests/console",
+        target.display()
+    );
+    target.join("package.json")
+}
+
+/// `PORTCULLIS_PICTURES=DIRECTORY` also writes the pictures of docs/console.md; `PORTCULLIS_FLOW=TEXT` runs the flows with this text.
+#[test]
+fn peers_the_console_works_in_a_browser() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let (host, _callee) = start(&folder.path().join("addresses"));
+    let given = json!({
+        "url": format!("http://{}/", host.lease().addr(1, 8060)),
+        "sip": host.sip().to_string(),
+        "known": host.lease().ip(KNOWN).to_string(),
+        "unknown": host.lease().ip(UNKNOWN).to_string(),
+        "operator": OPERATOR,
+        "tenant": "acme",
+        "secret": ACME,
+        "other": "globex",
+        "policies": {"observe": policy("observe"), "acl": policy("address-acl")},
+        "modules": modules(),
+        "pictures": std::env::var_os("PORTCULLIS_PICTURES").map(PathBuf::from),
+    });
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("console/run.mjs");
+    let run = Command::new("node")
+        .arg(script)
+        .arg(given.to_string())
+        .env("HOME", folder.path())
+        .output()
+        .expect("node is installed: apt-get install nodejs");
+    let said = String::from_utf8_lossy(&run.stdout);
+    let failed = String::from_utf8_lossy(&run.stderr);
+    println!("{said}");
+    assert!(run.status.success(), "{said}{failed}\n{}", host.log());
+    let refused = host.complaints();
+    let refused = refused.iter().find(|line| line.contains("http_refused"));
+    assert_eq!(refused, None, "the page is not foreign");
+}
