@@ -344,6 +344,10 @@ const tenant = {
     await page.getByLabel("Token").fill(given.secret);
     await page.getByRole("button", { name: "Sign in" }).click();
     const name = page.getByLabel("Name of the tenant");
+    const heading = page.getByRole("heading", { level: 1, name: "Overview" });
+    await name.or(heading).waitFor();
+    // A host that tells a tenant who it is lets it enter no name.
+    if (await heading.isVisible()) return page.locator("header").getByText(given.tenant, { exact: true }).waitFor();
     await name.fill(given.other);
     await name.press("Enter");
     await page.getByRole("alert").filter({ hasText: /\S/ }).waitFor();
@@ -353,7 +357,7 @@ const tenant = {
     expect("403");
     await asTenant(page);
     const shown = await views(page);
-    for (const hidden of ["Tenants", "Tables"]) assert.ok(!shown.includes(hidden), hidden);
+    assert.ok(!shown.includes("Tenants"));
     await page.goto(`${given.url}#/policies/${given.other}`);
     await page.getByRole("heading", { level: 1, name: `Policies of ${given.tenant}` }).waitFor();
     await page.goto(`${given.url}#/tenants`);
@@ -468,7 +472,7 @@ async function prepare(page, name, role) {
     await page.getByRole("button", { name: "Pause" }).click();
     await page.getByRole("button", { name: /^More of/ }).first().click();
   }
-  if (name === "Tables") {
+  if (name === "Tables" && role === "operator") {
     const source = page.getByLabel("Which rows match this source?");
     await source.fill("192.0.2.7:5060");
     await source.press("Enter");

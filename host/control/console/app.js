@@ -1,6 +1,7 @@
 // The console: sign-in, the list of views, and the view that is open.
 
 import { begin, end, resume } from "./api.js";
+import { audit } from "./audit.js";
 import { Rates, metrics } from "./chart.js";
 import { badge, button, field, h, say, since, update } from "./dom.js";
 import { live } from "./live.js";
@@ -10,7 +11,7 @@ import { tables } from "./tables.js";
 import { tenants } from "./tenants.js";
 
 /** A view: {id, title, isShown(session), open(page)}; `open` returns a function that ends it. */
-const VIEWS = [overview, tenants, policies, live, tables];
+const VIEWS = [overview, tenants, policies, live, tables, audit];
 
 const [main, views, host, account] = ["main", "views", "host", "session"].map((id) => document.getElementById(id));
 

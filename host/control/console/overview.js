@@ -1,7 +1,7 @@
 // What a night shift looks at first: alerts and rates.
 
 import { chart, spark } from "./chart.js";
-import { count, duration, facts, h, rate, table, time } from "./dom.js";
+import { button, count, duration, facts, h, rate, table, time } from "./dom.js";
 
 export const overview = { id: "overview", title: "Overview", isShown: () => true, open };
 
@@ -38,26 +38,38 @@ export function follow(page, read, show, pause = 4000) {
 
 function open(page) {
   const { session, rates } = page;
-  const read = session.isOperator
+  const optional = (path) => (session.has("GET", path) ? session.get(path) : null);
+  const own = session.isOperator
     ? async () => ({ status: await session.call("portcullis.status"), list: await session.get("/v1/tenants") })
-    : async () => ({ seat: await session.get(`/v1/policies/${encodeURIComponent(session.tenant)}`) });
-  const show = (state) => page.show(title("Overview"), state.error ? failed(state.error) : parts(state, rates, session));
-  return follow(page, read, show).end;
+    : async () => ({ seat: await session.get(`/v1/policies/${encodeURIComponent(session.tenant)}`), self: await optional("/v1/tenants/self") });
+  const read = async () => ({ ...(await own()), alerts: await optional("/v1/alerts") });
+  const acknowledge = async (id) => {
+    await page.run(async () => {
+      await session.change("POST", `/v1/alerts/${encodeURIComponent(id)}/acknowledge`);
+      return "Acknowledged";
+    });
+    await followed.again();
+  };
+  const show = (state) => page.show(title("Overview"), state.error ? failed(state.error) : parts(state, rates, session, acknowledge));
+  const followed = follow(page, read, show);
+  return followed.end;
 }
 
 export const title = (text, ...actions) => h("div", { class: "title" }, h("h1", {}, text), h("p", { class: "actions" }, actions));
 
 export const failed = (error) => h("p", { class: "error", role: "alert" }, error.message);
 
-function parts({ status, list, seat }, rates, session) {
+function parts({ status, list, seat, self, alerts: known }, rates, session, acknowledge) {
+  const lasting = known?.map((alert) => lastingAlert(alert, acknowledge));
   const of = (name) => rates.series(name);
   const lines = [["requests", of("requests")], ["relayed", of("relayed")], ["rejected", of("rejected")], ["failed", of("failed")]];
   const traffic = h("section", { class: "panel" }, h("h2", {}, "Requests per second"), chart("Requests", lines));
   if (!session.isOperator) {
-    return [alerts(seat.alert ? [seat.alert] : [], seat.error ? [seat.error] : []), tiles(rates, seat), traffic, ownSeat(seat)];
+    const own = lasting ?? (seat.alert ? [seat.alert] : []);
+    return [alerts(own, seat.error ? [seat.error] : []), tiles(rates, seat), traffic, h("div", { class: "columns" }, ownSeat(seat), self && allowed(self))];
   }
   return [
-    alerts(...found(status)),
+    alerts(...found(status, lasting ?? status.alerts)),
     tiles(rates, null, status),
     traffic,
     h("div", { class: "columns" }, busiest(list, rates), tablesHealth(status)),
@@ -66,11 +78,11 @@ function parts({ status, list, seat }, rates, session) {
 }
 
 /** What is wrong now, and what somebody should look at. */
-function found(status) {
+function found(status, lasting) {
   const parts = [["address table", status.addresses], ["trusted peers", status.trusted], ["rules", status.rules]];
   const bad = [
     ...status.missing.map((what) => `Not ready: ${what}`),
-    ...status.alerts,
+    ...lasting,
     ...status.next_hops_down.map((hop) => `Next hop ${hop.next_hop} is down since ${time(hop.down_since)}: ${hop.error} (${count(hop.undelivered)} undelivered)`),
     ...parts.filter(([, part]) => part.error).map(([name, part]) => `The ${name} could not be loaded: ${part.error}`),
     ...(status.addresses.database_down_since ? [`The database is down since ${time(status.addresses.database_down_since)}`] : []),
@@ -80,6 +92,13 @@ function found(status) {
     .filter(([, part]) => part.skipped > 0)
     .map(([name, part]) => h("span", {}, `${rows(part.skipped)} skipped in the ${name}: `, h("a", { href: "#/tables" }, "show")));
   return [bad, worth];
+}
+
+/** An alert that has an id, until its condition ends. */
+function lastingAlert({ id, seat, since, text, acknowledged_by: by, acknowledged_at: at }, acknowledge) {
+  const where = [seat, since && `since ${time(since)}`].filter(Boolean).join(", ");
+  const seen = by ? h("span", { class: "muted" }, ` Seen by ${by}, ${time(at)}.`) : button("Acknowledge", () => acknowledge(id), { "aria-label": `Acknowledge: ${text}` });
+  return h("span", {}, where && h("strong", {}, `${where}: `), text, " ", seen);
 }
 
 function alerts(bad, worth) {
@@ -160,6 +179,27 @@ function ownSeat(seat) {
     ["last failure", failureOf(seat)],
   ];
   return h("section", { class: "panel" }, h("h2", {}, "Policy"), facts(pairs), h("p", {}, h("a", { href: "#/policies" }, "Generations and trials")));
+}
+
+/** What a tenant may do. */
+function allowed({ limits, shed, crossings, refused_relays: refused }) {
+  const list = (values) => (values?.length ? values.join(", ") : "none");
+  const most = (number, unit) => (number === null || number === undefined ? "no limit" : `${count(number)} ${unit}`);
+  const pairs = [
+    ["domains of request URIs", list(limits.uri_domains)],
+    ["groups of its sources", list(limits.source_groups)],
+    ["groups to query", list(limits.groups)],
+    ["groups to change", `${list(limits.edit_groups)}${limits.edit_groups?.length ? `, at most ${count(limits.edit_rows)} rows` : ""}`],
+    ["next hops", list(limits.next_hops)],
+    ["header fields", list(limits.headers)],
+    ["requests", limits.requests_per_second === null ? "no limit" : `${most(limits.requests_per_second, "per second")}, ${most(limits.requests_burst, "at once")}`],
+    ["requests above a limit, shed", count(shed)],
+    ["share of processor time", limits.cpu_share],
+    ["log lines", most(limits.log_rate, "per second")],
+    ["queries outside of its groups", count(crossings)],
+    ["requests to other next hops, refused", count(refused)],
+  ];
+  return h("section", { class: "panel" }, h("h2", {}, "Allowed"), facts(pairs));
 }
 
 export function failureOf({ last_failure: last }) {

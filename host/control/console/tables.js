@@ -1,17 +1,37 @@
 // The tables of the permissions module: rows, which of them contain a source, and what was skipped.
 
+import { StoredRows, hasRows } from "./addresses.js";
 import { button, count, facts, field, h, keep, table, time } from "./dom.js";
 import { failed, title } from "./overview.js";
 
 export const tables = {
   id: "tables",
   title: "Tables",
-  isShown: (session) => session.isOperator && session.hasCommand("permissions.addressDump"),
-  open,
+  isShown: (session) => (session.isOperator ? session.hasCommand("permissions.addressDump") : hasRows(session)),
+  open: (page) => (page.session.isOperator ? open(page) : openOwn(page)),
 };
 
 /** Most rows in the page. */
 const SHOWN = 200;
+
+/** The rows of a tenant's groups. */
+function openOwn(page) {
+  const show = () => {
+    page.show(
+      title("Tables"),
+      h(
+        "section",
+        { class: "panel" },
+        h("h2", {}, "Addresses"),
+        stored && [keep(stored.match), stored.found(), keep(stored.filter), stored.rows(), stored.isWritable && keep(stored.adding)],
+      ),
+    );
+  };
+  let stored = null;
+  stored = new StoredRows(page, show);
+  show();
+  return null;
+}
 
 function open(page) {
   const { session } = page;
@@ -46,6 +66,7 @@ function open(page) {
     field("Rows with this text", wanted),
   );
   const uri = rulesForm(page);
+  const stored = hasRows(session) ? new StoredRows(page, () => show()) : null;
   const show = () => {
     if (state.error || !state.status) return page.show(title("Tables"), state.error ? failed(state.error) : []);
     const { addresses, trusted, rules } = state.status;
@@ -66,6 +87,16 @@ function open(page) {
         matched(state),
         rowsOf(state),
       ),
+      stored?.list &&
+        h(
+          "section",
+          { class: "panel", "data-key": "stored" },
+          h("h2", {}, "Stored rows"),
+          h("p", { class: "muted" }, "As they are in the database, those that were skipped included."),
+          keep(stored.filter),
+          stored.rows(),
+          stored.isWritable && keep(stored.adding),
+        ),
       h(
         "section",
         { class: "panel", "data-key": "trusted" },

@@ -34,12 +34,14 @@ macro_rules! file {
 }
 
 /// All files; the first is the page.
-static FILES: [File; 12] = [
+static FILES: [File; 14] = [
     file!("index.html", HTML),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
     file!("app.js", SCRIPT),
+    file!("addresses.js", SCRIPT),
     file!("api.js", SCRIPT),
+    file!("audit.js", SCRIPT),
     file!("dom.js", SCRIPT),
     file!("chart.js", SCRIPT),
     file!("overview.js", SCRIPT),
