@@ -6,8 +6,10 @@ use std::thread;
 
 use anyhow::Result;
 
+use portcullis_toolchains::RustCompiler;
+
 use crate::process::{cargo, run as run_command};
-use crate::wasm::{self, Compiler};
+use crate::wasm;
 use crate::workspace::{Workspace, root};
 
 /// Build target/debug/portcullis and target/policies/*.wasm
@@ -79,7 +81,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         false => Set::Bundled,
     };
     let files = match args.policies {
-        true => compile(&workspace, &Compiler::find()?, set)?,
+        true => compile(&workspace, &wasm::compiler()?, set)?,
         false => {
             let (host, policies) = host_and_policies(&workspace, Profile::of(args.release), set)?;
             [vec![host], policies].concat()
@@ -93,7 +95,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 
 /// Builds the policies of this repository and those of the tests; returns the .wasm files.
 pub(crate) fn policies_with_tests(workspace: &Workspace) -> Result<Vec<PathBuf>> {
-    compile(workspace, &Compiler::find()?, Set::WithTests)
+    compile(workspace, &wasm::compiler()?, Set::WithTests)
 }
 
 /// Builds the host and the policies at the same time, because the host alone often leaves a processor idle.
@@ -103,7 +105,7 @@ pub(crate) fn host_and_policies(
     set: Set,
 ) -> Result<(PathBuf, Vec<PathBuf>)> {
     // Checked first, so that a missing compiler is reported at once and not after minutes.
-    let compiler = Compiler::find()?;
+    let compiler = wasm::compiler()?;
     thread::scope(|scope| {
         let policies = scope.spawn(|| compile(workspace, &compiler, set));
         let host = host(workspace, profile);
@@ -114,7 +116,7 @@ pub(crate) fn host_and_policies(
     })
 }
 
-fn compile(workspace: &Workspace, compiler: &Compiler, set: Set) -> Result<Vec<PathBuf>> {
+fn compile(workspace: &Workspace, compiler: &RustCompiler, set: Set) -> Result<Vec<PathBuf>> {
     let mut policies: Vec<_> = workspace.policies().collect();
     if set == Set::WithTests {
         policies.extend(workspace.test_policies());

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use crate::wasm::{self, Compiler};
+use crate::wasm;
 use crate::workspace::Workspace;
 
 /// Compile a policy crate in any directory to a .wasm file
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
 
     let folder = manifest.parent().unwrap_or_else(|| Path::new("/"));
-    for file in wasm::compile(&Compiler::find()?, &[package], folder)? {
+    for file in wasm::compile(&wasm::compiler()?, &[package], folder)? {
         println!("{} ({} bytes)", file.display(), file.metadata()?.len());
     }
     Ok(())

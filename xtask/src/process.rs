@@ -1,16 +1,11 @@
-//! Other programs: found, displayed, and run.
+//! Other programs, run.
 
-use std::env;
-use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-/// Returns a command for the cargo that runs this program.
-pub(crate) fn cargo() -> Command {
-    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-}
+pub(crate) use portcullis_toolchains::{cargo, find, show};
 
 /// Shows the command, runs it, and returns an error if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
@@ -39,15 +34,6 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&stdout).into_owned())
 }
 
-/// Finds a program: in PATH, or in the directories of servers that a user's PATH may lack.
-pub(crate) fn find(program: &str) -> Option<PathBuf> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from))
-        .map(|folder| folder.join(program))
-        .find(|file| is_program(file))
-}
-
 /// Finds a file of a package below the library directories of Debian, Fedora and local builds.
 pub(crate) fn library_file(name: &str) -> Option<PathBuf> {
     [
@@ -63,31 +49,6 @@ pub(crate) fn library_file(name: &str) -> Option<PathBuf> {
     .find(|file| file.is_file())
 }
 
-/// Whether this is an executable file.
-pub(crate) fn is_program(file: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-
-    file.metadata()
-        .is_ok_and(|data| data.is_file() && data.permissions().mode() & 0o111 != 0)
-}
-
-/// Returns the command as it could be typed.
-pub(crate) fn show(command: &Command) -> String {
-    let words = [command.get_program()]
-        .into_iter()
-        .chain(command.get_args());
-    words.map(quote).collect::<Vec<_>>().join(" ")
-}
-
-fn quote(word: &OsStr) -> String {
-    let word = word.to_string_lossy();
-    let is_plain = |c: char| c.is_alphanumeric() || "-_=+./,:@%".contains(c);
-    if !word.is_empty() && word.chars().all(is_plain) {
-        return word.into_owned();
-    }
-    format!("'{}'", word.replace('\'', r"'\''"))
-}
-
 fn cannot_start(command: &Command) -> String {
     format!("cannot start `{}`", show(command))
 }
@@ -95,14 +56,6 @@ fn cannot_start(command: &Command) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn commands_are_shown_as_typed() {
-        let mut command = Command::new("echo");
-        command.args(["-a", "two words", "", "it's", "--x=/y"]);
-
-        assert_eq!(show(&command), r"echo -a 'two words' '' 'it'\''s' --x=/y");
-    }
 
     #[test]
     fn failures_contain_the_output() {
@@ -113,11 +66,5 @@ mod tests {
             format!("{error:#}").ends_with("failed (exit status: 3): no good"),
             "{error:#}"
         );
-    }
-
-    #[test]
-    fn programs_are_found() {
-        assert!(find("sh").is_some_and(|file| file.ends_with("sh")));
-        assert_eq!(find("no-such-program-anywhere"), None);
     }
 }

@@ -9,43 +9,17 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
+use portcullis_toolchains::{
+    PACKAGES, RustCompiler, TARGET, are_installed, find, has_target, show,
+};
+
 use crate::debian;
-use crate::process::{capture, cargo, find, is_program, run, show};
+use crate::process::run;
 use crate::workspace::{Package, Workspace};
-
-/// Target of policies: nothing but the contract can be imported.
-const TARGET: &str = "wasm32-unknown-unknown";
-
-/// Stack of a policy in bytes. It is small, because the part that was used must be cleared before the next call. The statics follow the stack,
-/// which grows down: it ends in the middle of a page of the machine, so that a call of a small policy writes to one page and not to two.
-const STACK: u32 = 29 * 1024;
-
-/// Profile of policies, whatever their manifest says: fast, without unwinding, and without debug sections except function names, which the
-/// host's backtraces use.
-const PROFILE: [(&str, &str); 6] = [
-    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3"),
-    ("CARGO_PROFILE_RELEASE_LTO", "fat"),
-    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
-    ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
-    ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
-    ("CARGO_PROFILE_RELEASE_STRIP", "debuginfo"),
-];
-
-/// Debian's compiler in the version for browsers, with the source of the standard library, from which the target's library is built.
-const PACKAGES: [&str; 4] = ["rustc-web", "cargo-web", "rust-web-src", "lld-19"];
-
-/// A compiler for Wasm.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Compiler {
-    /// The compiler of this program.
-    Own,
-    /// Debian's, which also compiles the standard library.
-    Debian { linker: PathBuf },
-}
 
 /// Compiles policies of one workspace, and writes each to NAME.wasm in the directory `to`.
 pub(crate) fn compile(
-    compiler: &Compiler,
+    compiler: &RustCompiler,
     policies: &[&Package],
     to: &Path,
 ) -> Result<Vec<PathBuf>> {
@@ -100,94 +74,31 @@ fn build(compiler: &Compiler, package: &Package) -> Result<(Command, PathBuf)> {
     Ok((command, built.join(TARGET).join("release")))
 }
 
-impl Compiler {
-    /// Returns the first compiler that is installed or can be installed.
-    pub(crate) fn find() -> Result<Self> {
-        if has_target() {
-            return Ok(Self::Own);
-        }
-        eprintln!("The Rust in use cannot compile for {TARGET} yet.");
-        let has_debian = debian::are_installed(&PACKAGES);
-        let patience = Duration::from_secs(if has_debian { 15 } else { 120 });
-        let Err(refusal) = add_target(patience) else {
-            return Ok(Self::Own);
-        };
-        eprintln!("rustup cannot add it: {refusal:#}");
-
-        if !has_debian {
-            if !debian::can_install() {
-                bail!(
-                    "no compiler for policies is installed or can be installed: run `rustup target add \
-                     {TARGET}`, or on Debian, as root, `{}`",
-                    debian::install_line(&PACKAGES)
-                );
-            }
-            debian::install(&PACKAGES).context("no way to compile policies could be installed")?;
-        }
-        eprintln!("Debian's compiler does it, with the standard library built anew.");
-        Ok(Self::Debian {
-            linker: linker().context("package lld-19 is installed, but there is no wasm-ld")?,
-        })
+/// Returns the first compiler that is installed or can be installed.
+pub(crate) fn compiler() -> Result<RustCompiler> {
+    if has_target() {
+        return Ok(RustCompiler::Own);
     }
+    eprintln!("The Rust in use cannot compile for {TARGET} yet.");
+    let has_debian = are_installed(&PACKAGES);
+    let patience = Duration::from_secs(if has_debian { 15 } else { 120 });
+    let Err(refusal) = add_target(patience) else {
+        return Ok(RustCompiler::Own);
+    };
+    eprintln!("rustup cannot add it: {refusal:#}");
 
-    /// Returns a `cargo build` command for policies.
-    fn build(&self) -> Command {
-        let mut command = match self {
-            Self::Own => cargo(),
-            Self::Debian { linker } => debian_cargo(linker),
-        };
-        command
-            .arg("build")
-            .envs(PROFILE)
-            // This variable takes precedence over all other sources of flags.
-            .env(
-                "CARGO_ENCODED_RUSTFLAGS",
-                format!("-Clink-arg=-zstack-size={STACK}"),
-            )
-            .env_remove("CARGO_BUILD_TARGET")
-            .env_remove("RUSTC_WORKSPACE_WRAPPER");
-        if let Self::Debian { .. } = self {
-            // Debian's compiler may be older than the manifests require; policies do not need the newer version.
-            command.args(["-Zbuild-std=std,panic_abort", "--ignore-rust-version"]);
+    if !has_debian {
+        if !debian::can_install() {
+            bail!(
+                "no compiler for policies is installed or can be installed: run `rustup target add \
+                 {TARGET}`, or on Debian, as root, `{}`",
+                debian::install_line(&PACKAGES)
+            );
         }
-        command
+        debian::install(&PACKAGES).context("no way to compile policies could be installed")?;
     }
-}
-
-/// Returns Debian's cargo, isolated from the rustup that runs this program.
-fn debian_cargo(linker: &Path) -> Command {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let path = env::split_paths(&path).filter(|folder| !is_program(&folder.join("rustup")));
-    let path = [PathBuf::from("/usr/bin")].into_iter().chain(path);
-
-    let mut command = Command::new("/usr/bin/cargo");
-    // These variables of this program name cargo, rustc and libraries of another toolchain.
-    for name in [
-        "CARGO",
-        "RUSTC",
-        "RUSTDOC",
-        "RUSTUP_TOOLCHAIN",
-        "RUSTC_WRAPPER",
-        "LD_LIBRARY_PATH",
-    ] {
-        command.env_remove(name);
-    }
-    command
-        .env(
-            "PATH",
-            env::join_paths(path).unwrap_or_else(|_| "/usr/bin:/bin".into()),
-        )
-        .env("RUSTC_BOOTSTRAP", "1")
-        .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
-    command
-}
-
-/// Whether the installed Rust has the target's standard library.
-fn has_target() -> bool {
-    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let library =
-        capture(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]));
-    library.is_ok_and(|path| Path::new(path.trim()).is_dir())
+    eprintln!("Debian's compiler does it, with the standard library built anew.");
+    RustCompiler::debian().context("package lld-19 is installed, but there is no wasm-ld")
 }
 
 /// Has rustup install the target, if there is rustup and a network.
@@ -234,13 +145,6 @@ fn ends_within(patience: Duration, child: &mut Child) -> Result<bool> {
         thread::sleep(Duration::from_millis(50));
     }
     Ok(true)
-}
-
-/// Returns LLVM's linker for Wasm, in any installed version.
-fn linker() -> Option<PathBuf> {
-    find("wasm-ld-19")
-        .or_else(|| find("wasm-ld"))
-        .or_else(|| find("rust-lld"))
 }
 
 /// Copies a compiled policy to its destination, atomically, and only if it has changed, because a running host reloads a changed file.
