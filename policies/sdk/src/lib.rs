@@ -36,7 +36,8 @@
 //! portcullis-sdk = { path = "../portcullis/policies/sdk" }
 //! ```
 //!
-//! `cargo xtask policy ../my-policy`, run in the repository of Portcullis, compiles it to `../my-policy/my-policy.wasm`.
+//! `portcullis policy new my-policy` writes all this, with a copy of this crate, and `portcullis policy build` compiles it to
+//! `my-policy.wasm`. `cargo add --git URL portcullis-sdk` follows a repository instead.
 //!
 //! # What a policy can query and do
 //! - [`permissions`]: is the sender in an address group? The functions of Kamailio's module with that name.

@@ -9,6 +9,7 @@ mod client;
 mod completions;
 mod database;
 mod db;
+mod doctor;
 mod findings;
 mod import;
 mod man;
@@ -50,6 +51,8 @@ enum Command {
     Serve,
     /// Check configuration, tables, rules and policy without serving, and report every error.
     Check(check::Args),
+    /// Say what this machine lacks: compilers, rights, ports, limits, each with what to do. The exit code is 1 only for failures.
+    Doctor(doctor::Args),
     /// Show and change the address table.
     #[command(subcommand)]
     Address(address::AddressCommand),
@@ -112,6 +115,7 @@ impl Cli {
                 crate::serve::run(config, path)
             }
             Command::Check(args) => check::run(&args, named),
+            Command::Doctor(args) => doctor::run(&args, || Ok(Config::find(named)?.0)),
             Command::Address(command) => command.run(&Config::find(named)?.0),
             Command::Trusted(command) => command.run(&Config::find(named)?.0),
             Command::Rules(command) => command.run(&Config::find(named)?.0),

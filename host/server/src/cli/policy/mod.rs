@@ -1,13 +1,17 @@
-//! `portcullis policy …`: inspect files, deploy them to the running host, and show their state.
+//! `portcullis policy …`: begin policies, inspect files, deploy them to the running host, and show their state.
 
+mod adapt;
 mod bench;
+mod build;
 mod dev;
 mod inspect;
+mod new;
 mod offline;
 mod run;
 mod ship;
 mod sign;
 mod test;
+mod wit;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -25,6 +29,19 @@ use super::print::{clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PolicyCommand {
+    /// Create the directory of a new policy: source, cases, build file, README
+    ///
+    /// Everything that the policy needs from Portcullis comes with this program, so that it builds without the repository. Nothing is
+    /// overwritten.
+    New(new::Args),
+    /// Compile the policy in a directory to NAME.wasm, in any language
+    ///
+    /// The file policy.toml, or the files in the directory, name the language. A missing compiler is an error that says how to install it.
+    Build(build::Args),
+    /// Make the module of a compiler a policy: declare the world, and link a floor for WASI into the file
+    Adapt(adapt::Args),
+    /// Write the contract between host and policies, in WIT, to a directory
+    Wit(wit::Args),
     /// Reload the policy file of a seat on all workers; an unusable file changes nothing
     ///
     /// The running host reloads automatically when the file changes. This command waits for the reload and prints the result.
@@ -165,6 +182,10 @@ impl PolicyCommand {
         let config = || anyhow::Ok(find()?.0);
         let client = || Client::new(&config()?);
         match self {
+            Self::New(args) => new::run(&args, out)?,
+            Self::Build(args) => build::run(&args, out)?,
+            Self::Adapt(args) => adapt::run(&args, out)?,
+            Self::Wit(args) => wit::run(&args, out)?,
             Self::Reload { seat } => reload(&client()?, &seat.seat, out)?,
             Self::Status { seat } => {
                 write_status(&ship::status(&client()?, &seat.seat)?, out)?;

@@ -1,0 +1,37 @@
+//! `portcullis policy adapt`
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use portcullis_author::adapt;
+
+use super::super::print::clean;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The module that a compiler made
+    #[arg(value_name = "IN.wasm")]
+    input: PathBuf,
+    /// The file to write
+    #[arg(short, long, value_name = "OUT.wasm")]
+    output: PathBuf,
+}
+
+pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    let shown = args.input.display();
+    let bytes = fs::read(&args.input).with_context(|| format!("cannot read {shown}"))?;
+    let adapted = adapt(&bytes).with_context(|| shown.to_string())?;
+    let output = args.output.display().to_string();
+    fs::write(&args.output, &adapted.bytes).with_context(|| format!("cannot write {output}"))?;
+
+    let done = match (adapted.embedded, adapted.floor) {
+        (false, false) => "unchanged: it says what world it is for, and expects no WASI",
+        (true, false) => "with the world it is for",
+        (false, true) => "with the floor for WASI",
+        (true, true) => "with the world it is for and the floor for WASI",
+    };
+    writeln!(out, "{}: {done}", clean(&output))?;
+    Ok(())
+}
