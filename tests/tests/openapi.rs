@@ -69,10 +69,15 @@ impl Described {
             let name = name.expect("an operation has a name").to_owned();
             self.done.insert(name);
         }
-        if media != "application/json" {
+        if !["application/json", "application/problem+json"].contains(&media.as_str()) {
             return Value::Null;
         }
         let value: Value = serde_json::from_slice(&body).expect("the answer is JSON");
+        assert_eq!(
+            expected >= 300,
+            media == "application/problem+json",
+            "{what}"
+        );
         self.check(&what, &content["schema"], &value);
         value
     }
@@ -103,6 +108,12 @@ const MODE: &str = "/v1/policies/{seat}/mode";
 const SHADOW: &str = "/v1/policies/{seat}/shadow";
 const CANARY: &str = "/v1/policies/{seat}/canary";
 const DECISIONS: &str = "/v1/policies/{seat}/decisions";
+const ADDRESSES: &str = "/v1/addresses";
+const MATCH: &str = "/v1/addresses/match";
+const IMPORT: &str = "/v1/addresses/import";
+const TRUSTED: &str = "/v1/trusted";
+const INSPECT: &str = "/v1/policies/{seat}/inspect";
+const ACKNOWLEDGE: &str = "/v1/alerts/{id}/acknowledge";
 const CANDIDATE: &str = "/v1/policies/{seat}/candidate";
 const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{name}";
@@ -182,6 +193,37 @@ fn every_operation_matches_its_description() {
         (json!("database"), json!("file"))
     );
     host.ask(None, ("DELETE", TENANT, ""), none, 200);
+    let own = host.ask(Some(ACME), ("GET", "/v1/tenants/self", ""), none, 200);
+    assert_eq!(
+        (&own["name"], &own["limits"]["uri_domains"]),
+        (&json!("acme"), &json!(["acme.example"]))
+    );
+    tables(&mut host);
+    let found = host.ask(None, ("POST", INSPECT, ""), (WASM, &one), 200);
+    assert_eq!(found["bytes"], one.len());
+    host.ask(None, ("POST", INSPECT, ""), (WASM, b"no policy"), 422);
+    portcullis_testkit::wait::until("the requests are in the past", || {
+        let (_, _, body) = host.host.ask(Some(ACME), "GET", "/v1/stats", none);
+        let stats: Value = serde_json::from_slice(&body).ok()?;
+        (stats["tenants"][0]["name"] == "acme").then_some(())
+    });
+    let stats = host.ask(None, ("GET", "/v1/stats", "?seconds=60"), none, 200);
+    assert!(stats["seconds"][0]["requests"].is_u64(), "{stats}");
+    let alerts = host.ask(None, ("GET", "/v1/alerts", ""), none, 200);
+    assert_eq!(alerts, json!([]));
+    // An alert needs a policy that fails: only the error is checked here, and the rest in rights.rs.
+    host.ask(None, ("POST", ACKNOWLEDGE, ""), none, 404);
+    host.done.insert("acknowledgeAlert".to_owned());
+    let audit = host.ask(
+        None,
+        ("GET", "/v1/audit", "?command=address.add"),
+        none,
+        200,
+    );
+    assert_eq!(
+        (&audit[0]["by"], &audit[0]["door"], &audit[0]["error"]),
+        (&json!("ann"), &json!("http"), &Value::Null)
+    );
 
     // A stream never ends: only its errors are checked here, and its content in trace.rs and decisions.rs.
     host.ask(None, ("GET", "/v1/trace", "?outcome=lost"), none, 400);
@@ -196,6 +238,78 @@ fn every_operation_matches_its_description() {
         .filter_map(|(_, operation)| operation["operationId"].as_str().map(str::to_owned))
         .collect();
     assert_eq!(host.done, described);
+}
+
+/// The operations on the tables of addresses and trusted peers.
+fn tables(host: &mut Described) {
+    let none = (None, &b""[..]);
+    let (json, csv) = (Some("application/json"), Some("text/csv"));
+    let row = &b"{\"group\": 200, \"address\": \"192.168.1.0/24\", \"tag\": \"Office\"}"[..];
+    let added = host.ask(None, ("POST", ADDRESSES, "?author=ann"), (json, row), 201);
+    assert_eq!(
+        (&added["address"], &added["mask"]),
+        (&json!("192.168.1.0"), &json!(24))
+    );
+    let file = &b"grp,ip_addr\n300,10.2.0.1\n300,10.2.0.2\n"[..];
+    let imported = host.ask(None, ("POST", IMPORT, "?dry_run=true"), (csv, file), 200);
+    assert_eq!(
+        (&imported["added"], &imported["is_dry_run"]),
+        (&json!(2), &json!(true))
+    );
+    host.ask(None, ("POST", IMPORT, ""), (csv, file), 200);
+    let listed = host.ask(None, ("GET", ADDRESSES, "?group=300&limit=1"), none, 200);
+    assert_eq!(
+        (&listed["total"], &listed["rows"][0]["address"]),
+        (&json!(2), &json!("10.2.0.1"))
+    );
+    portcullis_testkit::wait::until("the row is loaded", || {
+        let path = "/v1/addresses/match?source=192.168.1.7:5060";
+        let (_, _, body) = host.host.ask(None, "GET", path, none);
+        let found: Value = serde_json::from_slice(&body).ok()?;
+        (found["first_group"] == 200).then_some(())
+    });
+    host.ask(None, ("GET", MATCH, "?source=192.168.1.7"), none, 200);
+    let query = "?group=300&address=10.2.0.1";
+    let removed = host.ask(None, ("DELETE", ADDRESSES, query), none, 200);
+    assert_eq!(removed["removed"], 1);
+    host.ask(None, ("DELETE", ADDRESSES, query), none, 404);
+    let bad = &b"{\"group\": 0, \"address\": \"192.168.1.1\"}"[..];
+    host.ask(None, ("POST", ADDRESSES, ""), (json, bad), 422);
+    host.ask(None, ("POST", ADDRESSES, ""), (json, b"{}"), 400);
+    host.ask(
+        None,
+        ("POST", ADDRESSES, ""),
+        (Some("text/plain"), b"{}"),
+        415,
+    );
+    host.ask(
+        None,
+        ("POST", IMPORT, ""),
+        (csv, b"grp,ip_addr\n0,x\n"),
+        422,
+    );
+
+    let peer = &b"{\"source\": \"192.0.2.9\", \"proto\": \"any\", \"tag\": \"peer\"}"[..];
+    host.ask(None, ("POST", TRUSTED, ""), (json, peer), 201);
+    host.ask(None, ("POST", TRUSTED, ""), (json, peer), 409);
+    let listed = host.ask(None, ("GET", TRUSTED, ""), none, 200);
+    assert_eq!(listed[0]["source"], "192.0.2.9");
+    portcullis_testkit::wait::until("the peer is loaded", || {
+        let path = "/v1/trusted/match?source=192.0.2.9&proto=udp";
+        let (_, _, body) = host.host.ask(None, "GET", path, none);
+        let found: Value = serde_json::from_slice(&body).ok()?;
+        (found["tags"] == json!(["peer"])).then_some(())
+    });
+    let path = "/v1/trusted/match";
+    host.ask(None, ("GET", path, "?source=192.0.2.9"), none, 200);
+    host.ask(
+        None,
+        ("GET", path, "?source=192.0.2.9&proto=smtp"),
+        none,
+        400,
+    );
+    host.ask(None, ("DELETE", TRUSTED, "?source=192.0.2.9"), none, 200);
+    host.ask(None, ("DELETE", TRUSTED, "?source=192.0.2.9"), none, 404);
 }
 
 #[test]
@@ -227,6 +341,10 @@ fn errors_match_their_description() {
         let refused = host.ask(None, (method, path, query), sent, status);
         let error = refused["error"].as_str().expect("it says why");
         assert!(error.len() > 8, "{error}");
+        assert_eq!(
+            (&refused["status"], &refused["detail"]),
+            (&json!(status), &refused["error"])
+        );
     }
     // Without a token, and with the token of a tenant.
     for path in [SEAT, TENANTS, "/v1/trace", "/v1/openapi.json"] {
@@ -234,6 +352,16 @@ fn errors_match_their_description() {
     }
     for (method, path) in [("GET", TENANTS), ("PUT", TENANT), ("GET", "/v1/trace")] {
         host.ask(Some(ACME), (method, path, ""), none, 403);
+    }
+    host.ask(Some(ACME), ("GET", TRUSTED, ""), none, 403);
+    host.ask(None, ("GET", "/v1/tenants/self", ""), none, 404);
+    // What the router itself refuses is a problem, too.
+    for (method, path, status) in [("GET", "/v1/nothing", 404), ("PATCH", TENANTS, 405)] {
+        let (told, media, body) = host.host.ask(None, method, path, none);
+        let problem: Value = serde_json::from_slice(&body).expect("the answer is JSON");
+        assert_eq!((told, &problem["status"]), (status, &json!(status)));
+        assert_eq!(media.as_deref(), Some("application/problem+json"));
+        assert_eq!(problem["instance"], path);
     }
 }
 

@@ -47,9 +47,9 @@ pub use book::{
 };
 pub use database::{
     AddError, AddressNames, ChangeSource, Database, DatabaseError, DatabaseUrl, Failure, Imported,
-    Loaded, LoadedTrusted, Look, MigrationAction, MigrationStep, Name, NameError, NewRow,
-    NewTrusted, Schema, ServerUrl, SslMode, StoredRow, StoredTrusted, TrustedNames, UrlError,
-    Watcher,
+    Loaded, LoadedTrusted, Look, MaskError, MigrationAction, MigrationStep, Name, NameError,
+    NewRow, NewTrusted, Schema, ServerUrl, SslMode, StoredRow, StoredTrusted, TrustedNames,
+    UrlError, Watcher, network,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
 pub use pattern::{

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use portcullis_rpc::binrpc;
 
 use super::problem::Bad;
+use super::role::{self, NamedToken};
 use super::section::{Section, Value};
 use super::token::Token;
 use super::value::count;
@@ -20,6 +21,8 @@ pub struct ControlConfig {
     pub token: Option<Token>,
     /// File of the token that the host generates if `token` is `None`; `None`: no token is needed.
     pub token_file: Option<PathBuf>,
+    /// Further tokens of HTTP clients, with their roles.
+    pub tokens: Vec<NamedToken>,
     /// Most HTTP connections at the same time.
     pub max_connections: usize,
     /// BINRPC, for `kamcmd`.
@@ -64,6 +67,7 @@ impl Default for ControlConfig {
             listen: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8060))),
             token: None,
             token_file: Some("portcullis.token".into()),
+            tokens: Vec::new(),
             max_connections: 256,
             binrpc: Vec::new(),
             fifo: None,
@@ -81,6 +85,7 @@ impl Default for ControlConfig {
 impl ControlConfig {
     pub(super) fn read(mut section: Section<'_>, default: Self) -> Self {
         let token = section.optional("token", Token::parse).flatten();
+        let tokens = role::read_all(section.section("tokens"), token.as_ref());
         let read = Self {
             listen: section.value("listen", default.listen, |value| {
                 listen(value, token.is_some())
@@ -116,8 +121,16 @@ impl ControlConfig {
                 group: section.value("socket-group", default.access.group, name),
             },
             token,
+            tokens,
         };
         read.reject_doubles(&section);
+        if read.is_open() && !read.tokens.is_empty() {
+            let what = "tokens without effect: the host has no token, so every user of this machine is the operator";
+            section.reject(
+                "tokens",
+                Bad::new(what, "set `token` or `token-file` in [control]"),
+            );
+        }
         section.finish();
         read
     }

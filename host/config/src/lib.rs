@@ -23,6 +23,7 @@ mod policy;
 mod problem;
 mod records;
 mod relay;
+mod role;
 mod section;
 mod sip;
 mod tenant;
@@ -47,6 +48,7 @@ pub use policy::{
 pub use problem::{Bad, ConfigError, Problem};
 pub use records::RecordsConfig;
 pub use relay::{RelayConfig, RelayMode, Trying};
+pub use role::{NamedToken, TokenRole};
 pub use sip::{ConnectionLimits, ForceRport, SipConfig};
 pub use tenant::{Rate, SelectorConfig, TenantConfig};
 pub use token::Token;

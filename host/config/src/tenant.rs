@@ -22,7 +22,7 @@ use super::value::{count, share};
 const MAX_NAME: usize = 32;
 
 /// Names with another meaning where a tenant can be named.
-const RESERVED: [&str; 5] = ["default", "before", "after", "operator", "breaker"];
+const RESERVED: [&str; 6] = ["default", "before", "after", "operator", "breaker", "self"];
 
 /// One tenant.
 #[derive(Clone, Debug, PartialEq)]
@@ -37,6 +37,10 @@ pub struct TenantConfig {
     pub default: DefaultVerdict,
     /// Groups of the address table that the policy may query.
     pub groups: Vec<u32>,
+    /// Groups of the address table whose rows the tenant may change with its token.
+    pub edit_groups: Vec<u32>,
+    /// Most rows of these groups that the tenant may have.
+    pub edit_rows: u64,
     /// Whether the policy may query trusted peers.
     pub trusted: bool,
     /// Pairs of allow and deny files that the policy may query.
@@ -222,6 +226,8 @@ fn read(
     let tenant = TenantConfig {
         default: policy::default_verdict(&mut section, &operator.policy.default),
         groups: section.list("groups", selector.source_groups.clone(), group),
+        edit_groups: section.list("edit-groups", Vec::new(), group),
+        edit_rows: section.value("edit-rows", 1_000, |v| v.number(0, 1_000_000)),
         trusted: section.value("trusted", false, |v| v.boolean()),
         rules: section.list("rules", Vec::new(), |v| Ok(v.text()?.to_owned())),
         headers: section.list("headers", Vec::new(), header_name),
@@ -333,7 +339,9 @@ fn own_token(
         let what = "a token without effect: the host has no token, so every user of this machine is the operator";
         return Err(Bad::new(what, "set `token` or `token-file` in [control]").hidden());
     }
-    let is_operators = operator.control.token.as_ref() == Some(&token);
+    let mut named = operator.control.tokens.iter();
+    let is_named = named.any(|named| named.token == token);
+    let is_operators = is_named || operator.control.token.as_ref() == Some(&token);
     if is_operators || claims.add("token", token.as_digest(), name).is_err() {
         return Err(Bad::new(
             "another tenant or the operator has the same token",

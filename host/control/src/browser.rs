@@ -20,6 +20,9 @@ const JSON: &[&str] = &[
 /// Media type of a policy.
 const WASM: &[&str] = &["application/wasm"];
 
+/// Media types of files with rows.
+const ROWS: &[&str] = &["text/csv", "application/x-ndjson"];
+
 /// Media types that a page can send to another origin without permission (the CORS-safelisted types of the Fetch standard).
 const SIMPLE: [&str; 3] = [
     "application/x-www-form-urlencoded",
@@ -77,8 +80,15 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
     let given = headers.get(header::CONTENT_TYPE).map(text);
     let essence = given.map(|given| given.split(';').next().unwrap_or_default().trim());
     let is = |wanted: &&str| essence.is_some_and(|essence| essence.eq_ignore_ascii_case(wanted));
+    let is_json = matches!(path, "/v1/addresses" | "/v1/trusted");
     let wanted = match path.strip_prefix("/v1/policies/") {
-        Some(seat) if *method == Method::POST && !seat.contains('/') => Some(WASM),
+        None if is_json && *method == Method::POST => Some(&JSON[..1]),
+        None if path == "/v1/addresses/import" => Some(ROWS),
+        Some(rest)
+            if *method == Method::POST && (!rest.contains('/') || rest.ends_with("/inspect")) =>
+        {
+            Some(WASM)
+        }
         None if path == "/RPC" => Some(JSON),
         _ => None,
     };
@@ -217,6 +227,12 @@ mod tests {
                 "multipart/form-data; boundary=x",
                 true,
             ),
+            (Method::POST, "/v1/addresses", "application/json", false),
+            (Method::POST, "/v1/addresses", "text/plain", true),
+            (Method::POST, "/v1/addresses", "", true),
+            (Method::POST, "/v1/addresses/import", "text/csv", false),
+            (Method::POST, "/v1/addresses/import", "", true),
+            (Method::DELETE, "/v1/addresses", "", false),
             (Method::PUT, "/v1/tenants/acme", "", false),
             (Method::PUT, "/v1/tenants/acme", "application/toml", false),
             (Method::PUT, "/v1/tenants/acme", "Text/Plain", true),

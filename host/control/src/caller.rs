@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::Fault;
 
 /// The caller of a command, and the control interface that it uses.
@@ -11,6 +12,10 @@ pub(crate) struct Caller {
     door: Door,
     /// The name that the caller gives itself, if the interface has a place for it. It grants nothing.
     author: Option<String>,
+    /// The name of the token, if the configuration gives it one.
+    token: Option<String>,
+    /// What the token permits.
+    role: TokenRole,
 }
 
 /// On whose behalf a command is called.
@@ -42,6 +47,8 @@ impl Caller {
             authority: Authority::Operator,
             door,
             author: None,
+            token: None,
+            role: TokenRole::Operate,
         }
     }
 
@@ -51,6 +58,17 @@ impl Caller {
             authority: Authority::Tenant(name.to_owned()),
             door: Door::Http,
             author: None,
+            token: None,
+            role: TokenRole::Operate,
+        }
+    }
+
+    /// Returns an HTTP client with the token of this name.
+    pub(crate) fn named(token: &str, role: TokenRole) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            role,
+            ..Self::operator(Door::Http)
         }
     }
 
@@ -66,6 +84,27 @@ impl Caller {
 
     pub(crate) fn door(&self) -> Door {
         self.door
+    }
+
+    /// Returns the name of the token, if the configuration gives it one.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
+    /// Checks that the role of the token is enough.
+    ///
+    /// # Errors
+    /// 403 if it is not.
+    pub(crate) fn may(&self, needed: TokenRole) -> Result<(), Fault> {
+        if self.role >= needed {
+            return Ok(());
+        }
+        let token = self.token().unwrap_or_default();
+        let text = format!(
+            "the token {token} has the role {}, and this needs the role {needed}: see [control.tokens.{token}]",
+            self.role
+        );
+        Err(Fault::new(403, text))
     }
 
     pub(crate) fn is_operator(&self) -> bool {
@@ -86,18 +125,21 @@ impl Caller {
 }
 
 /// Error for a tenant that tries to access what is not its own.
-pub(crate) const NOT_YOURS: &str =
-    "a tenant's token gives access to /v1/policies/NAME with the tenant's own name only";
+pub(crate) const NOT_YOURS: &str = "a tenant's token gives access to /v1/policies/NAME with the tenant's own name, /v1/tenants/self, /v1/addresses, /v1/stats, /v1/alerts and /v1/audit only";
 
 /// The author of a change, as it is stored.
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.authority, &self.author) {
-            (Authority::Operator, None) => f.write_str("operator"),
-            (Authority::Operator, Some(author)) => f.write_str(author),
-            (Authority::Tenant(tenant), None) => f.write_str(tenant),
-            // A caller with a tenant's token acts for the tenant, whatever it calls itself.
-            (Authority::Tenant(tenant), Some(author)) => write!(f, "{tenant}: {author}"),
+        // A caller with a tenant's token acts for the tenant, whatever it calls itself. The same applies to a named token.
+        let known = match &self.authority {
+            Authority::Operator => self.token(),
+            Authority::Tenant(tenant) => Some(tenant.as_str()),
+        };
+        match (known, &self.author) {
+            (None, None) => f.write_str("operator"),
+            (None, Some(author)) => f.write_str(author),
+            (Some(known), None) => f.write_str(known),
+            (Some(known), Some(author)) => write!(f, "{known}: {author}"),
         }
     }
 }
@@ -127,6 +169,21 @@ mod tests {
         assert_eq!(tenant.to_string(), "acme");
         let tenant = tenant.called(Some("operator".into()));
         assert_eq!(tenant.to_string(), "acme: operator");
+    }
+
+    #[test]
+    fn a_role_permits_itself_and_less() {
+        let deployer = Caller::named("ci", TokenRole::Ship);
+        assert_eq!(deployer.to_string(), "ci");
+        assert_eq!(
+            (deployer.may(TokenRole::Read), deployer.may(TokenRole::Ship)),
+            (Ok(()), Ok(()))
+        );
+        let refused = deployer.may(TokenRole::Operate).unwrap_err();
+        assert_eq!(refused.code, 403);
+        assert!(refused.message.contains("the token ci has the role ship"));
+        assert_eq!(deployer.called(Some("ann".into())).to_string(), "ci: ann");
+        assert_eq!(Caller::tenant("acme").may(TokenRole::Operate), Ok(()));
     }
 
     #[test]

@@ -9,9 +9,13 @@ use portcullis_dataplane::shared::Shared;
 use portcullis_export::Exports;
 use portcullis_rollout::Registry;
 
+use crate::acknowledged::Acknowledged;
+use crate::audit::Audit;
 use crate::connections::Connections;
 use crate::descriptors;
 use crate::exposition::Exposition;
+use crate::guesses::Guesses;
+use crate::history::History;
 use crate::listening::Listening;
 use crate::pages::Pages;
 use crate::parts::Places;
@@ -36,6 +40,14 @@ pub struct Control {
     pub(crate) dumps: Places,
     /// Memory for policies in transfer.
     pub(crate) room: PolicyRoom,
+    /// The last minutes of the traffic.
+    pub(crate) history: History,
+    /// The alerts that have been acknowledged.
+    pub(crate) acknowledged: Acknowledged,
+    /// The sources of wrong tokens.
+    pub(crate) guesses: Guesses,
+    /// The last actions of callers.
+    pub(crate) audit: Audit,
 }
 
 impl Control {
@@ -67,6 +79,10 @@ impl Control {
             http: Arc::new(Connections::new(parts.http)),
             dumps: Places::default(),
             room: PolicyRoom::default(),
+            guesses: Guesses::default(),
+            history: History::default(),
+            acknowledged: Acknowledged::default(),
+            audit: Audit::default(),
         }
     }
 

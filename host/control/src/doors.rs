@@ -23,7 +23,7 @@ use super::listening::Listening;
 use super::socket_file::{Owner, SocketFile, cant_make};
 use super::stream::Listener;
 use super::token_file;
-use super::{http, http_server};
+use super::{http, http_server, sampler};
 
 /// The sockets of all control interfaces.
 pub struct Doors {
@@ -138,6 +138,7 @@ impl Doors {
             }
         }
         let mut tasks = JoinSet::new();
+        tasks.spawn(sampler::watch(Arc::clone(&control)));
         for stream in self.streams {
             tasks.spawn(stream.serve(Arc::clone(&control), stopping.clone()));
         }

@@ -1,6 +1,7 @@
 //! HTTP: metrics, health, JSON-RPC, the console.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -29,6 +30,8 @@ pub(super) const INDEX: &str = "GET /metrics, GET /healthz, GET /readyz, POST /R
 
 const NO_TOKEN: &str = "a token is required: send that of this host (`token` or `token-file` in [control]) or of a tenant as \"Authorization: Bearer TOKEN\"";
 
+const TOO_MANY_GUESSES: &str = "too many wrong tokens from this address: try again later";
+
 /// Limits the log lines about requests of web pages.
 static FOREIGN: Throttle = Throttle::new();
 
@@ -49,6 +52,7 @@ pub(super) fn router(control: Arc<Control>) -> Router {
             Arc::clone(&control),
             refuse_pages,
         ))
+        .layer(middleware::from_fn(operation::write_problems))
         .with_state(control)
 }
 
@@ -84,6 +88,10 @@ fn caller(control: &Control, headers: &HeaderMap) -> Option<Caller> {
     if own.is_some_and(is) {
         return Some(Caller::operator(Door::Http));
     }
+    let mut named = control.shared.config.control.tokens.iter();
+    if let Some(named) = named.find(|named| is(&named.token)) {
+        return Some(Caller::named(&named.name, named.role));
+    }
     let tenants = control.shared.tenants.load();
     let mut configs = tenants
         .named
@@ -100,7 +108,9 @@ fn has_open_metrics(control: &Control) -> bool {
         let config = tenant.config.as_ref();
         config.is_some_and(|config| config.token.is_some())
     };
-    control.shared.config.control.token.is_none()
+    let config = &control.shared.config.control;
+    config.token.is_none()
+        && config.tokens.is_empty()
         && !control.shared.tenants.load().named.iter().any(has_token)
 }
 
@@ -114,17 +124,20 @@ fn may(caller: &Caller, path: &str) -> bool {
     let Authority::Tenant(tenant) = caller.authority() else {
         return true;
     };
-    let own = path.strip_prefix("/v1/policies/");
-    let rest = own.and_then(|own| own.strip_prefix(tenant.as_str()));
-    path == "/v1/openapi.json" || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-}
-
-/// Refuses a request before its body is read: in JSON below `/v1`, as described there, and as text elsewhere.
-fn refuse(path: &str, status: StatusCode, text: &str) -> Response {
-    match path.starts_with("/v1/") {
-        true => operation::refusal(status, text),
-        false => (status, format!("{text}\n")).into_response(),
-    }
+    let is_below = |prefix: &str| {
+        let rest = path.strip_prefix(prefix);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    is_below(&format!("/v1/policies/{tenant}"))
+        || is_below("/v1/addresses")
+        || is_below("/v1/alerts")
+        || [
+            "/v1/openapi.json",
+            "/v1/tenants/self",
+            "/v1/stats",
+            "/v1/audit",
+        ]
+        .contains(&path)
 }
 
 /// Refuses requests of web pages before anything else.
@@ -139,7 +152,7 @@ async fn refuse_pages(
         Ok(()) => next.run(request).await,
         Err(foreign) => {
             tell_foreign(&request, &foreign);
-            refuse(request.uri().path(), StatusCode::FORBIDDEN, &foreign.0)
+            operation::refusal(StatusCode::FORBIDDEN, foreign.0)
         }
     }
 }
@@ -150,17 +163,37 @@ async fn guard(State(control): State<Arc<Control>>, mut request: Request, next: 
     if is_open && !request.headers().contains_key(header::AUTHORIZATION) {
         return next.run(request).await;
     }
+    let source = request
+        .extensions()
+        .get::<Peer>()
+        .map(|Peer(peer)| peer.ip());
+    let has_token = request.headers().contains_key(header::AUTHORIZATION);
+    let source = source.filter(|_| has_token);
+    let now = Instant::now();
+    let blocked = source.and_then(|source| control.guesses.blocked(source, now));
+    if let Some(seconds) = blocked {
+        let refused = operation::refusal(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_GUESSES);
+        return ([(header::RETRY_AFTER, seconds.to_string())], refused).into_response();
+    }
     let Some(caller) = caller(&control, request.headers()) else {
+        if source.is_some_and(|source| control.guesses.note(source, now)) {
+            let peer = source.map(tracing::field::display);
+            tracing::warn!(
+                event = "http_tokens_refused",
+                peer,
+                "too many wrong tokens: this source is refused for a minute"
+            );
+        }
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis\"")];
-        let refused = refuse(request.uri().path(), StatusCode::UNAUTHORIZED, NO_TOKEN);
+        let refused = operation::refusal(StatusCode::UNAUTHORIZED, NO_TOKEN);
         return (challenge, refused).into_response();
     };
     let path = request.uri().path();
     if !may(&caller, path) {
-        return refuse(path, StatusCode::FORBIDDEN, NOT_YOURS);
+        return operation::refusal(StatusCode::FORBIDDEN, NOT_YOURS);
     }
     if let Some(wrong) = browser::wrong_type(request.method(), path, request.headers()) {
-        return refuse(path, StatusCode::UNSUPPORTED_MEDIA_TYPE, &wrong);
+        return operation::refusal(StatusCode::UNSUPPORTED_MEDIA_TYPE, wrong);
     }
     request.extensions_mut().insert(caller);
     next.run(request).await
@@ -205,7 +238,7 @@ async fn call(
 ) -> Response {
     let body = match whole(body, MOST_REQUEST).await {
         Ok(body) => body,
-        Err(refused) => return refused.into_response(),
+        Err((status, text)) => return operation::refusal(status, text.trim_end()),
     };
     let request = json::Request::read(&body);
     let answer = answers::json_in_parts(&control, request, Layout::Compact, &caller).await;

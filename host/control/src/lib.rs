@@ -9,8 +9,10 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod acknowledged;
 mod answers;
 mod api;
+mod audit;
 mod browser;
 mod caller;
 pub mod commands;
@@ -22,7 +24,9 @@ pub mod descriptors;
 mod doors;
 mod exposition;
 mod fifo;
+mod guesses;
 mod heritage;
+mod history;
 mod http;
 mod http_server;
 mod listening;
@@ -32,6 +36,7 @@ mod operation;
 mod pages;
 mod parts;
 mod room;
+mod sampler;
 mod socket_file;
 mod statistics;
 mod stream;
@@ -41,7 +46,7 @@ pub use control::Control;
 pub use doors::{Doors, check};
 pub use heritage::{Heritage, Lent};
 pub use listening::Listening;
-pub use operation::Refused;
+pub use operation::Problem;
 
 #[cfg(test)]
 mod tests;

@@ -28,7 +28,7 @@ pub(crate) use address_file::entries;
 pub use error::{AddError, DatabaseError};
 pub use import::Imported;
 pub use loading::Loaded;
-pub use rows::{NewRow, StoredRow};
+pub use rows::{MaskError, NewRow, StoredRow, network};
 pub use trusted::{LoadedTrusted, NewTrusted, StoredTrusted};
 pub use watch::Watcher;
 

@@ -1,6 +1,9 @@
 //! Rows of the table of addresses, as they are stored.
 
+use std::net::IpAddr;
+
 use portcullis_database::Value;
+use thiserror::Error;
 
 use crate::row::{Finding, Row, RowError, RowWarning};
 
@@ -23,6 +26,20 @@ pub struct NewRow {
     pub tag: Option<String>,
 }
 
+/// A network whose bits differ from the mask beside it.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the network {network} has mask {bits}, and the mask beside it is {mask}: remove one of them"
+)]
+pub struct MaskError {
+    /// The network.
+    pub network: String,
+    /// Its bits.
+    pub bits: i64,
+    /// The mask.
+    pub mask: i64,
+}
+
 /// A row as it is stored, whatever its columns contain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredRow {
@@ -41,6 +58,42 @@ pub struct StoredRow {
 }
 
 impl NewRow {
+    /// Makes a row of what a person writes: an address, a network as ADDRESS/BITS, or a name. Without a mask, an address is one host.
+    ///
+    /// # Errors
+    /// If the bits of the network and the mask differ.
+    pub fn of_words(
+        group: i64,
+        address: String,
+        mask: Option<i64>,
+        port: i64,
+        tag: Option<String>,
+    ) -> Result<Self, MaskError> {
+        let (ip_addr, mask) = match (network(&address), mask) {
+            (Some((_, bits)), Some(mask)) if bits != mask => {
+                let network = address;
+                return Err(MaskError {
+                    network,
+                    bits,
+                    mask,
+                });
+            }
+            (Some((ip, bits)), _) => (ip, bits),
+            (None, Some(mask)) => (address, mask),
+            (None, None) => {
+                let is_v6 = matches!(bare(&address).parse(), Ok(IpAddr::V6(_)));
+                (address, if is_v6 { 128 } else { 32 })
+            }
+        };
+        Ok(Self {
+            group,
+            ip_addr,
+            mask,
+            port,
+            tag,
+        })
+    }
+
     /// Checks that a load would use the row and that the table can store it. Returns the warning of a load, if there is one.
     ///
     /// # Errors
@@ -83,6 +136,23 @@ impl From<Row<'_>> for NewRow {
             tag: row.tag.map(str::to_owned),
         }
     }
+}
+
+/// Returns a network in CIDR form as the columns of a row: its address, without brackets, and its bits. `None` for anything else, including
+/// `/0`, because mask 0 is one host in Kamailio.
+pub fn network(text: &str) -> Option<(String, i64)> {
+    let (ip, bits) = text.split_once('/')?;
+    let ip = bare(ip);
+    let most = match ip.parse().ok()? {
+        IpAddr::V4(_) => 32,
+        IpAddr::V6(_) => 128,
+    };
+    let bits = bits.parse().ok()?;
+    (1..=most).contains(&bits).then(|| (ip.to_owned(), bits))
+}
+
+fn bare(ip: &str) -> &str {
+    ip.trim_start_matches('[').trim_end_matches(']')
 }
 
 /// Checks that a column of this width can store the text.

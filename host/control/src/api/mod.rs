@@ -13,14 +13,15 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value as Json;
 
 use crate::Control;
-use crate::commands::{self, policy, tenant};
+use crate::commands::{self, address, alert, audit, history, policy, tenant, trusted};
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 18] = [
+const OPERATIONS: [fn(Routes) -> Routes; 33] = [
     describe,
     trace::operation,
     tenant::List::operation,
+    tenant::Own::operation,
     tenant::Show::operation,
     tenant::Put::operation,
     tenant::Remove::operation,
@@ -36,6 +37,20 @@ const OPERATIONS: [fn(Routes) -> Routes; 18] = [
     policy::Canary::operation,
     policy::Diff::operation,
     policy::EndTrial::operation,
+    policy::Inspect::operation,
+    address::List::operation,
+    address::Add::operation,
+    address::Remove::operation,
+    address::Find::operation,
+    address::Import::operation,
+    trusted::List::operation,
+    trusted::Add::operation,
+    trusted::Remove::operation,
+    trusted::Find::operation,
+    history::Show::operation,
+    alert::List::operation,
+    alert::Acknowledge::operation,
+    audit::List::operation,
 ];
 
 /// The description of all operations below `/v1`.

@@ -1,6 +1,13 @@
 //! `address.…`: the address table.
 
-use portcullis_address::Snapshot;
+mod change;
+mod find;
+mod import;
+mod list;
+mod rights;
+mod work;
+
+use portcullis_address::{AddError, DatabaseError, Snapshot};
 use portcullis_rollout::address_task::counts;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -10,6 +17,23 @@ use super::reply::{ReloadStatus, Timestamp, lines, milliseconds};
 use super::{FromCall, Procedure, not_reloaded};
 use crate::Control;
 use crate::caller::Caller;
+
+pub(crate) use change::{Add, Remove};
+pub use change::{AddressAdded, RowsRemoved};
+pub(crate) use find::Find;
+pub use find::{AddressMatches, MatchedRow};
+pub(crate) use import::Import;
+pub use import::RowsImported;
+pub(crate) use list::List;
+pub use list::{AddressRow, AddressRows};
+
+pub(super) use work::with_database;
+
+/// The path of the table of addresses.
+const ADDRESSES: &str = "/v1/addresses";
+
+/// Error statuses of changes of the table.
+const CHANGES: &[u16] = &[404, 408, 409, 413, 415, 422, 503];
 
 /// `address.reload`.
 #[derive(Debug)]
@@ -70,6 +94,27 @@ impl Procedure for Reload {
             status: ReloadStatus::Ok,
             table: AddressLoad::of(&report.snapshot),
         })
+    }
+}
+
+/// The fault of a table that cannot be read or changed.
+pub(super) fn fault(error: &DatabaseError) -> Fault {
+    let code = match error {
+        DatabaseError::IsFile { .. } => 409,
+        DatabaseError::Database(_)
+        | DatabaseError::File { .. }
+        | DatabaseError::NoUsableLine { .. }
+        | DatabaseError::Build(_) => 503,
+    };
+    Fault::new(code, error.to_string())
+}
+
+/// The fault of a row that is not added.
+pub(super) fn not_added(error: &AddError) -> Fault {
+    match error {
+        AddError::Row(error) => Fault::new(422, error.to_string()),
+        AddError::Exists { .. } => Fault::new(409, error.to_string()),
+        AddError::Database(error) => fault(error),
     }
 }
 

@@ -7,6 +7,7 @@ mod tcp_info;
 use std::path::Path;
 use std::time::SystemTime;
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault, Param};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -98,6 +99,8 @@ impl FromCall for Echo {
 impl Procedure for Echo {
     type Reply = Vec<String>;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, _: &Control, _: &Caller) -> Result<Vec<String>, Fault> {
         Ok(self.texts)
     }
@@ -133,6 +136,8 @@ impl FromCall for SampleEcho {
 impl Procedure for SampleEcho {
     type Reply = Vec<Record>;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, _: &Control, _: &Caller) -> Result<Vec<Record>, Fault> {
         let text = self.text.map(Record::Text);
         let number = self.number.map(Record::Number);
@@ -149,6 +154,8 @@ impl FromCall for Ps {
 impl Procedure for Ps {
     /// Number and name of each thread, one after another.
     type Reply = Vec<Record>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, _: &Control, _: &Caller) -> Result<Vec<Record>, Fault> {
         let threads = threads().await?.into_iter();
@@ -167,6 +174,8 @@ impl FromCall for Psx {
 impl Procedure for Psx {
     type Reply = Vec<Thread>;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, _: &Control, _: &Caller) -> Result<Vec<Thread>, Fault> {
         threads().await
     }
@@ -180,6 +189,8 @@ impl FromCall for Uptime {
 
 impl Procedure for Uptime {
     type Reply = UptimeReply;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     /// The format is Kamailio's, with times in RFC 3339.
     async fn execute(self, control: &Control, _: &Caller) -> Result<UptimeReply, Fault> {
@@ -201,6 +212,8 @@ impl FromCall for Version {
 
 impl Procedure for Version {
     type Reply = String;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     /// In Kamailio's format: name, version, machine.
     async fn execute(self, _: &Control, _: &Caller) -> Result<String, Fault> {

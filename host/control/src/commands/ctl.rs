@@ -1,6 +1,6 @@
 //! `ctl.…`: the sockets of BINRPC and who is connected to them (`src/modules/ctl`).
 
-use portcullis_config::Endpoint;
+use portcullis_config::{Endpoint, TokenRole};
 use portcullis_rpc::{Call, Fault};
 
 use super::{FromCall, Procedure};
@@ -28,6 +28,8 @@ impl FromCall for Connections {
 impl Procedure for Connections {
     type Reply = u64;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<u64, Fault> {
         Ok(control.connections.all().len() as u64)
     }
@@ -41,6 +43,8 @@ impl FromCall for Listen {
 
 impl Procedure for Listen {
     type Reply = Vec<String>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<String>, Fault> {
         let records = control.listening.binrpc.iter().flat_map(|endpoint| {
@@ -71,6 +75,8 @@ impl FromCall for Who {
 
 impl Procedure for Who {
     type Reply = Vec<String>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<String>, Fault> {
         let all = control.connections.all();

@@ -5,9 +5,12 @@
 //! serialises and the command line deserialises.
 
 pub mod address;
+pub mod alert;
+pub mod audit;
 pub mod core;
 pub mod ctl;
 mod help;
+pub mod history;
 pub mod permissions;
 pub mod policy;
 mod procedure;
@@ -22,6 +25,7 @@ pub mod tenant;
 pub mod tm;
 pub mod trusted;
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault, Reply};
 use schemars::SchemaGenerator;
 
@@ -71,6 +75,22 @@ macro_rules! commands {
                 }
             }
 
+            /// Returns the role that the caller's token needs.
+            const fn needs(&self) -> TokenRole {
+                match self {
+                    $(Self::$variant(_) => <$type as Procedure>::NEEDS,)+
+                    $(Self::$http_variant(_) => <$http_type as Procedure>::NEEDS,)+
+                }
+            }
+
+            /// Whether every tenant may call it.
+            const fn is_open(&self) -> bool {
+                match self {
+                    $(Self::$variant(_) => <$type as Procedure>::IS_OPEN,)+
+                    $(Self::$http_variant(_) => <$http_type as Procedure>::IS_OPEN,)+
+                }
+            }
+
             async fn run(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
                 match self {
                     $(Self::$variant(command) => command.execute(control, caller).await?.into_reply(),)+
@@ -104,10 +124,20 @@ impl Command {
     /// Executes the command if the caller is authorised.
     pub(crate) async fn execute(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
         let (name, door) = (self.name(), caller.door().as_str());
-        let done = match caller.may_ask_about(self.seat()) {
+        let needed = self.needs();
+        let seat = self.seat().map(str::to_owned);
+        let is_allowed = caller.may(needed).and_then(|()| match self.is_open() {
+            true => Ok(()),
+            false => caller.may_ask_about(seat.as_deref()),
+        });
+        let done = match is_allowed {
             Ok(()) => self.run(control, caller).await,
             Err(fault) => Err(fault),
         };
+        if needed > TokenRole::Read {
+            let fault = done.as_ref().err();
+            control.audit.note(caller, name, seat, fault);
+        }
         match &done {
             Ok(_) => {
                 tracing::debug!(

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::ControlFlow;
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault, Rows, RowsForm, Value, value_of};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -173,6 +174,8 @@ impl FromCall for AddressDump {
 impl Procedure for AddressDump {
     type Reply = Table<Entry<HostRow<'static>>>;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         let snapshot = control.shared.addresses.current();
         Ok(Table::new(Rows::new(RowsForm::Each, move |write| {
@@ -200,6 +203,8 @@ impl FromCall for SubnetDump {
 
 impl Procedure for SubnetDump {
     type Reply = Table<SubnetEntry<'static>>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         let snapshot = control.shared.addresses.current();
@@ -229,6 +234,8 @@ impl FromCall for DomainDump {
 
 impl Procedure for DomainDump {
     type Reply = Table<Entry<DomainRow<'static>>>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         let snapshot = control.shared.addresses.current();
@@ -273,6 +280,8 @@ impl FromCall for TrustedDump {
 
 impl Procedure for TrustedDump {
     type Reply = Table<TrustedEntry<'static>>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         let snapshot = control.shared.addresses.current();
@@ -322,6 +331,8 @@ impl FromCall for TestUri {
 impl Procedure for TestUri {
     type Reply = Permission;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<Permission, Fault> {
         let rules = &control.shared.addresses.current().rules.rules;
         Ok(match rules.test(&self.basename, &self.uri, &self.contact) {
@@ -339,6 +350,8 @@ impl FromCall for AllowUri {
 
 impl Procedure for AllowUri {
     type Reply = Permission;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Permission, Fault> {
         self.0.execute(control, caller).await

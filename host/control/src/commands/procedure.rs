@@ -1,5 +1,6 @@
 //! The traits of commands.
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault, Reply};
 
 use super::reply::IntoReply;
@@ -10,6 +11,12 @@ use crate::caller::Caller;
 pub(crate) trait Procedure: Sized + Send {
     /// Its result.
     type Reply: IntoReply + Send;
+
+    /// The role that the caller's token needs.
+    const NEEDS: TokenRole = TokenRole::Operate;
+
+    /// Whether every tenant may call it. It then limits itself to what is the tenant's.
+    const IS_OPEN: bool = false;
 
     /// Returns the seat that the command concerns. A tenant may call commands for its own seat.
     fn seat(&self) -> Option<&str> {

@@ -1,6 +1,7 @@
 //! `sl.stats`.
 
 use indexmap::IndexMap;
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 
 use super::{FromCall, Procedure};
@@ -20,6 +21,8 @@ impl FromCall for Stats {
 
 impl Procedure for Stats {
     type Reply = IndexMap<&'static str, u64>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         Ok(Replies::of(&control.shared.counters).named().collect())

@@ -1,6 +1,7 @@
 //! `stats.…`: Kamailio's statistics by name (`src/modules/kex/core_stats.c`).
 
 use indexmap::IndexMap;
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault, Param};
 
 use super::{FromCall, Procedure};
@@ -68,6 +69,8 @@ impl FromCall for Lines {
 impl Procedure for Lines {
     type Reply = Vec<String>;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<String>, Fault> {
         let selected = self.0.select(control).into_iter();
         let lines =
@@ -85,6 +88,8 @@ impl FromCall for Fetch {
 impl Procedure for Fetch {
     type Reply = IndexMap<String, String>;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         Ok(self.0.structure(control, |value| value.to_string()))
     }
@@ -98,6 +103,8 @@ impl FromCall for FetchNumbers {
 
 impl Procedure for FetchNumbers {
     type Reply = IndexMap<String, u64>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         Ok(self.0.structure(control, |value| value))

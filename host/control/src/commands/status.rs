@@ -4,7 +4,7 @@ use std::path::Path;
 
 use indexmap::IndexMap;
 use portcullis_address::{DatabaseState, PartStatus};
-use portcullis_config::RelayMode;
+use portcullis_config::{RelayMode, TokenRole};
 use portcullis_dataplane::notices::{Hops, Notices, Trouble};
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::Bound;
@@ -14,12 +14,11 @@ use portcullis_metrics::{
 use portcullis_policy::FailureKind;
 use portcullis_rollout::Progress;
 use portcullis_rpc::{Call, Fault};
-use portcullis_store::StoreError;
-use portcullis_text::rfc3339;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::address::AddressLoad;
+use super::alert::Alert;
 use super::policy::SeatStatus;
 use super::rules::RulesLoad;
 use super::trusted::TrustedLoad;
@@ -297,6 +296,8 @@ impl FromCall for Status {
 impl Procedure for Status {
     type Reply = HostStatus;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<HostStatus, Fault> {
         let shared = &control.shared;
         let missing = control.missing();
@@ -321,7 +322,7 @@ impl Procedure for Status {
             policy: SeatStatus::of(control.registry.default_files()),
             tenants: shared.tenants.load().named.len() as u64,
             loading: control.registry.progress().map(LoadingStatus::from),
-            alerts: alerts(control),
+            alerts: Alert::all(control).iter().map(Alert::line).collect(),
             policy_failures: policy_failures(&shared.counters),
             troubles: troubles(&shared.notices),
             next_hops_down: next_hops_down(&shared.notices.hops),
@@ -489,22 +490,6 @@ impl StoreStatus {
             fall_backs_not_stored: status.fall_backs as u64,
         })
     }
-}
-
-/// Returns the alerts: policies out of service, tenants that cannot be used, an unreachable database.
-fn alerts(control: &Control) -> Vec<String> {
-    let files = control.registry.all_files();
-    let alerts = files.iter().filter_map(|files| {
-        let alert = files.seat().alert()?;
-        let (seat, at) = (&files.seat().name, rfc3339(alert.at));
-        Some(format!("{seat}: {at}: {}", alert.text))
-    });
-    let wrong = control.registry.wrong_tenants().into_iter();
-    let wrong = wrong.map(|(name, error)| format!("stored tenant {name} cannot be used: {error}"));
-    let away = control.registry.deployments().storing().err().flatten();
-    let away = away.filter(StoreError::is_away);
-    let away = away.map(|error| format!("pushed policies: {error}"));
-    alerts.chain(wrong).chain(away).collect()
 }
 
 fn policy_failures(workers: &[WorkerCounters]) -> IndexMap<String, u64> {

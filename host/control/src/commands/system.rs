@@ -1,5 +1,6 @@
 //! `system.…`: the list of commands and their help.
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 
 use super::help::HELP;
@@ -26,6 +27,8 @@ impl FromCall for ListMethods {
 impl Procedure for ListMethods {
     type Reply = Vec<String>;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, _: &Control, _: &Caller) -> Result<Vec<String>, Fault> {
         Ok(HELP.iter().map(|(name, _)| (*name).to_owned()).collect())
     }
@@ -44,6 +47,8 @@ impl FromCall for MethodHelp {
 
 impl Procedure for MethodHelp {
     type Reply = String;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, _: &Control, _: &Caller) -> Result<String, Fault> {
         let found = HELP.iter().find(|(name, _)| *name == self.name);

@@ -52,10 +52,25 @@ macro_rules! command_table {
                 "trusted.reload", "Load the trusted peers; report their number and invalid rows." => TrustedReload(trusted::Reload),
             }
             http {
+                "address.add" => AddressAdd(address::Add),
+                "address.import" => AddressImport(address::Import),
+                "address.list" => AddressList(address::List),
+                "address.match" => AddressFind(address::Find),
+                "address.remove" => AddressRemove(address::Remove),
+                "alert.acknowledge" => AlertAcknowledge(alert::Acknowledge),
+                "alert.list" => AlertList(alert::List),
+                "audit.list" => AuditList(audit::List),
+                "policy.inspect" => PolicyInspect(policy::Inspect),
                 "policy.push" => PolicyPush(policy::Push),
+                "history.show" => HistoryShow(history::Show),
                 "tenant.put" => TenantPut(tenant::Put),
                 "tenant.remove" => TenantRemove(tenant::Remove),
+                "tenant.self" => TenantOwn(tenant::Own),
                 "tenant.show" => TenantShow(tenant::Show),
+                "trusted.add" => TrustedAdd(trusted::Add),
+                "trusted.list" => TrustedList(trusted::List),
+                "trusted.match" => TrustedFind(trusted::Find),
+                "trusted.remove" => TrustedRemove(trusted::Remove),
             }
         }
     };

@@ -1,5 +1,9 @@
 //! `trusted.…`: the table of trusted peers.
 
+mod change;
+mod find;
+mod list;
+
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -8,6 +12,16 @@ use super::reply::{ReloadStatus, Timestamp, lines, milliseconds};
 use super::{FromCall, Procedure, not_reloaded};
 use crate::Control;
 use crate::caller::Caller;
+
+pub use change::TrustedAdded;
+pub(crate) use change::{Add, Remove};
+pub(crate) use find::Find;
+pub use find::TrustedMatches;
+pub(crate) use list::List;
+pub use list::StoredPeer;
+
+/// The path of the table of trusted peers.
+const TRUSTED: &str = "/v1/trusted";
 
 /// `trusted.reload`.
 #[derive(Debug)]

@@ -5,15 +5,9 @@ use std::borrow::Cow;
 use axum::http::Method;
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value as Json, json};
 
-/// Why a request below `/v1` was refused, and how to correct it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-pub struct Refused {
-    /// The reason.
-    pub error: String,
-}
+use super::problem::{PROBLEM, Problem};
 
 /// An operation: one method of one path.
 pub(crate) struct Operation {
@@ -222,7 +216,7 @@ impl Description {
             (name.to_owned(), json!({"summary": help, "result": reply}))
         });
         let rpc: Map<_, _> = rpc.collect();
-        let refused = self.generator.subschema_for::<Refused>();
+        let problem = self.generator.subschema_for::<Problem>();
         let mut schemas = self.generator.take_definitions(true);
         schemas.sort_keys();
         let document = json!({
@@ -230,7 +224,7 @@ impl Description {
             "info": {
                 "title": "Portcullis",
                 "version": env!("CARGO_PKG_VERSION"),
-                "description": "Tenants and policies of a host: push, activation, shadow and canary trials, rollback. The operator's token (`token` or `token-file` in [control]) gives access to everything, a tenant's token (`token` in its section) to the paths with the tenant's own name. `x-json-rpc` lists the commands of JSON-RPC at /RPC with the schemas of their results.",
+                "description": "Tenants, policies and addresses of a host: push, activation, shadow and canary trials, rollback, live decisions. The operator's token (`token` or `token-file` in [control]) gives access to everything, a named token (`[control.tokens.NAME]`) to what its role permits, a tenant's token (`token` in its section) to the paths with the tenant's own name, to /v1/tenants/self, and to the addresses of its groups. Errors are problem details (RFC 9457). `x-json-rpc` lists the commands of JSON-RPC at /RPC with the schemas of their results.",
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
             "security": [{"bearer": []}],
@@ -241,7 +235,7 @@ impl Description {
                 "responses": {
                     "Refused": {
                         "description": "Why the request was refused, and how to correct it",
-                        "content": {"application/json": {"schema": refused}},
+                        "content": {PROBLEM: {"schema": problem}},
                     },
                 },
                 "schemas": schemas,
@@ -263,6 +257,16 @@ fn generator() -> SchemaGenerator {
         settings.meta_schema = None;
     });
     settings.into_generator()
+}
+
+/// Returns the schema of a body that is read, as a part of the description without references.
+pub(crate) fn schema_of<T: JsonSchema>() -> Json {
+    let settings = SchemaSettings::draft2020_12().for_deserialize();
+    let settings = settings.with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    settings.into_generator().into_root_schema_for::<T>().into()
 }
 
 /// A query parameter is present or absent, and never null.
@@ -293,6 +297,7 @@ fn in_path(path: &str) -> impl Iterator<Item = Json> {
                 "Number of a generation, or active",
                 json!({"type": "string", "pattern": "^(active|[0-9]{1,19})$"}),
             ),
+            "id" => ("Id of the alert", text),
             _ => (
                 "Name of the tenant: lower-case letters, digits, - and _",
                 text,

@@ -2,6 +2,7 @@
 
 mod description;
 mod network;
+mod problem;
 mod request;
 
 use std::sync::Arc;
@@ -16,10 +17,11 @@ use portcullis_rpc::{Fault, Reply, json};
 
 use crate::Control;
 
-pub use description::Refused;
-pub(crate) use description::{Description, Operation, RpcCommand};
+pub(crate) use description::{Description, Operation, RpcCommand, schema_of};
 pub(crate) use network::{IPV4_NETWORK, IPV6_NETWORK};
-pub(crate) use request::{Given, Refusal, Segments, refusal};
+pub use problem::Problem;
+pub(crate) use problem::{refusal, write_problems};
+pub(crate) use request::{Given, Refusal, Segments, json_body};
 
 pub(crate) type Api = State<Arc<Control>>;
 pub(crate) type Answer = Result<Response, Refusal>;

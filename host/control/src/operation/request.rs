@@ -1,5 +1,6 @@
 //! Reading of requests, and the responses to those that are malformed.
 
+use axum::body::Body;
 use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
@@ -7,7 +8,8 @@ use axum::response::{IntoResponse, Response};
 use portcullis_rpc::Fault;
 use serde::de::DeserializeOwned;
 
-use super::description::Refused;
+use super::problem::refusal;
+use crate::http_server::whole;
 
 /// The parameters of the path.
 pub(crate) struct Segments<T>(pub(crate) T);
@@ -48,6 +50,20 @@ where
     }
 }
 
+/// The largest JSON body in bytes.
+const MOST_JSON: usize = 64 << 10;
+
+/// Reads a body in JSON.
+///
+/// # Errors
+/// 400 if it is something else, or what [`whole`] returns.
+pub(crate) async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
+    let bytes = whole(body, MOST_JSON).await;
+    let bytes =
+        bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
+    serde_json::from_slice(&bytes).map_err(|error| Fault::new(400, error.to_string()))
+}
+
 impl From<Fault> for Refusal {
     fn from(fault: Fault) -> Self {
         Self(fault)
@@ -60,10 +76,4 @@ impl IntoResponse for Refusal {
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         refusal(status, self.0.message)
     }
-}
-
-/// Returns the response to a request below `/v1` that is refused.
-pub(crate) fn refusal(status: StatusCode, error: impl Into<String>) -> Response {
-    let error = error.into();
-    (status, axum::Json(Refused { error })).into_response()
 }

@@ -3,11 +3,10 @@
 mod transfer;
 
 use std::io::Write;
-use std::net::IpAddr;
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
-use portcullis_address::{Database, NewRow, StoredRow};
+use portcullis_address::{Database, NewRow, StoredRow, network};
 use portcullis_config::Config;
 use portcullis_control::commands::address::AddressReload;
 use portcullis_control::commands::permissions::{
@@ -91,24 +90,8 @@ impl AddressCommand {
 fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()> {
     let url = database.url();
     let is_new = is_absent(database);
-    let network = network(&row.ip);
-    let mask = match (&network, row.mask) {
-        (Some((_, bits)), Some(mask)) if *bits != mask => bail!(
-            "the network {} has mask {bits}, and the mask beside it is {mask}: remove one of them",
-            row.ip
-        ),
-        (Some((_, bits)), _) => Some(*bits),
-        (None, mask) => mask,
-    };
-    let ip = network.map_or(row.ip, |(ip, _)| ip);
-    let is_v6 = matches!(bare(&ip).parse(), Ok(IpAddr::V6(_)));
-    let new = NewRow {
-        group: row.group,
-        mask: mask.unwrap_or(if is_v6 { 128 } else { 32 }),
-        port: row.port,
-        tag: Some(row.tag),
-        ip_addr: ip,
-    };
+    let has_mask = row.mask.is_some() || network(&row.ip).is_some();
+    let new = NewRow::of_words(row.group, row.ip, row.mask, row.port, Some(row.tag))?;
     let warning = block_on(database.add(&new))?.context("the row was not added")?;
     if is_new {
         writeln!(out, "created {url}")?;
@@ -125,7 +108,7 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
         },
         clean(&format!("{:?}", new.tag.unwrap_or_default()))
     )?;
-    if is_v6 && mask.is_none() {
+    if new.mask == 128 && !has_mask {
         writeln!(
             out,
             "note: without a mask an IPv6 address is one host here; kamctl writes 32, which is a network of 2^96 addresses"
@@ -135,23 +118,6 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
         writeln!(out, "warning: {}", clean(&warning.to_string()))?;
     }
     Ok(())
-}
-
-/// A network in CIDR form as the columns of a row: its address, without brackets, and its bits. `None` for anything else, including `/0`,
-/// because mask 0 is one host in Kamailio.
-fn network(text: &str) -> Option<(String, i64)> {
-    let (ip, bits) = text.split_once('/')?;
-    let ip = bare(ip);
-    let most = match ip.parse().ok()? {
-        IpAddr::V4(_) => 32,
-        IpAddr::V6(_) => 128,
-    };
-    let bits = bits.parse().ok()?;
-    (1..=most).contains(&bits).then(|| (ip.to_owned(), bits))
-}
-
-fn bare(ip: &str) -> &str {
-    ip.trim_start_matches('[').trim_end_matches(']')
 }
 
 fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use portcullis_config::Config;
-use portcullis_control::{Refused, token_file};
+use portcullis_control::{Problem, token_file};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -293,8 +293,8 @@ impl Client {
 
 /// The reason for which the host refuses a request, in JSON or plain text.
 fn refused(text: &str) -> Option<anyhow::Error> {
-    match serde_json::from_str::<Refused>(text) {
-        Ok(Refused { error }) => Some(anyhow!("{error}")),
+    match serde_json::from_str::<Problem>(text) {
+        Ok(Problem { detail, .. }) => Some(anyhow!("{detail}")),
         Err(_) if text.is_empty() => None,
         Err(_) => Some(anyhow!("{}", clean(text.trim_end()))),
     }

@@ -1,5 +1,6 @@
 //! `core.info`.
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -35,6 +36,8 @@ impl FromCall for Info {
 
 impl Procedure for Info {
     type Reply = InfoReply;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, _: &Control, _: &Caller) -> Result<InfoReply, Fault> {
         Ok(InfoReply {

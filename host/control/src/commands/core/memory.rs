@@ -1,5 +1,6 @@
 //! `core.shmmem`: the memory of the process. There is one process, so all of its memory is what Kamailio calls shared.
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault, Param};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ impl FromCall for SharedMemory {
 
 impl Procedure for SharedMemory {
     type Reply = SharedMemoryReply;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, _: &Control, _: &Caller) -> Result<SharedMemoryReply, Fault> {
         let memory = Memory::of_process();

@@ -1,5 +1,6 @@
 //! `core.tcp_info`.
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,8 @@ impl FromCall for TcpInfo {
 
 impl Procedure for TcpInfo {
     type Reply = TcpInfoReply;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<TcpInfoReply, Fault> {
         let connections = &control.shared.connections;

@@ -1,5 +1,6 @@
 //! `policy.activate`: activate a generation.
 
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 
 use super::role::{self, Chosen, Role, Words};
@@ -26,6 +27,8 @@ impl From<Chosen> for Activate {
 
 impl Procedure for Activate {
     type Reply = Changed;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.0.seat)

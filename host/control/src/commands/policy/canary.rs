@@ -2,6 +2,7 @@
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
+use portcullis_config::TokenRole;
 use portcullis_policy::{Share, Trial};
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -48,6 +49,8 @@ impl FromCall for Canary {
 
 impl Procedure for Canary {
     type Reply = Changed;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

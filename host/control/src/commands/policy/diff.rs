@@ -2,6 +2,7 @@
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -59,6 +60,8 @@ impl FromCall for Diff {
 
 impl Procedure for Diff {
     type Reply = Comparison;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

@@ -2,6 +2,7 @@
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 
 use super::{CHANGES, Change, Changed, Dispatch, FromCall, Procedure, expect, fault};
@@ -24,6 +25,8 @@ impl FromCall for EndTrial {
 
 impl Procedure for EndTrial {
     type Reply = Changed;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
+use portcullis_config::TokenRole;
 use portcullis_policy::{Generation, Lineup};
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -72,6 +73,8 @@ impl FromCall for List {
 
 impl Procedure for List {
     type Reply = Vec<GenerationStatus>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

@@ -4,6 +4,7 @@ use std::fmt;
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
+use portcullis_config::TokenRole;
 use portcullis_policy::Mode;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -50,6 +51,8 @@ impl FromCall for SetMode {
 
 impl Procedure for SetMode {
     type Reply = String;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

@@ -6,6 +6,7 @@ use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::{Method, header};
 use axum::response::IntoResponse;
+use portcullis_config::TokenRole;
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use tokio::sync::OwnedSemaphorePermit;
@@ -43,6 +44,7 @@ async fn pull(
     Extension(caller): Extension<Caller>,
     Segments((seat, number)): Segments<(String, String)>,
 ) -> Answer {
+    caller.may(TokenRole::Ship)?;
     let number = match number.as_str() {
         "active" => None,
         digits => match digits.parse() {

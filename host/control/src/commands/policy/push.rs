@@ -4,6 +4,7 @@ use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::{Extension, State};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
+use portcullis_config::TokenRole;
 use portcullis_policy::{Share, Trial};
 use portcullis_rollout::{Arrival, Reserved};
 use portcullis_rpc::Fault;
@@ -90,6 +91,8 @@ pub enum PushedAs {
 
 impl Procedure for Push {
     type Reply = Pushed;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)
@@ -190,7 +193,7 @@ async fn push(
 }
 
 /// The body of a push, and the room that it takes of all bodies together for as long as it is needed.
-async fn policy_body(
+pub(super) async fn policy_body(
     control: &Control,
     caller: &Caller,
     body: Body,

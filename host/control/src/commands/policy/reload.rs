@@ -1,5 +1,6 @@
 //! `policy.reload`: load the policy file of a seat.
 
+use portcullis_config::TokenRole;
 use portcullis_rollout::policy_files::Outcome;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -40,6 +41,8 @@ impl FromCall for Reload {
 
 impl Procedure for Reload {
     type Reply = PolicyReload;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

@@ -2,6 +2,7 @@
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
+use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 
 use super::{
@@ -38,6 +39,8 @@ impl FromCall for Rollback {
 
 impl Procedure for Rollback {
     type Reply = Changed;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

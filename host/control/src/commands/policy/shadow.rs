@@ -1,5 +1,6 @@
 //! `policy.shadow`: start a shadow trial.
 
+use portcullis_config::TokenRole;
 use portcullis_policy::Trial;
 use portcullis_rpc::{Call, Fault};
 
@@ -27,6 +28,8 @@ impl From<Chosen> for Shadow {
 
 impl Procedure for Shadow {
     type Reply = Changed;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.0.seat)

@@ -2,6 +2,7 @@
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
+use portcullis_config::TokenRole;
 use portcullis_dataplane::notices::Failures;
 use portcullis_policy::Trial;
 use portcullis_rollout::policy_files::PolicyFiles;
@@ -94,6 +95,8 @@ impl FromCall for Status {
 
 impl Procedure for Status {
     type Reply = SeatStatus;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

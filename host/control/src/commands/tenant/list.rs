@@ -4,6 +4,7 @@ use std::fmt;
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
+use portcullis_config::TokenRole;
 use portcullis_dataplane::tenants::Tenant;
 use portcullis_metrics::TenantCounts;
 use portcullis_policy::VerdictKind;
@@ -85,6 +86,8 @@ impl FromCall for List {
 impl Procedure for List {
     type Reply = Vec<TenantStatus>;
 
+    const NEEDS: TokenRole = TokenRole::Read;
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<TenantStatus>, Fault> {
         let tenants = control.shared.tenants.load();
         let all = tenants
@@ -112,7 +115,7 @@ async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answ
 }
 
 impl TenantStatus {
-    fn of(tenant: &Tenant, is_stored: bool) -> Self {
+    pub(super) fn of(tenant: &Tenant, is_stored: bool) -> Self {
         let TenantCounts {
             requests,
             verdicts,

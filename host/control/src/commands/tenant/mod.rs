@@ -1,6 +1,7 @@
 //! `tenant.…`: the tenants.
 
 mod list;
+mod own;
 mod put;
 mod reload;
 mod remove;
@@ -16,6 +17,8 @@ use crate::Control;
 
 pub(crate) use list::List;
 pub use list::{Origin, TenantStatus};
+pub(crate) use own::Own;
+pub use own::{TenantLimits, TenantSelf};
 pub(crate) use put::Put;
 pub(crate) use reload::Reload;
 pub use reload::TenantsReload;

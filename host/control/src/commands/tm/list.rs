@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 
+use portcullis_config::TokenRole;
 use portcullis_dataplane::active::ActiveTransaction;
 use portcullis_dataplane::inspection::{self, Listing};
 use portcullis_metrics::WorkerCounters;
@@ -95,6 +96,8 @@ impl FromCall for List {
 
 impl Procedure for List {
     type Reply = Table<TransactionEntry>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
         let shared = &control.shared;

@@ -1,5 +1,6 @@
 //! `tm.stats`.
 
+use portcullis_config::TokenRole;
 use portcullis_metrics::{FinalClass, TransactionCounters, WorkerCounters};
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -61,6 +62,8 @@ impl FromCall for Stats {
 
 impl Procedure for Stats {
     type Reply = TransactionStats;
+
+    const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<TransactionStats, Fault> {
         Ok(TransactionStats::of(&control.shared.counters))

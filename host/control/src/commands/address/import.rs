@@ -1,0 +1,160 @@
+//! `address.import`, over HTTP: the rows of a file.
+
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, Method, header};
+use portcullis_address::{Format, NewRow};
+use portcullis_rpc::Fault;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::rights::Rights;
+use super::{CHANGES, fault, with_database};
+use crate::Control;
+use crate::caller::Caller;
+use crate::commands::{Dispatch, Procedure};
+use crate::http_server::whole;
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
+
+/// The largest file in bytes.
+const MOST_BYTES: usize = 16 << 20;
+
+/// Most invalid rows that an error lists.
+const MOST_LISTED: usize = 20;
+
+/// `address.import`.
+#[derive(Debug)]
+pub(crate) struct Import {
+    rows: Vec<NewRow>,
+    warnings: Vec<String>,
+    is_replacing: bool,
+    is_dry: bool,
+}
+
+/// How the rows are imported.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct ImportQuery {
+    /// Whether all existing rows are removed in the same transaction; only the operator may do so
+    replace: bool,
+    /// Whether the rows are only checked
+    dry_run: bool,
+    /// Author of the change
+    author: Option<String>,
+}
+
+/// The result of an import.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RowsImported {
+    /// Number of rows that were added, or would be with `dry_run`.
+    pub added: u64,
+    /// Number of rows that were removed.
+    pub removed: u64,
+    /// Whether nothing was changed.
+    pub is_dry_run: bool,
+    /// The first rows that may not mean what was intended, with reasons.
+    pub warnings: Vec<String>,
+}
+
+impl Procedure for Import {
+    type Reply = RowsImported;
+
+    const IS_OPEN: bool = true;
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<RowsImported, Fault> {
+        let rights = Rights::of(control, caller)?;
+        if self.is_replacing && !caller.is_operator() {
+            let text = "a tenant adds rows, and does not replace the table: leave out `replace`";
+            return Err(Fault::new(403, text));
+        }
+        for row in &self.rows {
+            rights.check_edit(row.group)?;
+        }
+        let count = self.rows.len() as u64;
+        let Self {
+            rows,
+            warnings,
+            is_replacing,
+            is_dry,
+        } = self;
+        let (added, removed) = with_database(control, move |database| async move {
+            database.must_be_a_table().map_err(|error| fault(&error))?;
+            rights.check_rows(&database, count).await?;
+            if is_dry {
+                return Ok((count, 0));
+            }
+            let imported = database.import(&rows, is_replacing).await;
+            let imported = imported.map_err(|error| fault(&error))?;
+            Ok((imported.added, imported.removed))
+        })
+        .await?;
+        Ok(RowsImported {
+            added,
+            removed,
+            is_dry_run: is_dry,
+            warnings,
+        })
+    }
+}
+
+impl Import {
+    /// `POST /v1/addresses/import`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<RowsImported>(
+            Method::POST,
+            "/v1/addresses/import",
+            "importAddresses",
+            "Add the rows of a file to the address table, all of them or none",
+        );
+        let post = post.query::<ImportQuery>(&[]).body(
+            "text/csv",
+            json!({"type": "string"}),
+            "CSV with a header of column names: grp,ip_addr,mask,port,tag, of which the last three may be omitted. JSON lines with the \
+             same names are accepted as application/x-ndjson",
+        );
+        routes.on(
+            post.answers(200, "The rows were added").refuses(CHANGES),
+            import,
+        )
+    }
+}
+
+async fn import(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Given(query): Given<ImportQuery>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let media = headers.get(header::CONTENT_TYPE);
+    let media = media
+        .and_then(|media| media.to_str().ok())
+        .unwrap_or_default();
+    let format = match media.split(';').next().unwrap_or_default().trim() {
+        "application/x-ndjson" => Format::JsonLines,
+        _ => Format::Csv,
+    };
+    let bytes = whole(body, MOST_BYTES).await;
+    let bytes =
+        bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
+    let read = format.read(&bytes, "the body");
+    if !read.errors.is_empty() {
+        let listed = read.errors.iter().take(MOST_LISTED);
+        let listed: Vec<_> = listed.map(ToString::to_string).collect();
+        let text = format!(
+            "{} rows cannot be used, and nothing was imported: {}",
+            read.errors.len(),
+            listed.join("; ")
+        );
+        return Err(Fault::new(422, text).into());
+    }
+    let command = Import {
+        rows: read.rows,
+        warnings: super::lines(&read.warnings),
+        is_replacing: query.replace,
+        is_dry: query.dry_run,
+    };
+    let caller = caller.called(query.author);
+    answer(command.dispatch(&control, &caller).await)
+}

@@ -1,0 +1,170 @@
+//! `address.list`, over HTTP: the rows of the table of addresses, as they are stored.
+
+use axum::extract::{Extension, State};
+use axum::http::Method;
+use portcullis_address::{Database, StoredRow};
+use portcullis_config::TokenRole;
+use portcullis_rpc::Fault;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
+
+use super::rights::Rights;
+use super::{ADDRESSES, fault, with_database};
+use crate::Control;
+use crate::caller::Caller;
+use crate::commands::{Dispatch, Procedure};
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
+
+/// Number of rows that are returned without `limit`.
+const SOME: usize = 1_000;
+
+/// Most rows of one reply.
+const MOST: usize = 10_000;
+
+/// Lists in progress. Each reads the whole table.
+static LISTS: Semaphore = Semaphore::const_new(2);
+
+/// `address.list`.
+#[derive(Debug)]
+pub(crate) struct List(ListQuery);
+
+/// The query that selects rows.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct ListQuery {
+    /// Group
+    group: Option<i64>,
+    /// Part of the address or of the tag
+    contains: Option<String>,
+    /// Number of rows to skip
+    offset: Option<usize>,
+    /// Maximum number of rows (default: 1000)
+    #[schemars(extend("minimum" = 1, "maximum" = MOST))]
+    limit: Option<usize>,
+}
+
+/// Rows of the table of addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AddressRows {
+    /// The database or the file.
+    pub source: String,
+    /// Whether rows can be added and removed here; not if they are in a file.
+    pub is_writable: bool,
+    /// Number of rows that match.
+    pub total: u64,
+    /// The rows, in the order of a load.
+    pub rows: Vec<AddressRow>,
+}
+
+/// A row as it is stored. A column that is NULL is null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AddressRow {
+    /// Id.
+    pub id: Option<String>,
+    /// Group.
+    pub group: Option<String>,
+    /// Address, network or name.
+    pub address: Option<String>,
+    /// Bits of the network.
+    pub mask: Option<String>,
+    /// Port; 0 for any.
+    pub port: Option<String>,
+    /// Tag.
+    pub tag: Option<String>,
+}
+
+impl Procedure for List {
+    type Reply = AddressRows;
+
+    const NEEDS: TokenRole = TokenRole::Read;
+    const IS_OPEN: bool = true;
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<AddressRows, Fault> {
+        let Self(query) = self;
+        let rights = Rights::of(control, caller)?;
+        let is_operator = caller.is_operator();
+        let _turn = LISTS.acquire().await;
+        with_database(control, move |database| async move {
+            let skipped = query.offset.unwrap_or(0) as u64;
+            let most = query.limit.unwrap_or(SOME).min(MOST);
+            let (mut total, mut rows) = (0, Vec::new());
+            let listed = database.each_row(|row| {
+                if !rights.sees_text(row.group.as_deref()) || !query.selects(&row) {
+                    return;
+                }
+                total += 1;
+                if total > skipped && rows.len() < most {
+                    rows.push(row.into());
+                }
+            });
+            listed.await.map_err(|error| fault(&error))?;
+            Ok(AddressRows {
+                source: source(&database, is_operator),
+                is_writable: database.must_be_a_table().is_ok(),
+                total,
+                rows,
+            })
+        })
+        .await
+    }
+}
+
+/// The database or the file. A tenant does not learn where it is.
+fn source(database: &Database, is_operator: bool) -> String {
+    match (is_operator, database.address_file()) {
+        (true, _) => database.address_source(),
+        (false, None) => "database".to_owned(),
+        (false, Some(_)) => "file".to_owned(),
+    }
+}
+
+impl ListQuery {
+    fn selects(&self, row: &StoredRow) -> bool {
+        let is_group = |group: i64| {
+            let text = row.group.as_deref().map(str::trim);
+            text.and_then(|text| text.parse().ok()) == Some(group)
+        };
+        let has = |text: &String| {
+            let columns = [&row.ip_addr, &row.tag];
+            let mut columns = columns.into_iter().flatten();
+            columns.any(|column| column.contains(text.as_str()))
+        };
+        self.group.is_none_or(is_group) && self.contains.as_ref().is_none_or(has)
+    }
+}
+
+impl From<StoredRow> for AddressRow {
+    fn from(row: StoredRow) -> Self {
+        Self {
+            id: row.id,
+            group: row.group,
+            address: row.ip_addr,
+            mask: row.mask,
+            port: row.port,
+            tag: row.tag,
+        }
+    }
+}
+
+impl List {
+    /// `GET /v1/addresses`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let get = Operation::new::<AddressRows>(
+            Method::GET,
+            ADDRESSES,
+            "listAddresses",
+            "List the rows of the address table as they are stored; for a tenant, those of its groups",
+        );
+        let get = get.query::<ListQuery>(&[]).answers(200, "The rows");
+        routes.on(get.refuses(&[503]), list)
+    }
+}
+
+async fn list(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Given(query): Given<ListQuery>,
+) -> Answer {
+    answer(List(query).dispatch(&control, &caller).await)
+}

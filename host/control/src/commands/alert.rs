@@ -1,0 +1,228 @@
+//! `alert.list` and `alert.acknowledge`, over HTTP: what an operator has to look at.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::time::SystemTime;
+
+use axum::extract::{Extension, State};
+use axum::http::Method;
+use portcullis_config::TokenRole;
+use portcullis_rpc::Fault;
+use portcullis_store::StoreError;
+use portcullis_text::rfc3339;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Dispatch, Procedure, Timestamp};
+use crate::Control;
+use crate::caller::{Authority, Caller};
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
+
+/// `alert.list`.
+#[derive(Debug)]
+pub(crate) struct List;
+
+/// `alert.acknowledge`.
+#[derive(Debug)]
+pub(crate) struct Acknowledge {
+    id: String,
+}
+
+/// The author of an acknowledgement.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+struct AuthorQuery {
+    /// Who acknowledges it
+    author: Option<String>,
+}
+
+/// A condition that needs attention, as long as it lasts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct AlertStatus {
+    /// Identifies it as long as it lasts.
+    pub id: String,
+    /// What kind of condition it is.
+    pub kind: AlertKind,
+    /// The seat or the tenant; null if it concerns the host.
+    pub seat: Option<String>,
+    /// Since when; null if that is unknown.
+    pub since: Option<Timestamp>,
+    /// Description.
+    pub text: String,
+    /// Who acknowledged it; null if nobody did.
+    pub acknowledged_by: Option<String>,
+    /// When.
+    pub acknowledged_at: Option<Timestamp>,
+}
+
+/// The kind of an alert.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AlertKind {
+    /// A policy was taken out of service.
+    PolicyOutOfService,
+    /// A tenant of the database cannot be used.
+    TenantUnusable,
+    /// The database of pushed policies is unreachable.
+    StoreUnreachable,
+}
+
+/// An alert that has not been looked up in the acknowledgements.
+pub(super) struct Alert {
+    kind: AlertKind,
+    seat: Option<String>,
+    since: Option<SystemTime>,
+    text: String,
+}
+
+impl Alert {
+    /// Returns all alerts.
+    pub(super) fn all(control: &Control) -> Vec<Self> {
+        let files = control.registry.all_files();
+        let alerts = files.iter().filter_map(|files| {
+            let alert = files.seat().alert()?;
+            Some(Self {
+                kind: AlertKind::PolicyOutOfService,
+                seat: Some(files.seat().name.to_string()),
+                since: Some(alert.at),
+                text: alert.text,
+            })
+        });
+        let wrong = control.registry.wrong_tenants().into_iter();
+        let wrong = wrong.map(|(name, error)| Self {
+            kind: AlertKind::TenantUnusable,
+            text: format!("stored tenant {name} cannot be used: {error}"),
+            seat: Some(name),
+            since: None,
+        });
+        let away = control.registry.deployments().storing().err().flatten();
+        let away = away.filter(StoreError::is_away);
+        let away = away.map(|error| Self {
+            kind: AlertKind::StoreUnreachable,
+            seat: None,
+            since: None,
+            text: format!("pushed policies: {error}"),
+        });
+        alerts.chain(wrong).chain(away).collect()
+    }
+
+    /// The alert as a line of the status.
+    pub(super) fn line(&self) -> String {
+        match (&self.seat, self.since) {
+            (Some(seat), Some(since)) => format!("{seat}: {}: {}", rfc3339(since), self.text),
+            _ => self.text.clone(),
+        }
+    }
+
+    /// The same number for the same condition. A database that is away is one condition, whatever the error.
+    fn id(&self) -> String {
+        let mut hasher = DefaultHasher::new();
+        (self.kind, &self.seat, self.since).hash(&mut hasher);
+        format!("{:016x}", hasher.finish())
+    }
+
+    fn status(self, control: &Control) -> AlertStatus {
+        let id = self.id();
+        let acknowledged = control.acknowledged.of(&id);
+        let (by, at) = acknowledged.map(|done| (done.by, done.at)).unzip();
+        AlertStatus {
+            id,
+            kind: self.kind,
+            seat: self.seat,
+            since: self.since.map(Timestamp::from),
+            text: self.text,
+            acknowledged_by: by,
+            acknowledged_at: at.map(Timestamp::from),
+        }
+    }
+}
+
+fn current(control: &Control, caller: &Caller) -> Vec<AlertStatus> {
+    let all: Vec<_> = Alert::all(control)
+        .into_iter()
+        .map(|alert| alert.status(control))
+        .collect();
+    let acknowledged = &control.acknowledged;
+    acknowledged.keep_only(|id| all.iter().any(|alert| alert.id == id));
+    let is_own = |alert: &AlertStatus| match caller.authority() {
+        Authority::Operator => true,
+        Authority::Tenant(tenant) => alert.seat.as_ref() == Some(tenant),
+    };
+    all.into_iter().filter(is_own).collect()
+}
+
+impl Procedure for List {
+    type Reply = Vec<AlertStatus>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
+    const IS_OPEN: bool = true;
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<Vec<AlertStatus>, Fault> {
+        Ok(current(control, caller))
+    }
+}
+
+impl Procedure for Acknowledge {
+    type Reply = AlertStatus;
+
+    const NEEDS: TokenRole = TokenRole::Ship;
+    const IS_OPEN: bool = true;
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<AlertStatus, Fault> {
+        let find = || {
+            current(control, caller)
+                .into_iter()
+                .find(|alert| alert.id == self.id)
+        };
+        let unknown = || {
+            let text = format!(
+                "there is no alert {}: it may be over",
+                self.id.escape_debug()
+            );
+            Fault::new(404, text)
+        };
+        let alert = find().ok_or_else(unknown)?;
+        control.acknowledged.note(&alert.id, caller.to_string());
+        find().ok_or_else(unknown)
+    }
+}
+
+impl List {
+    /// `GET /v1/alerts`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let get = Operation::new::<Vec<AlertStatus>>(
+            Method::GET,
+            "/v1/alerts",
+            "listAlerts",
+            "List the conditions that need attention; for a tenant, those of its seat",
+        );
+        routes.on(get.answers(200, "The alerts").open(), list)
+    }
+}
+
+impl Acknowledge {
+    /// `POST /v1/alerts/{id}/acknowledge`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<AlertStatus>(
+            Method::POST,
+            "/v1/alerts/{id}/acknowledge",
+            "acknowledgeAlert",
+            "Acknowledge an alert: it stays, with the name of who has seen it",
+        );
+        let post = post.query::<AuthorQuery>(&[]).answers(200, "The alert");
+        routes.on(post.refuses(&[404, 415]), acknowledge)
+    }
+}
+
+async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answer {
+    answer(List.dispatch(&control, &caller).await)
+}
+
+async fn acknowledge(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Segments(id): Segments<String>,
+    Given(query): Given<AuthorQuery>,
+) -> Answer {
+    let caller = caller.called(query.author);
+    answer(Acknowledge { id }.dispatch(&control, &caller).await)
+}
