@@ -43,7 +43,7 @@ pub(crate) fn compile(
 
 /// Compiles the examples of a crate, each of which is a policy, and writes each to NAME.wasm in the directory `to`.
 pub(crate) fn compile_examples(
-    compiler: &Compiler,
+    compiler: &RustCompiler,
     package: &Package,
     to: &Path,
 ) -> Result<Vec<PathBuf>> {
@@ -64,7 +64,7 @@ pub(crate) fn compile_examples(
 
 /// The command that compiles policies of the workspace of `package`, and the directory of its results. All policies share one build directory,
 /// because most of the work is for their common dependencies.
-fn build(compiler: &Compiler, package: &Package) -> Result<(Command, PathBuf)> {
+fn build(compiler: &RustCompiler, package: &Package) -> Result<(Command, PathBuf)> {
     let built = Workspace::own()?.target.join("policies-build");
     let mut command = compiler.build();
     command

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Result;
+use portcullis_toolchains::are_installed;
 
 use crate::debian::{self, Need};
 use crate::process::run as run_command;
@@ -40,7 +41,7 @@ pub(super) fn check() -> Result<()> {
 fn environment() -> Result<PathBuf> {
     let folder = Workspace::own()?.target.join("package-venv");
     if !folder.join("bin/kubernetes-validate").is_file() {
-        if debian::can_install() && !debian::are_installed(&[VENV]) {
+        if debian::can_install() && !are_installed(&[VENV]) {
             debian::install(&[VENV])?;
         }
         run_command(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;

@@ -80,8 +80,7 @@ pub(super) fn run(args: &Args, found: (Config, Option<PathBuf>)) -> anyhow::Resu
     let _callee = Running::start(&answer)?;
     let serve = ["serve".into(), "--config".into(), file.into_os_string()];
     let mut host = Running::start(&serve)?;
-    let client = Client::new(&config)?;
-    host.wait_for(&client)?;
+    let client = host.client(&config)?;
     let decisions = Client::new(&config)?;
     std::thread::Builder::new()
         .name("decisions".to_owned())
@@ -315,13 +314,14 @@ impl Running {
         Ok(Self(child.context("a process cannot be started")?))
     }
 
-    /// Waits until the host answers.
-    fn wait_for(&mut self, client: &Client) -> anyhow::Result<()> {
+    /// Waits until the host answers. It generates its token at the start, so that each attempt reads the token again.
+    fn client(&mut self, config: &Config) -> anyhow::Result<Client> {
         let end = Instant::now() + START;
-        while client
-            .call::<Value>("portcullis.status", json!([]))
-            .is_err()
-        {
+        loop {
+            let client = Client::new(config)?;
+            if client.call::<Value>("portcullis.status", json!([])).is_ok() {
+                return Ok(client);
+            }
             if let Some(status) = self.0.try_wait()? {
                 bail!("the host does not start: {status}");
             }
@@ -330,7 +330,6 @@ impl Running {
             }
             std::thread::sleep(LOOK / 3);
         }
-        Ok(())
     }
 }
 
