@@ -2,10 +2,10 @@
 
 use std::hash::Hasher;
 
-use portcullis_policy::{Failure, Share, Verdict, VerdictKind};
-use serde::{Deserialize, Serialize};
+use portcullis_policy::Share;
 use siphasher::sip::SipHasher13;
 
+use super::decided_kind::DecidedKind;
 use super::entry::Asked;
 
 /// The decisions that a trace shows.
@@ -19,22 +19,6 @@ pub struct Decisions {
     pub share: Option<Share>,
     /// Whether a tenant follows, and not the operator. The two have separate limits.
     pub is_tenants: bool,
-}
-
-/// How a policy call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DecidedKind {
-    /// Relay.
-    Relay,
-    /// Reject.
-    Reject,
-    /// Drop.
-    Drop,
-    /// Pass to the next policy.
-    Pass,
-    /// The call failed.
-    Failed,
 }
 
 impl Decisions {
@@ -58,19 +42,6 @@ impl Decisions {
         hasher.write(call_id);
         let all = u64::from(Share::ALL.hundredths());
         hasher.finish() % all < u64::from(share.hundredths())
-    }
-}
-
-impl DecidedKind {
-    /// How this call ended.
-    pub(crate) fn of(answer: &Result<Verdict, Failure>) -> Self {
-        match answer.as_ref().map(VerdictKind::of) {
-            Ok(VerdictKind::Relay) => Self::Relay,
-            Ok(VerdictKind::Reject) => Self::Reject,
-            Ok(VerdictKind::Drop) => Self::Drop,
-            Ok(VerdictKind::Pass) => Self::Pass,
-            Err(_) => Self::Failed,
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use portcullis_sip::{Arrival, HeaderName, Message, StartLine, Transport};
 use portcullis_text::{clean_json, rfc3339};
 use serde::Serialize;
 
-use super::decisions::DecidedKind;
+use super::decided_kind::DecidedKind;
 use super::outcome::Outcome;
 
 /// Bytes shown of one text from a message.

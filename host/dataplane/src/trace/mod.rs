@@ -3,6 +3,7 @@
 //! While no trace runs, a message costs one load. A worker never waits for a client: lines that exceed the buffer or the rate of a trace
 //! are counted and left out.
 
+mod decided_kind;
 mod decisions;
 mod entry;
 mod filter;
@@ -19,7 +20,8 @@ use portcullis_sip::{Arrival, Message};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-pub use decisions::{DecidedKind, Decisions};
+pub use decided_kind::DecidedKind;
+pub use decisions::Decisions;
 pub(crate) use entry::{Asked, Entry, Fields, code_of};
 pub use filter::{Filter, FilterError};
 pub use outcome::Outcome;
