@@ -142,6 +142,10 @@ fn own(language: Language) -> Vec<File> {
                 "requirements.txt",
                 include_str!("../templates/python/requirements.txt"),
             ),
+            (
+                "portcullis.toml",
+                include_str!("../templates/python/portcullis.toml"),
+            ),
             ("README.md", include_str!("../templates/python/README.md")),
             (
                 ".gitignore",

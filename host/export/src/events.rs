@@ -275,6 +275,9 @@ mod tests {
     use super::*;
     use crate::signature;
 
+    /// What the events of this crate are not: they are not passed on.
+    const HOST: &str = "portcullis_dataplane";
+
     /// A request, which is answered with this status.
     fn request(server: &TcpListener, status: &str) -> (String, String) {
         let (mut stream, _) = server.accept().unwrap();
@@ -318,13 +321,15 @@ mod tests {
         let listener = Listener::new(Arc::clone(&events));
         let log = tracing_subscriber::registry().with(listener.clone());
         tracing::subscriber::with_default(log, || {
-            tracing::warn!("no event");
+            tracing::warn!(target: HOST, "no event");
             tracing::info!(
+                target: HOST,
                 event = POLICY_LOG,
                 text = "of a policy",
                 "no event of the host"
             );
             tracing::warn!(
+                target: HOST,
                 event = "next_hop_down",
                 next_hop = %"192.0.2.1:5060\u{1b}",
                 count = 3,
@@ -379,8 +384,8 @@ mod tests {
         let listener = Listener::new(events);
         let log = tracing_subscriber::registry().with(listener.clone());
         tracing::subscriber::with_default(log, || {
-            tracing::warn!(event = "next_hop_down", "next hop down");
-            tracing::info!(event = POLICY_LOG, text = "one", "policy");
+            tracing::warn!(target: HOST, event = "next_hop_down", "next hop down");
+            tracing::info!(target: HOST, event = POLICY_LOG, text = "one", "policy");
         });
         listener.end();
         let text = std::fs::read_to_string(&path).unwrap();

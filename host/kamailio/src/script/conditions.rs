@@ -97,16 +97,17 @@ fn is_one_call(code: &str) -> bool {
 
 /// An operand without counterpart.
 fn untranslated(expression: &Expression, context: &mut Context) -> String {
+    let text = match expression.text.as_str() {
+        "" => "nothing, where a condition has to be",
+        text => text,
+    };
     context.need(Helper::Untranslated);
     context.leave(
         &expression.place,
-        &expression.text,
+        text,
         "no counterpart: the policy answers 500 where this decides",
     );
-    format!(
-        "untranslated({}, {:?})?",
-        expression.place.line, expression.text
-    )
+    format!("untranslated({}, {text:?})?", expression.place.line)
 }
 
 fn comparison(
