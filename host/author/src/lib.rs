@@ -18,6 +18,7 @@ pub use language::{Language, UnknownLanguage};
 pub use manifest::{MANIFEST, Manifest, ManifestError};
 pub use name::{InvalidName, Name};
 pub use new::{Created, NewError, create};
+pub use sdk::files as sdk_files;
 pub use toolchain::{MissingToolchain, Toolchain, Zig};
 pub use wit::{WitError, write_wit};
 

@@ -7,8 +7,8 @@ include!(concat!(env!("OUT_DIR"), "/sdk.rs"));
 /// The place of the contract in the repository, as the bindings of the SDK name it, and its place in the crate.
 const WIT_PATHS: [&str; 2] = ["path: \"../../policy-wit\"", "path: \"wit\""];
 
-/// The files of the crate, with their paths in it.
-pub(crate) fn files() -> Vec<(String, String)> {
+/// The files of the SDK as a crate that builds anywhere, with their paths in it.
+pub fn files() -> Vec<(String, String)> {
     let sources = FILES.iter().map(|(name, text)| {
         let text = text.replace(WIT_PATHS[0], WIT_PATHS[1]);
         (format!("src/{name}"), text)

@@ -4,12 +4,16 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::Context;
+use portcullis_author::sdk_files;
 use portcullis_kamailio::Machine;
 
 use super::super::print::{clean, count};
 use super::file;
 
-/// Writes Cargo.toml and src/lib.rs, and reports what is not translated.
+/// Directory of the SDK in the folder.
+const SDK: &str = "vendor/portcullis-sdk";
+
+/// Writes Cargo.toml, src/lib.rs and the SDK, and reports what is not translated.
 pub(super) fn write(
     kamailio: &Path,
     defines: &[(String, String)],
@@ -17,11 +21,20 @@ pub(super) fn write(
     force: bool,
 ) -> anyhow::Result<()> {
     let script = portcullis_kamailio::script(kamailio, defines, &Machine)?;
-    let source = folder.join("src");
-    fs::create_dir_all(&source).with_context(|| format!("cannot create {}", source.display()))?;
-    let library = source.join("lib.rs");
-    file::write(&library, &script.source, 0o644, force)?;
-    file::write(&folder.join("Cargo.toml"), &manifest(folder), 0o644, force)?;
+    let library = folder.join("src/lib.rs");
+    let own = [
+        (library.clone(), script.source.clone()),
+        (folder.join("Cargo.toml"), manifest(folder)),
+    ];
+    let sdk = sdk_files().into_iter();
+    let sdk = sdk.map(|(path, text)| (folder.join(SDK).join(path), text));
+    for (path, text) in own.into_iter().chain(sdk) {
+        if let Some(parent) = path.parent() {
+            fs::create_dir_all(parent)
+                .with_context(|| format!("cannot create {}", parent.display()))?;
+        }
+        file::write(&path, &text, 0o644, force)?;
+    }
     for finding in &script.findings {
         eprintln!("{}", clean(&finding.to_string()));
     }
@@ -33,9 +46,7 @@ pub(super) fn write(
             "{library}: {translated} translated, {left} left: comments, or calls of untranslated(), to be replaced by hand."
         ),
     }
-    eprintln!(
-        "Next: name the SDK in {folder}/Cargo.toml, and compile with: cargo xtask policy {folder}"
-    );
+    eprintln!("Next: portcullis policy build {folder}");
     Ok(())
 }
 
@@ -65,7 +76,7 @@ fn manifest(folder: &Path) -> String {
          crate-type = [\"cdylib\"]\n\
          \n\
          [dependencies]\n\
-         portcullis-sdk = {{ path = \"../portcullis/policies/sdk\" }}\n\
+         portcullis-sdk = {{ path = \"{SDK}\" }}\n\
          \n\
          [workspace]\n"
     )
