@@ -291,7 +291,7 @@ const operator = {
     await asks("2001:db9::1", "No row matches 2001:db9::1, any port");
     await asks("nothing", "Write an address");
     await page.getByText(/Skipped: .*10\.0\.0\.300.*write four numbers/).waitFor();
-    await page.getByLabel("Rows with this text").fill("TestServer");
+    await page.getByLabel("Rows with this text", { exact: true }).fill("TestServer");
     await page.getByText("1 row", { exact: true }).waitFor();
     await page.getByRole("button", { name: "Reload the address table" }).click();
     await said(page, "Address table: Reload OK");

@@ -16,7 +16,7 @@ export class StoredRows {
     Object.assign(this, { page, changed, list: null, error: null, matches: null });
     const text = (name, attributes) => h("input", { name, autocomplete: "off", spellcheck: "false", ...attributes });
     this.contains = text("contains", { type: "search", onchange: () => this.read() });
-    this.filter = h("form", { onsubmit: (event) => { event.preventDefault(); this.read(); } }, field("Rows with this text", this.contains), h("button", {}, "Find"));
+    this.filter = h("form", { onsubmit: (event) => { event.preventDefault(); this.read(); } }, field("Stored rows with this text", this.contains), h("button", {}, "Find"));
     this.adding = h(
       "form",
       { onsubmit: (event) => { event.preventDefault(); this.add(event.target); } },
