@@ -105,8 +105,10 @@ fn a_tenant_sees_its_groups_and_changes_those_that_it_may() {
     let (_, listed) = get("/v1/addresses");
     assert_eq!(tags(&listed["rows"]), ["seen", "edited"]);
     assert_eq!(listed["source"], "database");
+    // In the order in which they are tried: of two rows for one address the later one is first, as in Kamailio.
     let (_, found) = get("/v1/addresses/match?source=10.0.0.1:5060");
-    assert_eq!(tags(&found["rows"]), ["seen", "edited"]);
+    assert_eq!(tags(&found["rows"]), ["edited", "seen"]);
+    assert_eq!(found["first_group"], 201);
 
     let add = |group: u32, address: &str| {
         let row = json!({"group": group, "address": address}).to_string();

@@ -12,6 +12,7 @@ use portcullis_testkit::policy;
 use portcullis_testkit::sip::Message;
 use portcullis_testkit::tools::Tool::{self, Kamcli, Kamcmd, Kamctl};
 use portcullis_testkit::tools::Tools;
+use portcullis_testkit::wait::until;
 
 /// Both servers on one table, and the tools for each.
 struct Both {
@@ -210,7 +211,12 @@ fn peers_statistics_have_the_same_names_in_the_same_order() {
         let numbers = said.lines().filter(|line| !line.ends_with("= 0"));
         numbers.map(str::to_owned).collect::<Vec<_>>()
     };
-    let kamailio = counted(&both.kamailio);
+    // Kamailio counts a reply after it has sent it.
+    let kamailio = until("Kamailio has counted its reply", || {
+        let counted = counted(&both.kamailio);
+        let reply = "sl:sent_replies = 1".to_owned();
+        counted.contains(&reply).then_some(counted)
+    });
     assert!(kamailio.contains(&"core:rcv_requests_message = 1".to_owned()));
     assert_eq!(counted(&both.portcullis), kamailio);
 }

@@ -167,7 +167,7 @@ fn a_tenant_pushes_tries_and_rolls_back() {
     ] {
         let said = refused(&host, words);
         assert!(
-            said.contains("the tenant's own name only"),
+            said.contains("with the tenant's own name"),
             "{words}: {said}"
         );
     }
