@@ -120,9 +120,18 @@ async function showHost() {
   }
 }
 
+/** The text of a part of the address, which a person may have typed. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 function open(byUser) {
   if (!session) return;
-  const [id, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const [id, ...rest] = location.hash.replace(/^#\/?/, "").split("/").map(decoded);
   const shown = VIEWS.filter((view) => view.isShown(session));
   const view = shown.find((view) => view.id === id) ?? shown[0];
   close?.();

@@ -14,8 +14,12 @@ const MOST: usize = 1_000;
 /// Most actions of one tenant among them.
 const MOST_OF_TENANT: usize = MOST / 4;
 
-/// Longest text of an error that is kept, in characters.
+/// Longest text that is kept, in characters: of an error, an author, or the name of a seat that may not exist.
 const LONGEST: usize = 500;
+
+/// The error of an action whose client closed the connection.
+const UNFINISHED: &str =
+    "the client closed the connection before the result: the action may have taken effect";
 
 /// The last actions.
 #[derive(Debug, Default)]
@@ -48,7 +52,55 @@ pub(crate) struct Action {
     pub(crate) error: Option<String>,
 }
 
+/// An action that has begun. If it does not end because its client is gone, this is noted: it may have taken effect.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Begun<'a> {
+    audit: &'a Audit,
+    caller: &'a Caller,
+    command: &'static str,
+    seat: Option<String>,
+    is_noted: bool,
+}
+
+impl Begun<'_> {
+    /// Notes the result.
+    pub(crate) fn end(mut self, fault: Option<&Fault>) {
+        self.is_noted = true;
+        let seat = self.seat.take();
+        self.audit.note(self.caller, self.command, seat, fault);
+    }
+}
+
+impl Drop for Begun<'_> {
+    fn drop(&mut self) {
+        if self.is_noted {
+            return;
+        }
+        let fault = Fault::new(499, UNFINISHED);
+        let seat = self.seat.take();
+        self.audit
+            .note(self.caller, self.command, seat, Some(&fault));
+    }
+}
+
 impl Audit {
+    /// Begins an action, which is noted when the returned value ends or is dropped.
+    pub(crate) fn begin<'a>(
+        &'a self,
+        caller: &'a Caller,
+        command: &'static str,
+        seat: Option<String>,
+    ) -> Begun<'a> {
+        Begun {
+            audit: self,
+            caller,
+            command,
+            seat,
+            is_noted: false,
+        }
+    }
+
     /// Notes an action, and logs it.
     pub(crate) fn note(
         &self,
@@ -58,8 +110,10 @@ impl Audit {
         fault: Option<&Fault>,
     ) {
         let door = caller.door().as_str();
-        let by = caller.to_string();
-        let error = fault.map(|fault| fault.message.chars().take(LONGEST).collect::<String>());
+        let short = |text: &str| text.chars().take(LONGEST).collect::<String>();
+        let by = short(&caller.to_string());
+        let seat = seat.as_deref().map(short);
+        let error = fault.map(|fault| short(&fault.message));
         let tenant = match caller.authority() {
             Authority::Operator => None,
             Authority::Tenant(tenant) => Some(tenant.clone()),
@@ -127,6 +181,28 @@ impl Actions {
 mod tests {
     use super::*;
     use crate::caller::Door;
+
+    #[test]
+    fn an_action_whose_client_is_gone_is_noted() {
+        let audit = Audit::default();
+        let caller = Caller::operator(Door::Fifo);
+        drop(audit.begin(&caller, "policy.activate", Some("acme".to_owned())));
+        audit.begin(&caller, "policy.mode", None).end(None);
+        let noted = audit.last(10, |_| true);
+        let of = |at: usize| (noted[at].command, noted[at].error.as_deref());
+        assert_eq!(noted.len(), 2);
+        assert_eq!(of(0), ("policy.mode", None));
+        assert_eq!(of(1), ("policy.activate", Some(UNFINISHED)));
+    }
+
+    #[test]
+    fn long_texts_are_shortened() {
+        let audit = Audit::default();
+        let seat = Some("s".repeat(10 * LONGEST));
+        audit.note(&Caller::operator(Door::Fifo), "policy.mode", seat, None);
+        let noted = audit.last(1, |_| true);
+        assert_eq!(noted[0].seat.as_ref().map(String::len), Some(LONGEST));
+    }
 
     #[test]
     fn the_last_actions_are_kept_and_the_newest_come_first() {

@@ -11,12 +11,17 @@ use crate::row::{RowError, RowWarning};
 /// Most warnings that an import reports; further ones are counted.
 const MOST_NAMED: usize = 100;
 
-/// Rows that were read from a file, and all their errors. The rows should be used only if there are no errors.
+/// Most errors that an import names; further ones are counted.
+const MOST_ERRORS: usize = 10_000;
+
+/// Rows that were read from a file, and their errors. The rows should be used only if there are no errors.
 #[derive(Debug, Default)]
 pub struct Import {
     /// The valid rows, in their order.
     pub rows: Vec<NewRow>,
-    /// Errors of all other rows.
+    /// Number of rows with an error.
+    pub refused: u64,
+    /// The first ten thousand of these.
     pub errors: Vec<RowError>,
     /// Number of rows with a warning.
     pub warned: u64,
@@ -47,8 +52,11 @@ impl Import {
                 }
             }
             Err(error) => {
-                let place = Some(place(error.column));
-                self.errors.push(RowError { place, ..error });
+                self.refused += 1;
+                if self.errors.len() < MOST_ERRORS {
+                    let place = Some(place(error.column));
+                    self.errors.push(RowError { place, ..error });
+                }
             }
         }
     }

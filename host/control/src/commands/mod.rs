@@ -130,13 +130,13 @@ impl Command {
             true => Ok(()),
             false => caller.may_ask_about(seat.as_deref()),
         });
+        let noted = (needed > TokenRole::Read).then(|| control.audit.begin(caller, name, seat));
         let done = match is_allowed {
             Ok(()) => self.run(control, caller).await,
             Err(fault) => Err(fault),
         };
-        if needed > TokenRole::Read {
-            let fault = done.as_ref().err();
-            control.audit.note(caller, name, seat, fault);
+        if let Some(noted) = noted {
+            noted.end(done.as_ref().err());
         }
         match &done {
             Ok(_) => {

@@ -1,6 +1,6 @@
 //! `address.import`, over HTTP: the rows of a file.
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody as _};
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Method, header};
 use portcullis_address::{Format, NewRow};
@@ -64,10 +64,7 @@ impl Procedure for Import {
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<RowsImported, Fault> {
         let rights = Rights::of(control, caller)?;
-        if self.is_replacing && !caller.is_operator() {
-            let text = "a tenant adds rows, and does not replace the table: leave out `replace`";
-            return Err(Fault::new(403, text));
-        }
+        check_replacing(self.is_replacing, caller)?;
         for row in &self.rows {
             rights.check_edit(row.group)?;
         }
@@ -120,6 +117,16 @@ impl Import {
     }
 }
 
+/// # Errors
+/// 403 if a tenant would replace the table.
+fn check_replacing(is_replacing: bool, caller: &Caller) -> Result<(), Fault> {
+    if is_replacing && !caller.is_operator() {
+        let text = "a tenant adds rows, and does not replace the table: leave out `replace`";
+        return Err(Fault::new(403, text));
+    }
+    Ok(())
+}
+
 async fn import(
     State(control): Api,
     Extension(caller): Extension<Caller>,
@@ -131,20 +138,34 @@ async fn import(
     let media = media
         .and_then(|media| media.to_str().ok())
         .unwrap_or_default();
-    let format = match media.split(';').next().unwrap_or_default().trim() {
-        "application/x-ndjson" => Format::JsonLines,
-        _ => Format::Csv,
+    let media = media.split(';').next().unwrap_or_default().trim();
+    let format = match media.eq_ignore_ascii_case("application/x-ndjson") {
+        true => Format::JsonLines,
+        false => Format::Csv,
     };
+    // Before anything of the body is read or kept.
+    caller.may(Import::NEEDS)?;
+    check_replacing(query.replace, &caller)?;
+    if !Rights::of(&control, &caller)?.may_edit_any() {
+        let text = "the tenant may not change rows of any group: the operator allows groups by `edit-groups` in its section";
+        return Err(Fault::new(403, text).into());
+    }
+    let size = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
+    let size = size.unwrap_or(usize::MAX).min(MOST_BYTES);
+    let room = control.room.acquire(&caller, size).await?;
     let bytes = whole(body, MOST_BYTES).await;
     let bytes =
         bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
-    let read = format.read(&bytes, "the body");
-    if !read.errors.is_empty() {
+    let reading = tokio::task::spawn_blocking(move || format.read(&bytes, "the body"));
+    let read = reading.await;
+    let read = read.map_err(|error| Fault::new(500, error.to_string()))?;
+    drop(room);
+    if read.refused > 0 {
         let listed = read.errors.iter().take(MOST_LISTED);
         let listed: Vec<_> = listed.map(ToString::to_string).collect();
         let text = format!(
             "{} rows cannot be used, and nothing was imported: {}",
-            read.errors.len(),
+            read.refused,
             listed.join("; ")
         );
         return Err(Fault::new(422, text).into());

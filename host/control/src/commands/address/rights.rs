@@ -60,6 +60,14 @@ impl Rights {
         Err(Fault::new(403, text))
     }
 
+    /// Whether the caller may change rows of any group.
+    pub(super) fn may_edit_any(&self) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::Tenant(config) => !config.edit_groups.is_empty(),
+        }
+    }
+
     pub(super) fn may_edit(&self, group: i64) -> bool {
         match self {
             Self::Operator => true,

@@ -169,6 +169,8 @@ async fn push(
     Given(query): Given<PushQuery>,
     body: Body,
 ) -> Answer {
+    // Before the seat is reserved.
+    caller.may(Push::NEEDS)?;
     let arrival = arrival(query.arrival.as_deref(), query.share.as_deref())?;
     let place = control
         .registry

@@ -90,7 +90,7 @@ pub(super) fn import(
         for error in &import.errors {
             writeln!(errors, "{}", clean(&error.to_string()))?;
         }
-        let bad = count(import.errors.len() as u64, "row");
+        let bad = count(import.refused, "row");
         bail!("{bad} of {name} cannot be used: nothing was imported");
     }
     let rows = import.rows.len() as u64;
