@@ -284,9 +284,14 @@ fn function(
             _,
         ) => Some("false".into()),
         ("loose_route", []) => {
-            let mend = "false in the policy: the host follows the Route of dialogs that it knows, before it calls a policy";
+            let mend = "the host follows the Route of dialogs that it knows, before it calls a policy: false for a request without Route, and \
+                        for others the policy answers 500 where this decides";
             context.remark(&expression.place, "loose_route()", mend);
-            Some("false".into())
+            context.need(Helper::Untranslated);
+            let line = expression.place.line;
+            Some(format!(
+                "(request::header(\"Route\").is_some() && untranslated({line}, \"loose_route()\")?)"
+            ))
         }
         _ => permission(call, context),
     }
@@ -301,12 +306,12 @@ fn is_method(methods: &str) -> Option<String> {
         return None;
     }
     match &names[..] {
-        [name] => Some(format!("request::method() == {name:?}")),
+        [name] => Some(format!("request::method().eq_ignore_ascii_case({name:?})")),
         names => {
             let names: Vec<_> = names.iter().map(|name| format!("{name:?}")).collect();
             Some(format!(
-                "matches!(&*request::method(), {})",
-                names.join(" | ")
+                "[{}].iter().any(|name| request::method().eq_ignore_ascii_case(name))",
+                names.join(", ")
             ))
         }
     }

@@ -112,8 +112,8 @@ impl Parser<'_> {
         let start = self.at;
         let place = self.place(start);
         if self.depth >= DEEPEST {
-            let has_block = self.skip_statement();
-            return self.of(start, place, Action::Other { has_block });
+            self.skip_statement();
+            return self.of(start, place, Action::Other);
         }
         self.depth += 1;
         let action = self.action();
@@ -144,9 +144,10 @@ impl Parser<'_> {
             Some(action) if self.take(';') || self.is('}') || self.at >= self.tokens.len() => {
                 action
             }
-            _ => Action::Other {
-                has_block: self.skip_statement(),
-            },
+            _ => {
+                self.skip_statement();
+                Action::Other
+            }
         }
     }
 
@@ -230,21 +231,17 @@ impl Parser<'_> {
         Some(Action::Assign { variable, value })
     }
 
-    /// Skips to the end of a statement: behind its semicolon, or its block. Returns whether it had a block.
-    fn skip_statement(&mut self) -> bool {
+    /// Skips to the end of a statement: behind its semicolon, or its block.
+    fn skip_statement(&mut self) {
         let mut open = Vec::new();
-        let mut has_block = false;
         while let Some(token) = self.tokens.get(self.at) {
             match &token.kind {
-                Kind::Sign('}') if !open.contains(&'{') => return has_block,
+                Kind::Sign('}') if !open.contains(&'{') => return,
                 Kind::Sign(';') if open.is_empty() => {
                     self.at += 1;
-                    return has_block;
+                    return;
                 }
-                Kind::Sign('{') => {
-                    has_block = true;
-                    open.push('{');
-                }
+                Kind::Sign('{') => open.push('{'),
                 Kind::Sign('(') => open.push('('),
                 Kind::Sign(')') if open.last() == Some(&'(') => {
                     open.pop();
@@ -253,7 +250,7 @@ impl Parser<'_> {
                     while open.pop() != Some('{') {}
                     if open.is_empty() {
                         self.at += 1;
-                        return has_block;
+                        return;
                     }
                 }
                 Kind::Word(_)
@@ -265,7 +262,6 @@ impl Parser<'_> {
             }
             self.at += 1;
         }
-        has_block
     }
 
     fn expression(&mut self) -> Expression {

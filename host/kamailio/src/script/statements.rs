@@ -106,13 +106,9 @@ impl<'c> Writer<'c> {
                 self.assign(variable, value, statement);
                 false
             }
-            // It may hold decisions.
-            Action::Other { has_block: true } => {
+            // It may hold decisions, or be one: `return $var(result);`.
+            Action::Other => {
                 self.close(statement);
-                false
-            }
-            Action::Other { has_block: false } => {
-                self.leave(statement);
                 false
             }
         }
@@ -213,10 +209,10 @@ impl<'c> Writer<'c> {
             self.context.translated += 1;
             return false;
         }
-        // A route may hold decisions, and where a call goes must not be wrong.
-        match call.name == "route" || changes_target_by(&call.name) {
-            true => self.close(statement),
-            false => self.leave(statement),
+        // Any other function may decide, or change where the request goes.
+        match is_harmless(&call.name) {
+            true => self.leave(statement),
+            false => self.close(statement),
         }
         false
     }
@@ -338,7 +334,8 @@ impl<'c> Writer<'c> {
                 }
                 None => false,
             },
-            ("remove_hf", [_]) if literal(0).is_some_and(is_header) => {
+            // The host refuses to remove a field that routing and dialogs depend on; without the removal, the request is another one.
+            ("remove_hf", [_]) if literal(0).is_some_and(is_removable) => {
                 self.line(&format!(
                     "edits::remove_header({:?});",
                     literal(0).unwrap_or_default()
@@ -385,9 +382,9 @@ impl<'c> Writer<'c> {
             return;
         }
         // Where a call goes must not be wrong: without the new value, the policy does not go on.
-        match is_target(variable) {
-            true => self.close(statement),
-            false => self.leave(statement),
+        match is_private(variable) {
+            true => self.leave(statement),
+            false => self.close(statement),
         }
     }
 
@@ -523,7 +520,7 @@ pub(super) fn rest_of(statements: &[Statement], rest: Rest) -> Rest {
             | Action::If { .. }
             | Action::Block(_)
             | Action::Assign { .. }
-            | Action::Other { .. } => {
+            | Action::Other => {
                 return Rest::Acts;
             }
         }
@@ -550,7 +547,7 @@ pub(super) fn changes_target(statements: &[Statement]) -> bool {
         Action::Block(inner) => changes_target(inner),
         Action::Call(call) => changes_target_by(&call.name),
         Action::Assign { variable, .. } => is_target(variable),
-        Action::Exit | Action::Return(_) | Action::Other { .. } => false,
+        Action::Exit | Action::Return(_) | Action::Other => false,
     })
 }
 
@@ -571,6 +568,98 @@ fn rewritten_by(function: &str) -> Option<&'static str> {
         "setdsturi" => Some("$du"),
         _ => None,
     }
+}
+
+/// Whether only the script sees the variable. An operand that reads it is not translated either.
+fn is_private(variable: &str) -> bool {
+    const PRIVATE: [&str; 13] = [
+        "$avp", "$var", "$vn", "$vz", "$xavp", "$xavu", "$xavi", "$dlg_var", "$dlg_ctx", "$shv",
+        "$sht", "$null", "$rcv",
+    ];
+    let name = variable.split(['(', '[']).next().unwrap_or_default();
+    PRIVATE.contains(&name)
+}
+
+/// Whether a header field may be removed by a policy: not those that routing, dialogs and the body depend on.
+fn is_removable(name: &str) -> bool {
+    const KEPT: [&str; 21] = [
+        "Call-ID",
+        "Contact",
+        "Content-Encoding",
+        "Content-Length",
+        "Content-Type",
+        "CSeq",
+        "From",
+        "Max-Forwards",
+        "Record-Route",
+        "Route",
+        "Server",
+        "To",
+        "Via",
+        "c",
+        "e",
+        "f",
+        "i",
+        "l",
+        "m",
+        "t",
+        "v",
+    ];
+    is_header(name) && !KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(name))
+}
+
+/// Whether a function without counterpart neither decides nor changes where the request goes: media, accounting, timers, statistics, flags, and
+/// what is done to replies.
+fn is_harmless(function: &str) -> bool {
+    const PREFIXES: [&str; 20] = [
+        "acc_",
+        "avp_",
+        "cnxcc_",
+        "dlg_",
+        "fix_nated_",
+        "hep_",
+        "pv_",
+        "reset_",
+        "resetbflag",
+        "resetflag",
+        "rtpengine_",
+        "rtpproxy_",
+        "setbflag",
+        "setflag",
+        "sht_",
+        "sip_trace",
+        "siptrace",
+        "statsd_",
+        "t_reset_",
+        "xavp_",
+    ];
+    const NAMES: [&str; 24] = [
+        "add_rr_param",
+        "append_to_reply",
+        "append_hf",
+        "insert_hf",
+        "append_urihf",
+        "add_contact_alias",
+        "set_contact_alias",
+        "msg_apply_changes",
+        "mq_add",
+        "setdebug",
+        "set_advertised_address",
+        "set_advertised_port",
+        "t_drop_replies",
+        "t_on_branch",
+        "t_on_branch_failure",
+        "t_on_failure",
+        "t_on_reply",
+        "t_set_auto_inv_100",
+        "t_set_disable_6xx",
+        "t_set_fr",
+        "t_set_max_lifetime",
+        "t_set_retr",
+        "update_stat",
+        "unforce_rtp_proxy",
+    ];
+    PREFIXES.iter().any(|prefix| function.starts_with(prefix)) || NAMES.contains(&function)
 }
 
 fn is_host(text: &str) -> bool {

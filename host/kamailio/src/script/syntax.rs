@@ -43,8 +43,8 @@ pub(super) enum Action {
     Exit,
     /// `return;` with its number, 1 without one.
     Return(i64),
-    /// Anything else; with a block, it may hold decisions.
-    Other { has_block: bool },
+    /// Anything else.
+    Other,
 }
 
 /// A call of a function.

@@ -81,10 +81,13 @@ fn request_route() -> Route {
 #[test]
 fn conditions_have_their_operators() {
     for (kamailio, rust) in [
-        ("is_method(\"INVITE\")", "request::method() == \"INVITE\""),
+        (
+            "is_method(\"INVITE\")",
+            "request::method().eq_ignore_ascii_case(\"INVITE\")",
+        ),
         (
             "!is_method(\"INVITE|ACK\")",
-            "!matches!(&*request::method(), \"INVITE\" | \"ACK\")",
+            "!([\"INVITE\", \"ACK\"].iter().any(|name| request::method().eq_ignore_ascii_case(name)))",
         ),
         (
             "method == \"INVITE\"",
