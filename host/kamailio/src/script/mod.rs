@@ -109,7 +109,7 @@ fn collect_followed<'r>(statements: &'r [Statement], rest: Rest, followed: &mut 
             | Action::Assign { .. }
             | Action::Exit
             | Action::Return(_)
-            | Action::Other { .. } => {}
+            | Action::Other => {}
         }
     }
 }

@@ -81,7 +81,7 @@ pub(super) fn for_each_call<'s>(statements: &'s [Statement], visit: &mut dyn FnM
             Action::Block(inner) => for_each_call(inner, visit),
             Action::Call(call) => visit(call),
             Action::Assign { value, .. } => calls_of(value, visit),
-            Action::Exit | Action::Return(_) | Action::Other { .. } => {}
+            Action::Exit | Action::Return(_) | Action::Other => {}
         }
     }
 }
