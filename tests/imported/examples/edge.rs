@@ -21,7 +21,10 @@ fn decide() -> Verdict {
 /// edge.cfg:27: `request_route`
 fn request_route() -> Route {
     route_reqinit()?;
-    if matches!(&*request::method(), "REGISTER" | "PUBLISH") {
+    if ["REGISTER", "PUBLISH"]
+        .iter()
+        .any(|name| request::method().eq_ignore_ascii_case(name))
+    {
         return Err(reject(503, "No registrar"));
     }
     if request::method().eq_ignore_ascii_case("options")
@@ -42,7 +45,7 @@ fn request_route() -> Route {
         );
         route_relay()?;
     }
-    if !(request::method() == "INVITE") {
+    if !request::method().eq_ignore_ascii_case("INVITE") {
         return Err(drop_request());
     }
     return Err(reject(
