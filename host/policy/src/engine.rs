@@ -17,9 +17,15 @@ const MOST_LATER: u64 = 2;
 /// Bytes of a page of linear memory.
 pub(crate) const PAGE: usize = 64 << 10;
 
-/// Bytes of linear memory that a pool slot keeps resident between calls: two pages, which is all that small policies use. Pages within are
-/// reset by a copy; the rest is returned to the kernel by a system call.
-const MEMORY_KEEP_RESIDENT: usize = 2 * PAGE;
+/// Bytes of linear memory that a pool slot keeps resident between calls where the kernel has PAGEMAP_SCAN. The pages within that a call has
+/// written are reset by a copy; all others are returned to the kernel, and the next call takes a page fault for each that it writes. Enough
+/// for language runtimes: a new instance of a Go policy takes half as long as with 128 KiB (docs/languages.md), and more has no effect.
+const MEMORY_KEEP_RESIDENT: usize = 1 << 20;
+
+/// As [`MEMORY_KEEP_RESIDENT`], for kernels without PAGEMAP_SCAN, where a reset copies all of these bytes and they all stay resident: two
+/// pages, which is all that small policies use.
+const MEMORY_KEEP_RESIDENT_UNSCANNED: usize = 2 * PAGE;
+
 const TABLE_KEEP_RESIDENT: usize = 64 << 10;
 
 /// Unused pool slots that keep the memory image of their last policy.
@@ -145,6 +151,10 @@ fn config(limits: &Limits) -> Config {
 
 fn pool(limits: &Limits) -> PoolingAllocationConfig {
     let mut pool = PoolingAllocationConfig::new();
+    let keep_resident = match PoolingAllocationConfig::is_pagemap_scan_available() {
+        true => MEMORY_KEEP_RESIDENT,
+        false => MEMORY_KEEP_RESIDENT_UNSCANNED,
+    };
     pool.total_component_instances(limits.instances)
         .total_core_instances(limits.instances.saturating_mul(CORE_INSTANCES))
         .total_memories(limits.instances)
@@ -157,7 +167,7 @@ fn pool(limits: &Limits) -> PoolingAllocationConfig {
         .max_tables_per_module(1)
         .max_memory_size(limits.memory_bytes)
         .table_elements(limits.table_elements)
-        .linear_memory_keep_resident(MEMORY_KEEP_RESIDENT)
+        .linear_memory_keep_resident(keep_resident)
         .table_keep_resident(TABLE_KEEP_RESIDENT)
         .max_unused_warm_slots(WARM_SLOTS)
         // PAGEMAP_SCAN (Linux 6.7 and later) returns the pages that a call has written. Without it, a reset writes all pages that a slot
