@@ -17,6 +17,7 @@ mod package;
 mod policy;
 mod process;
 mod run;
+mod schemathesis;
 mod soak;
 mod steps;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use crate::process::{cargo, find, run as run_command};
 use crate::soak::{CallsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Workspace, root};
-use crate::{console, deny, disk, fuzz, languages, loom, package};
+use crate::{console, deny, disk, fuzz, languages, loom, package, schemathesis};
 
 /// Run all checks and tests
 ///
@@ -104,6 +104,11 @@ const PEERS: [Need; 19] = [
         name: "npm",
         package: "npm",
     },
+    // Runs schemathesis, with the packages of tests/schemathesis.
+    Need {
+        name: "python3",
+        package: "python3-venv",
+    },
     Need {
         name: "kamctl",
         package: "kamailio",
@@ -175,6 +180,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         steps.step("packages of the console's tests", || {
             console::install(&workspace.target)
         });
+        steps.step("schemathesis", || schemathesis::install(&workspace.target));
     }
     steps.step("unit tests", || {
         run_command(&mut tests(&workspace, args, false))
