@@ -7,17 +7,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a bench that cannot run may panic")]
 
+mod set_up;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_address::{Row, Snapshot, TableBuilder};
 use portcullis_policy::{
-    Evaluator, Kind, Limits, Policy, Reuse, Runtime, Verdict, embed, inspect, no_reset,
+    Evaluator, Kind, Policy, Reuse, Runtime, Verdict, embed, inspect, no_reset,
 };
-use portcullis_request::Request;
-use portcullis_sip::{Arrival, Framing, Transport};
 use serde_json::json;
+
+use set_up::{invite, runtime, table};
 
 const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/languages");
 
@@ -27,12 +28,7 @@ const ROUNDS: usize = 9;
 const ROUND: Duration = Duration::from_millis(200);
 
 fn main() {
-    let runtime = Runtime::new(Limits {
-        deadline: Duration::from_secs(10),
-        module_bytes: 32 << 20,
-        ..Limits::default()
-    })
-    .unwrap();
+    let runtime = runtime(Some(32 << 20));
     let mut measured: Vec<_> = files()
         .iter()
         .map(|file| Measured::of(&runtime, file))
@@ -91,7 +87,7 @@ impl Measured {
 
 /// The mean time of a call for a source in no group, in nanoseconds.
 fn mean(policy: &Policy) -> u64 {
-    let (scope, addresses) = (Arc::default(), table());
+    let (scope, addresses) = (Arc::default(), table(&[(300, "198.51.100.0", 24, 0)]));
     let mut evaluator = Evaluator::new();
     let mut request = Some(invite());
     let mut calls = 0_u32;
@@ -127,37 +123,4 @@ fn files() -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
-}
-
-fn table() -> Arc<Snapshot> {
-    let mut builder = TableBuilder::default();
-    let row = Row {
-        id: 1,
-        group: 300,
-        ip_addr: "198.51.100.0",
-        mask: 24,
-        port: 0,
-        tag: None,
-    };
-    builder.push(row).unwrap();
-    Arc::new(Snapshot::of(builder.build()))
-}
-
-fn invite() -> Request {
-    const TEXT: &str = "INVITE sip:bob@example.com SIP/2.0\r\n\
-        Via: SIP/2.0/UDP 203.0.113.9;branch=z9hG4bK1\r\n\
-        From: <sip:alice@example.org>;tag=1\r\n\
-        To: <sip:bob@example.net>\r\n\
-        Call-ID: 1@203.0.113.9\r\n\
-        CSeq: 1 INVITE\r\n\
-        Max-Forwards: 70\r\n\
-        Content-Length: 0\r\n\r\n";
-
-    let arrival = Arrival {
-        source: ([203, 0, 113, 9], 5060).into(),
-        local: ([127, 0, 0, 1], 5060).into(),
-        transport: Transport::Udp,
-        connection: None,
-    };
-    Request::read(TEXT.into(), Framing::Datagram, arrival).unwrap()
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use portcullis_sip::HeaderName;
 use thiserror::Error;
 
 use crate::text;
@@ -94,29 +95,6 @@ pub enum InvalidVerdict {
     Unreadable(String),
 }
 
-/// Full and compact names of the header fields that the host writes into replies.
-const RESERVED: [&str; 19] = [
-    "Call-ID",
-    "Content-Encoding",
-    "Content-Length",
-    "Content-Type",
-    "CSeq",
-    "From",
-    "Max-Forwards",
-    "Record-Route",
-    "Route",
-    "Server",
-    "To",
-    "Via",
-    "c",
-    "e",
-    "f",
-    "i",
-    "l",
-    "t",
-    "v",
-];
-
 impl Verdict {
     /// Validates the verdict of a call that has or has not added targets.
     pub(crate) fn checked(self, has_targets: bool) -> Result<Self, InvalidVerdict> {
@@ -181,7 +159,7 @@ fn check_header(name: &str, value: &str) -> Result<(), InvalidVerdict> {
     if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
         return Err(InvalidVerdict::HeaderName(shown(name)));
     }
-    if RESERVED.iter().any(|own| own.eq_ignore_ascii_case(name)) {
+    if HeaderName::of(name.as_bytes()).is_reserved() {
         return Err(InvalidVerdict::ReservedHeader(name.to_owned()));
     }
     check_value(name, value)
@@ -195,10 +173,9 @@ pub fn may_be_edited(name: &str) -> Result<(), InvalidVerdict> {
     if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(is_token) {
         return Err(InvalidVerdict::HeaderName(shown(name)));
     }
-    let own = RESERVED.iter().chain(&["Contact", "m"]);
-    match own.into_iter().any(|own| own.eq_ignore_ascii_case(name)) {
-        true => Err(InvalidVerdict::ReservedHeader(name.to_owned())),
-        false => Ok(()),
+    match HeaderName::of(name.as_bytes()).may_be_edited() {
+        true => Ok(()),
+        false => Err(InvalidVerdict::ReservedHeader(name.to_owned())),
     }
 }
 

@@ -3,6 +3,8 @@
 //! A reply or a relay is the policy's decision, so it ends the function: `return Err(verdict)`. Kamailio goes on behind it; log lines that
 //! follow are written before it, and anything else that Kamailio would do is a remark.
 
+use portcullis_sip::HeaderName;
+
 use crate::finding::Place;
 
 use super::conditions::condition;
@@ -580,32 +582,9 @@ fn is_private(variable: &str) -> bool {
     PRIVATE.contains(&name)
 }
 
-/// Whether a header field may be removed by a policy: not those that routing, dialogs and the body depend on.
+/// Whether a policy may remove a header field.
 fn is_removable(name: &str) -> bool {
-    const KEPT: [&str; 21] = [
-        "Call-ID",
-        "Contact",
-        "Content-Encoding",
-        "Content-Length",
-        "Content-Type",
-        "CSeq",
-        "From",
-        "Max-Forwards",
-        "Record-Route",
-        "Route",
-        "Server",
-        "To",
-        "Via",
-        "c",
-        "e",
-        "f",
-        "i",
-        "l",
-        "m",
-        "t",
-        "v",
-    ];
-    is_header(name) && !KEPT.iter().any(|kept| kept.eq_ignore_ascii_case(name))
+    is_header(name) && HeaderName::of(name.as_bytes()).may_be_edited()
 }
 
 /// Whether a function without counterpart neither decides nor changes where the request goes: media, accounting, timers, statistics, flags, and

@@ -81,7 +81,7 @@ fn change(line: &str) -> Option<HeaderChange<'_>> {
     let may_be_edited = |name: &str| {
         let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"-.!%*_+`'~".contains(&byte);
         let is_name = !name.is_empty() && name.bytes().all(is_token);
-        is_name && !RESERVED.contains(&HeaderName::of(name.as_bytes()))
+        is_name && HeaderName::of(name.as_bytes()).may_be_edited()
     };
     if let Some(name) = line.strip_prefix('-') {
         return may_be_edited(name).then_some(HeaderChange::Remove(name));
@@ -90,22 +90,6 @@ fn change(line: &str) -> Option<HeaderChange<'_>> {
     let is_line = !value.chars().any(|c| c.is_control() && c != '\t');
     (may_be_edited(name) && is_line).then_some(HeaderChange::Add { name, value })
 }
-
-/// Header fields that no policy may edit.
-const RESERVED: [HeaderName; 12] = [
-    HeaderName::CallId,
-    HeaderName::Contact,
-    HeaderName::ContentEncoding,
-    HeaderName::ContentLength,
-    HeaderName::ContentType,
-    HeaderName::CSeq,
-    HeaderName::From,
-    HeaderName::MaxForwards,
-    HeaderName::RecordRoute,
-    HeaderName::Route,
-    HeaderName::To,
-    HeaderName::Via,
-];
 
 fn arrival(edge: &Edge, choice: u8) -> Arrival {
     let is_stream = choice & 2 != 0;

@@ -152,6 +152,31 @@ impl HeaderName {
         )
     }
 
+    /// Whether routing, dialogs, the body or the identity of the host depend on this header field, so that policies may not write it.
+    pub const fn is_reserved(self) -> bool {
+        matches!(
+            self,
+            Self::CallId
+                | Self::ContentEncoding
+                | Self::ContentLength
+                | Self::ContentType
+                | Self::CSeq
+                | Self::From
+                | Self::MaxForwards
+                | Self::RecordRoute
+                | Self::Route
+                | Self::Server
+                | Self::To
+                | Self::Via
+        )
+    }
+
+    /// Whether policies may add and remove this header field in requests. Beside the [reserved](Self::is_reserved) ones, dialogs depend on
+    /// Contact.
+    pub fn may_be_edited(self) -> bool {
+        !self.is_reserved() && self != Self::Contact
+    }
+
     /// How many discriminants there are, `Other` included.
     pub(crate) const COUNT: usize = KNOWN.len() + 1;
 }
@@ -236,6 +261,19 @@ mod tests {
                 assert_eq!(HeaderName::of(upper.to_string().as_bytes()), known.name);
             }
         }
+    }
+
+    #[test]
+    fn what_routing_dialogs_and_the_body_depend_on_is_reserved() {
+        let all = KNOWN.iter().map(|known| known.name);
+        let (reserved, free): (Vec<_>, Vec<_>) = all.partition(|name| name.is_reserved());
+        let reserved: Vec<_> = reserved.iter().map(|name| name.as_str()).collect();
+        let expected = "Via From To Call-ID CSeq Max-Forwards Route Record-Route Content-Length Content-Type Content-Encoding Server";
+        assert_eq!(reserved.join(" "), expected);
+        let kept: Vec<_> = free.iter().filter(|name| !name.may_be_edited()).collect();
+        assert_eq!(kept, [&HeaderName::Contact]);
+        assert!(!HeaderName::of(b"M").is_reserved() && !HeaderName::of(b"M").may_be_edited());
+        assert!(HeaderName::Other.may_be_edited() && HeaderName::of(b"L").is_reserved());
     }
 
     #[test]
