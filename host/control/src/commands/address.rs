@@ -24,7 +24,7 @@ pub(crate) use find::Find;
 pub use find::{AddressMatches, MatchedRow};
 pub(crate) use import::Import;
 pub use import::RowsImported;
-pub(crate) use list::List;
+pub(crate) use list::ListAddresses;
 pub use list::{AddressRow, AddressRows};
 
 pub(super) use work::with_database;

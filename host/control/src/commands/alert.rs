@@ -19,7 +19,7 @@ use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
 /// `alert.list`.
 #[derive(Debug)]
-pub(crate) struct List;
+pub(crate) struct ListAlerts;
 
 /// `alert.acknowledge`.
 #[derive(Debug)]
@@ -150,7 +150,7 @@ fn current(control: &Control, caller: &Caller) -> Vec<AlertStatus> {
     all.into_iter().filter(is_own).collect()
 }
 
-impl Procedure for List {
+impl Procedure for ListAlerts {
     type Reply = Vec<AlertStatus>;
 
     const NEEDS: TokenRole = TokenRole::Read;
@@ -186,7 +186,7 @@ impl Procedure for Acknowledge {
     }
 }
 
-impl List {
+impl ListAlerts {
     /// `GET /v1/alerts`.
     pub(crate) fn operation(routes: Routes) -> Routes {
         let get = Operation::new::<Vec<AlertStatus>>(
@@ -214,7 +214,7 @@ impl Acknowledge {
 }
 
 async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answer {
-    answer(List.dispatch(&control, &caller).await)
+    answer(ListAlerts.dispatch(&control, &caller).await)
 }
 
 async fn acknowledge(

@@ -18,7 +18,7 @@ const SOME: usize = 100;
 
 /// `audit.list`.
 #[derive(Debug)]
-pub(crate) struct List(AuditQuery);
+pub(crate) struct ListActions(AuditQuery);
 
 /// The query that selects actions.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -60,7 +60,7 @@ pub struct AuditEntry {
     pub error: Option<String>,
 }
 
-impl Procedure for List {
+impl Procedure for ListActions {
     type Reply = Vec<AuditEntry>;
 
     const NEEDS: TokenRole = TokenRole::Read;
@@ -86,7 +86,7 @@ impl Procedure for List {
     }
 }
 
-impl List {
+impl ListActions {
     /// `GET /v1/audit`.
     pub(crate) fn operation(routes: Routes) -> Routes {
         let get = Operation::new::<Vec<AuditEntry>>(
@@ -108,7 +108,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     Given(query): Given<AuditQuery>,
 ) -> Answer {
-    answer(List(query).dispatch(&control, &caller).await)
+    answer(ListActions(query).dispatch(&control, &caller).await)
 }
 
 impl From<Action> for AuditEntry {

@@ -17,7 +17,7 @@ pub use change::TrustedAdded;
 pub(crate) use change::{Add, Remove};
 pub(crate) use find::Find;
 pub use find::TrustedMatches;
-pub(crate) use list::List;
+pub(crate) use list::ListTrusted;
 pub use list::StoredPeer;
 
 /// The path of the table of trusted peers.

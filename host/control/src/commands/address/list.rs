@@ -27,7 +27,7 @@ static LISTS: Semaphore = Semaphore::const_new(2);
 
 /// `address.list`.
 #[derive(Debug)]
-pub(crate) struct List(ListQuery);
+pub(crate) struct ListAddresses(ListQuery);
 
 /// The query that selects rows.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -74,7 +74,7 @@ pub struct AddressRow {
     pub tag: Option<String>,
 }
 
-impl Procedure for List {
+impl Procedure for ListAddresses {
     type Reply = AddressRows;
 
     const NEEDS: TokenRole = TokenRole::Read;
@@ -147,7 +147,7 @@ impl From<StoredRow> for AddressRow {
     }
 }
 
-impl List {
+impl ListAddresses {
     /// `GET /v1/addresses`.
     pub(crate) fn operation(routes: Routes) -> Routes {
         let get = Operation::new::<AddressRows>(
@@ -166,5 +166,5 @@ async fn list(
     Extension(caller): Extension<Caller>,
     Given(query): Given<ListQuery>,
 ) -> Answer {
-    answer(List(query).dispatch(&control, &caller).await)
+    answer(ListAddresses(query).dispatch(&control, &caller).await)
 }

@@ -19,7 +19,7 @@ use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
 
 /// `policy.list`.
 #[derive(Debug)]
-pub(crate) struct List {
+pub(crate) struct ListGenerations {
     pub(crate) seat: String,
 }
 
@@ -64,14 +64,14 @@ pub enum Role {
     Stored,
 }
 
-impl FromCall for List {
+impl FromCall for ListGenerations {
     fn from_call(call: &Call) -> Result<Self, Fault> {
         let seat = seat_or_default(call)?;
         Ok(Self { seat })
     }
 }
 
-impl Procedure for List {
+impl Procedure for ListGenerations {
     type Reply = Vec<GenerationStatus>;
 
     const NEEDS: TokenRole = TokenRole::Read;
@@ -127,7 +127,7 @@ impl Procedure for List {
     }
 }
 
-impl List {
+impl ListGenerations {
     /// `GET /v1/policies/{seat}/generations`.
     pub(crate) fn operation(routes: Routes) -> Routes {
         let get = Operation::new::<Vec<GenerationStatus>>(
@@ -145,7 +145,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     Segments(seat): Segments<String>,
 ) -> Answer {
-    answer(List { seat }.dispatch(&control, &caller).await)
+    answer(ListGenerations { seat }.dispatch(&control, &caller).await)
 }
 
 impl Role {

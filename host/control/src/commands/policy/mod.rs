@@ -39,7 +39,7 @@ pub use diff::{Comparison, Difference};
 pub(crate) use end_trial::EndTrial;
 pub(crate) use inspect::Inspect;
 pub use inspect::{PolicyInspection, PolicyProducer};
-pub(crate) use list::List;
+pub(crate) use list::ListGenerations;
 pub use list::{GenerationStatus, Role};
 pub use mode::SeatMode;
 pub(crate) use mode::SetMode;

@@ -20,7 +20,7 @@ use crate::operation::{Answer, Api, Operation, Routes, answer};
 
 /// `tenant.list`.
 #[derive(Debug)]
-pub(crate) struct List;
+pub(crate) struct ListTenants;
 
 /// A tenant, with statistics of its requests since the start of the host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -77,13 +77,13 @@ pub enum Origin {
     Database,
 }
 
-impl FromCall for List {
+impl FromCall for ListTenants {
     fn from_call(call: &Call) -> Result<Self, Fault> {
         call.no_params().map(|()| Self)
     }
 }
 
-impl Procedure for List {
+impl Procedure for ListTenants {
     type Reply = Vec<TenantStatus>;
 
     const NEEDS: TokenRole = TokenRole::Read;
@@ -97,7 +97,7 @@ impl Procedure for List {
     }
 }
 
-impl List {
+impl ListTenants {
     /// `GET /v1/tenants`.
     pub(crate) fn operation(routes: Routes) -> Routes {
         let get = Operation::new::<Vec<TenantStatus>>(
@@ -111,7 +111,7 @@ impl List {
 }
 
 async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answer {
-    answer(List.dispatch(&control, &caller).await)
+    answer(ListTenants.dispatch(&control, &caller).await)
 }
 
 impl TenantStatus {

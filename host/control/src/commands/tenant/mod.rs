@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Dispatch, FromCall, Procedure};
 use crate::Control;
 
-pub(crate) use list::List;
+pub(crate) use list::ListTenants;
 pub use list::{Origin, TenantStatus};
 pub(crate) use own::Own;
 pub use own::{TenantLimits, TenantSelf};

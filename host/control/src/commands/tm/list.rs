@@ -24,7 +24,7 @@ const MOST_AT_ALL: u16 = 10_000;
 
 /// `tm.list`: the active transactions.
 #[derive(Debug)]
-pub(crate) struct List {
+pub(crate) struct ListTransactions {
     most: u16,
 }
 
@@ -77,7 +77,7 @@ pub struct ListedTransaction {
     pub lifetime: u64,
 }
 
-impl FromCall for List {
+impl FromCall for ListTransactions {
     fn from_call(call: &Call) -> Result<Self, Fault> {
         let most = match &call.params[..] {
             [] => Some(MOST),
@@ -94,7 +94,7 @@ impl FromCall for List {
     }
 }
 
-impl Procedure for List {
+impl Procedure for ListTransactions {
     type Reply = Table<TransactionEntry>;
 
     const NEEDS: TokenRole = TokenRole::Read;

@@ -5,7 +5,7 @@ mod list;
 mod stats;
 
 pub(crate) use cancel::Cancel;
-pub(crate) use list::List;
+pub(crate) use list::ListTransactions;
 pub use list::{ListedTransaction, TransactionEntry};
 pub(crate) use stats::Stats;
 pub use stats::TransactionStats;

@@ -17,7 +17,7 @@ use crate::operation::{Answer, Api, Operation, Routes, answer};
 
 /// `trusted.list`.
 #[derive(Debug)]
-pub(crate) struct List;
+pub(crate) struct ListTrusted;
 
 /// A trusted peer as it is stored. A column that is NULL is null.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -38,7 +38,7 @@ pub struct StoredPeer {
     pub priority: Option<String>,
 }
 
-impl Procedure for List {
+impl Procedure for ListTrusted {
     type Reply = Vec<StoredPeer>;
 
     const NEEDS: TokenRole = TokenRole::Read;
@@ -67,7 +67,7 @@ impl From<StoredTrusted> for StoredPeer {
     }
 }
 
-impl List {
+impl ListTrusted {
     /// `GET /v1/trusted`.
     pub(crate) fn operation(routes: Routes) -> Routes {
         let get = Operation::new::<Vec<StoredPeer>>(
@@ -81,5 +81,5 @@ impl List {
 }
 
 async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answer {
-    answer(List.dispatch(&control, &caller).await)
+    answer(ListTrusted.dispatch(&control, &caller).await)
 }
