@@ -4,6 +4,7 @@
 //! log is.
 
 use std::fmt;
+use std::iter;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -24,8 +25,9 @@ use crate::error::ExportError;
 use crate::poster::{Destination, Poster};
 use crate::told::{Exports, Told};
 
-/// Most lines that wait for the file.
+/// Most lines that wait for the file, and most bytes of them.
 const WAITING: usize = 4096;
+const WAITING_BYTES: usize = 4 << 20;
 
 /// How long lines are gathered.
 const GATHER: Duration = Duration::from_millis(200);
@@ -35,6 +37,9 @@ const LAST: Duration = Duration::from_secs(2);
 
 /// What a policy logs is no event of the host, unless it is asked for by name.
 const POLICY_LOG: &str = "policy_log";
+
+/// The field with the name of an event.
+const NAME: &str = "event";
 
 /// Takes events to their destinations. What waits is delivered, within a short time, when this is dropped.
 #[derive(Debug)]
@@ -92,7 +97,7 @@ impl Events {
                     body: |lines| lines.concat(),
                     gather: GATHER,
                     secret: config.secret.clone(),
-                    queue: 4 << 20,
+                    queue: WAITING_BYTES,
                 };
                 Some(Poster::start(destination, count("webhook"))?)
             }
@@ -153,17 +158,23 @@ impl<S: Subscriber> Layer<S> for Listener {
         if metadata.target().starts_with("portcullis_export") {
             return;
         }
-        let mut fields = Fields::default();
-        event.record(&mut fields);
-        let Some(name) = fields.0.get("event").and_then(Value::as_str) else {
+        if metadata.fields().field(NAME).is_none() {
             return;
-        };
+        }
         let Some(events) = self.0.lock().clone() else {
             return;
         };
-        if !events.wants(name) {
+        // Most lines of a busy log are not wanted: their other fields are not even formatted.
+        let mut name = Wanted {
+            events: &events,
+            is_wanted: false,
+        };
+        event.record(&mut name);
+        if !name.is_wanted {
             return;
         }
+        let mut fields = Fields::default();
+        event.record(&mut fields);
         let mut line = Map::new();
         line.insert("time".into(), rfc3339(SystemTime::now()).into());
         let level = metadata.level().as_str().to_ascii_lowercase();
@@ -197,8 +208,12 @@ impl ToFile {
     }
 
     fn send(&self, line: String) {
-        let lines = self.lines.as_ref();
+        let bytes = line.len();
+        let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let has_room = waiting.saturating_add(bytes) <= WAITING_BYTES;
+        let lines = self.lines.as_ref().filter(|_| has_room);
         if lines.is_none_or(|lines| lines.try_send(line).is_err()) {
+            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
             self.told.too_fast.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -214,10 +229,12 @@ impl Drop for ToFile {
 /// Writes lines until the sender is gone.
 fn write(next: &Receiver<String>, mut file: LineFile, told: &Told) {
     loop {
+        let mut bytes = 0;
         let is_over = match next.recv_timeout(GATHER) {
             Ok(line) => {
-                file.gather(line.trim_end().as_bytes());
-                for line in next.try_iter().take(WAITING) {
+                let others = next.try_iter().take(WAITING);
+                for line in iter::once(line).chain(others) {
+                    bytes += line.len();
                     file.gather(line.trim_end().as_bytes());
                 }
                 false
@@ -226,10 +243,31 @@ fn write(next: &Receiver<String>, mut file: LineFile, told: &Told) {
             Err(RecvTimeoutError::Disconnected) => true,
         };
         let flushed = file.flush();
+        told.waiting.fetch_sub(bytes, Ordering::Relaxed);
         told.sent.fetch_add(flushed.written, Ordering::Relaxed);
         told.failed.fetch_add(flushed.lost, Ordering::Relaxed);
         if is_over {
             return;
+        }
+    }
+}
+
+/// Whether an event is wanted, by its name.
+struct Wanted<'e> {
+    events: &'e Events,
+    is_wanted: bool,
+}
+
+impl Visit for Wanted<'_> {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == NAME {
+            self.is_wanted = self.events.wants(&format!("{value:?}"));
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == NAME {
+            self.is_wanted = self.events.wants(value);
         }
     }
 }
@@ -372,6 +410,35 @@ mod tests {
     }
 
     #[test]
+    fn lines_that_wait_are_bounded_in_bytes() {
+        let folder = tempfile::tempdir().unwrap();
+        let (lines, next) = sync_channel(WAITING);
+        let told = Arc::new(Told::default());
+        let file = ToFile {
+            lines: Some(lines),
+            told: Arc::clone(&told),
+            end: Mutex::new(sync_channel(0).1),
+        };
+        for _ in 0..5 {
+            file.send(format!("{}\n", "x".repeat((1 << 20) - 1)));
+        }
+        assert_eq!(told.lost(), [("queue", 1), ("error", 0)]);
+        drop(file);
+        let lines = LineFile::open(&folder.path().join("events.jsonl"), 100 << 20).unwrap();
+        write(&next, lines, &told);
+        assert_eq!((told.sent(), told.waiting.load(Ordering::Relaxed)), (4, 0));
+    }
+
+    /// A value that may not be formatted.
+    struct Unwanted;
+
+    impl fmt::Debug for Unwanted {
+        fn fmt(&self, _: &mut fmt::Formatter<'_>) -> fmt::Result {
+            panic!("a field of an event that nobody wants was formatted");
+        }
+    }
+
+    #[test]
     fn only_named_events_are_taken() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("events.jsonl");
@@ -384,7 +451,13 @@ mod tests {
         let listener = Listener::new(events);
         let log = tracing_subscriber::registry().with(listener.clone());
         tracing::subscriber::with_default(log, || {
-            tracing::warn!(target: HOST, event = "next_hop_down", "next hop down");
+            tracing::warn!(
+                target: HOST,
+                next_hop = ?Unwanted,
+                event = "next_hop_down",
+                "next hop down"
+            );
+            tracing::warn!(target: HOST, next_hop = ?Unwanted, "no event");
             tracing::info!(target: HOST, event = POLICY_LOG, text = "one", "policy");
         });
         listener.end();

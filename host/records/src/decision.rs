@@ -96,9 +96,13 @@ fn record(job: Job, mask: &Mask) -> Record {
         tenant,
         request,
         mut policies,
-        outcome,
+        mut outcome,
     } = job;
-    policies.iter_mut().for_each(|asking| mask.asking(asking));
+    let secrets = mask.secrets(&request);
+    policies
+        .iter_mut()
+        .for_each(|asking| secrets.asking(asking));
+    secrets.text(&mut outcome);
     let (text, body_bytes) = mask.request(&request);
     let (text, encoded) = match String::from_utf8(text) {
         Ok(text) => (Some(text), None),

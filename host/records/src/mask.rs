@@ -1,6 +1,7 @@
 //! Masking of records.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
@@ -9,11 +10,15 @@ use regex::{Captures, Regex};
 use serde_json::Value;
 
 use portcullis_request::Request;
+use portcullis_sip::HeaderName;
 
-use super::record::Asking;
+use super::record::{Asking, Change, Decided};
 
 /// Replacement for a masked value.
 const MASKED: &str = "***";
+
+/// Least bytes of a value that is masked within another text. Shorter ones would mask parts of unrelated words.
+const LEAST: usize = 6;
 
 static USER: LazyLock<Regex> =
     LazyLock::new(|| regex(r#"(?i)\b(sips?:|tel:)([^@\s<>;,"?]+)(@|\b)"#));
@@ -69,14 +74,108 @@ impl Mask {
         }
     }
 
-    /// Masks users in the queries of a policy and their answers.
+    /// What is masked in what policies asked and decided about this request.
+    pub(super) fn secrets(&self, request: &Request) -> Secrets<'_> {
+        let mut values = Vec::new();
+        for name in &self.headers {
+            request.headers(name, |value| values.push(value.into_owned()));
+        }
+        values.retain(|value| !value.is_empty());
+        // A value may be part of another one.
+        values.sort_by_key(|value| Reverse(value.len()));
+        Secrets { mask: self, values }
+    }
+
+    /// Whether the values of the header fields with this name are masked.
+    fn hides(&self, name: &str) -> bool {
+        let wanted = HeaderName::of(name.as_bytes());
+        self.headers
+            .iter()
+            .any(|hidden| match wanted == HeaderName::Other {
+                true => hidden.eq_ignore_ascii_case(name),
+                false => HeaderName::of(hidden.as_bytes()) == wanted,
+            })
+    }
+}
+
+/// Masks what a policy asked and decided: the values of masked header fields by their names and wherever a policy repeats them, and users.
+#[derive(Debug)]
+pub(super) struct Secrets<'m> {
+    mask: &'m Mask,
+    /// As policies read them, the longest first.
+    values: Vec<String>,
+}
+
+impl Secrets<'_> {
     pub(super) fn asking(&self, asking: &mut Asking) {
-        let Some(key) = &self.users else {
-            return;
-        };
         for question in &mut asking.asked {
-            texts(&mut question.arguments, key);
-            texts(&mut question.answer, key);
+            let named = question.arguments.get(0).and_then(Value::as_str);
+            let is_hidden = named.is_some_and(|name| self.mask.hides(name));
+            if question.function == "outcome.header" && is_hidden && !question.answer.is_null() {
+                question.answer = MASKED.into();
+            }
+            self.value(&mut question.arguments);
+            self.value(&mut question.answer);
+        }
+        match &mut asking.decided {
+            Decided::Reject {
+                reason, headers, ..
+            }
+            | Decided::Answer {
+                reason, headers, ..
+            } => {
+                self.text(reason);
+                for (name, value) in headers {
+                    self.header(name, value);
+                }
+            }
+            Decided::Failed { text, .. } => self.text(text),
+            Decided::Relay(_) | Decided::Drop | Decided::Pass | Decided::Best | Decided::Again => {}
+        }
+        for edit in &mut asking.edits {
+            match edit {
+                Change::Add(name, value) => self.header(name, value),
+                Change::Remove(_) => {}
+            }
+        }
+    }
+
+    /// Masks what a text repeats.
+    pub(super) fn text(&self, text: &mut String) {
+        for value in &self.values {
+            if text == value {
+                MASKED.clone_into(text);
+            } else if value.len() >= LEAST && text.contains(value.as_str()) {
+                *text = text.replace(value.as_str(), MASKED);
+            }
+        }
+        if let Some(key) = &self.mask.users
+            && let Cow::Owned(masked) = users(text, key)
+        {
+            *text = masked;
+        }
+    }
+
+    fn header(&self, name: &str, value: &mut String) {
+        match self.mask.hides(name) {
+            true => MASKED.clone_into(value),
+            false => self.text(value),
+        }
+    }
+
+    fn value(&self, value: &mut Value) {
+        match value {
+            Value::String(text) => self.text(text),
+            // The name and the value of a header field.
+            Value::Array(all) => match &mut all[..] {
+                [Value::String(name), Value::String(value)] => {
+                    self.header(name, value);
+                    self.text(name);
+                }
+                all => all.iter_mut().for_each(|value| self.value(value)),
+            },
+            Value::Object(members) => members.values_mut().for_each(|value| self.value(value)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
     }
 }
@@ -95,19 +194,6 @@ fn users<'t>(text: &'t str, key: &RandomState) -> Cow<'t, str> {
             false => format!("{scheme}u{digits:08x}{end}"),
         }
     })
-}
-
-fn texts(value: &mut Value, key: &RandomState) {
-    match value {
-        Value::String(text) => {
-            if let Cow::Owned(masked) = users(text, key) {
-                *text = masked;
-            }
-        }
-        Value::Array(all) => all.iter_mut().for_each(|value| texts(value, key)),
-        Value::Object(members) => members.values_mut().for_each(|value| texts(value, key)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
 }
 
 fn regex(pattern: &str) -> Regex {

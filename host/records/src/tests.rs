@@ -84,7 +84,7 @@ fn queries_of_policies_are_masked_consistently() {
     let (bytes, _) = mask.request(&request(INVITE));
     let text = String::from_utf8(bytes).unwrap();
     let mut asking = asking("sip:bob@example.com", Decided::Pass);
-    mask.asking(&mut asking);
+    mask.secrets(&request(INVITE)).asking(&mut asking);
     let asked = asking.asked[0].arguments[1].as_str().unwrap();
     assert!(!asked.contains("bob") && text.contains(asked), "{asked}");
 }
@@ -121,10 +121,71 @@ fn places_and_memos_are_masked() {
             serde_json::json!([{"place": place}]),
         ),
     ];
-    mask.asking(&mut asking);
+    mask.secrets(&request(INVITE)).asking(&mut asking);
     let text = serde_json::to_string(&asking.asked).unwrap();
     assert_eq!(text.matches("@example.com").count(), 4, "{text}");
     assert!(!text.contains("bob"), "{text}");
+}
+
+#[test]
+fn values_of_masked_header_fields_are_masked_wherever_a_policy_repeats_them() {
+    use serde_json::{Value, json};
+
+    let secret = "Digest username=\"ann\"";
+    let mask = Mask::new(&RecordsConfig {
+        mask: vec!["authorization".into(), "Subject".into()],
+        ..config()
+    });
+    let reject = Decided::Reject {
+        code: 302,
+        reason: format!("{secret} is known"),
+        headers: vec![
+            ("X-Copy".into(), secret.into()),
+            ("Authorization".into(), "of a policy".into()),
+            ("X-Other".into(), "of a policy".into()),
+        ],
+    };
+    let mut asking = asking(secret, reject);
+    asking.edits = vec![
+        Change::Add("s".into(), "hello".into()),
+        Change::Add("X-Copy".into(), format!("<{secret}>")),
+    ];
+    let question = |function: &'static str, arguments, answer| Question {
+        function: function.into(),
+        arguments,
+        answer,
+        left: None,
+    };
+    asking.asked.extend([
+        question("outcome.header", json!(["AUTHORIZATION"]), "other".into()),
+        question("outcome.header", json!(["Subject"]), Value::Null),
+        question("outcome.header", json!(["Server"]), "Phone".into()),
+        question(
+            "forwarding.add",
+            json!([{"uri": "sip:b@c", "headers": [["Subject", "hello"], ["X-Copy", secret]]}]),
+            Value::Null,
+        ),
+        question("counters.increment", json!([secret, 1]), json!(7)),
+    ]);
+    mask.secrets(&request(INVITE)).asking(&mut asking);
+    let text = serde_json::to_string(&asking).unwrap();
+    for hidden in ["ann", "hello", "other", "Authorization\",\"of"] {
+        assert!(!text.contains(hidden), "{hidden}: {text}");
+    }
+    assert_eq!(asking.asked[1].answer, "***");
+    assert_eq!(
+        (&asking.asked[2].answer, &asking.asked[3].answer),
+        (&Value::Null, &json!("Phone"))
+    );
+    assert_eq!(asking.asked[5].arguments, json!(["***", 1]));
+    assert_eq!(
+        asking.edits[1],
+        Change::Add("X-Copy".into(), "<***>".into())
+    );
+    assert!(
+        text.contains("*** is known") && text.contains("[\"X-Other\",\"of a policy\"]"),
+        "{text}"
+    );
 }
 
 /// A recorder whose file can be written.
