@@ -1,8 +1,10 @@
 //! The whole configuration: its sections, and the checks between them.
 
+use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use portcullis_address::DatabaseUrl;
 use portcullis_sip::Transport;
 
 use super::capture::CaptureConfig;
@@ -30,6 +32,9 @@ pub const DEFAULT_FILE: &str = "portcullis.toml";
 
 /// The configuration file of packages, which is read if no other is named and the current directory has none.
 pub const SYSTEM_FILE: &str = "/etc/portcullis/portcullis.toml";
+
+/// The environment variable that replaces `url` of `[database]`, so that the password need not be in the configuration file.
+pub const DATABASE_VARIABLE: &str = "PORTCULLIS_DATABASE_URL";
 
 /// The configuration of one host, validated.
 #[derive(Clone, Debug, PartialEq)]
@@ -109,15 +114,41 @@ impl Config {
     }
 
     /// Reads the named file; without a name, the file of [`Config::default_file`]; without such a file, returns the defaults. Also returns
-    /// the path of the file that was read.
+    /// the path of the file that was read. [`DATABASE_VARIABLE`] has precedence over the file.
     ///
     /// # Errors
-    /// See [`Config::load`].
+    /// See [`Config::load`] and [`Config::with_environment`].
     pub fn find(named: Option<&Path>) -> Result<(Self, Option<PathBuf>), ConfigError> {
-        let Some(path) = named.map(Path::to_owned).or_else(Self::default_file) else {
-            return Ok((Self::default(), None));
+        let path = named.map(Path::to_owned).or_else(Self::default_file);
+        let config = match &path {
+            Some(path) => Self::load(path)?,
+            None => Self::default(),
         };
-        Ok((Self::load(&path)?, Some(path)))
+        Ok((config.with_environment()?, path))
+    }
+
+    /// Replaces the URL of the database by that of [`DATABASE_VARIABLE`], if it is set and not empty.
+    ///
+    /// # Errors
+    /// If it is not a URL of a database.
+    pub fn with_environment(self) -> Result<Self, ConfigError> {
+        self.with_database_url(std::env::var_os(DATABASE_VARIABLE))
+    }
+
+    fn with_database_url(mut self, url: Option<OsString>) -> Result<Self, ConfigError> {
+        let Some(url) = url.filter(|url| !url.is_empty()) else {
+            return Ok(self);
+        };
+        let refused = |cause: String| ConfigError::Environment {
+            name: DATABASE_VARIABLE,
+            cause,
+        };
+        let url = url
+            .into_string()
+            .map_err(|_| refused("not UTF-8".to_owned()))?;
+        let url = url.parse::<DatabaseUrl>();
+        self.database.url = url.map_err(|error| refused(error.to_string()))?;
+        Ok(self)
     }
 
     /// Returns the file that is read if none is named: the first of [`DEFAULT_FILE`] and [`SYSTEM_FILE`] that exists.
@@ -300,6 +331,26 @@ mod tests {
     fn the_documented_defaults_are_the_defaults() {
         assert_eq!(Config::parse(DEFAULTS), Ok(Config::default()));
         assert_eq!(Config::parse(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn the_environment_names_the_database() {
+        let config = Config::parse("[database]\nurl = \"sqlite:a.db\"\n").unwrap();
+        let with = |url: &str| config.clone().with_database_url(Some(url.into()));
+        let changed = with("mysql://kamailio:secret@db/kamailio").unwrap();
+        assert_eq!(
+            changed.database.url.to_string(),
+            "mysql://kamailio@db:3306/kamailio"
+        );
+        assert_eq!(with("").unwrap(), config);
+        assert_eq!(config.clone().with_database_url(None).unwrap(), config);
+        let error = with("mysql:kamailio:secret@db").unwrap_err().to_string();
+        assert!(
+            error
+                .starts_with("the environment variable PORTCULLIS_DATABASE_URL: \"//\" is missing"),
+            "{error}"
+        );
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

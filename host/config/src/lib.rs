@@ -32,7 +32,7 @@ mod transactions;
 mod value;
 
 pub use capture::CaptureConfig;
-pub use config::{Config, DEFAULT_FILE, DEFAULTS, SYSTEM_FILE, Spread};
+pub use config::{Config, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, SYSTEM_FILE, Spread};
 pub use control::{ControlConfig, Endpoint, FileAccess};
 pub use database::DatabaseConfig;
 pub use events::{EventLevel, EventsConfig};

@@ -24,13 +24,23 @@ pub enum ConfigError {
         /// Every problem in the file, in the order of its lines.
         problems: Vec<Problem>,
     },
+    /// A variable of the environment has an invalid value, which is not shown: it may contain a password.
+    #[error(
+        "the environment variable {name}: {cause}; correct it, or unset it to use the configuration file"
+    )]
+    Environment {
+        /// The variable.
+        name: &'static str,
+        /// What is wrong.
+        cause: String,
+    },
 }
 
 impl ConfigError {
     /// Returns one line for each problem.
     pub fn lines(&self) -> Vec<String> {
         match self {
-            Self::Unreadable { .. } => vec![self.to_string()],
+            Self::Unreadable { .. } | Self::Environment { .. } => vec![self.to_string()],
             Self::Invalid { path, problems } => problems
                 .iter()
                 .map(|problem| format!("{}:{problem}", path.display()))

@@ -26,6 +26,7 @@ pub(super) fn check() -> Result<()> {
     run_command(
         Command::new("docker-compose")
             .current_dir(root().join("contrib/compose"))
+            .env("DATABASE_PASSWORD", "of-a-check")
             .args(["--file", "compose.yaml", "config", "--quiet"]),
     )?;
 

@@ -9,8 +9,8 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use portcullis_config::{
-    Config, ConfigError, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts, Problem, SYSTEM_FILE,
-    SeatConfig,
+    Config, ConfigError, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts, Problem,
+    SYSTEM_FILE, SeatConfig,
 };
 use portcullis_control::Listening;
 use portcullis_control::memory_maps::MemoryMaps;
@@ -108,7 +108,8 @@ fn check(named: Option<&Path>, findings: &mut Findings) -> anyhow::Result<()> {
             "configuration",
             format!("the defaults: there is no {DEFAULT_FILE} here and no {SYSTEM_FILE}"),
         );
-        return check_rest(&Config::default(), &[], findings);
+        let config = with_environment(Config::default(), findings);
+        return check_rest(&config, &[], findings);
     };
     let text = match std::fs::read_to_string(&path) {
         Ok(text) => text,
@@ -127,7 +128,25 @@ fn check(named: Option<&Path>, findings: &mut Findings) -> anyhow::Result<()> {
     for problem in &problems {
         findings.wrong("configuration", format!("{}:{problem}", path.display()));
     }
+    let config = with_environment(config, findings);
     check_rest(&config, &problems, findings)
+}
+
+/// The configuration with what the environment sets.
+fn with_environment(config: Config, findings: &mut Findings) -> Config {
+    match config.clone().with_environment() {
+        Ok(changed) => {
+            if changed.database.url != config.database.url {
+                let text = format!("the database is that of {DATABASE_VARIABLE}");
+                findings.good("environment", text);
+            }
+            changed
+        }
+        Err(error) => {
+            findings.wrong("environment", error.to_string());
+            config
+        }
+    }
 }
 
 /// Checks what the configuration refers to, as far as it could be parsed.
