@@ -90,6 +90,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         debian::require(&trial::TOOLS)?;
     }
     let release = Release::of_workspace()?;
+    release::warn_of_maintainer();
     let folder = workspace.target.join("package");
     let host = match (&args.binary, args.no_build) {
         (Some(binary), _) => fs::canonicalize(binary)?,

@@ -18,8 +18,17 @@ pub(crate) struct Release {
     pub(crate) epoch: u64,
 }
 
-/// Whom the packages name, until the project has an address of its own. Reports of vulnerabilities go another way, which SECURITY.md describes.
-pub(crate) const MAINTAINER: &str = "Portcullis maintainers <maintainers@portcullis.example>";
+/// Whom the packages name: `authors` of the workspace. Reports of vulnerabilities go another way, which SECURITY.md describes.
+pub(crate) const MAINTAINER: &str = env!("CARGO_PKG_AUTHORS");
+
+/// Warns about an address that cannot exist (RFC 2606 §2), which packages for others must not name.
+pub(crate) fn warn_of_maintainer() {
+    if MAINTAINER.contains(".example>") {
+        println!(
+            "the packages name the maintainer \"{MAINTAINER}\", whose address does not exist: set `authors` in Cargo.toml before a release"
+        );
+    }
+}
 
 impl Release {
     /// The version of this program, which is that of the workspace, at the time of SOURCE_DATE_EPOCH or of the last commit.
