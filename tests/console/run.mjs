@@ -1,6 +1,6 @@
 // The console in a real browser, against a host that the caller has started: flows of the operator and of a tenant.
 //
-// node run.mjs '{"url", "sip", "known", "unknown", "operator", "tenant", "secret", "other", "policies": {"observe", "acl"}, "modules", "pictures"}'
+// node run.mjs '{"url", "tables", "sip", "known", "unknown", "operator", "tenant", "secret", "other", "policies": {"observe", "acl"}, "modules", "pictures"}'
 //
 // Each flow has a browser context of its own, and must leave no error in the console and no violation of the page's policy.
 
@@ -66,8 +66,8 @@ async function under(traffic, work) {
   }
 }
 
-async function signIn(page, token, name) {
-  await page.goto(given.url);
+async function signIn(page, token, name, url = given.url) {
+  await page.goto(url);
   await page.getByLabel("Token").fill(token);
   await page.getByRole("button", { name: "Sign in" }).click();
   if (name) {
@@ -82,8 +82,8 @@ async function signIn(page, token, name) {
   await page.getByRole("heading", { level: 1, name: "Overview" }).waitFor();
 }
 
-const asOperator = (page) => signIn(page, given.operator);
-const asTenant = (page) => signIn(page, given.secret, given.tenant);
+const asOperator = (page, url) => signIn(page, given.operator, null, url);
+const asTenant = (page, url) => signIn(page, given.secret, given.tenant, url);
 
 async function view(page, name) {
   await page.getByRole("navigation").getByRole("link", { name, exact: true }).click();
@@ -125,6 +125,28 @@ async function fits(page, what) {
 
 async function views(page) {
   return page.locator("nav a").allTextContents();
+}
+
+const panel = (page, name) => page.locator("section.panel", { has: page.getByRole("heading", { level: 2, name, exact: true }) });
+
+/** Fills the fields of a form, by their names, and sends it. */
+async function fillIn(form, values, name) {
+  for (const [field, value] of Object.entries(values)) await form.getByLabel(field, { exact: true }).fill(value);
+  await form.getByRole("button", { name, exact: true }).click();
+}
+
+/** Adds a stored row to a group that the user may change, finds it, and removes it. */
+async function lifeOfARow(page, rows, group, author) {
+  await fillIn(rows, { Group: group, "Address, network or name": "10.1.2.0/24", Tag: `Branch ${group}`, Author: author }, "Add the row");
+  await said(page, `Added 10.1.2.0 to group ${group}`);
+  await rows.getByLabel("Stored rows with this text").fill(`Branch ${group}`);
+  await rows.getByRole("button", { name: "Find" }).click();
+  await rows.getByText("1 stored row", { exact: true }).waitFor();
+  await rows.getByRole("button", { name: `Remove 10.1.2.0 from group ${group}` }).click();
+  await page.getByRole("dialog").getByText("on every host on this database").waitFor();
+  await agree(page, "Remove");
+  await said(page, `Removed 1 row: 10.1.2.0/24 in group ${group}`);
+  await rows.getByText("No row.").waitFor();
 }
 
 /** Presses Tab until an element with this text has the focus. */
@@ -296,6 +318,76 @@ const operator = {
     await page.getByRole("button", { name: "Reload the address table" }).click();
     await said(page, "Address table: Reload OK");
   },
+  "adds a stored row, finds it, and removes it; reads page after page": async (page, expect) => {
+    expect("422");
+    await asOperator(page, given.tables);
+    await view(page, "Tables");
+    const rows = panel(page, "Stored rows");
+    await rows.getByLabel("Stored rows with this text").fill("10.0.0.");
+    await rows.getByRole("button", { name: "Find" }).click();
+    await rows.getByText("The first 200 of 251 stored rows").waitFor();
+    await rows.getByRole("button", { name: "More rows" }).click();
+    await rows.getByText("251 stored rows", { exact: true }).waitFor();
+    await row(rows, "10.0.0.251").waitFor();
+    await rows.getByRole("button", { name: "More rows" }).waitFor({ state: "detached" });
+    await lifeOfARow(page, rows, "203", "ann");
+    await fillIn(rows, { Group: "203", "Address, network or name": "10.1.2.300" }, "Add the row");
+    await said(page, "write four numbers");
+  },
+  "adds a trusted peer, asks whether it is trusted, and removes it": async (page, expect) => {
+    expect("422");
+    await asOperator(page, given.tables);
+    await view(page, "Tables");
+    const peers = panel(page, "Stored peers");
+    await peers.getByText("No peer.").waitFor();
+    const adding = peers.getByRole("form", { name: "Add a trusted peer" });
+    await adding.getByLabel("Transport").selectOption("udp");
+    await fillIn(adding, { Source: "192.0.2.77", "From URI, a pattern": "^sip:.*@example\\.com$", Tag: "Partner", Author: "ann" }, "Add the peer");
+    await said(page, "Added 192.0.2.77 to the trusted peers");
+    const asking = peers.getByRole("form", { name: "Ask whether a request is trusted" });
+    const asks = async (from, answer) => {
+      await fillIn(asking, { "Is a request trusted from": "192.0.2.77", "with From URI": from, "and request URI": "sip:bob@example.com" }, "Ask");
+      await peers.getByText(answer).waitFor();
+    };
+    await page.getByRole("button", { name: "Reload the trusted peers" }).click();
+    await said(page, "Trusted peers: Reload OK");
+    await asks("sip:ann@example.com", "is trusted: 1 row does, with tag Partner.");
+    await asks("sip:ann@example.org", "is not trusted.");
+    await fillIn(adding, { Source: "192.0.2.78", "From URI, a pattern": "[" }, "Add the peer");
+    await said(page, "has a [ without its ]");
+    await peers.getByRole("button", { name: "Remove 192.0.2.77 from the trusted peers" }).click();
+    await agree(page, "Remove");
+    await said(page, "Removed 1 row: 192.0.2.77");
+    await peers.getByText("No peer.").waitFor();
+  },
+  "sees who has done what, and what was refused": async (page, expect) => {
+    expect("422");
+    await asOperator(page, given.tables);
+    await view(page, "Tables");
+    const rows = panel(page, "Stored rows");
+    const add = (address) => fillIn(rows, { Group: "202", "Address, network or name": address, Author: "eve" }, "Add the row");
+    await add("10.1.2.999");
+    await said(page, "write four numbers");
+    await add("10.1.2.9");
+    await said(page, "Added 10.1.2.9 to group 202");
+    await view(page, "Audit");
+    const added = row(page, "address.add").filter({ hasText: "eve" });
+    await added.filter({ hasText: "done" }).first().waitFor();
+    await added.filter({ hasText: "10.1.2.999" }).first().waitFor();
+    await view(page, "Tables");
+    await panel(page, "Stored rows").getByLabel("Stored rows with this text").fill("10.1.2.9");
+    await panel(page, "Stored rows").getByRole("button", { name: "Find" }).click();
+    await page.getByRole("button", { name: "Remove 10.1.2.9 from group 202" }).click();
+    await agree(page, "Remove");
+    await said(page, "Removed 1 row");
+  },
+  "sees the last minutes in the chart as soon as the page is open": async (page) => {
+    await asOperator(page);
+    await page.getByRole("img", { name: /^Requests per second: requests/ }).waitFor();
+    await under(() => known.send("example.com"), async () => {
+      await page.locator(".chart .legend").getByText(/^requests (?:[1-9]|0\.[1-9])/).waitFor();
+    });
+  },
   "is asked before what is hard to undo, and can refuse": async (page) => {
     await asOperator(page);
     await seat(page, given.tenant);
@@ -429,6 +521,25 @@ const tenant = {
     await again;
     await page.keyboard.type(" second");
     assert.equal(await note.inputValue(), "first second");
+  },
+  "changes the rows of its groups, and sees what it has done": async (page, expect) => {
+    expect("403");
+    expect("422");
+    await asTenant(page, given.tables);
+    await page.getByText("201, at most 3 rows of at least 24 bits (IPv6: 48)").waitFor();
+    await view(page, "Tables");
+    const rows = panel(page, "Addresses");
+    await rows.getByText("1 stored row", { exact: true }).waitFor();
+    await row(rows, "own").waitFor();
+    await lifeOfARow(page, rows, "201", "ann");
+    await fillIn(rows, { Group: "201", "Address, network or name": "10.0.0.0/8" }, "Add the row");
+    await said(page, "it needs at least 24 (`edit-prefix-v4`");
+    await fillIn(rows, { Group: "200", "Address, network or name": "10.0.0.1" }, "Add the row");
+    await said(page, "a tenant may not change rows of group 200");
+    await view(page, "Audit");
+    await row(page, "address.remove").filter({ hasText: "done" }).first().waitFor();
+    await row(page, `${given.tenant}: ann`).first().waitFor();
+    assert.equal(await row(page, "eve").count(), 0);
   },
   "signs out, and nothing is left": async (page, expect) => {
     expect("403");

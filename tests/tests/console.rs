@@ -58,6 +58,27 @@ fn start(file: &Path) -> (Host, Callee) {
     (host, callee)
 }
 
+/// A host whose tables are in a database: one row of a group that the tenant may change, and 251 of another group.
+fn start_with_tables() -> Host {
+    let host = Builder::new()
+        .set("control", &format!("token = \"{OPERATOR}\""))
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", &format!("token = \"{ACME}\""))
+        .set("tenants.acme", "groups = [201]")
+        .set("tenants.acme", "edit-groups = [201]")
+        .set("tenants.acme", "edit-rows = 3")
+        .row("201 10.2.0.1 32 0 own")
+        .start();
+    let mut rows = "grp,ip_addr\n".to_owned();
+    for number in 1..=251 {
+        writeln!(rows, "200,10.0.0.{number}").expect("a string can be written");
+    }
+    let path = "/v1/addresses/import";
+    let sent = (Some("text/csv"), rows.as_bytes());
+    assert_eq!(host.ask(Some(OPERATOR), "POST", path, sent).0, 200);
+    host
+}
+
 /// The packages of `tests/console/package-lock.json`, which `cargo xtask test` installs.
 fn modules() -> PathBuf {
     let target = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/console");
@@ -74,8 +95,10 @@ fn modules() -> PathBuf {
 fn peers_the_console_works_in_a_browser() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let (host, _callee) = start(&folder.path().join("addresses"));
+    let tables = start_with_tables();
     let given = json!({
         "url": format!("http://{}/", host.lease().addr(1, 8060)),
+        "tables": format!("http://{}/", tables.lease().addr(1, 8060)),
         "sip": host.sip().to_string(),
         "known": host.lease().ip(KNOWN).to_string(),
         "unknown": host.lease().ip(UNKNOWN).to_string(),

@@ -4,7 +4,7 @@ import { ask, button, count, field, h, table } from "./dom.js";
 
 const ROWS = "/v1/addresses";
 const MATCH = "/v1/addresses/match";
-/** Most rows in the page. */
+/** Rows that are read at once. */
 const SHOWN = 200;
 
 /** Whether the host lets this user see stored rows. */
@@ -15,7 +15,7 @@ export class StoredRows {
   constructor(page, changed) {
     Object.assign(this, { page, changed, list: null, error: null, matches: null });
     const text = (name, attributes) => h("input", { name, autocomplete: "off", spellcheck: "false", ...attributes });
-    this.contains = text("contains", { type: "search", onchange: () => this.read() });
+    this.contains = text("wanted", { type: "search", onchange: () => this.read() });
     this.filter = h("form", { onsubmit: (event) => { event.preventDefault(); this.read(); } }, field("Stored rows with this text", this.contains), h("button", {}, "Find"));
     this.adding = h(
       "form",
@@ -33,15 +33,28 @@ export class StoredRows {
   }
 
   async read() {
-    const query = new URLSearchParams({ limit: SHOWN });
-    if (this.contains.value.trim()) query.set("contains", this.contains.value.trim());
     try {
-      this.list = await this.page.session.get(`${ROWS}?${query}`);
+      this.list = await this.pageAfter(null);
       this.error = null;
     } catch (error) {
       this.error = error;
     }
     this.changed();
+  }
+
+  /** Shows the next page, too. Only the first one tells how many rows there are. */
+  async more() {
+    await this.page.run(async () => {
+      const { rows, next } = await this.pageAfter(this.list.next);
+      this.list = { ...this.list, rows: [...this.list.rows, ...rows], next };
+    });
+    this.changed();
+  }
+
+  pageAfter(after) {
+    const contains = this.contains.value.trim();
+    const query = new URLSearchParams({ limit: SHOWN, ...(contains && { contains }), ...(after && { after }) });
+    return this.page.session.get(`${ROWS}?${query}`);
   }
 
   async add(form) {
@@ -78,7 +91,7 @@ export class StoredRows {
   rows() {
     if (this.error) return h("p", { class: "error", role: "alert" }, this.error.message);
     if (!this.list) return null;
-    const { rows, total, is_writable: isWritable } = this.list;
+    const { rows, total, next, is_writable: isWritable } = this.list;
     const canRemove = isWritable && this.page.session.has("DELETE", ROWS);
     const columns = [
       { title: "group", kind: "number", cell: (row) => row.group ?? "–" },
@@ -90,7 +103,8 @@ export class StoredRows {
     ];
     const caption = total > rows.length ? `The first ${count(rows.length)} of ${count(total)} stored rows` : `${count(total)} stored ${total === 1 ? "row" : "rows"}`;
     const shown = table(caption, columns, rows, { nothing: "No row.", key: (row) => `${row.id} ${row.group} ${row.address}` });
-    return [shown, !isWritable && h("p", { class: "muted" }, "The rows are in a file, and cannot be changed here.")];
+    const more = next && h("p", { class: "actions" }, button("More rows", () => this.more()));
+    return [shown, more, !isWritable && h("p", { class: "muted" }, "The rows are in a file, and cannot be changed here.")];
   }
 
   get isWritable() {

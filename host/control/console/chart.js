@@ -110,10 +110,10 @@ export function spark(values) {
   );
 }
 
-/** Lines with a scale. `series`: [[title, values]]. */
-export function chart(title, series) {
+/** Lines with a scale. `series`: [[title, values]], a value for each `interval` in milliseconds. */
+export function chart(title, series, interval = INTERVAL) {
   const top = scale(Math.max(...series.flatMap(([, values]) => values), 0));
-  const seconds = (width(series[0][1]) * INTERVAL) / 1000;
+  const seconds = (width(series[0][1]) * interval) / 1000;
   const now = series.map(([name, values]) => `${name} ${rate(values.at(-1) ?? 0)}`).join(", ");
   const grid = [0, 50, 100].map((y) => h("line", { class: "grid", x1: 0, x2: 100, y1: y, y2: y, "vector-effect": "non-scaling-stroke" }));
   const lines = series.map(([, values], at) => h("polyline", { class: `series s${at}`, points: line(values, top) }));
@@ -123,7 +123,7 @@ export function chart(title, series) {
     { class: "chart" },
     h("p", { class: "axis" }, h("span", {}, `${rate(top)} per second`)),
     h("svg", { viewBox: "0 0 100 100", preserveAspectRatio: "none", role: "img", "aria-label": `${title} per second: ${now}` }, grid, lines),
-    h("p", { class: "axis" }, h("span", {}, `${Math.round(seconds)} seconds ago`), h("span", {}, "now")),
+    h("p", { class: "axis" }, h("span", {}, seconds < 120 ? `${Math.round(seconds)} seconds ago` : `${Math.round(seconds / 60)} minutes ago`), h("span", {}, "now")),
     h("p", { class: "legend" }, legend),
   );
 }

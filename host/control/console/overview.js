@@ -3,6 +3,10 @@
 import { chart, spark } from "./chart.js";
 import { button, count, duration, facts, h, rate, table, time } from "./dom.js";
 
+const STATS = "/v1/stats";
+/** Seconds of the past in the chart. */
+const PAST = 300;
+
 export const overview = { id: "overview", title: "Overview", isShown: () => true, open };
 
 /** Reads again every few seconds, and with each new sample of the rates. Returns how to end this. */
@@ -42,7 +46,7 @@ function open(page) {
   const own = session.isOperator
     ? async () => ({ status: await session.call("portcullis.status"), list: await session.get("/v1/tenants") })
     : async () => ({ seat: await session.get(`/v1/policies/${encodeURIComponent(session.tenant)}`), self: await optional("/v1/tenants/self") });
-  const read = async () => ({ ...(await own()), alerts: await optional("/v1/alerts") });
+  const read = async () => ({ ...(await own()), alerts: await optional("/v1/alerts"), past: await past(session) });
   const acknowledge = async (id) => {
     await page.run(async () => {
       await session.change("POST", `/v1/alerts/${encodeURIComponent(id)}/acknowledge`);
@@ -55,15 +59,24 @@ function open(page) {
   return followed.end;
 }
 
+/** The last minutes as the host remembers them, so that the chart has a past when the page is opened; null if there is none. */
+async function past(session) {
+  if (!session.has("GET", STATS)) return null;
+  const { seconds } = await session.get(`${STATS}?seconds=${PAST}`);
+  const of = (name) => seconds.map((second) => second[name]);
+  return seconds.length > 1 ? [["requests", of("requests")], ["relayed", of("relay")], ["rejected", of("reject")], ["failed", of("failed")]] : null;
+}
+
 export const title = (text, ...actions) => h("div", { class: "title" }, h("h1", {}, text), h("p", { class: "actions" }, actions));
 
 export const failed = (error) => h("p", { class: "error", role: "alert" }, error.message);
 
-function parts({ status, list, seat, self, alerts: known }, rates, session, acknowledge) {
+function parts({ status, list, seat, self, alerts: known, past }, rates, session, acknowledge) {
   const lasting = known?.map((alert) => lastingAlert(alert, acknowledge));
   const of = (name) => rates.series(name);
   const lines = [["requests", of("requests")], ["relayed", of("relayed")], ["rejected", of("rejected")], ["failed", of("failed")]];
-  const traffic = h("section", { class: "panel" }, h("h2", {}, "Requests per second"), chart("Requests", lines));
+  const drawn = past ? chart("Requests", past, 1000) : chart("Requests", lines);
+  const traffic = h("section", { class: "panel" }, h("h2", {}, "Requests per second"), drawn);
   if (!session.isOperator) {
     const own = lasting ?? (seat.alert ? [seat.alert] : []);
     return [alerts(own, seat.error ? [seat.error] : []), tiles(rates, seat), traffic, h("div", { class: "columns" }, ownSeat(seat), self && allowed(self))];
@@ -189,7 +202,7 @@ function allowed({ limits, shed, crossings, refused_relays: refused }) {
     ["domains of request URIs", list(limits.uri_domains)],
     ["groups of its sources", list(limits.source_groups)],
     ["groups to query", list(limits.groups)],
-    ["groups to change", `${list(limits.edit_groups)}${limits.edit_groups?.length ? `, at most ${count(limits.edit_rows)} rows` : ""}`],
+    ["groups to change", `${list(limits.edit_groups)}${limits.edit_groups?.length ? `, at most ${count(limits.edit_rows)} rows of at least ${limits.edit_prefix_v4} bits (IPv6: ${limits.edit_prefix_v6})` : ""}`],
     ["next hops", list(limits.next_hops)],
     ["header fields", list(limits.headers)],
     ["requests", limits.requests_per_second === null ? "no limit" : `${most(limits.requests_per_second, "per second")}, ${most(limits.requests_burst, "at once")}`],

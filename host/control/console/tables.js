@@ -3,6 +3,7 @@
 import { StoredRows, hasRows } from "./addresses.js";
 import { button, count, facts, field, h, keep, table, time } from "./dom.js";
 import { failed, title } from "./overview.js";
+import { StoredPeers, hasPeers } from "./trusted.js";
 
 export const tables = {
   id: "tables",
@@ -67,6 +68,7 @@ function open(page) {
   );
   const uri = rulesForm(page);
   const stored = hasRows(session) ? new StoredRows(page, () => show()) : null;
+  const storedPeers = hasPeers(session) ? new StoredPeers(page, () => show()) : null;
   const show = () => {
     if (state.error || !state.status) return page.show(title("Tables"), state.error ? failed(state.error) : []);
     const { addresses, trusted, rules } = state.status;
@@ -104,6 +106,17 @@ function open(page) {
         trusted.table_is_absent ? h("p", { class: "nothing" }, "The database has no such table.") : peersOf(state.peers),
         entries(trusted),
       ),
+      storedPeers &&
+        !trusted.table_is_absent &&
+        h(
+          "section",
+          { class: "panel", "data-key": "stored-peers" },
+          h("h2", {}, "Stored peers"),
+          keep(storedPeers.asking),
+          storedPeers.found(),
+          storedPeers.rows(),
+          storedPeers.isWritable && keep(storedPeers.adding),
+        ),
       h(
         "section",
         { class: "panel", "data-key": "rules" },

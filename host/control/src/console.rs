@@ -34,7 +34,7 @@ macro_rules! file {
 }
 
 /// All files; the first is the page.
-static FILES: [File; 14] = [
+static FILES: [File; 15] = [
     file!("index.html", HTML),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
@@ -49,6 +49,7 @@ static FILES: [File; 14] = [
     file!("live.js", SCRIPT),
     file!("tables.js", SCRIPT),
     file!("tenants.js", SCRIPT),
+    file!("trusted.js", SCRIPT),
 ];
 
 /// The validator of all files: they change together, with the program.
