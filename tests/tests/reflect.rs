@@ -151,7 +151,14 @@ fn a_policys_response_over_udp_is_hardly_larger_than_the_request() {
         .collect();
     let builder = Builder::new();
     let known = builder.lease().ip(11);
-    let host = builder.row(&format!("300 {known} 32")).start();
+    let claimed = builder.lease().ip(CALLER);
+    let host = builder
+        .row(&format!("300 {known} 32"))
+        // A row that a tenant may have written makes no source known.
+        .row(&format!("301 {claimed} 32"))
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", "edit-groups = [301]")
+        .start();
     host.replace_policy(&rejecting_with(302, "Elsewhere", &headers));
     host.run("policy reload");
     let ask = |mut caller: Caller| {
@@ -190,8 +197,12 @@ fn responses_over_udp_are_limited_per_source() {
     const ASKED: usize = 40;
     let builder = Builder::new();
     let known = builder.lease().ip(11);
+    let claimed = builder.lease().ip(CALLER);
     let host = builder
         .row(&format!("300 {known} 32"))
+        .row(&format!("301 {claimed} 32"))
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", "edit-groups = [301]")
         .set("sip", "answers-per-second = 1")
         .set("sip", &format!("answers-burst = {BURST}"))
         .start();

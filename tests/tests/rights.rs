@@ -105,6 +105,20 @@ fn a_tenant_sees_its_groups_and_changes_those_that_it_may() {
     let (_, listed) = get("/v1/addresses");
     assert_eq!(tags(&listed["rows"]), ["seen", "edited"]);
     assert_eq!(listed["source"], "database");
+    let (_, first) = get("/v1/addresses?limit=1");
+    assert_eq!(
+        (tags(&first["rows"]), &first["total"]),
+        (vec![json!("seen")], &json!(2))
+    );
+    let next = first["next"].as_str().expect("there is a further page");
+    let (_, second) = get(&format!("/v1/addresses?limit=1&after={next}"));
+    assert_eq!(tags(&second["rows"]), ["edited"]);
+    assert_eq!(
+        (&second["total"], &second["next"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert_eq!(get("/v1/addresses?group=300").1["total"], 0);
+    assert_eq!(get("/v1/addresses?after=7").0, 400);
     // In the order in which they are tried: of two rows for one address the later one is first, as in Kamailio.
     let (_, found) = get("/v1/addresses/match?source=10.0.0.1:5060");
     assert_eq!(tags(&found["rows"]), ["edited", "seen"]);
@@ -115,6 +129,9 @@ fn a_tenant_sees_its_groups_and_changes_those_that_it_may() {
         ask(&host, ACME, "POST", "/v1/addresses", (JSON, row.as_bytes())).0
     };
     assert_eq!((add(200, "10.0.0.2"), add(300, "10.0.0.2")), (403, 403));
+    for wide in ["10.0.0.0/23", "2001:db8::/47", "::ffff:10.0.0.0/119"] {
+        assert_eq!(add(201, wide), 422, "{wide}");
+    }
     assert_eq!((add(201, "10.0.0.2"), add(201, "10.0.0.3")), (201, 422));
     let remove = |group: u32| {
         let path = format!("/v1/addresses?group={group}&address=10.0.0.1");
@@ -127,7 +144,9 @@ fn a_tenant_sees_its_groups_and_changes_those_that_it_may() {
     };
     assert_eq!(import("", "grp,ip_addr\n201,10.0.0.4\n300,10.0.0.4\n"), 403);
     assert_eq!(import("?replace=true", "grp,ip_addr\n201,10.0.0.4\n"), 403);
+    assert_eq!(import("", "grp,ip_addr,mask\n201,10.0.0.0,8\n"), 422);
     assert_eq!(import("", "grp,ip_addr\n201,10.0.0.4\n"), 200);
+    assert_eq!(import("?dry_run=true", "grp,ip_addr\n201,10.0.0.5\n"), 422);
     let (_, own) = get("/v1/tenants/self");
     assert_eq!(own["limits"]["edit_groups"], json!([201]));
     let (_, audit) = get("/v1/audit");

@@ -46,10 +46,10 @@ pub use book::{
     Snapshot, Status, TrustedPart,
 };
 pub use database::{
-    AddError, AddressNames, ChangeSource, Database, DatabaseError, DatabaseUrl, Failure, Imported,
-    Loaded, LoadedTrusted, Look, MaskError, MigrationAction, MigrationStep, Name, NameError,
-    NewRow, NewTrusted, Schema, ServerUrl, SslMode, StoredRow, StoredTrusted, TrustedNames,
-    UrlError, Watcher, network,
+    AddError, AddressNames, ChangeSource, Cursor, CursorError, Database, DatabaseError,
+    DatabaseUrl, Failure, Imported, Loaded, LoadedTrusted, Look, MaskError, MigrationAction,
+    MigrationStep, Name, NameError, NewRow, NewTrusted, Prefix, RowBound, RowFilter, RowPage,
+    Schema, ServerUrl, SslMode, StoredRow, StoredTrusted, TrustedNames, UrlError, Watcher, network,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
 pub use pattern::{

@@ -50,7 +50,7 @@ pub use records::RecordsConfig;
 pub use relay::{RelayConfig, RelayMode, Trying};
 pub use role::{NamedToken, TokenRole};
 pub use sip::{ConnectionLimits, ForceRport, SipConfig};
-pub use tenant::{Rate, SelectorConfig, TenantConfig};
+pub use tenant::{EditConfig, Rate, SelectorConfig, TenantConfig};
 pub use token::Token;
 pub use token::without_secret;
 pub use transactions::TransactionsConfig;

@@ -1,6 +1,8 @@
 //! `[tenants.NAME]`: the traffic of a tenant, its policy, and what that policy may query and change.
 
-use std::collections::HashMap;
+mod claims;
+mod edit;
+
 use std::net::IpAddr;
 
 use portcullis_policy::Share;
@@ -16,7 +18,10 @@ use super::records::header_name;
 use super::relay::RelayConfig;
 use super::section::{Document, Section, Value};
 use super::token::Token;
-use super::value::{count, share};
+use super::value::{count, group, share};
+use claims::Claims;
+
+pub use edit::EditConfig;
 
 /// Longest name of a tenant in bytes.
 const MAX_NAME: usize = 32;
@@ -37,10 +42,8 @@ pub struct TenantConfig {
     pub default: DefaultVerdict,
     /// Groups of the address table that the policy may query.
     pub groups: Vec<u32>,
-    /// Groups of the address table whose rows the tenant may change with its token.
-    pub edit_groups: Vec<u32>,
-    /// Most rows of these groups that the tenant may have.
-    pub edit_rows: u64,
+    /// Rows of the address table that the tenant may change with its token.
+    pub edit: EditConfig,
     /// Whether the policy may query trusted peers.
     pub trusted: bool,
     /// Pairs of allow and deny files that the policy may query.
@@ -96,10 +99,6 @@ pub(super) struct Operator<'c> {
     pub(super) control: &'c ControlConfig,
 }
 
-/// Selectors and tokens of all tenants, with the tenant of each. No two tenants can have the same.
-#[derive(Default)]
-struct Claims(HashMap<(&'static str, String), String>);
-
 /// Reads `[tenants]`.
 pub(super) fn read_all(section: Section<'_>, operator: Operator<'_>) -> Vec<TenantConfig> {
     let mut claims = Claims::default();
@@ -124,7 +123,7 @@ pub(super) fn parse(
     }
     let mut claims = Claims::default();
     for other in others.iter().filter(|other| other.name != name) {
-        claims.all_of(other);
+        claim_all(&mut claims, other);
     }
     let mut tenant = read(name.to_owned(), document.root(), operator, &mut claims);
     if operator.policy.signers_bind_stored {
@@ -226,8 +225,7 @@ fn read(
     let tenant = TenantConfig {
         default: policy::default_verdict(&mut section, &operator.policy.default),
         groups: section.list("groups", selector.source_groups.clone(), group),
-        edit_groups: section.list("edit-groups", Vec::new(), group),
-        edit_rows: section.value("edit-rows", 1_000, |v| v.number(0, 1_000_000)),
+        edit: edit::read(&mut section, &name, claims),
         trusted: section.value("trusted", false, |v| v.boolean()),
         rules: section.list("rules", Vec::new(), |v| Ok(v.text()?.to_owned())),
         headers: section.list("headers", Vec::new(), header_name),
@@ -283,46 +281,29 @@ fn selector(
         }),
         source_groups: section.list("source-groups", Vec::new(), |value| {
             let group = group(value)?;
-            claims.add("source-groups", group.to_string(), name)?;
+            claims.add_source_group(group, name)?;
             Ok(group)
         }),
     }
 }
 
-impl Claims {
-    fn add(&mut self, kind: &'static str, value: String, tenant: &str) -> Result<(), Bad> {
-        match self.0.insert((kind, value.clone()), tenant.to_owned()) {
-            Some(other) if other != tenant => {
-                let what = format!("the tenant {other} has the same");
-                self.0.insert((kind, value), other);
-                Err(Bad::new(
-                    what,
-                    "a selector can belong to one tenant only: remove it from one of them",
-                ))
-            }
-            _ => Ok(()),
-        }
+/// Claims what belongs to this tenant.
+fn claim_all(claims: &mut Claims, tenant: &TenantConfig) {
+    let SelectorConfig {
+        local,
+        uri_domains,
+        from_domains,
+        source_groups,
+    } = &tenant.selector;
+    let local = local.iter().map(|one| ("local", one.to_string()));
+    let uri = uri_domains.iter().map(|one| ("uri-domains", one.clone()));
+    let from = from_domains.iter().map(|one| ("from-domains", one.clone()));
+    let token = tenant.token.iter();
+    let token = token.map(|token| ("token", token.as_digest()));
+    for (kind, value) in local.chain(uri).chain(from).chain(token) {
+        claims.replace(kind, value, &tenant.name);
     }
-
-    fn all_of(&mut self, tenant: &TenantConfig) {
-        let SelectorConfig {
-            local,
-            uri_domains,
-            from_domains,
-            source_groups,
-        } = &tenant.selector;
-        let local = local.iter().map(|one| ("local", one.to_string()));
-        let uri = uri_domains.iter().map(|one| ("uri-domains", one.clone()));
-        let from = from_domains.iter().map(|one| ("from-domains", one.clone()));
-        let groups = source_groups
-            .iter()
-            .map(|one| ("source-groups", one.to_string()));
-        let token = tenant.token.iter();
-        let token = token.map(|token| ("token", token.as_digest()));
-        for claim in local.chain(uri).chain(from).chain(groups).chain(token) {
-            self.0.insert(claim, tenant.name.clone());
-        }
-    }
+    claims.replace_groups(source_groups, &tenant.edit.groups, &tenant.name);
 }
 
 /// Reads the token of a tenant. It must differ from all other tokens, because it identifies the caller.
@@ -365,10 +346,6 @@ fn domain(value: Value<'_>) -> Result<String, Bad> {
         true => Ok(name),
         false => Err(Bad::new("not a host name or address", MEND)),
     }
-}
-
-fn group(value: Value<'_>) -> Result<u32, Bad> {
-    count(value, 0, u32::MAX.into())
 }
 
 #[cfg(test)]
@@ -447,6 +424,46 @@ mod tests {
             "{said:#?}"
         );
         assert!(said.iter().all(|line| line.ends_with(mend)), "{said:#?}");
+    }
+
+    #[test]
+    fn a_group_that_selects_a_tenant_is_edited_by_none() {
+        let mend = "use groups of their own for the rows that tenants change";
+        for text in [
+            "[tenants.a]\nsource-groups = [1]\n[tenants.b]\nfrom-domains = [\"b.example\"]\nedit-groups = [7, 1]\n",
+            "[tenants.a]\nfrom-domains = [\"b.example\"]\nedit-groups = [1]\n[tenants.b]\nsource-groups = [2, 1]\n",
+            "[tenants.a]\nsource-groups = [1]\nedit-groups = [2, 1]\n",
+        ] {
+            let said = problems(text);
+            assert_eq!(said.len(), 1, "{said:#?}");
+            assert!(said[0].ends_with(mend), "{said:#?}");
+        }
+        let said = problems(
+            "[tenants.a]\nsource-groups = [1]\n[tenants.b]\nfrom-domains = [\"b.example\"]\nedit-groups = [7, 1]\n",
+        );
+        assert!(
+            said[0].contains("tenants.b.edit-groups[1] = 1: the rows of this group select the requests of the tenant a"),
+            "{said:#?}"
+        );
+        let shared = "[tenants.a]\nsource-groups = [1]\nedit-groups = [9]\n[tenants.b]\nsource-groups = [2]\nedit-groups = [9]\n";
+        let config = Config::parse(&format!("{HOST}{shared}")).unwrap();
+        assert_eq!(config.tenants[1].edit.groups, [9]);
+        // A tenant of the database against those of the file, and against others of the database.
+        let parse = |name: &str, text: &str| config.parse_tenant(name, text, &config.tenants);
+        for (text, expected) in [
+            (
+                "source-groups = [9]",
+                "the tenant a may change the rows of this group",
+            ),
+            (
+                "source-groups = [3]\nedit-groups = [2]",
+                "select the requests of the tenant b",
+            ),
+        ] {
+            let said = parse("c", text).unwrap_err()[0].to_string();
+            assert!(said.contains(expected), "{said}");
+        }
+        assert!(parse("a", "source-groups = [1]\nedit-groups = [9]").is_ok());
     }
 
     #[test]
@@ -535,6 +552,14 @@ mod tests {
             (
                 "[policy.before]\ndeadline = \"10s\"\n",
                 "policy.before.deadline",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nedit-prefix-v4 = 33\n",
+                "tenants.a.edit-prefix-v4 = 33: too large; write a whole number from 1 to 32",
+            ),
+            (
+                "[tenants.a]\nsource-groups = [1]\nedit-prefix-v6 = 0\n",
+                "tenants.a.edit-prefix-v6 = 0: too small; write a whole number from 1 to 128",
             ),
             (
                 "[tenants.a]\nsource-groups = [1]\ncpu-share = \"0%\"\n",

@@ -83,6 +83,11 @@ pub(super) fn count<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) ->
     fit(value.number(least, most)?)
 }
 
+/// Reads a group of the address table.
+pub(super) fn group(value: Value<'_>) -> Result<u32, Bad> {
+    count(value, 0, u32::MAX.into())
+}
+
 /// Reads a size in bytes from `least` to `most`, both included.
 pub(super) fn bytes<T: TryFrom<u64>>(value: Value<'_>, least: u64, most: u64) -> Result<T, Bad> {
     fit(size(value, least, most)?)

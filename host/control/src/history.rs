@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 /// Seconds that are kept.
 pub(crate) const SECONDS: usize = 600;
 
-/// Most tenants of which a second is kept. The sums of all tenants include the others.
-const TENANTS: usize = 200;
+/// Most seconds of single tenants that are kept, about 12 MB: 10 minutes of 250 tenants that all have traffic in each second. With more, the
+/// oldest seconds keep the sum of all tenants only, so that what is shown of a tenant is complete.
+const TENANT_SECONDS: usize = 150_000;
 
 /// The last seconds.
 #[derive(Debug, Default)]
@@ -24,7 +25,9 @@ pub(crate) struct History(Mutex<Past>);
 #[derive(Debug, Default)]
 struct Past {
     /// The oldest first.
-    seconds: VecDeque<Second>,
+    seconds: VecDeque<Arc<Second>>,
+    /// Number of seconds of single tenants in them.
+    tenant_seconds: usize,
     /// The counters at the end of the last second.
     before: HashMap<Arc<str>, Traffic>,
 }
@@ -35,8 +38,8 @@ pub(crate) struct Second {
     /// Its end.
     pub(crate) at: SystemTime,
     pub(crate) sum: Traffic,
-    /// Tenants with traffic.
-    pub(crate) tenants: Vec<(Arc<str>, Traffic)>,
+    /// All tenants with traffic, sorted by name; `None` if they are not kept.
+    pub(crate) tenants: Option<Vec<(Arc<str>, Traffic)>>,
 }
 
 /// Requests, by what became of them.
@@ -71,7 +74,7 @@ impl History {
     }
 
     /// Returns up to this many of the last seconds, the oldest first.
-    pub(crate) fn last(&self, seconds: usize) -> Vec<Second> {
+    pub(crate) fn last(&self, seconds: usize) -> Vec<Arc<Second>> {
         let past = self.0.lock();
         let skipped = past.seconds.len().saturating_sub(seconds);
         past.seconds.iter().skip(skipped).cloned().collect()
@@ -81,32 +84,61 @@ impl History {
 impl Past {
     fn note(&mut self, now: HashMap<Arc<str>, Traffic>, at: SystemTime) {
         let is_first = self.before.is_empty();
-        let mut second = Second {
-            at,
-            sum: Traffic::default(),
-            tenants: Vec::new(),
-        };
+        let (mut sum, mut tenants) = (Traffic::default(), Vec::new());
         for (name, traffic) in &now {
             let before = self.before.get(name).copied().unwrap_or_default();
             let new = traffic.since(before);
             if new == Traffic::default() {
                 continue;
             }
-            second.sum.add(new);
-            second.tenants.push((Arc::clone(name), new));
+            sum.add(new);
+            tenants.push((Arc::clone(name), new));
         }
         self.before = now;
         // The counters before the first second are not its traffic.
         if is_first {
             return;
         }
-        let busiest = |(_, traffic): &(Arc<str>, Traffic)| std::cmp::Reverse(traffic.requests);
-        second.tenants.sort_by_key(busiest);
-        second.tenants.truncate(TENANTS);
-        if self.seconds.len() >= SECONDS {
-            self.seconds.pop_front();
+        tenants.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        if self.seconds.len() >= SECONDS
+            && let Some(oldest) = self.seconds.pop_front()
+        {
+            self.tenant_seconds -= oldest.count();
         }
-        self.seconds.push_back(second);
+        self.tenant_seconds += tenants.len();
+        self.seconds.push_back(Arc::new(Second {
+            at,
+            sum,
+            tenants: Some(tenants),
+        }));
+        self.bound();
+    }
+
+    /// Drops the tenants of the oldest seconds while there are too many.
+    fn bound(&mut self) {
+        for second in &mut self.seconds {
+            if self.tenant_seconds <= TENANT_SECONDS {
+                return;
+            }
+            self.tenant_seconds -= second.count();
+            *second = Arc::new(Second {
+                tenants: None,
+                ..**second
+            });
+        }
+    }
+}
+
+impl Second {
+    /// The traffic of a tenant; `None` if it is not kept.
+    pub(crate) fn of(&self, tenant: &str) -> Option<Traffic> {
+        let tenants = self.tenants.as_ref()?;
+        let found = tenants.binary_search_by(|(name, _)| (**name).cmp(tenant));
+        Some(found.map_or_else(|_none| Traffic::default(), |at| tenants[at].1))
+    }
+
+    fn count(&self) -> usize {
+        self.tenants.as_ref().map_or(0, Vec::len)
     }
 }
 
@@ -198,24 +230,34 @@ mod tests {
         let sums: Vec<_> = last.iter().map(|second| second.sum.requests).collect();
         assert_eq!(sums, [2, 8, 0]);
         let names = |at: usize| {
-            let tenants = last[at].tenants.iter();
+            let tenants = last[at].tenants.iter().flatten();
             tenants.map(|(name, _)| &**name).collect::<Vec<_>>()
         };
-        assert_eq!((names(0), names(1)), (vec!["acme"], vec!["new", "default"]));
+        assert_eq!((names(0), names(1)), (vec!["acme"], vec!["default", "new"]));
+        let of = |at: usize, name| last[at].of(name).unwrap().requests;
+        assert_eq!((of(0, "acme"), of(1, "acme"), of(1, "new")), (2, 0, 5));
         assert_eq!(history.last(1).len(), 1);
     }
 
     #[test]
-    fn memory_is_bounded() {
+    fn memory_is_bounded_and_what_is_shown_of_a_tenant_is_complete() {
+        const TENANTS: usize = 1_000;
         let mut past = Past::default();
         for second in 0..SECONDS as u64 + 10 {
-            let names: Vec<_> = (0..TENANTS + 5).map(|n| n.to_string()).collect();
+            let names: Vec<_> = (0..TENANTS).map(|n| n.to_string()).collect();
             let all: Vec<_> = names.iter().map(|name| (name.as_str(), second)).collect();
             past.note(counters(&all), SystemTime::UNIX_EPOCH);
         }
         assert_eq!(past.seconds.len(), SECONDS);
-        let last = past.seconds.back().unwrap();
-        assert_eq!(last.tenants.len(), TENANTS);
-        assert_eq!(last.sum.requests, TENANTS as u64 + 5);
+        // Each tenant is in each second that has tenants, and the sum is in all.
+        let seconds = past.seconds.iter();
+        let of_one: Vec<_> = seconds.map(|second| second.of("777")).collect();
+        let kept = TENANT_SECONDS / TENANTS;
+        assert!(of_one[..SECONDS - kept].iter().all(Option::is_none));
+        let is_one = |one: &Option<Traffic>| one.is_some_and(|one| one.requests == 1);
+        assert!(of_one[SECONDS - kept..].iter().all(is_one));
+        assert_eq!(past.tenant_seconds, TENANTS * kept);
+        let oldest = past.seconds.front().unwrap();
+        assert_eq!(oldest.sum.requests, TENANTS as u64);
     }
 }

@@ -22,7 +22,7 @@ mod wire;
 
 pub use change::{ChangeSource, Look, TableWatch};
 pub use connections::{Connections, MigrationAction, MigrationStep};
-pub use dialect::Dialect;
+pub use dialect::{Dialect, Turn};
 pub use failure::Failure;
 pub use link::{ADDRESS_VERSION, Column, Link, ReadError, Record, TRUSTED_VERSION, Value, Whole};
 pub use schema::{AddressNames, Name, NameError, Schema, TrustedNames};

@@ -54,6 +54,16 @@ pub enum AddError {
         /// What stands in its column of sources, quoted.
         source_ip: String,
     },
+    /// The groups would have more rows than they may.
+    #[error("there are {rows} rows, and {more} more would exceed the maximum of {most}")]
+    TooMany {
+        /// The rows of the groups.
+        rows: u64,
+        /// The rows to be added.
+        more: u64,
+        /// The maximum.
+        most: u64,
+    },
     /// The database failed.
     #[error(transparent)]
     Database(#[from] DatabaseError),

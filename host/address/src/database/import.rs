@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use portcullis_database::{Failure, Link, Value, Whole};
 
-use super::{Absent, Database, DatabaseError, NewRow, STALL};
+use super::filter::RowFilter;
+use super::{Absent, AddError, Database, DatabaseError, NewRow, STALL};
 
 /// Rows per statement: enough to make the cost of a statement small, and far below the limits on parameters (SQLite: 32,766) and bytes
 /// (MySQL: 16 MiB and more).
@@ -22,6 +23,15 @@ pub struct Imported {
     pub removed: u64,
 }
 
+/// How many rows some groups may have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowBound {
+    /// The groups.
+    pub groups: Vec<i64>,
+    /// Most rows of all these groups together.
+    pub most: u64,
+}
+
 impl Database {
     /// Adds all rows or none, in their order, after the existing rows or instead of them (`replace`). Readers see the table either as it
     /// was before or as it is afterwards. The rows must have passed [`NewRow::check`].
@@ -30,20 +40,71 @@ impl Database {
     /// If the rows are in a file, or the database fails. Nothing has changed then, unless the engine of the table has no transactions
     /// (MyISAM, Aria), which the error says.
     pub async fn import(&self, rows: &[NewRow], replace: bool) -> Result<Imported, DatabaseError> {
+        let (mut link, whole) = self.begin_import().await?;
+        let imported = self.replace(&mut link, rows, replace).await;
+        // A connection that is dropped ends its transaction without a change.
+        let imported = imported.map_err(|error| self.undone(error, whole))?;
+        end_import(link).await?;
+        Ok(imported)
+    }
+
+    /// Adds all rows or none, if the groups of `bound` then have no more rows than they may. Others that add rows in this way, on any host
+    /// of the database, wait meanwhile, so that the sum of all is bounded, too. The rows must have passed [`NewRow::check`].
+    ///
+    /// # Errors
+    /// If the rows would be too many, are in a file, or the database fails. Nothing has changed then; see [`import`](Self::import).
+    pub async fn add_within(&self, rows: &[NewRow], bound: &RowBound) -> Result<(), AddError> {
+        let (mut link, whole) = self.begin_import().await?;
+        if whole == Whole::Transaction {
+            link.be_alone(&self.schema.address.table).await?;
+        }
+        let is_room = self.check_room(&mut link, rows.len() as u64, bound).await;
+        if let Err(error) = is_room {
+            link.release().await;
+            return Err(error);
+        }
+        let added = self.replace(&mut link, rows, false).await;
+        added.map_err(|error| self.undone(error, whole))?;
+        end_import(link).await?;
+        Ok(())
+    }
+
+    /// Checks whether [`add_within`](Self::add_within) would add so many rows now.
+    ///
+    /// # Errors
+    /// If they would be too many, or the database fails.
+    pub async fn check_within(&self, more: u64, bound: &RowBound) -> Result<(), AddError> {
+        self.must_be_a_table()?;
+        let mut link = self.open(Absent::Make).await?;
+        self.check_room(&mut link, more, bound).await?;
+        link.release().await;
+        Ok(())
+    }
+
+    async fn check_room(
+        &self,
+        link: &mut Link,
+        more: u64,
+        bound: &RowBound,
+    ) -> Result<(), AddError> {
+        let most = bound.most;
+        let filter = RowFilter {
+            groups: Some(bound.groups.clone()),
+            contains: None,
+        };
+        let rows = self.count_over(link, &filter).await?;
+        match rows.saturating_add(more) <= most {
+            true => Ok(()),
+            false => Err(AddError::TooMany { rows, more, most }),
+        }
+    }
+
+    async fn begin_import(&self) -> Result<(Link, Whole), DatabaseError> {
         self.must_be_a_table()?;
         let mut link = self.open(Absent::Make).await?;
         self.check_address_version(&mut link).await?;
         let whole = link.begin_whole(&self.schema.address.table).await?;
-        let imported = self.replace(&mut link, rows, replace).await;
-        // A connection that is dropped ends its transaction without a change.
-        let imported = imported.map_err(|error| match whole {
-            Whole::Transaction => error,
-            Whole::Lock => self.half_done(error),
-        })?;
-        link.set_limit(PATIENCE);
-        link.commit().await?;
-        link.release().await;
-        Ok(imported)
+        Ok((link, whole))
     }
 
     async fn replace(
@@ -78,6 +139,14 @@ impl Database {
         inserted.map(drop).map_err(|failure| self.told(failure))
     }
 
+    /// The error of an import that was begun.
+    fn undone(&self, error: DatabaseError, whole: Whole) -> DatabaseError {
+        match whole {
+            Whole::Transaction => error,
+            Whole::Lock => self.half_done(error),
+        }
+    }
+
     fn half_done(&self, error: DatabaseError) -> DatabaseError {
         let DatabaseError::Database(Failure::Failed { url, cause }) = error else {
             return error;
@@ -89,4 +158,11 @@ impl Database {
         );
         Failure::Failed { url, cause }.into()
     }
+}
+
+async fn end_import(mut link: Link) -> Result<(), DatabaseError> {
+    link.set_limit(PATIENCE);
+    link.commit().await?;
+    link.release().await;
+    Ok(())
 }

@@ -69,7 +69,7 @@ impl Database {
     /// Whether the rows have ids. The table may lack the column, but not if the configuration names it.
     ///
     /// Must be called outside a transaction, which a failing statement would end on some databases.
-    async fn has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
+    pub(super) async fn has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
         let is_usual = self.schema.address.id == AddressNames::default().id;
         match link.run(&self.statements().probe_id()).await {
             Ok(_) => Ok(true),

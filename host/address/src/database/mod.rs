@@ -5,10 +5,12 @@
 
 mod address_file;
 mod error;
+mod filter;
 mod import;
 mod load;
 mod loader;
 mod loading;
+mod page;
 mod rows;
 mod statements;
 mod trusted;
@@ -26,9 +28,11 @@ pub use portcullis_database::{
 
 pub(crate) use address_file::entries;
 pub use error::{AddError, DatabaseError};
-pub use import::Imported;
+pub use filter::{Cursor, CursorError, RowFilter};
+pub use import::{Imported, RowBound};
 pub use loading::Loaded;
-pub use rows::{MaskError, NewRow, StoredRow, network};
+pub use page::RowPage;
+pub use rows::{MaskError, NewRow, Prefix, StoredRow, network};
 pub use trusted::{LoadedTrusted, NewTrusted, StoredTrusted};
 pub use watch::Watcher;
 

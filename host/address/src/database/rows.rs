@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use portcullis_database::Value;
 use thiserror::Error;
 
-use crate::row::{Finding, Row, RowError, RowWarning};
+use crate::row::{Finding, Place, Row, RowError, RowWarning};
 
 /// The width of the columns `ip_addr` and `tag` in characters.
 const IP_ADDR_WIDTH: usize = 50;
@@ -24,6 +24,15 @@ pub struct NewRow {
     pub port: i64,
     /// Column `tag`.
     pub tag: Option<String>,
+}
+
+/// How many of the first bits of an address a row determines; all bits for one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prefix {
+    /// Of an IPv4 address.
+    V4(u8),
+    /// Of an IPv6 address.
+    V6(u8),
 }
 
 /// A network whose bits differ from the mask beside it.
@@ -99,19 +108,34 @@ impl NewRow {
     /// # Errors
     /// If it is invalid. The error names the column.
     pub fn check(&self) -> Result<Option<RowWarning>, RowError> {
-        let row = Row {
+        let (_, warning) = self.row().validate()?;
+        let tag = self.tag.as_deref().unwrap_or_default();
+        fits("ip_addr", &self.ip_addr, IP_ADDR_WIDTH)?;
+        fits("tag", tag, TAG_WIDTH)?;
+        Ok(warning)
+    }
+
+    /// Returns the bits that the row determines; `None` for a name, which contains no source, and for a row that no load uses.
+    pub fn prefix(&self) -> Option<Prefix> {
+        let (valid, _) = self.row().validate().ok()?;
+        match valid.place {
+            Place::Host4(_) => Some(Prefix::V4(32)),
+            Place::Host6(_) => Some(Prefix::V6(128)),
+            Place::Subnet4(_, bits) => Some(Prefix::V4(bits)),
+            Place::Subnet6(_, bits) => Some(Prefix::V6(bits)),
+            Place::Name(_) => None,
+        }
+    }
+
+    fn row(&self) -> Row<'_> {
+        Row {
             id: 0,
             group: self.group,
             ip_addr: &self.ip_addr,
             mask: self.mask,
             port: self.port,
             tag: self.tag.as_deref(),
-        };
-        let (_, warning) = row.validate()?;
-        let tag = self.tag.as_deref().unwrap_or_default();
-        fits("ip_addr", &self.ip_addr, IP_ADDR_WIDTH)?;
-        fits("tag", tag, TAG_WIDTH)?;
-        Ok(warning)
+        }
     }
 
     /// Returns the columns in the order of an insertion.

@@ -2,6 +2,8 @@
 
 use portcullis_database::{AddressNames, Dialect, Name};
 
+use super::filter::{Cursor, RowFilter};
+
 /// The statements about the table of addresses.
 #[derive(Clone, Copy)]
 pub(super) struct AddressStatements<'s> {
@@ -35,6 +37,61 @@ impl AddressStatements<'_> {
 
     pub(super) fn count(&self) -> String {
         format!("SELECT COUNT(*) FROM {}", self.names.table.quoted())
+    }
+
+    /// The number of rows that match.
+    pub(super) fn count_of(&self, filter: &RowFilter) -> String {
+        format!("{}{}", self.count(), self.condition(filter, None))
+    }
+
+    /// Selects rows that match, in the order of their ids, or, without ids, of the table. A row more than `most` shows that there are more.
+    /// The values are those of [`RowFilter::values`] after the id, if `after` is one.
+    pub(super) fn page(
+        &self,
+        filter: &RowFilter,
+        after: Cursor,
+        most: usize,
+        has_id: bool,
+    ) -> String {
+        let as_text = |column: &Name| self.dialect.as_text(&column.quoted());
+        let (id, order) = match has_id {
+            true => (
+                as_text(&self.names.id),
+                format!(" ORDER BY {}", self.names.id.quoted()),
+            ),
+            false => (self.dialect.as_text("NULL"), String::new()),
+        };
+        let columns = self.names.columns().map(as_text).join(", ");
+        let (condition, offset) = match after {
+            Cursor::Id(_) => (self.condition(filter, Some(&self.names.id)), String::new()),
+            Cursor::Skip(0) => (self.condition(filter, None), String::new()),
+            Cursor::Skip(rows) => (self.condition(filter, None), format!(" OFFSET {rows}")),
+        };
+        let table = self.names.table.quoted();
+        let limit = most + 1;
+        format!("SELECT {id}, {columns} FROM {table}{condition}{order} LIMIT {limit}{offset}")
+    }
+
+    /// The rows that match, and, with an id, come after it.
+    fn condition(&self, filter: &RowFilter, id: Option<&Name>) -> String {
+        let id = id.map(|id| format!("{} > ?", id.quoted()));
+        let groups = filter.groups.as_deref().map(|groups| match groups {
+            [] => "1 = 0".to_owned(),
+            groups => {
+                let groups: Vec<_> = groups.iter().map(i64::to_string).collect();
+                format!("{} IN ({})", self.names.group.quoted(), groups.join(", "))
+            }
+        });
+        let contains = filter.contains.as_ref().map(|_| {
+            let columns = [&self.names.ip_addr, &self.names.tag];
+            let [ip_addr, tag] = columns.map(|column| self.dialect.contains(column));
+            format!("({ip_addr} OR {tag})")
+        });
+        let all: Vec<_> = [id, groups, contains].into_iter().flatten().collect();
+        match all.is_empty() {
+            true => String::new(),
+            false => format!(" WHERE {}", all.join(" AND ")),
+        }
     }
 
     /// Inserts this many rows; the statement has a parameter for each of [`columns`](Self::columns) of each row.
@@ -111,6 +168,23 @@ mod tests {
             statements.insert(2),
             "INSERT INTO `trunks` (`customer`, `ip_addr`, `mask`, `port`, `tag`) VALUES (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)"
         );
+        let filter = RowFilter {
+            groups: Some(vec![200, 201]),
+            contains: Some("x".to_owned()),
+        };
+        assert_eq!(
+            statements.page(&filter, Cursor::Skip(20), 10, false),
+            "SELECT CAST(NULL AS TEXT), CAST(`customer` AS TEXT), CAST(`ip_addr` AS TEXT), CAST(`mask` AS TEXT), CAST(`port` AS TEXT), \
+             CAST(`tag` AS TEXT) FROM `trunks` WHERE `customer` IN (200, 201) AND (instr(CAST(`ip_addr` AS TEXT), ?) > 0 OR \
+             instr(CAST(`tag` AS TEXT), ?) > 0) LIMIT 11 OFFSET 20"
+        );
+        let filter = RowFilter {
+            contains: None,
+            ..filter
+        };
+        assert!(statements.page(&filter, Cursor::Id(7), 10, true).ends_with(
+            " FROM `trunks` WHERE `id` > ? AND `customer` IN (200, 201) ORDER BY `id` LIMIT 11"
+        ));
         assert_eq!(
             statements.delete(),
             "DELETE FROM `trunks` WHERE `customer` = ? AND `ip_addr` = ?"

@@ -435,3 +435,98 @@ async fn an_import_adds_all_rows_or_none() {
     let imported = database.import(&rows[..3], true).await.unwrap();
     assert_eq!((imported.added, imported.removed), (3, 2_500));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn rows_added_at_the_same_time_do_not_exceed_their_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let database = database(&folder);
+    database.add(&row(7, "10.0.0.1")).await.unwrap();
+    let bound = RowBound {
+        groups: vec![200, 201],
+        most: 10,
+    };
+    let adds = (0..32).map(|number| {
+        let (database, bound) = (database.clone(), bound.clone());
+        let row = row(200 + number % 2, &format!("10.0.1.{number}"));
+        tokio::spawn(async move { database.add_within(&[row], &bound).await })
+    });
+    let mut added = 0;
+    for add in adds.collect::<Vec<_>>() {
+        match add.await.unwrap() {
+            Ok(()) => added += 1,
+            Err(AddError::TooMany { rows, more, most }) => {
+                assert_eq!((rows, more, most), (10, 1, 10))
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((added, database.count().await.unwrap()), (10, 11));
+    database.check_within(0, &bound).await.unwrap();
+    let full = database.check_within(1, &bound).await.unwrap_err();
+    assert!(
+        full.to_string().contains("exceed the maximum of 10"),
+        "{full}"
+    );
+}
+
+#[tokio::test]
+async fn pages_have_each_row_that_matches_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("address.list");
+    let database = database(&folder);
+    let mut lines = String::new();
+    for number in 0..25 {
+        let group = 200 + number % 3;
+        let mut row = row(group, &format!("10.0.0.{number}"));
+        row.tag = Some(format!("Tag {number}"));
+        database.add(&row).await.unwrap();
+        lines += &format!("{group} 10.0.0.{number}\n");
+    }
+    let pages = async |database: &Database, filter: &RowFilter| {
+        let (mut after, mut found, mut totals) = (Cursor::START, Vec::new(), Vec::new());
+        loop {
+            let page = database.page(filter, after, 4).await.unwrap();
+            assert!(page.rows.len() <= 4);
+            totals.push(page.total);
+            found.extend(page.rows.into_iter().filter_map(|row| row.ip_addr));
+            match page.next {
+                Some(next) => after = next,
+                None => return (found, totals),
+            }
+        }
+    };
+    let own = RowFilter {
+        groups: Some(vec![200, 202]),
+        contains: None,
+    };
+    let numbers = (0..25).filter(|number| number % 3 != 1);
+    let expected: Vec<_> = numbers.map(|number| format!("10.0.0.{number}")).collect();
+    let (found, totals) = pages(&database, &own).await;
+    assert_eq!(found, expected);
+    assert_eq!(totals, [Some(17), None, None, None, None]);
+    // A row that is added or removed meanwhile shifts no page.
+    let first = database.page(&own, Cursor::START, 4).await.unwrap();
+    database.remove(200, "10.0.0.0").await.unwrap();
+    let second = database.page(&own, first.next.unwrap(), 1).await.unwrap();
+    assert_eq!(second.rows[0].ip_addr.as_deref(), Some("10.0.0.6"));
+    let some = |text: &str| RowFilter {
+        contains: Some(text.to_owned()),
+        ..own.clone()
+    };
+    assert_eq!(pages(&database, &some("Tag 2")).await.0.len(), 5);
+    assert_eq!(pages(&database, &some("tag 2")).await.0.len(), 0);
+    assert_eq!(pages(&database, &some("%")).await.0.len(), 0);
+    assert_eq!(pages(&database, &some(".24")).await.0, ["10.0.0.24"]);
+    let none = RowFilter {
+        groups: Some(Vec::new()),
+        contains: None,
+    };
+    assert_eq!(pages(&database, &none).await, (Vec::new(), vec![Some(0)]));
+    // Tables without ids, and files.
+    run(&database, "ALTER TABLE address RENAME COLUMN id TO number").await;
+    assert_eq!(pages(&database, &own).await.0, expected[1..]);
+    std::fs::write(&path, lines).unwrap();
+    let (found, totals) = pages(&database.with_address_file(&path), &own).await;
+    assert_eq!(found, expected);
+    assert_eq!(totals[0], Some(17));
+}

@@ -1,6 +1,8 @@
 //! Many rows at once: all of them or none.
 
-use portcullis_address::{Format, Imported, NewRow, RowWriter};
+use portcullis_address::{
+    AddError, Cursor, Format, Imported, NewRow, RowBound, RowFilter, RowWriter,
+};
 use portcullis_testkit::on_each_server;
 use portcullis_testkit::server::Dialect;
 
@@ -9,6 +11,8 @@ use super::support::with_tables;
 on_each_server!(
     an_import_adds_or_replaces_and_changes_nothing_if_it_fails_on_the_way,
     rows_go_out_and_come_back_as_they_were,
+    rows_added_at_the_same_time_do_not_exceed_their_bound,
+    pages_have_each_row_that_matches_once,
 );
 
 pub(crate) fn row(number: usize, tag: Option<&str>) -> NewRow {
@@ -103,4 +107,86 @@ async fn rows_go_out_and_come_back_as_they_were(dialect: Dialect) {
     let each = |row: Result<NewRow, _>| read.push(row.unwrap());
     database.each_new_row(each).await.unwrap();
     assert_eq!(read, rows);
+}
+
+async fn rows_added_at_the_same_time_do_not_exceed_their_bound(dialect: Dialect) {
+    let (server, database) = with_tables(dialect).await;
+    // In a table without a row there is nothing that could be locked. An engine without transactions is locked as a whole.
+    for engine in ["InnoDB", "MyISAM"] {
+        match dialect {
+            Dialect::MariaDb => {
+                let alter = format!("ALTER TABLE address ENGINE = {engine}");
+                server.sql(&alter).await;
+            }
+            Dialect::Postgres if engine == "MyISAM" => return,
+            // The lock must not depend on the isolation level.
+            Dialect::Postgres => {
+                let isolate =
+                    "ALTER DATABASE kamailio SET default_transaction_isolation = 'repeatable read'";
+                server.sql(isolate).await;
+            }
+        }
+        server.sql("DELETE FROM address").await;
+        let bound = RowBound {
+            groups: (1..=7).collect(),
+            most: 10,
+        };
+        let adds = (0..32).map(|number| {
+            let (database, bound) = (database.clone(), bound.clone());
+            tokio::spawn(async move { database.add_within(&[row(number, None)], &bound).await })
+        });
+        let mut added = 0;
+        for add in adds.collect::<Vec<_>>() {
+            match add.await.unwrap() {
+                Ok(()) => added += 1,
+                Err(AddError::TooMany { rows, more, most }) => {
+                    assert_eq!((rows, more, most), (10, 1, 10));
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        assert_eq!((added, database.count().await.unwrap()), (10, 10));
+    }
+}
+
+async fn pages_have_each_row_that_matches_once(dialect: Dialect) {
+    let (server, database) = with_tables(dialect).await;
+    let mut rows = rows(100);
+    rows[50].tag = Some("Tag % ü".to_owned());
+    rows[51].tag = None;
+    database.import(&rows, false).await.unwrap();
+    let own = RowFilter {
+        groups: Some(vec![1, 3]),
+        contains: None,
+    };
+    let expected: Vec<_> = rows
+        .iter()
+        .filter(|row| [1, 3].contains(&row.group))
+        .map(|row| row.ip_addr.clone())
+        .collect();
+    for has_id in [true, false] {
+        let (mut after, mut found) = (Cursor::START, Vec::new());
+        loop {
+            let page = database.page(&own, after, 4).await.unwrap();
+            let is_first = after == Cursor::START;
+            assert_eq!(page.total, is_first.then_some(expected.len() as u64));
+            found.extend(page.rows.into_iter().filter_map(|row| row.ip_addr));
+            match page.next {
+                Some(next) => after = next,
+                None => break,
+            }
+        }
+        assert_eq!(found, expected);
+        for (text, count) in [("Tag % ü", 1), ("tag", 0), ("10.0.0.9", 11), ("x", 98)] {
+            let some = RowFilter {
+                groups: None,
+                contains: Some(text.to_owned()),
+            };
+            let page = database.page(&some, Cursor::START, 1).await.unwrap();
+            assert_eq!(page.total, Some(count), "{text}");
+        }
+        if has_id {
+            server.sql("ALTER TABLE address DROP COLUMN id").await;
+        }
+    }
 }

@@ -27,7 +27,7 @@ pub use import::RowsImported;
 pub(crate) use list::ListAddresses;
 pub use list::{AddressRow, AddressRows};
 
-pub(super) use work::with_database;
+pub(super) use work::{read_database, with_database};
 
 /// The path of the table of addresses.
 const ADDRESSES: &str = "/v1/addresses";
@@ -113,6 +113,12 @@ pub(super) fn fault(error: &DatabaseError) -> Fault {
 pub(super) fn not_added(error: &AddError) -> Fault {
     match error {
         AddError::Row(error) => Fault::new(422, error.to_string()),
+        AddError::TooMany { .. } => {
+            let text = format!(
+                "the groups that the tenant may change are full (`edit-rows` in its section): {error}; remove some"
+            );
+            Fault::new(422, text)
+        }
         AddError::Exists { .. } => Fault::new(409, error.to_string()),
         AddError::Database(error) => fault(error),
     }

@@ -1,6 +1,7 @@
 //! `history.show`, over HTTP: the traffic of the last minutes.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
@@ -36,7 +37,7 @@ struct StatsQuery {
     tenant: Option<String>,
 }
 
-/// The traffic of the last minutes.
+/// The traffic of the last minutes. With very many tenants, there are fewer seconds of a single tenant than of all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Stats {
     /// The traffic of each second, the oldest first.
@@ -83,25 +84,47 @@ impl Procedure for Show {
 }
 
 impl Stats {
-    fn of(last: &[Second], tenant: Option<&str>) -> Self {
-        let mut sums: HashMap<&str, Traffic> = HashMap::new();
-        let mut seconds = Vec::with_capacity(last.len());
-        for second in last {
-            let own = second.tenants.iter();
-            let own = own.filter(|(name, _)| tenant.is_none_or(|tenant| tenant == &**name));
-            let mut sum = Traffic::default();
-            for (name, traffic) in own {
-                sums.entry(name).or_default().add(*traffic);
-                sum.add(*traffic);
-            }
-            seconds.push(SecondStats {
-                at: second.at.into(),
-                traffic: match tenant {
-                    Some(_) => sum,
-                    None => second.sum,
-                },
-            });
+    fn of(last: &[Arc<Second>], tenant: Option<&str>) -> Self {
+        match tenant {
+            Some(tenant) => Self::of_tenant(last, tenant),
+            None => Self::of_all(last),
         }
+    }
+
+    /// Only seconds in which the traffic of single tenants is kept.
+    fn of_tenant(last: &[Arc<Second>], tenant: &str) -> Self {
+        let own = last.iter().filter_map(|second| {
+            let traffic = second.of(tenant)?;
+            let at = second.at.into();
+            Some(SecondStats { at, traffic })
+        });
+        let seconds: Vec<_> = own.collect();
+        let mut sum = Traffic::default();
+        seconds.iter().for_each(|second| sum.add(second.traffic));
+        let is_known = sum != Traffic::default();
+        let tenants = is_known.then(|| TenantTraffic {
+            name: tenant.to_owned(),
+            traffic: sum,
+        });
+        Self {
+            seconds,
+            tenants: tenants.into_iter().collect(),
+        }
+    }
+
+    fn of_all(last: &[Arc<Second>]) -> Self {
+        let mut sums: HashMap<&str, Traffic> = HashMap::new();
+        for (name, traffic) in last
+            .iter()
+            .flat_map(|second| second.tenants.iter().flatten())
+        {
+            sums.entry(name).or_default().add(*traffic);
+        }
+        let seconds = last.iter().map(|second| SecondStats {
+            at: second.at.into(),
+            traffic: second.sum,
+        });
+        let seconds = seconds.collect();
         let mut tenants: Vec<_> = sums
             .into_iter()
             .map(|(name, traffic)| TenantTraffic {

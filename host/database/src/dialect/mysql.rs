@@ -9,7 +9,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySq
 use sqlx::{ConnectOptions as _, Connection as _, Error};
 
 use super::meaning::Meaning;
-use super::{Dialect, Driver};
+use super::{Dialect, Driver, Turn};
 use crate::url::{ServerUrl, SslMode};
 use crate::wire::Wire;
 use crate::{DatabaseUrl, Name};
@@ -51,6 +51,20 @@ impl Dialect for MySql {
     /// InnoDB locks the rows that an `INSERT IGNORE` finds.
     fn hold(&self, _table: &Name) -> Option<String> {
         None
+    }
+
+    /// A named lock of the server: row locks would cover the whole table, because no index has its groups.
+    fn turn(&self) -> Option<Turn> {
+        Some(Turn {
+            take: "SELECT GET_LOCK('portcullis-rows', 8)",
+            commit: "COMMIT; DO RELEASE_LOCK('portcullis-rows')",
+        })
+    }
+
+    /// Bytes are compared: the collations of most columns ignore the case.
+    fn contains(&self, column: &Name) -> String {
+        let column = column.quoted();
+        format!("INSTR(CAST(CONVERT({column} USING utf8mb4) AS BINARY), ?) > 0")
     }
 
     fn strict(&self) -> Option<&'static str> {

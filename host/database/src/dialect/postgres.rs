@@ -67,6 +67,10 @@ impl Dialect for Postgres {
         Some(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))
     }
 
+    fn contains(&self, column: &Name) -> String {
+        format!("strpos({}, ?) > 0", self.text(column))
+    }
+
     fn is_there(&self) -> &'static str {
         "SELECT COUNT(*) FROM pg_catalog.pg_class \
          WHERE relname = ? AND relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.pg_table_is_visible(oid)"

@@ -4,6 +4,15 @@ use std::fmt;
 
 use crate::Name;
 
+/// How a database without a lock that fits makes transactions wait for each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The query that waits for the turn of this connection. The answer "1" means that it has come.
+    pub take: &'static str,
+    /// Commits the transaction, and ends the turn. The end of the connection ends the turn, too.
+    pub commit: &'static str,
+}
+
 /// The SQL of one kind of database, and the meaning of its errors.
 pub trait Dialect: fmt::Debug + Send + Sync {
     /// A statement written with MySQL's quotes and `?`, translated for this database.
@@ -36,6 +45,14 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// Locks a table against other writers until the transaction ends; `None` where transactions that only insert a row need not wait for
     /// each other.
     fn hold(&self, table: &Name) -> Option<String>;
+
+    /// How transactions wait for each other where [`hold`](Self::hold) is `None` and a transaction that writes does not exclude others.
+    fn turn(&self) -> Option<Turn> {
+        None
+    }
+
+    /// Whether a text contains a text that is the value of the statement, as a condition. Upper and lower case differ.
+    fn contains(&self, column: &Name) -> String;
 
     /// Makes a connection refuse values that it would otherwise truncate to fit their column.
     fn strict(&self) -> Option<&'static str> {

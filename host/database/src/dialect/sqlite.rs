@@ -51,6 +51,10 @@ impl Dialect for Sqlite {
         None
     }
 
+    fn contains(&self, column: &Name) -> String {
+        format!("instr({}, ?) > 0", self.text(column))
+    }
+
     fn is_there(&self) -> &'static str {
         "SELECT COUNT(*) FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
     }

@@ -295,6 +295,31 @@ impl Link {
         Ok(whole)
     }
 
+    /// Makes the open transaction wait for others of this table for which this was called, and makes later ones wait until it ends.
+    ///
+    /// # Errors
+    /// When the database fails, or the others take too long.
+    pub async fn be_alone(&mut self, table: &Name) -> Result<(), Failure> {
+        if let Some(hold) = self.dialect().hold(table) {
+            return self.run(&hold).await.map(drop);
+        }
+        let Some(turn) = self.dialect().turn() else {
+            return Ok(());
+        };
+        let mut is_taken = false;
+        let take = |[answer]: [Column<'_>; 1]| is_taken = matches!(answer, Column::Text("1"));
+        self.each(turn.take, take).await?;
+        if !is_taken {
+            let cause = "other connections are adding rows for too long; try again later";
+            return Err(Failure::Conflict {
+                url: self.shared.url.to_string(),
+                cause: cause.to_owned(),
+            });
+        }
+        self.open = Some(turn.commit);
+        Ok(())
+    }
+
     /// Commits the transaction.
     ///
     /// # Errors
@@ -381,6 +406,15 @@ impl Record {
             return Ok(number.map(i64::from));
         }
         on_row!(self, row => row.try_get(at)).map_err(ReadError)
+    }
+
+    /// A column that the query returns as text; see [`Dialect::as_text`].
+    pub fn column(&self, at: usize) -> Column<'_> {
+        match &self.0 {
+            RecordOf::MySql(row) => column::<sqlx::MySql>(row.try_get_raw(at)),
+            RecordOf::Postgres(row) => column::<sqlx::Postgres>(row.try_get_raw(at)),
+            RecordOf::Sqlite(row) => column::<sqlx::Sqlite>(row.try_get_raw(at)),
+        }
     }
 
     /// A column of bytes.

@@ -42,6 +42,8 @@ pub struct Tenants {
     /// Sorted by name.
     pub named: Vec<Arc<Tenant>>,
     selector: Selector,
+    /// Groups of the address table whose rows a tenant may change, sorted.
+    edited: Box<[u32]>,
     /// Indices into `named`, by the [`mark`] of the name.
     marks: HashMap<u64, usize>,
 }
@@ -81,6 +83,7 @@ impl Tenants {
             default,
             named: Vec::new(),
             selector: Selector::default(),
+            edited: Box::default(),
             marks: HashMap::new(),
         }
     }
@@ -92,6 +95,7 @@ impl Tenants {
             before: self.before.clone(),
             after: self.after.clone(),
             default: Arc::clone(&self.default),
+            edited: edited(configs.clone()),
             selector: Selector::new(configs),
             marks: named
                 .iter()
@@ -110,6 +114,11 @@ impl Tenants {
         }
         let at = self.selector.select(request, table)?;
         self.named.get(at)
+    }
+
+    /// Whether a row of this group was written by the operator: no tenant may change rows of the group.
+    pub fn is_operators(&self, group: u32) -> bool {
+        self.edited.binary_search(&group).is_err()
     }
 
     /// The owner of a dialog with this mark: see [`portcullis_sip::Dialog::owner`]. `None` if the tenant no longer exists.
@@ -145,6 +154,14 @@ impl Tenant {
         let entries = table.lookup(source.ip());
         !self.known.is_empty() && entries.first_of(source.port(), &self.known).is_some()
     }
+}
+
+fn edited<'c>(tenants: impl Iterator<Item = &'c TenantConfig>) -> Box<[u32]> {
+    let groups = tenants.flat_map(|tenant| tenant.edit.groups.iter().copied());
+    let mut groups: Vec<_> = groups.collect();
+    groups.sort_unstable();
+    groups.dedup();
+    groups.into()
 }
 
 impl fmt::Debug for Tenant {

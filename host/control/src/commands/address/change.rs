@@ -1,10 +1,12 @@
 //! `address.add` and `address.remove`, over HTTP.
 
+use std::slice;
+
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
-use portcullis_address::{NewRow, network};
+use portcullis_address::{AddError, Database, NewRow, RowBound, RowWarning, network};
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -96,10 +98,13 @@ impl Procedure for Add {
     async fn execute(self, control: &Control, caller: &Caller) -> Result<AddressAdded, Fault> {
         let Self(row) = self;
         let rights = Rights::of(control, caller)?;
-        rights.check_edit(row.group)?;
+        rights.check_add(&row)?;
+        let bound = rights.bound();
         let (row, warning) = with_database(control, move |database| async move {
-            rights.check_rows(&database, 1).await?;
-            let added = database.add(&row).await;
+            let added = match bound {
+                Some(bound) => add_within(&database, &row, &bound).await,
+                None => database.add(&row).await,
+            };
             let warning = added.map_err(|error| not_added(&error))?;
             Ok((row, warning))
         })
@@ -178,6 +183,16 @@ impl Remove {
             remove,
         )
     }
+}
+
+async fn add_within(
+    database: &Database,
+    row: &NewRow,
+    bound: &RowBound,
+) -> Result<Option<RowWarning>, AddError> {
+    let warning = row.check()?;
+    database.add_within(slice::from_ref(row), bound).await?;
+    Ok(warning)
 }
 
 async fn add(

@@ -10,12 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::rights::Rights;
-use super::{CHANGES, fault, with_database};
+use super::{CHANGES, fault, not_added, with_database};
 use crate::Control;
 use crate::caller::Caller;
 use crate::commands::{Dispatch, Procedure};
 use crate::http_server::whole;
 use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
+use crate::room::Purpose;
 
 /// The largest file in bytes.
 const MOST_BYTES: usize = 16 << 20;
@@ -66,8 +67,9 @@ impl Procedure for Import {
         let rights = Rights::of(control, caller)?;
         check_replacing(self.is_replacing, caller)?;
         for row in &self.rows {
-            rights.check_edit(row.group)?;
+            rights.check_add(row)?;
         }
+        let bound = rights.bound();
         let count = self.rows.len() as u64;
         let Self {
             rows,
@@ -77,13 +79,18 @@ impl Procedure for Import {
         } = self;
         let (added, removed) = with_database(control, move |database| async move {
             database.must_be_a_table().map_err(|error| fault(&error))?;
-            rights.check_rows(&database, count).await?;
-            if is_dry {
-                return Ok((count, 0));
+            match (bound, is_dry) {
+                (None, true) => return Ok((count, 0)),
+                (Some(bound), true) => database.check_within(count, &bound).await,
+                (Some(bound), false) => database.add_within(&rows, &bound).await,
+                (None, false) => {
+                    let imported = database.import(&rows, is_replacing).await;
+                    let imported = imported.map_err(|error| fault(&error))?;
+                    return Ok((imported.added, imported.removed));
+                }
             }
-            let imported = database.import(&rows, is_replacing).await;
-            let imported = imported.map_err(|error| fault(&error))?;
-            Ok((imported.added, imported.removed))
+            .map_err(|error| not_added(&error))?;
+            Ok((count, 0))
         })
         .await?;
         Ok(RowsImported {
@@ -152,7 +159,10 @@ async fn import(
     }
     let size = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
     let size = size.unwrap_or(usize::MAX).min(MOST_BYTES);
-    let room = control.room.acquire(&caller, size).await?;
+    let room = control
+        .room
+        .acquire(&caller, Purpose::Transfer, size)
+        .await?;
     let bytes = whole(body, MOST_BYTES).await;
     let bytes =
         bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;

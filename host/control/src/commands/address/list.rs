@@ -2,7 +2,7 @@
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
-use portcullis_address::{Database, StoredRow};
+use portcullis_address::{Cursor, Database, RowFilter, StoredRow};
 use portcullis_config::TokenRole;
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Semaphore;
 
 use super::rights::Rights;
-use super::{ADDRESSES, fault, with_database};
+use super::{ADDRESSES, fault, read_database};
 use crate::Control;
 use crate::caller::Caller;
 use crate::commands::{Dispatch, Procedure};
@@ -22,8 +22,9 @@ const SOME: usize = 1_000;
 /// Most rows of one reply.
 const MOST: usize = 10_000;
 
-/// Lists in progress. Each reads the whole table.
-static LISTS: Semaphore = Semaphore::const_new(2);
+/// Lists in progress, of the operator and of all tenants. Each may count the rows of the whole table.
+static OPERATORS: Semaphore = Semaphore::const_new(2);
+static TENANTS: Semaphore = Semaphore::const_new(1);
 
 /// `address.list`.
 #[derive(Debug)]
@@ -37,8 +38,8 @@ struct ListQuery {
     group: Option<i64>,
     /// Part of the address or of the tag
     contains: Option<String>,
-    /// Number of rows to skip
-    offset: Option<usize>,
+    /// `next` of the page before; without it, the first page
+    after: Option<String>,
     /// Maximum number of rows (default: 1000)
     #[schemars(extend("minimum" = 1, "maximum" = MOST))]
     limit: Option<usize>,
@@ -51,10 +52,12 @@ pub struct AddressRows {
     pub source: String,
     /// Whether rows can be added and removed here; not if they are in a file.
     pub is_writable: bool,
-    /// Number of rows that match.
-    pub total: u64,
-    /// The rows, in the order of a load.
+    /// Number of rows that match; null if the page is not the first one of the database.
+    pub total: Option<u64>,
+    /// The rows, in the order of their ids.
     pub rows: Vec<AddressRow>,
+    /// Value of `after` for the next page; null if this is the last one.
+    pub next: Option<String>,
 }
 
 /// A row as it is stored. A column that is NULL is null.
@@ -84,26 +87,24 @@ impl Procedure for ListAddresses {
         let Self(query) = self;
         let rights = Rights::of(control, caller)?;
         let is_operator = caller.is_operator();
-        let _turn = LISTS.acquire().await;
-        with_database(control, move |database| async move {
-            let skipped = query.offset.unwrap_or(0) as u64;
-            let most = query.limit.unwrap_or(SOME).min(MOST);
-            let (mut total, mut rows) = (0, Vec::new());
-            let listed = database.each_row(|row| {
-                if !rights.sees_text(row.group.as_deref()) || !query.selects(&row) {
-                    return;
-                }
-                total += 1;
-                if total > skipped && rows.len() < most {
-                    rows.push(row.into());
-                }
-            });
-            listed.await.map_err(|error| fault(&error))?;
+        let after = query
+            .after
+            .as_deref()
+            .map_or(Ok(Cursor::START), str::parse::<Cursor>);
+        let after = after.map_err(|error| Fault::new(400, error.to_string()))?;
+        let most = query.limit.unwrap_or(SOME).clamp(1, MOST);
+        let filter = query.filter(&rights);
+        let lists = if is_operator { &OPERATORS } else { &TENANTS };
+        let _turn = lists.acquire().await;
+        read_database(control, move |database| async move {
+            let page = database.page(&filter, after, most).await;
+            let page = page.map_err(|error| fault(&error))?;
             Ok(AddressRows {
                 source: source(&database, is_operator),
                 is_writable: database.must_be_a_table().is_ok(),
-                total,
-                rows,
+                total: page.total,
+                rows: page.rows.into_iter().map(AddressRow::from).collect(),
+                next: page.next.map(|next| next.to_string()),
             })
         })
         .await
@@ -120,17 +121,17 @@ fn source(database: &Database, is_operator: bool) -> String {
 }
 
 impl ListQuery {
-    fn selects(&self, row: &StoredRow) -> bool {
-        let is_group = |group: i64| {
-            let text = row.group.as_deref().map(str::trim);
-            text.and_then(|text| text.parse().ok()) == Some(group)
+    /// The rows that match and that the caller may see.
+    fn filter(self, rights: &Rights) -> RowFilter {
+        let groups = match self.group {
+            None => rights.seen(),
+            Some(group) if rights.sees(group) => Some(vec![group]),
+            Some(_) => Some(Vec::new()),
         };
-        let has = |text: &String| {
-            let columns = [&row.ip_addr, &row.tag];
-            let mut columns = columns.into_iter().flatten();
-            columns.any(|column| column.contains(text.as_str()))
-        };
-        self.group.is_none_or(is_group) && self.contains.as_ref().is_none_or(has)
+        RowFilter {
+            groups,
+            contains: self.contains.filter(|text| !text.is_empty()),
+        }
     }
 }
 

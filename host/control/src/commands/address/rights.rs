@@ -1,6 +1,6 @@
 //! Which groups of the table of addresses a caller may see and change.
 
-use portcullis_address::Database;
+use portcullis_address::{NewRow, Prefix, RowBound};
 use portcullis_config::TenantConfig;
 use portcullis_rpc::Fault;
 
@@ -40,10 +40,40 @@ impl Rights {
         }
     }
 
-    /// Whether the caller may see rows of the group in this column.
-    pub(super) fn sees_text(&self, group: Option<&str>) -> bool {
-        let number = group.and_then(|group| group.trim().parse().ok());
-        matches!(self, Self::Operator) || number.is_some_and(|group| self.sees(group))
+    /// The groups of which the caller sees rows; `None` for all.
+    pub(super) fn seen(&self) -> Option<Vec<i64>> {
+        let Self::Tenant(config) = self else {
+            return None;
+        };
+        let groups = config.groups.iter().chain(&config.edit.groups);
+        let mut groups: Vec<_> = groups.copied().map(i64::from).collect();
+        groups.sort_unstable();
+        groups.dedup();
+        Some(groups)
+    }
+
+    /// Checks that the caller may add this row.
+    ///
+    /// # Errors
+    /// 403 if it may not change rows of the group, 422 if the row is about too many addresses.
+    pub(super) fn check_add(&self, row: &NewRow) -> Result<(), Fault> {
+        self.check_edit(row.group)?;
+        let Self::Tenant(config) = self else {
+            return Ok(());
+        };
+        let (bits, least, key) = match row.prefix() {
+            None => return Ok(()),
+            Some(Prefix::V4(bits)) => (bits, config.edit.prefix_v4, "edit-prefix-v4"),
+            Some(Prefix::V6(bits)) => (bits, config.edit.prefix_v6, "edit-prefix-v6"),
+        };
+        if bits >= least {
+            return Ok(());
+        }
+        let text = format!(
+            "a tenant may not add {} with a mask of {bits} bits: it needs at least {least} (`{key}` in the tenant's section)",
+            row.ip_addr
+        );
+        Err(Fault::new(422, text))
     }
 
     /// Checks that the caller may change rows of this group.
@@ -64,39 +94,26 @@ impl Rights {
     pub(super) fn may_edit_any(&self) -> bool {
         match self {
             Self::Operator => true,
-            Self::Tenant(config) => !config.edit_groups.is_empty(),
+            Self::Tenant(config) => !config.edit.groups.is_empty(),
         }
     }
 
     pub(super) fn may_edit(&self, group: i64) -> bool {
         match self {
             Self::Operator => true,
-            Self::Tenant(config) => holds(&config.edit_groups, group),
+            Self::Tenant(config) => holds(&config.edit.groups, group),
         }
     }
 
-    /// Checks that so many rows may be added to the groups that the caller may change.
-    ///
-    /// # Errors
-    /// 422 if they would be too many, 503 if the table cannot be read.
-    pub(super) async fn check_rows(&self, database: &Database, more: u64) -> Result<(), Fault> {
+    /// How many rows the groups may have that the caller may change; `None` for any number.
+    pub(super) fn bound(&self) -> Option<RowBound> {
         let Self::Tenant(config) = self else {
-            return Ok(());
+            return None;
         };
-        let most = config.edit_rows;
-        let mut rows = 0_u64;
-        let counted = database.each_row(|row| {
-            let group = row.group.and_then(|group| group.trim().parse().ok());
-            rows += u64::from(group.is_some_and(|group| holds(&config.edit_groups, group)));
-        });
-        counted.await.map_err(|error| super::fault(&error))?;
-        if rows.saturating_add(more) <= most {
-            return Ok(());
-        }
-        let text = format!(
-            "the groups of the tenant have {rows} rows, and {more} more would exceed `edit-rows` ({most}): remove some"
-        );
-        Err(Fault::new(422, text))
+        Some(RowBound {
+            groups: config.edit.groups.iter().copied().map(i64::from).collect(),
+            most: config.edit.rows,
+        })
     }
 }
 

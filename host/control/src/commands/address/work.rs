@@ -3,6 +3,7 @@
 use portcullis_address::Database;
 use portcullis_rpc::Fault;
 use tokio::runtime::Handle;
+use tokio::sync::oneshot;
 use tokio::task::spawn_blocking;
 
 use crate::Control;
@@ -25,4 +26,55 @@ where
     let done = spawn_blocking(move || runtime.block_on(work(database)));
     done.await
         .map_err(|error| Fault::new(500, error.to_string()))?
+}
+
+/// The same for work that only reads. It ends when the client is gone: when this future is dropped.
+///
+/// # Errors
+/// See [`with_database`].
+pub(in crate::commands) async fn read_database<T, F>(
+    control: &Control,
+    work: impl FnOnce(Database) -> F + Send + 'static,
+) -> Result<T, Fault>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, Fault>>,
+{
+    let (_client, gone) = oneshot::channel();
+    with_database(control, |database| unless_gone(gone, work(database))).await
+}
+
+/// Does work until the other end of `gone` is dropped.
+async fn unless_gone<T>(
+    gone: oneshot::Receiver<()>,
+    work: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    tokio::select! {
+        done = work => done,
+        _dropped = gone => Err(Fault::new(503, "the client is gone")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::pin::pin;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[test]
+    fn reading_ends_when_the_client_is_gone() {
+        let (client, gone) = oneshot::channel();
+        let mut work = pin!(unless_gone(gone, pending::<Result<(), Fault>>()));
+        assert!(work.as_mut().now_or_never().is_none());
+        drop(client);
+        let ended = work.now_or_never().expect("it has ended");
+        assert_eq!(ended.unwrap_err().code, 503);
+
+        let (_client, gone) = oneshot::channel();
+        let done = unless_gone(gone, async { Ok(7) }).now_or_never();
+        assert_eq!(done, Some(Ok(7)));
+    }
 }

@@ -16,9 +16,11 @@ use super::{Dispatch, Procedure, WASM, digest, files_of};
 use crate::Control;
 use crate::caller::Caller;
 use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
+use crate::room::Purpose;
 
-/// Files that are read at the same time. This takes CPU time that the workers need, too.
-static AT_WORK: Semaphore = Semaphore::const_new(1);
+/// Files of the operator that are read at the same time, and those of tenants. This takes CPU time that the workers need, too.
+static OPERATORS: Semaphore = Semaphore::const_new(1);
+static TENANTS: Semaphore = Semaphore::const_new(1);
 
 /// `policy.inspect`.
 pub(crate) struct Inspect {
@@ -73,9 +75,13 @@ impl Procedure for Inspect {
         Some(&self.seat)
     }
 
-    async fn execute(self, control: &Control, _: &Caller) -> Result<PolicyInspection, Fault> {
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<PolicyInspection, Fault> {
         files_of(control, &self.seat)?;
-        let _turn = AT_WORK.acquire().await;
+        let at_work = match caller.is_operator() {
+            true => &OPERATORS,
+            false => &TENANTS,
+        };
+        let _turn = at_work.acquire().await;
         let (bytes, room) = (self.bytes, self.room);
         let read = tokio::task::spawn_blocking(move || {
             let found = inspect(&bytes);
@@ -139,8 +145,12 @@ async fn ask(
     Segments(seat): Segments<String>,
     body: Body,
 ) -> Answer {
+    // Before anything of the body is read or kept.
+    caller.may(Inspect::NEEDS)?;
+    caller.may_ask_about(Some(&seat))?;
+    files_of(&control, &seat)?;
     let most = control.shared.config.policy.seat.limits.module_bytes;
-    let (bytes, room) = policy_body(&control, &caller, body, most).await?;
+    let (bytes, room) = policy_body(&control, &caller, Purpose::Inspection, body, most).await?;
     let command = Inspect { seat, bytes, room };
     answer(command.dispatch(&control, &caller).await)
 }

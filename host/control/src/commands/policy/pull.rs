@@ -14,6 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::{WASM, fault};
 use crate::caller::Caller;
 use crate::operation::{Answer, Api, Operation, Routes, Segments};
+use crate::room::Purpose;
 
 /// A policy: a WebAssembly module or component.
 #[derive(JsonSchema)]
@@ -56,7 +57,10 @@ async fn pull(
         },
     };
     let most = control.shared.config.policy.seat.limits.module_bytes;
-    let room = control.room.acquire(&caller, most).await?;
+    let room = control
+        .room
+        .acquire(&caller, Purpose::Transfer, most)
+        .await?;
     let pulled = control.registry.deployments().pull(&seat, number).await;
     let bytes = pulled.map_err(|error| fault(&error))?;
     let sent = Bytes::from_owner(Sent { bytes, _room: room });

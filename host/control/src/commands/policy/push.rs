@@ -19,6 +19,7 @@ use crate::Control;
 use crate::caller::Caller;
 use crate::http_server::whole;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
+use crate::room::Purpose;
 
 /// A policy that was received, with the memory reserved for it until it is loaded.
 pub(crate) struct Push {
@@ -177,7 +178,8 @@ async fn push(
         .deployments()
         .reserve(&seat, !caller.is_operator());
     let place = place.map_err(|error| fault(&error))?;
-    let (bytes, room) = policy_body(&control, &caller, body, place.most()).await?;
+    let (bytes, room) =
+        policy_body(&control, &caller, Purpose::Transfer, body, place.most()).await?;
     let push = Push {
         seat,
         place,
@@ -198,6 +200,7 @@ async fn push(
 pub(super) async fn policy_body(
     control: &Control,
     caller: &Caller,
+    purpose: Purpose,
     body: Body,
     most: usize,
 ) -> Result<(Bytes, OwnedSemaphorePermit), Fault> {
@@ -207,7 +210,7 @@ pub(super) async fn policy_body(
         let text = format!("the policy has {size} bytes; at most {most} are accepted");
         return Err(Fault::new(413, text));
     }
-    let room = control.room.acquire(caller, size).await?;
+    let room = control.room.acquire(caller, purpose, size).await?;
     match whole(body, most).await {
         Ok(bytes) => Ok((bytes, room)),
         Err((status, text)) => Err(Fault::new(status.as_u16().into(), text.trim_end())),

@@ -41,6 +41,10 @@ pub struct TenantLimits {
     pub edit_groups: Vec<u32>,
     /// Most rows of these groups.
     pub edit_rows: u64,
+    /// Fewest bits of a row about IPv4 addresses that it adds.
+    pub edit_prefix_v4: u8,
+    /// Fewest bits of a row about IPv6 addresses that it adds.
+    pub edit_prefix_v6: u8,
     /// Whether its policy may query trusted peers.
     pub trusted: bool,
     /// Pairs of allow and deny files that its policy may query.
@@ -91,8 +95,7 @@ impl TenantLimits {
             seat: _,
             default: _,
             groups,
-            edit_groups,
-            edit_rows,
+            edit,
             trusted,
             rules,
             headers,
@@ -110,8 +113,10 @@ impl TenantLimits {
             from_domains: selector.from_domains.clone(),
             source_groups: selector.source_groups.clone(),
             groups: groups.clone(),
-            edit_groups: edit_groups.clone(),
-            edit_rows: *edit_rows,
+            edit_groups: edit.groups.clone(),
+            edit_rows: edit.rows,
+            edit_prefix_v4: edit.prefix_v4,
+            edit_prefix_v6: edit.prefix_v6,
             trusted: *trusted,
             rules: rules.clone(),
             headers: headers.clone(),

@@ -43,7 +43,7 @@ pub(super) enum NoRoom {
 /// Bytes by which a response over UDP may exceed its request.
 const MOST_MORE: usize = 1024;
 
-/// The same for a source in the address table.
+/// The same for a source of which the operator has a row in the address table.
 const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
 
 /// Seconds after which the sender of a shed request should try again.
@@ -283,7 +283,7 @@ impl Responder {
     }
 
     /// Whether a response of this size is too large for a request of that size. Over a stream, the sender has proved its address. A source
-    /// in the address table may get more, but not without limit: its address may be forged, and a tenant's policy may have written the
+    /// that the operator knows may get more, but not without limit: its address may be forged, and a tenant's policy may have written the
     /// response.
     fn is_too_large(&self, answer: usize, request: usize, arrival: &Arrival) -> bool {
         let more = answer.saturating_sub(request);
@@ -292,17 +292,21 @@ impl Responder {
             && (more > MOST_MORE_TO_KNOWN || !self.knows(arrival.source))
     }
 
-    /// Whether the table has a row, of any group, for the source.
+    /// Whether the operator has a row for the source in the table. A tenant's rows do not count: they could name the victim of a flood.
     fn knows(&self, source: SocketAddr) -> bool {
-        let addresses = self.shared.addresses.current();
-        let mut entries = addresses.table.lookup(source.ip()).iter();
-        entries.any(|entry| entry.port == 0 || entry.port == source.port())
+        self.has_row(source.ip(), |port| port == 0 || port == source.port())
     }
 
-    /// Whether the table has a row for the address, whatever its port. A response may go to another port than its request came from.
+    /// The same, whatever the port of the row. A response may go to another port than its request came from.
     fn knows_address(&self, ip: IpAddr) -> bool {
+        self.has_row(ip, |_port| true)
+    }
+
+    fn has_row(&self, ip: IpAddr, is_port: impl Fn(u16) -> bool) -> bool {
         let addresses = self.shared.addresses.current();
-        addresses.table.lookup(ip).iter().next().is_some()
+        let tenants = self.shared.tenants.load();
+        let mut entries = addresses.table.lookup(ip).iter();
+        entries.any(|entry| is_port(entry.port) && tenants.is_operators(entry.group))
     }
 
     fn counters(&self) -> &WorkerCounters {

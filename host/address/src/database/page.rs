@@ -1,0 +1,132 @@
+//! The stored rows in pages.
+
+use portcullis_database::Link;
+
+use super::filter::{Cursor, RowFilter};
+use super::loading::TextRow;
+use super::{Absent, Database, DatabaseError, StoredRow};
+
+/// Some of the rows that match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowPage {
+    /// The rows.
+    pub rows: Vec<StoredRow>,
+    /// Where the next page begins; `None` if this is the last one.
+    pub next: Option<Cursor>,
+    /// Number of rows that match; `None` if the page is not the first one: counting reads the whole table.
+    pub total: Option<u64>,
+}
+
+impl Database {
+    /// Returns up to `most` of the rows that match, in the order of their ids. The database reads the rows of the page only, where the
+    /// table has ids.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn page(
+        &self,
+        filter: &RowFilter,
+        after: Cursor,
+        most: usize,
+    ) -> Result<RowPage, DatabaseError> {
+        if self.address_file.is_some() {
+            return self.page_of_file(filter, after, most).await;
+        }
+        let mut link = self.open(Absent::Refuse).await?;
+        let has_id = self.has_id(&mut link).await?;
+        self.check_address_version(&mut link).await?;
+        let total = match after {
+            Cursor::START => Some(self.count_over(&mut link, filter).await?),
+            Cursor::Id(_) | Cursor::Skip(_) => None,
+        };
+        let id = match after {
+            Cursor::Id(id) => Some(id.into()),
+            Cursor::Skip(_) => None,
+        };
+        let values: Vec<_> = id.into_iter().chain(filter.values()).collect();
+        let page = self.statements().page(filter, after, most, has_id);
+        let rows = link.rows(&page, &values, |row| {
+            let columns = std::array::from_fn(|at| row.column(at));
+            Ok(TextRow::new(columns, 0).to_stored())
+        });
+        let rows = rows.await.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(RowPage {
+            total,
+            ..RowPage::of(rows, after, most)
+        })
+    }
+
+    /// Returns the number of rows that match.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn count_of(&self, filter: &RowFilter) -> Result<u64, DatabaseError> {
+        let mut link = self.open(Absent::Refuse).await?;
+        let count = self.count_over(&mut link, filter).await?;
+        link.release().await;
+        Ok(count)
+    }
+
+    /// The number of rows that match, over this connection.
+    pub(super) async fn count_over(
+        &self,
+        link: &mut Link,
+        filter: &RowFilter,
+    ) -> Result<u64, DatabaseError> {
+        let values: Vec<_> = filter.values().collect();
+        let count = self.statements().count_of(filter);
+        let count = link.row(&count, &values, |row| row.integer(0)).await;
+        let count = count.map_err(|failure| self.told(failure))?;
+        Ok(count.flatten().unwrap_or(0).unsigned_abs())
+    }
+
+    async fn page_of_file(
+        &self,
+        filter: &RowFilter,
+        after: Cursor,
+        most: usize,
+    ) -> Result<RowPage, DatabaseError> {
+        let skipped = match after {
+            Cursor::Id(_) => 0,
+            Cursor::Skip(rows) => rows,
+        };
+        let (mut total, mut rows) = (0, Vec::new());
+        self.each_row(|row| {
+            if !filter.selects(&row) {
+                return;
+            }
+            total += 1;
+            if total > skipped && rows.len() <= most {
+                rows.push(row);
+            }
+        })
+        .await?;
+        let page = RowPage::of(rows, Cursor::Skip(skipped), most);
+        let next = page.next.map(|_| Cursor::Skip(skipped + most as u64));
+        Ok(RowPage {
+            total: Some(total),
+            next,
+            ..page
+        })
+    }
+}
+
+impl RowPage {
+    /// The page of rows of which there is one more than `most` if further ones follow.
+    fn of(mut rows: Vec<StoredRow>, after: Cursor, most: usize) -> Self {
+        let has_more = rows.len() > most;
+        rows.truncate(most);
+        let last = rows.last().and_then(|row| row.id.as_deref()?.parse().ok());
+        let next = match (after, last) {
+            (Cursor::Id(_) | Cursor::START, Some(id)) => Some(Cursor::Id(id)),
+            (Cursor::Id(_), None) => None,
+            (Cursor::Skip(rows), _) => Some(Cursor::Skip(rows + most as u64)),
+        };
+        Self {
+            rows,
+            next: next.filter(|_| has_more),
+            total: None,
+        }
+    }
+}

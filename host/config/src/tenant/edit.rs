@@ -1,0 +1,44 @@
+//! `edit-…` of `[tenants.NAME]`: rows of the address table that a tenant may change.
+
+use super::claims::Claims;
+use crate::section::Section;
+use crate::value::{count, group};
+
+/// Rows of the address table that a tenant may change with its token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EditConfig {
+    /// Their groups.
+    pub groups: Vec<u32>,
+    /// Most rows that these groups may have for the tenant to add one.
+    pub rows: u64,
+    /// Fewest bits of a row about IPv4 addresses.
+    pub prefix_v4: u8,
+    /// Fewest bits of a row about IPv6 addresses.
+    pub prefix_v6: u8,
+}
+
+/// Reads the keys. A group that selects the requests of a tenant is refused.
+pub(super) fn read(section: &mut Section<'_>, tenant: &str, claims: &mut Claims) -> EditConfig {
+    let default = EditConfig::default();
+    EditConfig {
+        groups: section.list("edit-groups", default.groups, |value| {
+            let group = group(value)?;
+            claims.add_edit_group(group, tenant)?;
+            Ok(group)
+        }),
+        rows: section.value("edit-rows", default.rows, |v| v.number(0, 1_000_000)),
+        prefix_v4: section.value("edit-prefix-v4", default.prefix_v4, |v| count(v, 1, 32)),
+        prefix_v6: section.value("edit-prefix-v6", default.prefix_v6, |v| count(v, 1, 128)),
+    }
+}
+
+impl Default for EditConfig {
+    fn default() -> Self {
+        Self {
+            groups: Vec::new(),
+            rows: 1_000,
+            prefix_v4: 24,
+            prefix_v6: 48,
+        }
+    }
+}
