@@ -418,6 +418,8 @@ const operator = {
     await accessible(page, "sign-in");
     await asOperator(page);
     await under(() => [known.send("example.com"), unknown.send(`${given.tenant}.example`)], () => allLooks(page, "operator"));
+    await asOperator(page, given.tables);
+    await eachLook(page, (look) => storedTables(page, ["Stored rows", "Stored peers"], `operator-stored-${look}`));
   },
 };
 
@@ -556,22 +558,39 @@ const tenant = {
     expect("403");
     await asTenant(page);
     await under(() => unknown.send(`${given.tenant}.example`), () => allLooks(page, "tenant"));
+    await asTenant(page, given.tables);
+    await eachLook(page, (look) => storedTables(page, ["Addresses"], `tenant-stored-${look}`));
   },
 };
 
-/** Checks each view in each look, and takes pictures if a folder is given. */
-async function allLooks(page, role) {
+async function eachLook(page, check) {
   const looks = [["light", WIDE, "light"], ["dark", WIDE, "dark"], ["narrow", NARROW, "light"]];
   for (const [look, size, colorScheme] of looks) {
     await page.setViewportSize(size);
     await page.emulateMedia({ colorScheme });
-    await eachView(page, async (name) => {
+    await check(look);
+  }
+}
+
+/** Checks each view in each look, and takes pictures if a folder is given. */
+async function allLooks(page, role) {
+  await eachLook(page, (look) =>
+    eachView(page, async (name) => {
       await prepare(page, name, role);
       await accessible(page, `${name}, ${look}`);
       await fits(page, `${name}, ${look}`);
       if (given.pictures) await picture(page, `${role}-${name.toLowerCase()}-${look}`);
-    });
-  }
+    }),
+  );
+}
+
+/** Checks the panels of tables that can be changed. */
+async function storedTables(page, panels, name) {
+  await view(page, "Tables");
+  for (const title of panels) await panel(page, title).getByRole("button", { name: /^Add the/ }).waitFor();
+  await accessible(page, name);
+  await fits(page, name);
+  if (given.pictures) await picture(page, name, panel(page, panels[0]));
 }
 
 /** Brings a view into a state with something to see. */
@@ -592,8 +611,9 @@ async function prepare(page, name, role) {
   if (name === "Overview" && given.pictures) await page.waitForTimeout(24000);
 }
 
-async function picture(page, name) {
+async function picture(page, name, at) {
   await page.mouse.move(0, 0);
+  await at?.evaluate((element) => element.scrollIntoView());
   await page.screenshot({ path: `${given.pictures}/${name}.png`, clip: { x: 0, y: 0, ...page.viewportSize() } });
 }
 

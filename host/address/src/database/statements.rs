@@ -57,7 +57,12 @@ impl AddressStatements<'_> {
         let (id, order) = match has_id {
             true => (
                 as_text(&self.names.id),
-                format!(" ORDER BY {}", self.names.id.quoted()),
+                // PostgreSQL would take a bare name for the column of the result, which is a text.
+                format!(
+                    " ORDER BY {}.{}",
+                    self.names.table.quoted(),
+                    self.names.id.quoted()
+                ),
             ),
             false => (self.dialect.as_text("NULL"), String::new()),
         };
@@ -183,7 +188,7 @@ mod tests {
             ..filter
         };
         assert!(statements.page(&filter, Cursor::Id(7), 10, true).ends_with(
-            " FROM `trunks` WHERE `id` > ? AND `customer` IN (200, 201) ORDER BY `id` LIMIT 11"
+            " FROM `trunks` WHERE `id` > ? AND `customer` IN (200, 201) ORDER BY `trunks`.`id` LIMIT 11"
         ));
         assert_eq!(
             statements.delete(),
