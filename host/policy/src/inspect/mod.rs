@@ -118,6 +118,11 @@ impl Inspection {
         Toolchain::of(&self.producers, &self.imports)
     }
 
+    /// How to build the policy without WASI, with the tool that built it as far as the file says which one that was.
+    pub fn without_wasi(&self) -> &'static str {
+        self.toolchain().bare(self.kind)
+    }
+
     /// Whether the file imports an interface of the contract, such as `trusted`.
     pub fn asks_for(&self, interface: &str) -> bool {
         let asks = |import: &Import| {

@@ -94,8 +94,8 @@ fn errors_name_the_import() {
     );
     assert_eq!(
         message("wasi-import"),
-        "the policy imports wasi_snapshot_preview1 fd_write, but policies have no WASI (files, network, environment); build it \
-         for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)"
+        "the policy imports wasi_snapshot_preview1 fd_write, but policies have no WASI (files, network, environment); adapt it \
+         (portcullis policy adapt), or build it for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)"
     );
     assert!(matches!(
         host.refusal(&guest("unknown-function")),
@@ -138,7 +138,7 @@ fn advice_is_for_the_toolchain_of_the_file() {
     for (import, role, tool, flag) in [
         (wasi, "language", "Rust", "--target wasm32-unknown-unknown"),
         (wasi, "language", "C11", "clang -nostartfiles"),
-        (wasi, "language", "Go", "--adapt wasi_snapshot_preview1"),
+        (wasi, "language", "Go", "portcullis policy adapt"),
         (wasi, "processed-by", "TinyGo", "-target=wasm-unknown"),
         (wasi, "language", "JavaScript", "--disable all"),
         (wasi, "processed-by", "componentize-qjs", "--stub-wasi"),
