@@ -155,6 +155,7 @@ impl PolicySlot {
 
     /// Makes `policy` active and clears the last error. Ends the trial of a candidate, which was compared with another generation.
     pub fn publish(&self, policy: Policy) -> Arc<Generation> {
+        policy.warm_up();
         let mut change = self.lineup.change();
         let generation = self.number_of(&change, policy, None);
         self.serve(&mut change, Arc::clone(&generation));
@@ -180,10 +181,13 @@ impl PolicySlot {
     /// # Errors
     /// If there is no generation of this number.
     pub fn activate(&self, number: u64) -> Result<Arc<Generation>, NoGeneration> {
+        let warming = self.warming_of(number);
+        warming.before();
         let mut change = self.lineup.change();
         let generation = self.find(&change, number)?;
         self.serve(&mut change, Arc::clone(&generation));
         drop(change);
+        warming.after();
         self.collect();
         Ok(generation)
     }
@@ -197,11 +201,14 @@ impl PolicySlot {
         number: u64,
         previous: Option<u64>,
     ) -> Result<Arc<Generation>, NoGeneration> {
+        let warming = self.warming_of(number);
+        warming.before();
         let mut change = self.lineup.change();
         let generation = self.find(&change, number)?;
         let previous = previous.filter(|previous| self.find(&change, *previous).is_ok());
         self.serve_after(&mut change, Arc::clone(&generation), previous);
         drop(change);
+        warming.after();
         self.collect();
         Ok(generation)
     }
@@ -219,6 +226,7 @@ impl PolicySlot {
         let generation = self.find(&change, to.map_or_else(previous, Ok)?)?;
         self.serve(&mut change, Arc::clone(&generation));
         drop(change);
+        generation.policy.warm_up();
         self.collect();
         Ok(generation)
     }
@@ -236,6 +244,8 @@ impl PolicySlot {
         let good = lineup.fallback.clone();
         let good = good.filter(|fallback| !fallback.is_condemned())?;
         self.serve(&mut change, Arc::clone(&good));
+        drop(change);
+        good.policy.warm_up();
         Some(good)
     }
 
@@ -294,6 +304,10 @@ impl PolicySlot {
     /// # Errors
     /// If there is no generation of this number, or no active one.
     pub fn try_out(&self, number: u64, trial: Trial) -> Result<Arc<Generation>, NoGeneration> {
+        if matches!(trial, Trial::Canary(_)) {
+            let found = self.find(&self.lineup.change(), number)?;
+            found.policy.warm_up();
+        }
         let mut change = self.lineup.change();
         let generation = self.find(&change, number)?;
         let mut lineup = self.lineup().ok_or(NoGeneration::Nothing)?.as_ref().clone();
@@ -305,9 +319,6 @@ impl PolicySlot {
             generation: Arc::clone(&generation),
             trial,
         });
-        if matches!(trial, Trial::Canary(_)) {
-            generation.policy.warm_up();
-        }
         change.publish(lineup);
         self.trim(&mut change);
         Ok(generation)
@@ -449,8 +460,18 @@ impl PolicySlot {
             candidate: None,
             fallback: change.retained.iter().find(is_previous).cloned(),
         };
-        lineup.active.policy.warm_up();
         change.publish(lineup);
+    }
+
+    /// When sandboxes of the generation of this number are made, which is never done while the lineup is locked: a newer generation than the
+    /// active one waits for them, and an older one, to which the seat returns, does not.
+    fn warming_of(&self, number: u64) -> Warming {
+        let active = self.number();
+        match self.generation(number) {
+            Some(generation) if number > active => Warming::Before(generation),
+            Some(generation) if number < active => Warming::After(generation),
+            Some(_) | None => Warming::Never,
+        }
     }
 
     /// Retires the oldest generations beyond those that are retained.
@@ -495,6 +516,27 @@ impl SlotReader {
     /// The active generation.
     pub fn current(&mut self) -> Option<&Arc<Generation>> {
         self.lineup().map(|lineup| &lineup.active)
+    }
+}
+
+/// When the sandboxes of a generation that becomes active are made.
+enum Warming {
+    Before(Arc<Generation>),
+    After(Arc<Generation>),
+    Never,
+}
+
+impl Warming {
+    fn before(&self) {
+        if let Self::Before(generation) = self {
+            generation.policy.warm_up();
+        }
+    }
+
+    fn after(&self) {
+        if let Self::After(generation) = self {
+            generation.policy.warm_up();
+        }
     }
 }
 

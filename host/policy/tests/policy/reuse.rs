@@ -113,6 +113,24 @@ fn a_slot_warms_what_it_makes_active() {
     assert_eq!(live(), 2);
 }
 
+#[test]
+fn a_rollback_is_warmed_after_it() {
+    let host = Host::new();
+    host.runtime.warm_up_for(1);
+    let live = || host.runtime.pool_use().live;
+    let slot = PolicySlot::keeping(2);
+    let policy = |guest| host.load(guest).with_reuse(true).at_home_in(&host.scope);
+    let old = slot.admit(policy("stateful"), None).number;
+    let new = slot.admit(policy("reject"), None).number;
+    slot.activate(new).unwrap();
+    assert_eq!((slot.number(), live()), (new, 1));
+
+    slot.activate(old).unwrap();
+    assert_eq!((slot.number(), live()), (old, 2));
+    slot.roll_back(None).unwrap();
+    assert_eq!((slot.number(), live()), (new, 2));
+}
+
 fn calls(calls: u32) -> Reuse {
     Reuse::Calls(NonZeroU32::new(calls).unwrap())
 }
