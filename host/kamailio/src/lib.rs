@@ -108,16 +108,15 @@ pub fn script(
     let text = read(file, surroundings)?;
     let (tokens, _) = Preprocessor::new(file, &text, defines, surroundings).run();
     let (statements, _) = statement::statements(&tokens);
-    let mut own: Vec<String> = Vec::new();
+    let mut own = Vec::new();
     for statement in &statements {
         match &statement.what {
-            What::Alias(names) => own.extend(names.iter().map(|name| host_of(name).to_owned())),
-            What::Listen(listen) => own.extend(
-                listen
-                    .sockets
-                    .iter()
-                    .map(|socket| host_of(socket).to_owned()),
-            ),
+            What::Alias(names) => own.extend(names.iter().map(|name| host_and_port(name))),
+            // A socket has a port, an alias without one is for all ports.
+            What::Listen(listen) => own.extend(listen.sockets.iter().map(|socket| {
+                let (host, port) = host_and_port(socket);
+                (host, port.or(Some(5060)))
+            })),
             What::Set { .. } | What::Module(_) | What::Parameter { .. } | What::Call { .. } => {}
         }
     }
@@ -126,18 +125,18 @@ pub fn script(
     Ok(script::translate(file, &tokens, &own))
 }
 
-/// The host of `udp:192.0.2.1:5060` or `sip.example.com`.
-fn host_of(socket: &str) -> &str {
+/// Host and port of `udp:192.0.2.1:5060` or `sip.example.com`.
+fn host_and_port(socket: &str) -> (String, Option<u16>) {
     let behind = ["udp:", "tcp:", "tls:", "sctp:"]
         .iter()
         .find_map(|scheme| socket.strip_prefix(scheme));
     let socket = behind.unwrap_or(socket);
     match socket.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            let is_port = port.bytes().all(|byte| byte.is_ascii_digit());
-            if is_port { host } else { socket }
-        }
-        _ => socket,
+        Some((host, port)) if !host.contains(':') || host.ends_with(']') => match port.parse() {
+            Ok(port) => (host.to_owned(), Some(port)),
+            Err(_) => (socket.to_owned(), None),
+        },
+        _ => (socket.to_owned(), None),
     }
 }
 

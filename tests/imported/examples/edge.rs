@@ -134,7 +134,11 @@ fn fits(text: &[char], at: usize, node: &Node, then: &mut dyn FnMut(usize) -> bo
             let is_longer = *most > 0
                 && fits(text, at, inner, &mut |next| {
                     let rest = Node::Repeat(inner, least.saturating_sub(1), most - 1);
-                    next > at && fits(text, next, &rest, then)
+                    match next > at {
+                        true => fits(text, next, &rest, then),
+                        // The repetitions that are still required can be empty, too.
+                        false => *least > 0 && then(at),
+                    }
                 });
             is_longer || (*least == 0 && then(at))
         }

@@ -15,6 +15,8 @@ pub(super) enum Helper {
     Subnet,
     /// The names and addresses of this host.
     Myself,
+    /// The time zone of Kamailio's machine.
+    Zone,
     /// The local time.
     Now,
 }

@@ -39,8 +39,11 @@ pub struct Script {
     pub findings: Vec<Finding>,
 }
 
-/// Translates the routes among these tokens. `own` are the names and addresses of the host: `alias` and `listen`.
-pub(super) fn translate(file: &Path, tokens: &[Token], own: &[String]) -> Script {
+/// A name or an address of the host, and its port: `alias` and `listen`.
+type Own = (String, Option<u16>);
+
+/// Translates the routes among these tokens. `own` are the names and addresses of the host.
+pub(super) fn translate(file: &Path, tokens: &[Token], own: &[Own]) -> Script {
     let routes = parser::routes(tokens);
     let name = file.file_name().unwrap_or(file.as_os_str());
     let name = name.display().to_string();
@@ -74,6 +77,11 @@ pub(super) fn translate(file: &Path, tokens: &[Token], own: &[String]) -> Script
             _ => "not translated: a policy decides about requests only",
         };
         context.leave(&route.place, &what, mend);
+    }
+    if context.helpers.contains(&Helper::Zone) {
+        let mend = "Kamailio takes the time zone of its machine, the policy takes UTC: set `ZONE` in the policy, for example to \
+                    \"Europe/Berlin\"";
+        context.findings.push(Finding::whole("$time(…)", mend));
     }
     finding::sort(&mut context.findings);
     Script {
@@ -146,7 +154,7 @@ fn function(
 }
 
 /// The whole file.
-fn source(name: &str, context: &Context, functions: &[String], own: &[String]) -> String {
+fn source(name: &str, context: &Context, functions: &[String], own: &[Own]) -> String {
     let mut text = format!(
         "//! The routing logic of {name}, translated by `portcullis import --policy`.\n\
          //!\n\
@@ -186,11 +194,12 @@ fn source(name: &str, context: &Context, functions: &[String], own: &[String]) -
             Helper::Myself => {
                 write!(
                     text,
-                    "\n/// What `alias` and `listen` name.\nconst OWN: &[&str] = &{own:?};\n"
+                    "\n/// What `alias` and `listen` name, with their ports.\nconst OWN: &[(&str, Option<u16>)] = &{own:?};\n"
                 )
                 .expect("a text takes everything");
                 text.push_str(MYSELF);
             }
+            Helper::Zone => text.push_str(ZONE),
             Helper::Now => text.push_str(NOW),
         }
     }
@@ -248,20 +257,24 @@ fn is_in(address: &str, network: u32, mask: u32) -> bool {
 "#;
 
 const MYSELF: &str = r#"
-/// Whether a URI leads to this host.
+/// Whether a URI leads to this host. An alias without a port is for all ports.
 fn is_myself(place: &str) -> bool {
     let host = uri::host(place);
     let port = uri::port(place).unwrap_or(5060);
     let is_socket = host == request::local_address() && port == request::local_port();
-    is_socket || OWN.iter().any(|own| own.eq_ignore_ascii_case(host))
+    let is_own = |(name, own): &(&str, Option<u16>)| {
+        name.eq_ignore_ascii_case(host) && own.is_none_or(|own| own == port)
+    };
+    is_socket || OWN.iter().any(is_own)
 }
 "#;
 
-const NOW: &str = r#"
+const ZONE: &str = r#"
 /// The zone of `$time(…)`: that of Kamailio's machine.
-#[allow(dead_code)]
 const ZONE: &str = "UTC";
+"#;
 
+const NOW: &str = r#"
 fn now(zone: &str) -> clock::LocalTime {
     clock::local(zone).expect("a time zone")
 }

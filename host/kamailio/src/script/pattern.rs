@@ -5,79 +5,7 @@ use std::str::Chars;
 
 /// The matcher that a policy needs for expressions that are more than a literal. Single characters repeat in a loop, because a policy has a
 /// small stack.
-pub(super) const MATCHER: &str = r#"
-/// A part of a regular expression. Most policies use some of them.
-#[allow(dead_code)]
-enum Node {
-    One(char),
-    Any,
-    Set(bool, &'static [(char, char)]),
-    Start,
-    End,
-    Sequence(&'static [Node]),
-    Choice(&'static [Node]),
-    Repeat(&'static Node, usize, usize),
-    Text(&'static str),
-}
-
-/// Whether a part of the text matches. Case does not matter, as in Kamailio.
-fn matches(text: &str, pattern: &Node) -> bool {
-    let text: Vec<char> = text.to_ascii_lowercase().chars().collect();
-    (0..=text.len()).any(|at| fits(&text, at, pattern, &mut |_| true))
-}
-
-fn fits(text: &[char], at: usize, node: &Node, then: &mut dyn FnMut(usize) -> bool) -> bool {
-    match node {
-        Node::One(_) | Node::Any | Node::Set(..) => is_at(text, at, node) && then(at + 1),
-        Node::Text(part) => {
-            let end = at + part.chars().count();
-            let found = text.get(at..end);
-            found.is_some_and(|found| found.iter().copied().eq(part.chars())) && then(end)
-        }
-        Node::Start => at == 0 && then(at),
-        Node::End => at == text.len() && then(at),
-        Node::Choice(nodes) => nodes.iter().any(|node| fits(text, at, node, then)),
-        Node::Sequence(nodes) => match *nodes {
-            [] => then(at),
-            [first, rest @ ..] => fits(text, at, first, &mut |next| {
-                fits(text, next, &Node::Sequence(rest), then)
-            }),
-        },
-        Node::Repeat(Node::One(_) | Node::Any | Node::Set(..), least, most) => {
-            let Node::Repeat(single, ..) = node else {
-                return false;
-            };
-            let longest = (0..*most).take_while(|count| is_at(text, at + count, single)).count();
-            (*least..=longest).rev().any(|count| then(at + count))
-        }
-        Node::Repeat(inner, least, most) => {
-            let is_longer = *most > 0
-                && fits(text, at, inner, &mut |next| {
-                    let rest = Node::Repeat(inner, least.saturating_sub(1), most - 1);
-                    next > at && fits(text, next, &rest, then)
-                });
-            is_longer || (*least == 0 && then(at))
-        }
-    }
-}
-
-fn is_at(text: &[char], at: usize, node: &Node) -> bool {
-    let Some(letter) = text.get(at) else {
-        return false;
-    };
-    let upper = letter.to_ascii_uppercase();
-    match node {
-        Node::One(one) => one == letter,
-        Node::Set(is_negated, ranges) => {
-            let is_in = |(from, to): &(char, char)| {
-                (from..=to).contains(&letter) || (from..=to).contains(&&upper)
-            };
-            ranges.iter().any(is_in) != *is_negated
-        }
-        _ => true,
-    }
-}
-"#;
+pub(super) const MATCHER: &str = concat!("\n", include_str!("matcher.rs"));
 
 /// The deepest nesting of groups, and the largest number in braces.
 const DEEPEST: usize = 20;
@@ -334,6 +262,54 @@ impl Parser<'_> {
             _ => return None,
         };
         Some(ranges.to_vec())
+    }
+}
+
+/// The matcher, to be tested as a policy has it.
+#[cfg(test)]
+mod matcher {
+    include!("matcher.rs");
+
+    #[test]
+    fn groups_that_may_be_empty_repeat() {
+        // (a?)+b
+        let repeated = Node::Sequence(&[
+            Node::Repeat(&Node::Repeat(&Node::One('a'), 0, 1), 1, usize::MAX),
+            Node::One('b'),
+        ]);
+        // ^(x|a*){3}$
+        let counted = Node::Sequence(&[
+            Node::Start,
+            Node::Repeat(
+                &Node::Choice(&[Node::One('x'), Node::Repeat(&Node::One('a'), 0, usize::MAX)]),
+                3,
+                3,
+            ),
+            Node::End,
+        ]);
+        for (text, is_repeated, is_counted) in [
+            ("b", true, false),
+            ("ab", true, false),
+            ("AAB", true, false),
+            ("cb", true, false),
+            ("aa", false, true),
+            ("", false, true),
+            ("xax", false, true),
+            ("xaxa", false, false),
+        ] {
+            assert_eq!(matches(text, &repeated), is_repeated, "{text}");
+            assert_eq!(matches(text, &counted), is_counted, "{text}");
+        }
+    }
+
+    #[test]
+    fn words_texts_and_ends_match_without_case() {
+        let exact = Node::Sequence(&[Node::Start, Node::Text("friendly"), Node::Any, Node::End]);
+        assert!(matches("Friendly!", &exact));
+        assert!(!matches("friendly", &exact));
+        let digits = Node::Repeat(&Node::Set(false, &[('0', '9')]), 2, 3);
+        assert!(matches("a12", &digits));
+        assert!(!matches("a1b2", &digits));
     }
 }
 

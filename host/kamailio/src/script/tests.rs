@@ -11,7 +11,11 @@ use crate::surroundings::Machine;
 fn translated(text: &str) -> Script {
     let file = Path::new("/etc/k/k.cfg");
     let (tokens, _) = Preprocessor::new(file, text, &[], &Machine).run();
-    translate(file, &tokens, &["sip.example.com".to_owned()])
+    let own = [
+        ("sip.example.com".to_owned(), None),
+        ("192.0.2.1".to_owned(), Some(5070)),
+    ];
+    translate(file, &tokens, &own)
 }
 
 /// The lines of the main route.
@@ -169,6 +173,32 @@ fn an_operand_without_counterpart_ends_the_script_where_it_decides() {
             "/etc/k/k.cfg:2: auth_check(\"$fd\", \"subscriber\", \"1\"): no counterpart: the policy answers 500 where this decides"
         ]
     );
+}
+
+#[test]
+fn own_addresses_have_ports() {
+    let script = translated("request_route { if (uri == myself) { exit; } t_relay(); }");
+    let own = "const OWN: &[(&str, Option<u16>)] = &[(\"sip.example.com\", None), (\"192.0.2.1\", Some(5070))];";
+    assert!(script.source.contains(own), "{}", script.source);
+}
+
+#[test]
+fn the_time_zone_of_the_machine_is_a_remark() {
+    let of = |variable: &str| {
+        let script = translated(&format!(
+            "request_route {{ if ({variable} > 8) {{ exit; }} t_relay(); }}"
+        ));
+        (said(&script).join("\n"), script.source)
+    };
+    let (said, source) = of("$time(hour)");
+    assert!(
+        said.contains("$time(…): Kamailio takes the time zone of its machine"),
+        "{said}"
+    );
+    assert!(source.contains("const ZONE: &str = \"UTC\";"), "{source}");
+    let (said, source) = of("$utime(hour)");
+    assert_eq!(said, "");
+    assert!(!source.contains("ZONE"), "{source}");
 }
 
 #[test]

@@ -131,7 +131,12 @@ fn bracketed(name: &str, context: &mut Context) -> Option<Value> {
                 "wday" => "weekday % 7 + 1",
                 _ => return None,
             };
-            let zone = if class == "time" { "ZONE" } else { "\"UTC\"" };
+            let zone = if class == "time" {
+                context.need(Helper::Zone);
+                "ZONE"
+            } else {
+                "\"UTC\""
+            };
             context.need(Helper::Now);
             Some(Value::Number(format!("i64::from(now({zone}).{field})")))
         }
