@@ -57,10 +57,18 @@ pub(crate) fn module(file: &[u8]) -> wasmtime::Result<Cow<'_, [u8]>> {
 
 /// Rewrites all modules of a valid component.
 pub(crate) fn component(file: &[u8]) -> wasmtime::Result<Vec<u8>> {
-    within(file, 0)
+    each_module(file, module)
 }
 
-fn within(file: &[u8], depth: u32) -> wasmtime::Result<Vec<u8>> {
+/// What replaces a module.
+type Rewrite = fn(&[u8]) -> wasmtime::Result<Cow<'_, [u8]>>;
+
+/// Rewrites all modules of a valid component by this function.
+pub(crate) fn each_module(file: &[u8], rewrite: Rewrite) -> wasmtime::Result<Vec<u8>> {
+    within(file, rewrite, 0)
+}
+
+fn within(file: &[u8], rewrite: Rewrite, depth: u32) -> wasmtime::Result<Vec<u8>> {
     const HEADER: usize = Component::HEADER.len();
     if depth > DEEPEST {
         return Err(wasmtime::Error::msg("components are nested too deeply"));
@@ -72,8 +80,8 @@ fn within(file: &[u8], depth: u32) -> wasmtime::Result<Vec<u8>> {
         let size = reader.read_var_u32().map_err(bad)?;
         let data = reader.read_bytes(size as usize).map_err(bad)?;
         let data = match id {
-            CORE_MODULE => module(data)?,
-            COMPONENT => Cow::Owned(within(data, depth + 1)?),
+            CORE_MODULE => rewrite(data)?,
+            COMPONENT => Cow::Owned(within(data, rewrite, depth + 1)?),
             _ => Cow::Borrowed(data),
         };
         whole.push(id);

@@ -60,12 +60,12 @@ fn check_imports(inspection: &Inspection) -> Result<(), LoadProblem> {
         return Err(match interface {
             _ if interface.starts_with("wasi") => LoadProblem::Wasi {
                 import,
-                mend: toolchain.bare(inspection.kind),
+                mend: toolchain.bare(),
             },
             "env" | "gojs" if matches!(toolchain, Toolchain::AssemblyScript | Toolchain::Go) => {
                 LoadProblem::LanguageRuntime {
                     import,
-                    mend: toolchain.bare(inspection.kind),
+                    mend: toolchain.portable(),
                 }
             }
             _ if interface.starts_with("__wbindgen") || interface.contains("wbg") => {

@@ -81,6 +81,8 @@ pub(crate) fn metered(limits: &Limits) -> wasmtime::Result<Engine> {
     let mut config = config(limits);
     config
         .allocation_strategy(InstanceAllocationStrategy::OnDemand)
+        // A profile needs to know how deep the stack is.
+        .wasm_backtrace_max_frames(NonZeroUsize::new(1024))
         .consume_fuel(true);
     Engine::new(&config)
 }

@@ -17,6 +17,7 @@ use crate::log_line::LogLine;
 use crate::module::Use;
 use crate::next_step::NextStep;
 use crate::policy::Policy;
+use crate::profile::Profile;
 use crate::reuse::Reuse;
 use crate::sandbox::{Live, Outcome, Question};
 use crate::scope::Scope;
@@ -42,6 +43,8 @@ pub struct Evaluator {
     results: Results,
     /// The fuel of the last call, if it is metered.
     fuel: Option<u64>,
+    /// 64ths of the memory that the last call wrote, if its sandbox has been reset.
+    written: Option<u32>,
 }
 
 /// What a call is about.
@@ -83,6 +86,7 @@ impl Evaluator {
             decision: None,
             results: Results::default(),
             fuel: None,
+            written: None,
         }
     }
 
@@ -196,6 +200,39 @@ impl Evaluator {
     /// fuel.
     pub fn fuel(&self) -> Option<u64> {
         self.fuel
+    }
+
+    /// Calls `policy` as [`decide`](Evaluator::decide) does, in a new sandbox, and records where it spends its fuel. The file must have
+    /// [marks](crate::with_marks), and the runtime must meter fuel: otherwise there is no profile.
+    ///
+    /// # Errors
+    /// If the call fails. The profile ends there.
+    pub fn profile(
+        &mut self,
+        policy: &Policy,
+        scope: &Arc<Scope>,
+        addresses: &Arc<Snapshot>,
+        request: Request,
+    ) -> (Option<Profile>, Result<Verdict, Failure>) {
+        let loaded = &*policy.loaded;
+        let mut state = self.state(policy, scope, addresses);
+        let notes = self.notes(None);
+        let bounds = self.bounds(policy);
+        state
+            .call
+            .begin(addresses, scope, &loaded.name, bounds, request, notes);
+        let profiled = loaded
+            .sandboxes
+            .profile(state, &loaded.limits, Live::decide);
+        let (mut state, outcome, profile) = profiled;
+        let _request = self.results.take(&mut state.call, policy);
+        self.spare = Some(state);
+        (profile, outcome.map_err(|(_, failure)| failure))
+    }
+
+    /// How much of the policy's memory the last call wrote, in 64ths. `None` if no sandbox has been reset in place.
+    pub fn written(&self) -> Option<u32> {
+        self.written
     }
 
     /// Drops the idle sandboxes of policies that are not in use; `serving` passes those in use to its argument. Called between requests, so
@@ -313,7 +350,10 @@ impl Evaluator {
         self.fuel = sandbox.fuel_used();
         let request = self.results.take(sandbox.call(), policy);
         match outcome.is_ok() && sandbox.make_ready(policy.reuse) {
-            true => self.idle.release(at),
+            true => {
+                self.written = (usage == Use::Reset).then(|| sandbox.written());
+                self.idle.release(at);
+            }
             false => self.spare = Some(self.idle.remove(at).sandbox.close()),
         }
         (request, outcome)

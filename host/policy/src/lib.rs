@@ -18,7 +18,8 @@
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
 //! | `call` | the state of a call and the answers of the host functions |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
-//! | `bulk_memory`, `reset` | rewriting of modules before they are compiled, and the reset of their instances |
+//! | `call_count`, `bulk_memory`, `reset` | rewriting of modules before they are compiled, and the reset of their instances |
+//! | `profile` | fuel by function |
 //! | `guest`, `state`, `abi`, `interfaces` | the data of a store and the host functions |
 //! | `module`, `component`, `sandbox` | instances of both forms of a policy |
 //! | `trial_run`, `reuse`, `policy` with `warm`, `compile`, `shared_code`, `code_cache`, `runtime` | loading |
@@ -27,6 +28,7 @@
 #![deny(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub use call_count::{CALL_COUNT, with_call_count};
 pub use clock::Moment;
 pub use code_cache::CodeCache;
 pub use compile::{CompileFailure, Compiler, compile};
@@ -50,6 +52,7 @@ pub use module::no_reset;
 pub use next_step::NextStep;
 pub use policy::{CodeOrigin, Policy};
 pub use problem::{LoadError, LoadProblem, SettingsError};
+pub use profile::{MarkError, Profile, ProfiledFunction, with_marks};
 pub use reset::NoReset;
 pub use reuse::Reuse;
 pub use runtime::{Allocation, CodeCounts, PoolUse, Runtime, RuntimeError};
@@ -70,6 +73,7 @@ mod abi;
 mod added_functions;
 mod bulk_memory;
 mod call;
+mod call_count;
 mod check;
 mod clock;
 mod code_cache;
@@ -101,6 +105,7 @@ mod next_step;
 mod panic;
 mod policy;
 mod problem;
+mod profile;
 mod reset;
 mod reuse;
 mod runtime;

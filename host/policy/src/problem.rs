@@ -73,7 +73,7 @@ pub enum LoadProblem {
     },
     /// The policy was built for WASI.
     #[error(
-        "the policy imports {import}, but policies have no WASI (files, network, environment); {mend}"
+        "the policy imports {import}, but policies have no WASI (files, network, environment); adapt it (portcullis policy adapt), or {mend}"
     )]
     Wasi {
         /// The first such import.

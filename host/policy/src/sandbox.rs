@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline};
+use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline, WasmBacktrace};
 
 use crate::call::{Bounds, Call};
 use crate::check::Checked;
@@ -13,6 +13,7 @@ use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::limits::Limits;
 use crate::module::Use;
 use crate::next_step::NextStep;
+use crate::profile::{Profile, Recorder};
 use crate::reset::NoReset;
 use crate::reuse::Reuse;
 use crate::state::Data;
@@ -123,6 +124,22 @@ impl Sandboxes {
         };
         let fuel = fuel_used(&store);
         (store.into_data(), outcome, fuel)
+    }
+
+    /// As [`Sandboxes::ask`], with a profile of the call; its deadline is that of the runtime. `None` if fuel is not metered.
+    pub(crate) fn profile<T>(
+        &self,
+        mut state: Data,
+        limits: &CallLimits,
+        question: Question<T>,
+    ) -> (Data, Outcome<T>, Option<Profile>) {
+        state.profile = self.is_metered.then(|| Box::new(Recorder::new(FULL)));
+        let (mut state, outcome, fuel) = self.ask(state, limits, question);
+        let recorder = state.profile.take();
+        let profile = recorder
+            .zip(fuel)
+            .map(|(recorder, fuel)| recorder.finish(FULL - fuel));
+        (state, outcome, profile)
     }
 
     /// Calls `validate-settings` in a new sandbox; `None` if the policy does not export it.
@@ -246,6 +263,11 @@ impl Sandbox {
         }
     }
 
+    /// Number of 64ths of its memory that the last call wrote, if the sandbox has been reset.
+    pub(crate) fn written(&self) -> u32 {
+        self.store.data().written
+    }
+
     /// How the sandbox is used.
     pub(crate) fn usage(&self) -> Use {
         self.usage
@@ -334,16 +356,29 @@ fn ask<T>(
 fn start_clock(store: &mut Store<Data>, limits: &CallLimits) {
     let Ticks { first, then } = limits.ticks;
     store.data().call.end.set(first, then);
-    store.set_epoch_deadline(NEXT_WAKE);
+    store.set_epoch_deadline(match store.data().profile {
+        None => NEXT_WAKE,
+        // The next check calls `continue_or_interrupt`, and so do all others.
+        Some(_) => 0,
+    });
 }
 
 /// Epochs until a call checks its deadline again. The clock increments the epoch each time it wakes up, which may be after several ticks.
 const NEXT_WAKE: u64 = 1;
 
 /// Called when the epoch has changed: the call continues, or ends at its deadline.
-fn continue_or_interrupt(store: StoreContextMut<'_, Data>) -> wasmtime::Result<UpdateDeadline> {
+fn continue_or_interrupt(mut store: StoreContextMut<'_, Data>) -> wasmtime::Result<UpdateDeadline> {
+    let mut next = NEXT_WAKE;
+    if store.data().profile.is_some() {
+        next = 0;
+        let left = store.get_fuel()?;
+        let backtrace = WasmBacktrace::capture(&store);
+        if let Some(recorder) = &mut store.data_mut().profile {
+            recorder.check(left, backtrace.frames());
+        }
+    }
     Ok(match store.data().call.end.is_ahead() {
-        true => UpdateDeadline::Continue(NEXT_WAKE),
+        true => UpdateDeadline::Continue(next),
         false => UpdateDeadline::Interrupt,
     })
 }

@@ -5,6 +5,7 @@ use wasmtime::ResourceLimiter;
 use crate::call::Call;
 use crate::failure::Refused;
 use crate::guest::Guest;
+use crate::profile::Recorder;
 
 /// Boxed, because it moves into a sandbox and back when the sandbox ends. One allocation serves all calls of an evaluator.
 pub(crate) type Data = Box<State>;
@@ -16,6 +17,10 @@ pub(crate) struct State {
     pub(crate) guest: Option<Guest>,
     /// Bytes of all linear memories of the sandbox together.
     pub(crate) memory: usize,
+    /// Number of 64ths of its memory that the last call of a module wrote, if it has been reset.
+    pub(crate) written: u32,
+    /// Set if the call is profiled.
+    pub(crate) profile: Option<Box<Recorder>>,
 }
 
 impl State {
@@ -25,6 +30,8 @@ impl State {
             call,
             guest: None,
             memory: 0,
+            written: 0,
+            profile: None,
         }
     }
 }

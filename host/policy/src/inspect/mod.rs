@@ -120,7 +120,7 @@ impl Inspection {
 
     /// How to build the policy without WASI, with the tool that built it as far as the file says which one that was.
     pub fn without_wasi(&self) -> &'static str {
-        self.toolchain().bare(self.kind)
+        self.toolchain().bare()
     }
 
     /// Whether the file imports an interface of the contract, such as `trusted`.

@@ -2,7 +2,6 @@
 
 use crate::problem::BUILD_AGAIN;
 
-use super::Kind;
 use super::items::{Import, Producer};
 
 /// A compiler or componentizer whose files need advice of their own.
@@ -63,37 +62,19 @@ impl Toolchain {
         }
     }
 
-    /// How to make a file import only the contract.
-    pub(crate) fn bare(self, kind: Kind) -> &'static str {
-        match (self, kind) {
-            (Self::C, Kind::Component) => {
-                "build it as a library without code for files, output and time (clang -nostartfiles -Wl,--no-entry)"
-            }
-            (Self::Go, Kind::Component) => {
-                "the runtime of Go needs WASI: adapt its core module (portcullis policy adapt) before it becomes a component"
-            }
-            (Self::Unknown, Kind::Component) => {
-                "build it for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)"
-            }
-            (_, Kind::Module | Kind::Component) => self.bare_module(),
-        }
-    }
-
-    fn bare_module(self) -> &'static str {
+    /// How to build files that import only the contract.
+    pub(crate) fn bare(self) -> &'static str {
         match self {
             Self::Rust => {
                 "build it for wasm32-unknown-unknown (cargo build --release --target wasm32-unknown-unknown)"
             }
             Self::C => {
-                "adapt it (portcullis policy adapt), or build it as a library without code for files, output and time (clang -nostartfiles \
-                 -Wl,--no-entry)"
+                "build it as a library without code for files, output and time (clang -nostartfiles -Wl,--no-entry)"
             }
             Self::Zig => {
                 "build it for wasm32-freestanding (zig build-exe -target wasm32-freestanding -fno-entry)"
             }
-            Self::Go => {
-                "the runtime of Go needs WASI: adapt it (portcullis policy adapt), which links a replacement into the file"
-            }
+            Self::Go => "build it with another compiler: the runtime of Go needs WASI",
             Self::TinyGo => "build it for wasm-unknown (tinygo build -target=wasm-unknown)",
             Self::AssemblyScript => "build it without them (asc --use abort= --runtime stub)",
             Self::JavaScript => {
@@ -102,9 +83,26 @@ impl Toolchain {
             Self::QuickJs => "replace WASI by stubs (componentize-qjs --sync --stub-wasi)",
             Self::Python => "replace WASI by stubs (componentize-py componentize --stub-wasi)",
             Self::Unknown => {
-                "adapt it (portcullis policy adapt), or build it for a target without WASI (in Rust: cargo build --release --target \
-                 wasm32-unknown-unknown)"
+                "build it for a target without WASI (in Rust: cargo build --release --target wasm32-unknown-unknown)"
             }
+        }
+    }
+
+    /// How to build files whose language runtime needs no other platform than the contract.
+    pub(crate) fn portable(self) -> &'static str {
+        match self {
+            Self::Go => {
+                "build it for WASI (GOOS=wasip1 GOARCH=wasm go build -buildmode=c-shared), and adapt it (portcullis policy adapt)"
+            }
+            Self::Rust
+            | Self::C
+            | Self::Zig
+            | Self::TinyGo
+            | Self::AssemblyScript
+            | Self::JavaScript
+            | Self::QuickJs
+            | Self::Python
+            | Self::Unknown => self.bare(),
         }
     }
 

@@ -333,8 +333,9 @@ impl Live {
         let Some(guest) = &mut store.data_mut().guest else {
             return false;
         };
-        let host = guest.take_marks();
-        reset.memory.restore(store, module | host)
+        let marks = module | guest.take_marks();
+        store.data_mut().written = marks.count_ones();
+        reset.memory.restore(store, marks)
     }
 }
 

@@ -22,6 +22,7 @@ mod logging;
 mod mutated;
 mod older;
 mod permissions;
+mod profile;
 mod questions;
 mod refusals;
 mod request;
