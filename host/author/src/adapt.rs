@@ -2,15 +2,16 @@
 
 use std::sync::LazyLock;
 
-use portcullis_policy::{Exports, Inspection, Kind, LoadProblem, WIT, embed_with, inspect};
+use portcullis_policy::{
+    CALL_COUNT, Exports, Inspection, Kind, LoadProblem, WIT, embed_with, inspect, with_call_count,
+};
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
+use crate::wasi;
+
 /// The module that compilers import, which the floor stands in for.
 const WASI: &str = "wasi_snapshot_preview1";
-
-/// The prefix of the interfaces that components import.
-const WASI_INTERFACES: &str = "wasi:";
 
 /// `src/floor.wat`, assembled.
 const FLOOR: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/floor.wasm"));
@@ -62,20 +63,31 @@ pub enum AdaptError {
     NoPolicy,
     /// It is a component with WASI outside.
     #[error(
-        "it is a component that imports {0}: adapt the core module before it becomes a component, or have its tool leave WASI out (`--stub-wasi` \
-         of componentize-py and componentize-qjs; for Rust, the target wasm32-unknown-unknown)"
+        "it is a component that imports {import}, and the floor for WASI cannot be linked to it ({cause}): {mend}"
     )]
-    Component(String),
+    Component {
+        /// An interface of WASI.
+        import: String,
+        /// What is in the way.
+        cause: String,
+        /// How to build it without WASI, with the tool that built it.
+        mend: &'static str,
+    },
+    /// The count of its calls cannot be added.
+    #[error(
+        "the module exports `{CALL_COUNT}`, a name that is reserved for the floor, or cannot be rewritten: build it again without that export"
+    )]
+    CallCount,
     /// The encoder refuses it.
     #[error("{0}")]
     Encode(String),
 }
 
-/// Declares the world where that is missing, and links the floor under a module that imports `wasi_snapshot_preview1`. Everything ends up in
-/// the file: the host offers no WASI.
+/// Declares the world where that is missing, and links the floor under a module that imports `wasi_snapshot_preview1` or a component that
+/// imports the interfaces of WASI 0.2. Everything ends up in the file: the host offers no WASI.
 ///
 /// # Errors
-/// If the file is no policy, or a component that imports WASI.
+/// If the file is no policy, or imports something else.
 pub fn adapt(bytes: &[u8]) -> Result<Adapted, AdaptError> {
     let found = inspect(bytes)?;
     let has = |name: &str| found.exports.iter().any(|export| export.name == name);
@@ -83,23 +95,29 @@ pub fn adapt(bytes: &[u8]) -> Result<Adapted, AdaptError> {
         return Err(AdaptError::NoPolicy);
     }
     match found.kind {
-        Kind::Component => refuse_wasi(&found)?,
-        Kind::Module => return adapt_module(bytes, &found),
+        Kind::Component => adapt_component(bytes, &found),
+        Kind::Module => adapt_module(bytes, &found),
     }
-    Ok(Adapted {
-        bytes: bytes.to_vec(),
-        embedded: false,
-        floor: false,
-    })
 }
 
-fn refuse_wasi(found: &Inspection) -> Result<(), AdaptError> {
-    let is_wasi = |name: &&str| name.starts_with(WASI_INTERFACES);
-    let mut names = found.imports.iter().map(|import| import.interface.as_str());
-    match names.find(is_wasi) {
-        Some(name) => Err(AdaptError::Component(name.to_owned())),
-        None => Ok(()),
-    }
+fn adapt_component(bytes: &[u8], found: &Inspection) -> Result<Adapted, AdaptError> {
+    let mut names = found.imports.iter().map(|import| &*import.interface);
+    let adapted = match names.find(|name| name.starts_with(wasi::PREFIX)) {
+        None => bytes.to_vec(),
+        Some(import) => {
+            let linked = wasi::with_floor(bytes, &DECLARED);
+            linked.map_err(|error| AdaptError::Component {
+                import: import.to_owned(),
+                cause: chain(&error),
+                mend: found.without_wasi(),
+            })?
+        }
+    };
+    Ok(Adapted {
+        floor: adapted != bytes,
+        bytes: adapted,
+        embedded: false,
+    })
 }
 
 fn adapt_module(bytes: &[u8], found: &Inspection) -> Result<Adapted, AdaptError> {
@@ -117,6 +135,11 @@ fn adapt_module(bytes: &[u8], found: &Inspection) -> Result<Adapted, AdaptError>
         embed_with(&mut adapted.bytes, exports).map_err(AdaptError::Encode)?;
     }
     if adapted.floor {
+        // The floor recognises the begin of a call by the count.
+        let Some(counted) = with_call_count(&adapted.bytes) else {
+            return Err(AdaptError::CallCount);
+        };
+        adapted.bytes = counted;
         let encoded = ComponentEncoder::default()
             .module(&adapted.bytes)
             .and_then(|encoder| encoder.adapter(WASI, &DECLARED))
@@ -218,5 +241,176 @@ mod tests {
         let start = r#"(func (export "_start"))"#;
         assert!(matches!(adapt(&module(start)), Err(AdaptError::NoPolicy)));
         assert!(matches!(adapt(b"text"), Err(AdaptError::Unusable(_))));
+    }
+
+    #[test]
+    fn a_component_with_another_wasi_is_told_the_flag_of_its_tool() {
+        for (role, tool, flag) in [
+            ("processed-by", "componentize-py", "--stub-wasi"),
+            ("processed-by", "componentize-qjs", "--stub-wasi"),
+            ("processed-by", "ComponentizeJS", "--disable all"),
+            ("processed-by", "TinyGo", "-target=wasm-unknown"),
+            ("language", "Rust", "wasm32-unknown-unknown"),
+        ] {
+            let text = format!(
+                r#"(component
+                    (@producers ({role} "{tool}" "1"))
+                    (import "wasi:cli/environment@0.2.3" (instance (export "get" (func))))
+                    (import "decide" (func $decide))
+                    (export "decide" (func $decide)))"#
+            );
+            let refused = adapt(&wat::parse_str(text).unwrap()).unwrap_err();
+            let said = refused.to_string();
+            assert!(
+                said.contains("imports wasi:cli/environment@0.2.3"),
+                "{said}"
+            );
+            assert!(
+                said.contains("it imports decide, which no host offers"),
+                "{said}"
+            );
+            assert!(
+                said.contains(flag) && !said.contains("policy adapt"),
+                "{said}"
+            );
+        }
+    }
+
+    /// The interfaces that the guest below imports: those of `print` in most languages, a clock, random bytes, and a file.
+    const INTERFACES: &str = "package wasi:io@0.2.3;
+        interface error { resource error { to-debug-string: func() -> string; } }
+        interface poll { resource pollable { block: func(); } poll: func(in: list<borrow<pollable>>) -> list<u32>; }
+        interface streams {
+            use error.{error}; use poll.{pollable};
+            variant stream-error { last-operation-failed(error), closed }
+            resource input-stream { read: func(len: u64) -> result<list<u8>, stream-error>; }
+            resource output-stream {
+                check-write: func() -> result<u64, stream-error>;
+                write: func(contents: list<u8>) -> result<_, stream-error>;
+                blocking-flush: func() -> result<_, stream-error>;
+                subscribe: func() -> pollable;
+            }
+        }";
+
+    /// A component of a policy in a world with WASI.
+    fn component_with_wasi() -> Vec<u8> {
+        let mut resolve = Resolve::default();
+        resolve.push_source("routing-policy.wit", WIT).unwrap();
+        resolve.push_source("io.wit", INTERFACES).unwrap();
+        for (file, text) in [
+            (
+                "cli.wit",
+                "package wasi:cli@0.2.3;
+                 interface stderr { use wasi:io/streams@0.2.3.{output-stream}; get-stderr: func() -> output-stream; }
+                 interface environment { get-arguments: func() -> list<string>; initial-cwd: func() -> option<string>; }
+                 interface exit { exit: func(status: result); }",
+            ),
+            (
+                "clocks.wit",
+                "package wasi:clocks@0.2.3;
+                 interface monotonic-clock {
+                    use wasi:io/poll@0.2.3.{pollable}; now: func() -> u64; subscribe-duration: func(when: u64) -> pollable;
+                 }
+                 interface wall-clock { record datetime { seconds: u64, nanoseconds: u32 } now: func() -> datetime; }",
+            ),
+            (
+                "random.wit",
+                "package wasi:random@0.2.3;
+                 interface random { get-random-bytes: func(len: u64) -> list<u8>; get-random-u64: func() -> u64; }",
+            ),
+            (
+                "filesystem.wit",
+                "package wasi:filesystem@0.2.3;
+                 interface types {
+                    enum error-code { access, unsupported }
+                    resource descriptor { sync: func() -> result<_, error-code>; }
+                 }
+                 interface preopens { use types.{descriptor}; get-directories: func() -> list<tuple<descriptor, string>>; }",
+            ),
+        ] {
+            resolve.push_source(file, text).unwrap();
+        }
+        let names = [
+            "io/error",
+            "io/poll",
+            "io/streams",
+            "cli/stderr",
+            "cli/environment",
+            "cli/exit",
+            "clocks/monotonic-clock",
+            "clocks/wall-clock",
+            "random/random",
+            "filesystem/types",
+            "filesystem/preopens",
+        ];
+        let mut world =
+            "package a:b; world guest { include portcullis:policy/routing-policy@0.1.0;".to_owned();
+        for name in names {
+            world += &format!("import wasi:{name}@0.2.3;");
+        }
+        let package = resolve.push_source("guest.wit", &(world + "}")).unwrap();
+        let world = resolve.select_world(&[package], Some("guest")).unwrap();
+        let imports = wasi::imports_of(&resolve, world);
+        let mut module = wat::parse_str(format!("(module {imports} {BODY})")).unwrap();
+        wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
+            .unwrap();
+        let encoder = ComponentEncoder::default().module(&module).unwrap();
+        encoder.validate(true).encode().unwrap()
+    }
+
+    /// Uses what it has imported, traps if something is not as it should be, and rejects with 480.
+    const BODY: &str = r#"
+        (memory (export "memory") 1)
+        (data (i32.const 16) "\01\00\00\00\e0\01\00\00\40\00\00\00\00\00\00\00\40\00\00\00\00\00\00\00")
+        (data (i32.const 64) "a line\0a")
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 4096)
+        (func $expect (param i32) (if (i32.eqz (local.get 0)) (then unreachable)))
+        (func (export "decide") (result i32)
+            (local $stream i32) (local $time i64)
+            (local.set $stream (call $"wasi:cli/stderr@0.2.3#get-stderr"))
+            (call $"wasi:io/streams@0.2.3#[method]output-stream.check-write" (local.get $stream) (i32.const 128))
+            (call $expect (i32.eqz (i32.load8_u (i32.const 128))))
+            (call $expect (i64.eq (i64.load (i32.const 136)) (i64.const 4096)))
+            (call $"wasi:io/streams@0.2.3#[method]output-stream.write"
+                (local.get $stream) (i32.const 64) (i32.const 7) (i32.const 128))
+            (call $expect (i32.eqz (i32.load8_u (i32.const 128))))
+            (local.set $time (call $"wasi:clocks/monotonic-clock@0.2.3#now"))
+            (call $expect (i64.gt_u (local.get $time) (i64.const 1000000000)))
+            (call $"wasi:io/poll@0.2.3#[method]pollable.block"
+                (call $"wasi:clocks/monotonic-clock@0.2.3#subscribe-duration" (i64.const 5000000000)))
+            (call $expect (i64.ge_u
+                (call $"wasi:clocks/monotonic-clock@0.2.3#now")
+                (i64.add (local.get $time) (i64.const 5000000000))))
+            (call $"wasi:clocks/wall-clock@0.2.3#now" (i32.const 160))
+            (call $expect (i64.gt_u (i64.load (i32.const 160)) (i64.const 1700000000)))
+            (call $expect (i64.ne
+                (call $"wasi:random/random@0.2.3#get-random-u64")
+                (call $"wasi:random/random@0.2.3#get-random-u64")))
+            (call $"wasi:filesystem/preopens@0.2.3#get-directories" (i32.const 176))
+            (call $expect (i32.eqz (i32.load (i32.const 180))))
+            (call $"wasi:cli/environment@0.2.3#initial-cwd" (i32.const 192))
+            (call $expect (i32.eqz (i32.load8_u (i32.const 192))))
+            i32.const 16)"#;
+
+    #[test]
+    fn a_component_gets_the_floor_as_well() {
+        let adapted = adapt(&component_with_wasi()).unwrap();
+        assert!(adapted.floor && !adapted.embedded);
+        wasmparser::Validator::new()
+            .validate_all(&adapted.bytes)
+            .unwrap();
+        let found = inspect(&adapted.bytes).unwrap();
+        for import in found.imports.iter().map(|import| &import.interface) {
+            assert!(!import.contains("wasi"), "{import}");
+        }
+        assert!(found.asks_for("log") && found.asks_for("request"));
+        assert!(found.exports.iter().any(|export| export.name == "decide"));
+        let again = adapt(&adapted.bytes).unwrap();
+        assert!(!again.floor);
+        let runtime =
+            portcullis_policy::Runtime::new(portcullis_policy::Limits::default()).unwrap();
+        // Which calls it once.
+        let policy = runtime.load("guest", &adapted.bytes).unwrap();
+        assert_eq!(policy.trial_failure(), None);
     }
 }

@@ -92,10 +92,11 @@ pub enum BuildError {
 
 /// Compiles the policy in a directory to `NAME.wasm` there, says what world it is for, and links the floor for WASI where it is needed. `say`
 /// gets each command before it is run. The file is replaced atomically, and only if it has changed, because a running host may use it.
+/// With `names`, it keeps the names of its functions, for profiles and the messages of failures.
 ///
 /// # Errors
 /// If the language is unknown, its compiler is missing or fails, or the compiled file is no policy.
-pub fn build(folder: &Path, say: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
+pub fn build(folder: &Path, names: bool, say: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
     let manifest = Manifest::of(folder)?;
     let language = match &manifest {
         Some(manifest) => manifest.language,
@@ -106,6 +107,7 @@ pub fn build(folder: &Path, say: &mut dyn FnMut(&str)) -> Result<Built, BuildErr
     let work = Work {
         folder,
         manifest: &manifest,
+        names,
     };
     let compiled = work.compile(&toolchain, say)?;
     work.deliver(&compiled)
@@ -133,6 +135,8 @@ fn guess(folder: &Path) -> Option<Language> {
 struct Work<'w> {
     folder: &'w Path,
     manifest: &'w Manifest,
+    /// Whether the file keeps the names of its functions.
+    names: bool,
 }
 
 impl Work<'_> {
@@ -150,6 +154,9 @@ impl Work<'_> {
                 TARGET,
                 "--message-format=json-render-diagnostics",
             ]);
+            if self.names {
+                command.args(["--config", "profile.release.strip=false"]);
+            }
             let made = self.run_for_output(&mut command, say)?;
             let own = self.folder.join("Cargo.toml");
             return library(&made, &own).ok_or(BuildError::NoLibrary(own));
@@ -181,6 +188,7 @@ impl Work<'_> {
                 let mut command = zig.command();
                 command.arg("build-exe").arg(self.source("policy.zig")?);
                 command.args(["-target", "wasm32-freestanding", "-O", "ReleaseSmall"]);
+                command.arg(self.stripped("-fno-strip", "-fstrip"));
                 command.args(["-fno-entry", "--export=decide", "--export=cabi_realloc"]);
                 command.args(["--stack", &STACK.to_string(), "--cache-dir"]);
                 command.arg(Path::new(SCRATCH).join("zig-cache"));
@@ -195,13 +203,16 @@ impl Work<'_> {
                     true => "abort=portcullis/abort",
                     false => "abort=",
                 });
+                command.args(self.names.then_some("--debug"));
                 command.arg("-o").arg(core);
                 command
             }
             Toolchain::Go(program) => {
                 let mut command = Command::new(program);
                 command.env("GOOS", "wasip1").env("GOARCH", "wasm");
-                command.args(["build", "-buildmode=c-shared", "-ldflags=-s -w", "-o"]);
+                command.args(["build", "-buildmode=c-shared"]);
+                command.arg(self.stripped("-ldflags=-w", "-ldflags=-s -w"));
+                command.arg("-o");
                 command.arg(core);
                 command
             }
@@ -209,7 +220,7 @@ impl Work<'_> {
                 let mut command = Command::new(program);
                 command.arg("--wit").arg(self.wit()?);
                 command.arg("--js").arg(self.source("policy.js")?);
-                command.args(["--world", self.world(), "--sync", "--stub-wasi", "-o"]);
+                command.args(["--world", self.world(), "--sync", "-o"]);
                 command.arg(core);
                 command
             }
@@ -217,7 +228,7 @@ impl Work<'_> {
                 let source = self.source("policy.py")?;
                 let mut command = Command::new(program);
                 command.arg("-d").arg(self.wit()?);
-                command.args(["-w", self.world(), "componentize", "--stub-wasi"]);
+                command.args(["-w", self.world(), "componentize"]);
                 command.arg(source.file_stem().unwrap_or_default());
                 command.arg("-o").arg(core);
                 command
@@ -232,7 +243,9 @@ impl Work<'_> {
 
     /// The arguments of a compiler of C.
     fn c(&self, command: &mut Command, core: &Path) -> Result<(), BuildError> {
-        command.args(["-Wl,--no-entry", "-Wl,--strip-all", "-I", "."]);
+        command.arg("-Wl,--no-entry");
+        command.arg(self.stripped("-Wl,--strip-debug", "-Wl,--strip-all"));
+        command.args(["-I", "."]);
         command.arg(format!("-Wl,-z,stack-size={STACK}"));
         command.arg(self.source("policy.c")?);
         let bindings = Path::new("bindings/routing_policy.c");
@@ -241,6 +254,14 @@ impl Work<'_> {
         }
         command.arg("-o").arg(core);
         Ok(())
+    }
+
+    /// One of two arguments: the first if names are kept, the second if not.
+    fn stripped(&self, names: &'static str, none: &'static str) -> &'static str {
+        match self.names {
+            true => names,
+            false => none,
+        }
     }
 
     /// The main source file, relative to the directory.
@@ -327,7 +348,7 @@ impl Work<'_> {
 
     fn name(&self) -> String {
         if let Some(name) = &self.manifest.name {
-            return name.clone();
+            return name.to_string();
         }
         let folder = fs::canonicalize(self.folder).unwrap_or_else(|_| self.folder.to_owned());
         let name = folder.file_name();
@@ -403,7 +424,7 @@ mod tests {
     #[test]
     fn a_directory_of_something_else_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let error = build(folder.path(), &mut |_| {}).unwrap_err();
+        let error = build(folder.path(), false, &mut |_| {}).unwrap_err();
         assert!(matches!(error, BuildError::NoLanguage(_)), "{error}");
     }
 

@@ -5,6 +5,8 @@
 ;; - Both clocks show the host's time of the call, which does not advance during the call. A wait ends at once, and the monotonic clock then
 ;;   shows that it has lasted as long as it should: schedulers of runtimes look.
 ;; - Random bytes are the same in each repetition of a call: their seed is made of Call-ID, CSeq and the time of the call.
+;; - Nothing of a call is left for the next one of the same instance: an unfinished line is dropped, waits are forgotten, and random bytes
+;;   begin anew. The module counts its calls (`portcullis_call_count`), and each function here that has a state compares.
 ;; - There are no arguments, no environment, no files and no sockets. `proc_exit` ends the call as a trap does.
 ;;
 ;; The floor's own memory is one page, which the first function that needs it adds to the policy's memory:
@@ -18,6 +20,7 @@
   (import "portcullis:policy/clock@0.1.0" "now" (func $now (result i64)))
   (import "portcullis:policy/request@0.1.0" "call-id" (func $call_id (param i32)))
   (import "portcullis:policy/request@0.1.0" "cseq-number" (func $cseq_number (result i32)))
+  (import "__main_module__" "portcullis_call_count" (func $call_count (result i32)))
 
   ;; The address of the own page; 0 if there is none yet.
   (global $page (mut i32) (i32.const 0))
@@ -26,9 +29,22 @@
   (global $length_err (mut i32) (i32.const 0))
   ;; Nanoseconds that waits should have lasted.
   (global $waited (mut i64) (i64.const 0))
-  ;; The seed in use, and the state of the generator.
-  (global $seed (mut i64) (i64.const 0))
+  ;; Whether the generator of random bytes has its seed, and its state.
+  (global $is_seeded (mut i32) (i32.const 0))
   (global $state (mut i64) (i64.const 0))
+  ;; The call that all of this belongs to.
+  (global $call (mut i32) (i32.const 0))
+
+  ;; Forgets what an earlier call left.
+  (func $enter
+    (local $call i32)
+    (local.set $call (call $call_count))
+    (if (i32.ne (local.get $call) (global.get $call)) (then
+      (global.set $call (local.get $call))
+      (global.set $length_out (i32.const 0))
+      (global.set $length_err (i32.const 0))
+      (global.set $waited (i64.const 0))
+      (global.set $is_seeded (i32.const 0)))))
 
   ;; The own page, or 0 if memory cannot grow.
   (func $own_page (result i32)
@@ -118,6 +134,7 @@
   (func (export "fd_write") (param $fd i32) (param $list i32) (param $count i32) (param $written i32) (result i32)
     (local $at i32) (local $end i32) (local $sum i32)
     (if (i32.gt_u (i32.sub (local.get $fd) (i32.const 1)) (i32.const 1)) (then (return (i32.const 8))))
+    (call $enter)
     (drop (call $own_page))
     (block $done (loop $next
       (br_if $done (i32.eqz (local.get $count)))
@@ -147,6 +164,7 @@
   ;; Nanoseconds of a clock: 0 is the time of day, all others are monotonic.
   (func $time (param $id i32) (result i64)
     (local $time i64)
+    (call $enter)
     (local.set $time (i64.mul (call $now) (i64.const 1000000)))
     (if (local.get $id) (then
       (local.set $time (i64.add (local.get $time) (global.get $waited)))))
@@ -159,6 +177,7 @@
   ;; Each subscription has its event at once: a time that has come, or ENOSYS for a descriptor.
   (func (export "poll_oneoff") (param $subscriptions i32) (param $events i32) (param $count i32) (param $written i32) (result i32)
     (local $left i32) (local $until i64)
+    (call $enter)
     (local.set $left (local.get $count))
     (block $done (loop $next
       (br_if $done (i32.eqz (local.get $left)))
@@ -208,11 +227,11 @@
 
   ;; SplitMix64. It begins anew in each call, also in an instance that serves many calls.
   (func (export "random_get") (param $at i32) (param $length i32) (result i32)
-    (local $seed i64) (local $bits i64)
-    (local.set $seed (call $seed_of_call))
-    (if (i64.ne (local.get $seed) (global.get $seed)) (then
-      (global.set $seed (local.get $seed))
-      (global.set $state (local.get $seed))))
+    (local $bits i64)
+    (call $enter)
+    (if (i32.eqz (global.get $is_seeded)) (then
+      (global.set $is_seeded (i32.const 1))
+      (global.set $state (call $seed_of_call))))
     (block $done (loop $next
       (br_if $done (i32.eqz (local.get $length)))
       (global.set $state (i64.add (global.get $state) (i64.const 0x9e3779b97f4a7c15)))
@@ -243,6 +262,7 @@
   (func (export "fd_close") (param i32) (result i32) i32.const 0)
 
   (func (export "proc_exit") (param i32)
+    (call $enter)
     (call $flush (i32.const 1))
     (call $flush (i32.const 2))
     unreachable)

@@ -31,4 +31,5 @@ mod new;
 mod sdk;
 mod templates;
 mod toolchain;
+mod wasi;
 mod wit;

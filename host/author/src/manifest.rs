@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use crate::language::Language;
+use crate::name::Name;
 
 /// The name of the file.
 pub const MANIFEST: &str = "policy.toml";
@@ -18,7 +19,7 @@ pub struct Manifest {
     /// The language.
     pub language: Language,
     /// The name of the policy, and of its file without `.wasm`; without it, the name of the folder.
-    pub name: Option<String>,
+    pub name: Option<Name>,
     /// The main source file, for languages whose compiler takes one.
     pub source: Option<PathBuf>,
     /// The world, for tools that need its name: `failover-policy` for a policy with `on-failure`. Without it, `routing-policy`.
@@ -101,6 +102,7 @@ mod tests {
         for wrong in [
             "language = \"cobol\"\n",
             "language = \"c\"\ncolour = 1\n",
+            "language = \"c\"\nname = \"../../etc/passwd\"\n",
             "",
         ] {
             fs::write(folder.path().join(MANIFEST), wrong).unwrap();

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::Deserialize;
+
 /// The longest name in bytes.
 const LONGEST: usize = 64;
 
@@ -26,7 +28,8 @@ const RESERVED: [&str; 14] = [
 
 /// The name of a policy, which is also the name of its folder and of its file: small letters, digits, hyphens and underscores, with a letter
 /// first. It is a crate's, a package's and a module's name in every language.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 pub struct Name(String);
 
 /// Why a text is not the name of a policy.
@@ -70,6 +73,14 @@ impl FromStr for Name {
             return Err(InvalidName::Reserved(text.to_owned()));
         }
         Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for Name {
+    type Error = InvalidName;
+
+    fn try_from(text: String) -> Result<Self, InvalidName> {
+        text.parse()
     }
 }
 

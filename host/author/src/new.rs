@@ -110,7 +110,7 @@ mod tests {
             }
             let manifest = Manifest::of(&created.folder).unwrap().unwrap();
             assert_eq!(manifest.language, language);
-            assert_eq!(manifest.name.as_deref(), Some(language.name()));
+            assert_eq!(manifest.name, language.name().parse().ok());
             if let Some(source) = manifest.source {
                 assert!(created.folder.join(source).is_file(), "{language}");
             }

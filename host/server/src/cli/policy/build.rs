@@ -13,10 +13,13 @@ pub(in crate::cli) struct Args {
     /// The directory of the policy
     #[arg(value_name = "DIR", default_value = ".")]
     dir: PathBuf,
+    /// Keep the names of functions in the file, for `policy profile` and messages about failures
+    #[arg(long)]
+    names: bool,
 }
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
-    let built = build(&args.dir, &mut |command: &str| {
+    let built = build(&args.dir, args.names, &mut |command: &str| {
         eprintln!("$ {}", clean(command));
     })?;
     let found = &built.inspection;
