@@ -51,7 +51,10 @@ fn bundled_policies_pass_their_cases() {
         "business-hours",
         "call-routing",
         "failover",
+        "fork",
+        "observe",
         "rate-guard",
+        "register-guard",
         "trusted-peers",
     ] {
         let cases = root().join(format!("policies/{name}/cases.toml"));
@@ -66,8 +69,11 @@ fn bundled_policies_pass_their_cases() {
         assert!(said.contains(" passed\nverdicts: "), "{name}: {said}");
         // The SDK imports all functions of `forwarding` if a policy needs one.
         let never = said.lines().find(|line| line.starts_with("never asked: "));
-        let expected =
-            (name == "failover").then_some("never asked: forwarding.retry-on, forwarding.share");
+        let expected = match name {
+            "failover" => Some("never asked: forwarding.retry-on, forwarding.share"),
+            "fork" => Some("never asked: forwarding.memo, forwarding.share"),
+            _ => None,
+        };
         assert_eq!(never, expected, "{name}");
     }
 }
@@ -234,7 +240,66 @@ fn the_cost_of_calls_is_measured() {
         "instances:",
         "fuel:",
         "memory:",
+        "written:",
+        "page faults:",
     ] {
         assert!(text.contains(label), "{label} {text}");
     }
+}
+
+#[test]
+fn a_profile_is_the_fuel_of_the_calls_by_function() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let policy = file("address-acl");
+    std::fs::write(folder.path().join("invite.sip"), INVITE).expect("a file");
+    let words = ["profile", &policy, "--message", "invite.sip", "--json"];
+    let json: Value =
+        serde_json::from_slice(&portcullis(folder.path(), &words, "").stdout).expect("JSON");
+    let run = [
+        "run",
+        &policy,
+        "--message",
+        "invite.sip",
+        "--from",
+        "192.0.2.1",
+        "--json",
+    ];
+    let call: Value =
+        serde_json::from_slice(&portcullis(folder.path(), &run, "").stdout).expect("JSON");
+    assert!(json["fuel"].as_u64() > Some(0), "{json}");
+    assert_eq!(json["fuel"], call["fuel"], "{json} {call}");
+
+    let words = [
+        "profile",
+        &policy,
+        "--message",
+        "invite.sip",
+        "--message",
+        "invite.sip",
+        "--top",
+        "2",
+        "--folded",
+        "stacks",
+    ];
+    let output = portcullis(folder.path(), &words, "");
+    let text = said(&output);
+    assert!(output.status.success(), "{text}");
+    let twice = json["fuel"].as_u64().expect("a number") * 2;
+    assert!(
+        text.starts_with(&format!("2 calls, fuel {twice}: ")),
+        "{text}"
+    );
+    assert!(text.contains("decide"), "{text}");
+    assert!(text.contains(" (--top N)\nstacks: stacks\n"), "{text}");
+    let stacks = std::fs::read_to_string(folder.path().join("stacks")).expect("the stacks");
+    let fuel = stacks.lines().map(|line| {
+        let (stack, fuel) = line.rsplit_once(' ').expect("a stack and its fuel");
+        assert!(stack.starts_with("decide"), "{line}");
+        fuel.parse::<u64>().expect("a number")
+    });
+    assert_eq!(fuel.sum::<u64>(), twice, "{stacks}");
+
+    let absent = ["profile", &policy, "--message", "absent.sip"];
+    let refused = said(&portcullis(folder.path(), &absent, ""));
+    assert!(refused.contains("cannot read absent.sip"), "{refused}");
 }

@@ -51,6 +51,75 @@ fn send(host: &Host, from: u8, method: &str, domain: &str, code: u16) -> String 
     request.call_id
 }
 
+/// Waits for a line with this text on standard error of a command.
+fn said(errors: &mut impl BufRead, text: &str) {
+    let mut all = String::new();
+    while !all.contains(text) {
+        let read = errors.read_line(&mut all).expect("a line comes");
+        assert!(read > 0, "the command has ended: {all}");
+    }
+}
+
+#[test]
+fn the_command_shows_decisions_also_after_a_restart() {
+    let mut host = start();
+    let mut command = std::process::Command::new(portcullis_testkit::binary())
+        .current_dir(host.folder())
+        .env("PORTCULLIS_TOKEN", ACME)
+        .env("NO_COLOR", "1")
+        .args([
+            "policy", "tail", "acme", "--method", "MESSAGE", "--count", "2",
+        ])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("portcullis runs");
+    let output = command.stdout.take().expect("standard output is a pipe");
+    let mut lines = std::io::BufReader::new(output).lines();
+    let errors = command.stderr.take().expect("standard error is a pipe");
+    let mut errors = std::io::BufReader::new(errors);
+    said(&mut errors, "following the decisions of seat acme");
+
+    send(&host, CALLER, "INFO", "acme.example", 486);
+    let call_id = send(&host, CALLER, "MESSAGE", "acme.example", 486);
+    let line = lines.next().expect("a line comes").expect("it is text");
+    for part in [
+        "MESSAGE sip:bob@acme.example from ",
+        ": reject 486 no, p.wasm generation 1, ",
+        "; rejected 486 no; Call-ID ",
+        &call_id,
+    ] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
+
+    // Pushed policies are in memory, so that another one is needed afterwards.
+    host.kill_and_start();
+    said(&mut errors, "connected again");
+    let pushed = host.push(
+        "acme",
+        "arrival=activate&name=q.wasm",
+        &rejecting(480, "off"),
+    );
+    assert_eq!(pushed.0, 201, "{}", pushed.1);
+    send(&host, CALLER, "MESSAGE", "acme.example", 480);
+    let line = lines.next().expect("a line comes").expect("it is text");
+    assert!(line.contains("reject 480 off, q.wasm"), "{line}");
+    let ended = command.wait().expect("the command ends");
+    assert!(ended.success());
+}
+
+#[test]
+fn the_command_says_which_filter_is_wrong() {
+    let host = start();
+    let said = host.refused("policy tail acme --verdict refer");
+    assert!(
+        said.contains("`refer` is not a verdict: write relay, reject"),
+        "{said}"
+    );
+    let said = host.refused("policy tail nobody");
+    assert!(said.contains("nobody"), "{said}");
+}
+
 #[test]
 fn a_tenant_follows_its_own_decisions_and_no_others() {
     let host = start();

@@ -35,6 +35,17 @@ struct Fault {
     data: Option<String>,
 }
 
+/// No host answers: it does not run, or is about to restart.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "no running host answers at http://{addr} ({cause}): start it with `portcullis serve`, or name the configuration that it runs with by \
+     --config"
+)]
+pub(super) struct NoAnswer {
+    addr: SocketAddr,
+    cause: ureq::Error,
+}
+
 /// The control port of the host that runs with this configuration.
 pub(super) struct Client {
     addr: SocketAddr,
@@ -93,13 +104,9 @@ impl Client {
         if let Some(token) = &self.token {
             post = post.header("Authorization", format!("Bearer {token}"));
         }
-        let mut answer = post.send_json(request).map_err(|error| {
-            anyhow!(
-                "no running host answers at http://{} ({error}): start it with `portcullis serve`, or name the \
-                 configuration that it runs with by --config",
-                self.addr
-            )
-        })?;
+        let mut answer = post
+            .send_json(request)
+            .map_err(|cause| self.no_answer(cause))?;
         if answer.status() == 401 {
             return Err(self.unknown());
         }
@@ -281,13 +288,14 @@ impl Client {
                 self.agent.run(request)
             }
         };
-        answer.map_err(|error| {
-            anyhow!(
-                "no running host answers at http://{} ({error}): start it with `portcullis serve`, or name the \
-                 configuration that it runs with by --config",
-                self.addr
-            )
-        })
+        Ok(answer.map_err(|cause| self.no_answer(cause))?)
+    }
+
+    fn no_answer(&self, cause: ureq::Error) -> NoAnswer {
+        NoAnswer {
+            addr: self.addr,
+            cause,
+        }
     }
 }
 

@@ -2,25 +2,22 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context, bail};
-use portcullis_address::Snapshot;
-use portcullis_cases::{FirstLook, MessageFields, Suite, first_look, read_message};
 use portcullis_config::{Config, show_size};
-use portcullis_policy::{Allocation, Evaluator, Policy, Runtime, Scope};
+use portcullis_policy::{Allocation, Evaluator, Policy, Runtime};
 use portcullis_records::replay::{OfflinePolicy, Query};
-use portcullis_request::Request;
 use portcullis_rollout::compiler;
-use portcullis_sip::{Arrival, Transport};
 use portcullis_text::clean_json;
 use serde_json::json;
 
 use super::super::print::clean;
 use super::offline::{Surroundings, read};
+use super::work::{Load, Work};
 
 /// Calls before the measurement.
 const WARM_UP: usize = 200;
@@ -31,37 +28,17 @@ const FRESH: usize = 200;
 /// Most durations that are stored; further calls are counted only.
 const MOST: usize = 2_000_000;
 
-/// The policy and the requests.
+/// What is measured, and how long.
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// The policy: a WebAssembly module or component
-    #[arg(value_name = "FILE.wasm")]
-    policy: PathBuf,
-    /// Use the requests, tables and settings of a file of cases
-    #[arg(long, value_name = "CASES.toml", conflicts_with = "message")]
-    cases: Option<PathBuf>,
-    /// Use this request [default: an INVITE]
-    #[arg(long, value_name = "FILE")]
-    message: Option<PathBuf>,
-    /// The seat whose limits, settings and tables apply
-    #[arg(long, default_value = "default")]
-    seat: String,
-    /// Settings: a TOML or JSON file, or KEY=VALUE; can be given several times
-    #[arg(long, value_name = "FILE|KEY=VALUE")]
-    settings: Vec<String>,
+    #[command(flatten)]
+    load: Load,
     /// Duration of the measurement in seconds
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=3600))]
     seconds: u64,
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
-}
-
-/// A request and what it meets.
-struct Work {
-    request: Request,
-    tables: Arc<Snapshot>,
-    scope: Arc<Scope>,
 }
 
 /// Durations of calls.
@@ -72,6 +49,10 @@ struct Measured {
     took: Duration,
     /// Number of failed calls by their kind.
     failures: BTreeMap<&'static str, u64>,
+    /// The least and the most of its memory that a call wrote, in 64ths; `None` if it is not known.
+    written: Option<RangeInclusive<u32>>,
+    /// Page faults of this thread.
+    faults: Option<u64>,
 }
 
 pub(super) fn run(
@@ -80,14 +61,15 @@ pub(super) fn run(
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     let around = Surroundings::new(found);
-    let bytes = read(&args.policy)?;
+    let load = &args.load;
+    let bytes = read(&load.policy)?;
     // As on a host: with its pool, its deadline and its compiler process.
     let runtime = Runtime::new(around.config.policy.seat.limits.clone())?;
     runtime.compile_with(compiler::for_a_command());
-    let (policy, work) = prepared(args, &around, &runtime)?;
+    let (policy, work) = load.prepared(&around, &runtime)?;
     let measured = measure(&policy, &work, Duration::from_secs(args.seconds));
     let fresh = fresh(&policy, &work);
-    let fuel = fuel(args, &around, &work)?;
+    let fuel = fuel(load, &around, &work, &bytes)?;
     let inspection = policy.inspection();
     let allocation = match runtime.allocation() {
         Allocation::Pooled => None,
@@ -111,6 +93,11 @@ pub(super) fn run(
             "fuel": { "least": fuel.0, "most": fuel.1 },
             "memory_bytes": inspection.memory_bytes,
             "max_memory_bytes": inspection.max_memory_bytes,
+            "written_bytes": measured.written.as_ref().map(|written| json!({
+                "least": part_of(inspection.memory_bytes, *written.start()),
+                "most": part_of(inspection.memory_bytes, *written.end()),
+            })),
+            "new_instance_page_faults": fresh.faults_per_call(),
             "no_reset_because": policy.no_reset().map(|why| why.to_string()),
             "no_pool_because": allocation,
         });
@@ -171,6 +158,28 @@ pub(super) fn run(
             show_size(inspection.memory_bytes)
         ),
     )?;
+    if let Some(written) = &measured.written {
+        let [least, most] =
+            [written.start(), written.end()].map(|part| part_of(inspection.memory_bytes, *part));
+        let sizes = match least == most {
+            true => show_size(most),
+            false => format!("{} to {}", show_size(least), show_size(most)),
+        };
+        line(
+            "written",
+            &format!(
+                "{sizes} of the memory by a call, which is what the host restores (in 64ths of the memory)"
+            ),
+        )?;
+    }
+    if let Some(faults) = fresh.faults_per_call() {
+        line(
+            "page faults",
+            &format!(
+                "{faults:.1} for a call in a new instance: pages of 4 KiB that it is the first to touch"
+            ),
+        )?;
+    }
     for (kind, n) in &measured.failures {
         line("failed calls", &format!("{n} ({kind})"))?;
     }
@@ -183,60 +192,6 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The policy, and the requests for which a host would call it.
-fn prepared(
-    args: &Args,
-    around: &Surroundings,
-    runtime: &Runtime,
-) -> anyhow::Result<(Policy, Vec<Work>)> {
-    let Some(cases) = &args.cases else {
-        let settings = around.settings(&args.seat, &args.settings)?;
-        let policy = around.load(runtime, &args.policy, &args.seat, &settings)?;
-        let scope = around.scope(&args.seat)?.with_settings(settings);
-        let work = Work {
-            request: request(args)?,
-            tables: around.tables(None, false)?.snapshot,
-            scope: Arc::new(scope),
-        };
-        return Ok((policy, vec![work]));
-    };
-    let suite = Suite::read(cases)?;
-    let bytes = read(&args.policy)?;
-    let policy = suite.load(runtime, &super::offline::name_of(&args.policy), &bytes)?;
-    let requests = suite.requests().filter(|(request, _, settings)| {
-        let is_judged = first_look(request, &[]) == FirstLook::Judged;
-        is_judged && policy.check_settings(settings).is_ok()
-    });
-    let work = requests.map(|(request, tables, settings)| Work {
-        request: request.clone(),
-        tables: Arc::clone(tables),
-        scope: Arc::new(Scope::operator().with_settings(Arc::clone(settings))),
-    });
-    let work: Vec<_> = work.collect();
-    if work.is_empty() {
-        bail!(
-            "{}: there is no case for which the policy would be called",
-            cases.display()
-        );
-    }
-    Ok((policy, work))
-}
-
-fn request(args: &Args) -> anyhow::Result<Request> {
-    let arrival = Arrival {
-        source: ([192, 0, 2, 1], 5060).into(),
-        local: ([198, 51, 100, 1], 5060).into(),
-        transport: Transport::Udp,
-        connection: None,
-    };
-    let bytes = match &args.message {
-        Some(file) => read(file)?,
-        None => MessageFields::default().write(&arrival, 1),
-    };
-    let shown = args.message.as_deref().unwrap_or(&args.policy).display();
-    read_message(&bytes, arrival).with_context(|| shown.to_string())
-}
-
 fn measure(policy: &Policy, work: &[Work], duration: Duration) -> Measured {
     let mut evaluator = Evaluator::muted();
     for work in work.iter().cycle().take(WARM_UP) {
@@ -247,6 +202,7 @@ fn measure(policy: &Policy, work: &[Work], duration: Duration) -> Measured {
     for work in work.iter().cycle() {
         let (time, failure) = decide(&mut evaluator, policy, work);
         measured.add(time, failure);
+        measured.add_written(evaluator.written());
         if begun.elapsed() >= duration {
             break;
         }
@@ -258,10 +214,14 @@ fn measure(policy: &Policy, work: &[Work], duration: Duration) -> Measured {
 fn fresh(policy: &Policy, work: &[Work]) -> Measured {
     let begun = Instant::now();
     let mut measured = Measured::new();
+    let before = page_faults();
     for work in work.iter().cycle().take(FRESH) {
         let (time, failure) = decide(&mut Evaluator::muted(), policy, work);
         measured.add(time, failure);
     }
+    measured.faults = page_faults()
+        .zip(before)
+        .map(|(after, before)| after.saturating_sub(before));
     measured.finish(begun)
 }
 
@@ -278,10 +238,14 @@ fn decide(
 }
 
 /// The least and the most fuel of a call.
-fn fuel(args: &Args, around: &Surroundings, work: &[Work]) -> anyhow::Result<(u64, u64)> {
+fn fuel(
+    load: &Load,
+    around: &Surroundings,
+    work: &[Work],
+    bytes: &[u8],
+) -> anyhow::Result<(u64, u64)> {
     let runtime = around.runtime()?;
-    let settings = Arc::clone(work[0].scope.settings());
-    let policy = around.load(&runtime, &args.policy, &args.seat, &settings)?;
+    let policy = load.metered(around, &runtime, bytes, work)?;
     let mut used = Vec::with_capacity(work.len());
     for work in work {
         let mut offline = OfflinePolicy::new(policy.clone(), Arc::clone(&work.scope));
@@ -297,6 +261,19 @@ fn fuel(args: &Args, around: &Surroundings, work: &[Work]) -> anyhow::Result<(u6
     Ok((least, used.iter().max().copied().unwrap_or_default()))
 }
 
+/// Page faults of this thread so far that needed no disk (proc(5), `minflt`); `None` where the system does not say.
+fn page_faults() -> Option<u64> {
+    let stat = std::fs::read_to_string("/proc/thread-self/stat").ok()?;
+    // The name of the thread may contain spaces; the fields behind it begin with the third.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    fields.split(' ').nth(7)?.parse().ok()
+}
+
+/// So many 64ths of a memory, in bytes.
+fn part_of(memory: u64, parts: u32) -> u64 {
+    memory / 64 * u64::from(parts)
+}
+
 impl Measured {
     fn new() -> Self {
         Self {
@@ -304,7 +281,23 @@ impl Measured {
             times: Vec::new(),
             took: Duration::ZERO,
             failures: BTreeMap::new(),
+            written: None,
+            faults: None,
         }
+    }
+
+    fn add_written(&mut self, part: Option<u32>) {
+        let Some(part) = part else {
+            return;
+        };
+        self.written = Some(match &self.written {
+            Some(parts) => part.min(*parts.start())..=part.max(*parts.end()),
+            None => part..=part,
+        });
+    }
+
+    fn faults_per_call(&self) -> Option<f64> {
+        Some(self.faults? as f64 / self.calls.max(1) as f64)
     }
 
     fn add(&mut self, time: Duration, failure: Option<&'static str>) {
@@ -349,5 +342,16 @@ mod tests {
         assert_eq!(measured.part(100), Duration::from_secs(1));
         assert_eq!(measured.failures["timeout"], 1);
         assert_eq!(Measured::new().part(99), Duration::ZERO);
+    }
+
+    #[test]
+    fn the_least_and_the_most_that_calls_wrote_is_kept() {
+        let mut measured = Measured::new();
+        for part in [None, Some(3), Some(1), None, Some(2)] {
+            measured.add_written(part);
+        }
+        assert_eq!(measured.written, Some(1..=3));
+        assert_eq!(part_of(64 << 10, 3), 3 << 10);
+        assert!(page_faults().is_some_and(|faults| faults > 0));
     }
 }

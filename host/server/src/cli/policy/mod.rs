@@ -7,11 +7,15 @@ mod dev;
 mod inspect;
 mod new;
 mod offline;
+mod profile;
 mod run;
+mod seat;
 mod ship;
 mod sign;
+mod tail;
 mod test;
 mod wit;
+mod work;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -22,6 +26,7 @@ use portcullis_control::commands::policy::{PolicyReload, SeatStatus};
 use serde_json::json;
 
 pub(super) use inspect::state_of;
+use seat::Seat;
 use ship::Push;
 
 use super::client::Client;
@@ -104,6 +109,10 @@ pub(super) enum PolicyCommand {
         /// enforce or monitor
         mode: String,
     },
+    /// Follow the decisions of a seat on the running host, a line for each
+    ///
+    /// Reconnects if the host restarts; Ctrl-C ends it.
+    Tail(tail::Args),
     /// Show where the decisions of the shadow candidate differ, with the requests
     Diff {
         #[command(flatten)]
@@ -147,6 +156,13 @@ pub(super) enum PolicyCommand {
     ///
     /// The policy is called as a host would call it, on one core, with the deadline of its seat. Fuel is counted in a second run.
     Bench(bench::Args),
+    /// Show which functions of a policy its calls spend their instructions in
+    ///
+    /// It measures fuel, which is about one for each instruction of the policy, and not time: the result is exact, and the same on every
+    /// machine and in each repetition. Each request is one call in a new instance. `own` is the fuel of a function itself, `with callees`
+    /// adds what it calls. The host's functions (tables, log, header fields) cost no fuel; `policy bench` measures time. Functions have names
+    /// if the file keeps them: `portcullis policy build --names`.
+    Profile(profile::Args),
     /// Serve a policy on loopback while writing it, with a callee behind the host: build, reload, run the cases, show decisions
     Dev(dev::Args),
     /// Check whether a host with this configuration would accept a file, without a running host
@@ -164,13 +180,6 @@ pub(super) enum PolicyCommand {
         #[arg(value_name = "FILE.wasm")]
         file: PathBuf,
     },
-}
-
-#[derive(Debug, clap::Args)]
-pub(super) struct Seat {
-    /// A tenant, or default, before or after for the operator's policies
-    #[arg(default_value = "default")]
-    seat: String,
 }
 
 impl PolicyCommand {
@@ -227,6 +236,7 @@ impl PolicyCommand {
             Self::Mode { seat, mode } => {
                 ship::set_mode(&client()?, &seat, &mode, out)?;
             }
+            Self::Tail(args) => return tail::run(&args, &config()?, out),
             Self::Diff { seat } => ship::diff(&client()?, &seat.seat, out)?,
             Self::Pull {
                 seat,
@@ -238,6 +248,7 @@ impl PolicyCommand {
             Self::Run(args) => return run::run(&args, find()?, out),
             Self::Test(args) => return test::run(&args, find()?, out),
             Self::Bench(args) => return bench::run(&args, find()?, out),
+            Self::Profile(args) => return profile::run(&args, find()?, out),
             Self::Dev(args) => return dev::run(&args, find()?),
             Self::Check { file, seat } => return inspect::check(&file, &seat, &config()?, out),
             Self::Inspect { file } => inspect::show(&file, out)?,

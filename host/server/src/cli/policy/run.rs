@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
-use portcullis_cases::{FirstLook, first_look, read_message, reason_for};
+use portcullis_cases::{FirstLook, MessageFields, first_look, read_message, reason_for};
 use portcullis_config::{Config, DefaultVerdict, SIP_PORT};
 use portcullis_policy::ForwardTarget;
 use portcullis_records::replay::{Answered, OfflinePolicy, Query};
@@ -30,9 +30,9 @@ pub(in crate::cli) struct Args {
     /// The policy: a WebAssembly module or component
     #[arg(value_name = "FILE.wasm")]
     policy: PathBuf,
-    /// The request as a text file with LF or CRLF; - for standard input
+    /// The request as a text file with LF or CRLF; - for standard input [default: an INVITE]
     #[arg(long, value_name = "FILE")]
-    message: PathBuf,
+    message: Option<PathBuf>,
     /// The source of the request, with a port other than 5060 if it matters
     #[arg(long, value_name = "ADDRESS[:PORT]", value_parser = parse_socket)]
     from: SocketAddr,
@@ -74,12 +74,12 @@ pub(super) fn run(
         transport: args.transport,
         connection: None,
     };
-    let shown = match args.message.as_os_str() == "-" {
-        true => "standard input".to_owned(),
-        false => args.message.display().to_string(),
+    let (shown, bytes) = match &args.message {
+        None => ("INVITE".into(), MessageFields::default().write(&arrival, 1)),
+        Some(file) if file.as_os_str() == "-" => ("standard input".into(), read(file)?),
+        Some(file) => (file.display().to_string(), read(file)?),
     };
-    let request = read_message(&read(&args.message)?, arrival)
-        .map_err(|error| anyhow!("{shown}: {error}"))?;
+    let request = read_message(&bytes, arrival).map_err(|error| anyhow!("{shown}: {error}"))?;
     let settings = around.settings(&args.seat, &args.settings)?;
     let tables = around.tables(args.address_file.as_deref(), args.no_tables)?;
     let runtime = around.runtime()?;
@@ -306,6 +306,7 @@ impl Run<'_> {
             "decided": answered.map(|answered| &answered.decided),
             "outcome": outcome,
             "asked": asked,
+            "fuel": answered.and_then(|answered| answered.fuel),
         })
     }
 }
@@ -325,7 +326,7 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// An address with or without a port.
-fn parse_socket(text: &str) -> Result<SocketAddr, String> {
+pub(super) fn parse_socket(text: &str) -> Result<SocketAddr, String> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip, SIP_PORT));
     }

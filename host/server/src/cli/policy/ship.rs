@@ -253,7 +253,7 @@ fn write_liveness(live_on_all_workers: bool, out: &mut impl Write) -> io::Result
 }
 
 /// A name as a path segment; any other text would be another path.
-fn segment(seat: &str) -> anyhow::Result<&str> {
+pub(super) fn segment(seat: &str) -> anyhow::Result<&str> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if seat.is_empty() || !seat.bytes().all(fits) {
         bail!("{seat:?} is not a seat: name a tenant, or default, before or after");

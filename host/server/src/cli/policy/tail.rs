@@ -1,0 +1,270 @@
+//! `portcullis policy tail`: the decisions of a seat as the running host makes them.
+
+use std::io::{BufRead, Write};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use portcullis_config::Config;
+use portcullis_control::commands::policy::DecisionEvent;
+use portcullis_text::clean_json;
+use serde_json::Value;
+
+use super::super::client::{Client, NoAnswer};
+use super::super::print::{clean, count};
+use super::seat::Seat;
+use super::ship::segment;
+
+/// Time between attempts to reach a host that does not answer.
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Which decisions, and how they are shown. Without a filter, all are.
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    #[command(flatten)]
+    seat: Seat,
+    /// Only decisions of this kind: relay, reject, drop, pass or failed
+    #[arg(long)]
+    verdict: Option<String>,
+    /// Only requests from this address or network
+    #[arg(long, value_name = "ADDRESS|NETWORK")]
+    source: Option<String>,
+    /// Only requests with this method
+    #[arg(long)]
+    method: Option<String>,
+    /// Only requests with this Call-ID
+    #[arg(long, value_name = "CALL-ID")]
+    call_id: Option<String>,
+    /// Only requests with this user in From
+    #[arg(long, value_name = "USER")]
+    from: Option<String>,
+    /// Only requests with this user in To
+    #[arg(long, value_name = "USER")]
+    to: Option<String>,
+    /// Only requests that the host answered with this status: 401, or 4xx for a class
+    #[arg(long)]
+    code: Option<String>,
+    /// Only this share of the dialogs, for example 5%; always the same ones
+    #[arg(long)]
+    share: Option<String>,
+    /// Maximum decisions per second; further ones are counted [default: 200]
+    #[arg(long)]
+    rate: Option<u32>,
+    /// End after this many decisions
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// End after this many seconds
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// One JSON object per line, instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+/// How following ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// What was asked for has been shown.
+    Done,
+    /// The host has closed the connection.
+    Closed,
+}
+
+/// What is shown, and how much is left to show.
+struct Tail<'o, W> {
+    out: &'o mut W,
+    json: bool,
+    left: Option<u64>,
+    end: Option<Instant>,
+    /// The generation of the last decision.
+    generation: Option<u64>,
+}
+
+pub(super) fn run<W: Write>(args: &Args, config: &Config, out: &mut W) -> anyhow::Result<ExitCode> {
+    let path = format!("/v1/policies/{}/decisions", segment(&args.seat.seat)?);
+    let rate = args.rate.map(|rate| rate.to_string());
+    let query = [
+        ("verdict", &args.verdict),
+        ("source", &args.source),
+        ("method", &args.method),
+        ("call_id", &args.call_id),
+        ("from", &args.from),
+        ("to", &args.to),
+        ("code", &args.code),
+        ("share", &args.share),
+        ("rate", &rate),
+    ];
+    let query = query.iter();
+    let query: Vec<_> = query
+        .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
+        .collect();
+    let mut tail = Tail {
+        out,
+        json: args.json,
+        left: args.count,
+        end: args
+            .seconds
+            .map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        generation: None,
+    };
+    let mut events = Client::new(config)?.follow(&path, &query)?;
+    eprintln!(
+        "following the decisions of seat {}; Ctrl-C ends it",
+        clean(&args.seat.seat)
+    );
+    loop {
+        if tail.show(events)? == Ended::Done {
+            return Ok(ExitCode::SUCCESS);
+        }
+        eprintln!("the host has closed the connection; connecting again");
+        // A host that starts anew may have another token, which a new client reads.
+        events = loop {
+            if tail.is_over() {
+                return Ok(ExitCode::SUCCESS);
+            }
+            std::thread::sleep(PAUSE);
+            match Client::new(config)?.follow(&path, &query) {
+                Ok(events) => break events,
+                Err(error) if error.is::<NoAnswer>() => {}
+                Err(error) => return Err(error),
+            }
+        };
+        eprintln!("connected again");
+    }
+}
+
+impl<W: Write> Tail<'_, W> {
+    /// Shows the events of a stream (server-sent events) until it ends.
+    fn show(&mut self, events: impl BufRead) -> anyhow::Result<Ended> {
+        if self.is_over() {
+            return Ok(Ended::Done);
+        }
+        // The host sends a comment every few seconds while there are no decisions, so the end is noticed soon.
+        for line in events.lines() {
+            let Ok(line) = line else {
+                return Ok(Ended::Closed);
+            };
+            if let Some(data) = line.strip_prefix("data:") {
+                self.event(data.trim_start())?;
+            }
+            if self.is_over() {
+                return Ok(Ended::Done);
+            }
+        }
+        Ok(Ended::Closed)
+    }
+
+    fn is_over(&self) -> bool {
+        self.left == Some(0) || self.end.is_some_and(|end| Instant::now() >= end)
+    }
+
+    fn event(&mut self, data: &str) -> anyhow::Result<()> {
+        let value: Value = match serde_json::from_str(data) {
+            Ok(value) => value,
+            // A later version may send events of other forms.
+            Err(_) => return Ok(()),
+        };
+        if let Some(left_out) = value["left_out"].as_u64() {
+            match self.json {
+                true => writeln!(self.out, "{}", clean_json(data))?,
+                false => writeln!(
+                    self.out,
+                    "… {} left out: above the rate, or faster than they are read",
+                    count(left_out, "decision")
+                )?,
+            }
+            return Ok(self.out.flush()?);
+        }
+        let Ok(event) = serde_json::from_value::<DecisionEvent>(value) else {
+            return Ok(());
+        };
+        if let Some(left) = &mut self.left {
+            *left = left.saturating_sub(1);
+        }
+        if self.json {
+            writeln!(self.out, "{}", clean_json(data))?;
+            return Ok(self.out.flush()?);
+        }
+        if self.generation.is_some_and(|last| last != event.generation) {
+            eprintln!("generation {} decides", event.generation);
+        }
+        self.generation = Some(event.generation);
+        writeln!(self.out, "{}", clean(&shown(&event)))?;
+        Ok(self.out.flush()?)
+    }
+}
+
+/// `2026-11-30T12:00:00.007Z INVITE sip:bob@example.com from 192.0.2.7:5060: reject 401 No, acl.wasm generation 3, 12 µs; rejected 401 No;
+/// Call-ID 7@caller`
+fn shown(event: &DecisionEvent) -> String {
+    let line = &event.first_line;
+    let mut text = format!(
+        "{} {}",
+        event.time,
+        line.strip_suffix(" SIP/2.0").unwrap_or(line)
+    );
+    if let Some(source) = event.source {
+        text += &format!(" from {source}");
+    }
+    text += &format!(
+        ": {}, {} generation {}, {} µs; {}",
+        event.verdict, event.policy, event.generation, event.microseconds, event.outcome
+    );
+    if let Some(code) = event.code {
+        text += &format!(" {code}");
+    }
+    if let Some(reason) = &event.reason {
+        text += &format!(" {reason}");
+    }
+    text += &format!("; Call-ID {}", event.call_id);
+    if let Some(decision) = &event.decision {
+        text += &format!("; decision {decision}");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const EVENT: &str = r#"{"time":"2026-11-30T12:00:00.007Z","source":"10.0.0.7:5060","local":"10.0.0.1:5060","transport":"udp",
+        "first_line":"INVITE sip:b@c\u001b[2J SIP/2.0","from":"sip:a@b","to":"sip:b@c","call_id":"id\nrejected 200","cseq":"1 INVITE",
+        "tenant":"acme","seat":"acme","policy":"acl.wasm","generation":3,"verdict":"reject 401 No","microseconds":12,"kind":"reject",
+        "outcome":"rejected","code":401,"reason":"No","cause":"policy","decision":null}"#;
+
+    fn shown_of(stream: &str, json: bool, left: Option<u64>) -> (String, Ended) {
+        let mut out = Vec::new();
+        let mut tail = Tail {
+            out: &mut out,
+            json,
+            left,
+            end: None,
+            generation: None,
+        };
+        let ended = tail.show(stream.as_bytes()).unwrap();
+        (String::from_utf8(out).unwrap(), ended)
+    }
+
+    #[test]
+    fn a_decision_is_one_harmless_line() {
+        let event = EVENT.replace('\n', " ");
+        let stream = format!(
+            ":\n\nevent: decision\ndata: {event}\n\nevent: left_out\ndata: {{\"left_out\":2}}\n\n"
+        );
+        let (text, ended) = shown_of(&stream, false, None);
+        assert_eq!(
+            text,
+            "2026-11-30T12:00:00.007Z INVITE sip:b@c\\u{1b}[2J from 10.0.0.7:5060: reject 401 No, acl.wasm generation 3, 12 µs; \
+             rejected 401 No; Call-ID id\\nrejected 200\n… 2 decisions left out: above the rate, or faster than they are read\n"
+        );
+        assert_eq!(ended, Ended::Closed);
+    }
+
+    #[test]
+    fn the_number_of_decisions_is_limited() {
+        let event = EVENT.replace('\n', " ");
+        let stream = format!("data: {event}\n\n").repeat(3);
+        let (text, ended) = shown_of(&stream, true, Some(2));
+        assert_eq!((text.lines().count(), ended), (2, Ended::Done));
+        assert!(text.starts_with("{\"time\":"));
+    }
+}
