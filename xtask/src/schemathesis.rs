@@ -21,7 +21,12 @@ pub(crate) fn install(target: &Path) -> Result<()> {
     }
     run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     let mut pip = Command::new(venv.join("bin/pip"));
-    pip.args(["install", "--quiet", "--disable-pip-version-check", "--requirement"]);
+    pip.args([
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--requirement",
+    ]);
     run(pip.arg(&requirements))?;
     // The last step, so that an installation that was interrupted is repeated.
     fs::write(marker, wanted)?;

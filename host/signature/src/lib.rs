@@ -96,6 +96,12 @@ pub fn shown(key: &VerifyingKey) -> String {
     STANDARD.encode(key.as_bytes())
 }
 
+/// A public key as `openssl pkey -pubout` writes it.
+pub fn public_pem(key: &VerifyingKey) -> String {
+    let base64 = STANDARD.encode([&SPKI[..], key.as_bytes()].concat());
+    format!("-----BEGIN PUBLIC KEY-----\n{base64}\n-----END PUBLIC KEY-----\n")
+}
+
 /// A new private key from the system's random bytes, and its PEM form (PKCS #8, RFC 8410).
 ///
 /// # Errors
@@ -228,6 +234,7 @@ mod tests {
         assert_eq!(public_key(&shown(&key)), Some(key));
         let long = STANDARD.encode([&SPKI[..], key.as_bytes()].concat());
         assert_eq!(public_key(&long), Some(key));
+        assert_eq!(public_pem(&key).lines().nth(1), Some(&*long));
         for bad in ["", "AAAA", "not base64", &long[4..]] {
             assert_eq!(public_key(bad), None, "{bad}");
         }

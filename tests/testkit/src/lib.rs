@@ -10,6 +10,7 @@ pub mod callee;
 pub mod certificates;
 pub mod contract;
 pub mod control;
+pub mod docker_registry;
 pub mod guests;
 pub mod host;
 pub mod kamailio;

@@ -8,10 +8,13 @@ mod inspect;
 mod new;
 mod offline;
 mod profile;
+mod publish;
+mod registry;
 mod run;
 mod seat;
 mod ship;
 mod sign;
+mod tags;
 mod tail;
 mod test;
 mod wit;
@@ -60,6 +63,9 @@ pub(super) enum PolicyCommand {
         seat: Seat,
     },
     /// Push a policy to a seat of the running host: validated, compiled and tested before it is used
+    ///
+    /// The policy is a file, or an artifact in a registry: its digest, and its signature if a key is named, are checked here before the host
+    /// gets it.
     Push(Push),
     /// Show the generations of a seat that can be activated immediately, with statistics of their requests
     List {
@@ -118,32 +124,27 @@ pub(super) enum PolicyCommand {
         #[command(flatten)]
         seat: Seat,
     },
-    /// Download the file of a pushed generation
-    Pull {
-        /// A tenant, or default, before or after
-        seat: String,
-        /// Its number [default: the active one]
-        #[arg(long)]
-        generation: Option<u64>,
-        /// The file to write
-        #[arg(short, long, value_name = "FILE.wasm")]
-        output: PathBuf,
-    },
+    /// Download a policy: the file of a pushed generation from the running host, or an artifact from a registry
+    Pull(ship::Pull),
+    /// Upload a policy to an OCI registry, under a tag
+    ///
+    /// Prints the digest, which names this content forever. The signature beside the file (FILE.wasm.sig), which hosts check, is uploaded with it.
+    Publish(publish::Args),
+    /// List the tags of a repository in a registry
+    Tags(tags::Args),
     /// Create a key for signing policies, and print its public part for the configuration
+    ///
+    /// The public part is also written to KEY.pub, which --verify-key of `pull` and `push` names.
     Keygen {
-        /// The file for the private key (PKCS #8); it must not exist
+        /// The file for the private key (PKCS #8); neither it nor KEY.pub may exist
         #[arg(value_name = "KEY.pem")]
         key: PathBuf,
     },
-    /// Sign a policy: writes FILE.wasm.sig, which `push` also sends
-    Sign {
-        /// The policy
-        #[arg(value_name = "FILE.wasm")]
-        file: PathBuf,
-        /// The private key, from `keygen` or `openssl genpkey -algorithm ed25519`
-        #[arg(long, value_name = "KEY.pem")]
-        key: PathBuf,
-    },
+    /// Sign a policy: a file for the hosts that use it, or an artifact in a registry for those who pull it
+    ///
+    /// The signature of a file is written to FILE.wasm.sig, which `push` also sends. That of an artifact is uploaded beside it, in the form
+    /// of cosign.
+    Sign(sign::Args),
     /// Show what a policy decides on a request and why, without a running host
     ///
     /// Tables, next hops and settings are those of the configuration file, if there is one.
@@ -238,13 +239,11 @@ impl PolicyCommand {
             }
             Self::Tail(args) => return tail::run(&args, &config()?, out),
             Self::Diff { seat } => ship::diff(&client()?, &seat.seat, out)?,
-            Self::Pull {
-                seat,
-                generation,
-                output,
-            } => ship::pull(&client()?, &seat, generation, &output, out)?,
+            Self::Pull(pull) => ship::pull(client, &pull, out)?,
+            Self::Publish(args) => publish::run(&args, out)?,
+            Self::Tags(args) => tags::run(&args, out)?,
             Self::Keygen { key } => sign::keygen(&key, out)?,
-            Self::Sign { file, key } => sign::sign(&file, &key, out)?,
+            Self::Sign(args) => sign::run(&args, out)?,
             Self::Run(args) => return run::run(&args, find()?, out),
             Self::Test(args) => return test::run(&args, find()?, out),
             Self::Bench(args) => return bench::run(&args, find()?, out),

@@ -2,16 +2,18 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use portcullis_control::commands::policy::{
     CallStats, Changed, Comparison, GenerationStatus, Pushed, SeatStatus,
 };
+use portcullis_registry::Reference;
 use portcullis_signature as signature;
 
 use super::super::client::Client;
 use super::super::print::{Table, clean, count};
+use super::registry::{self, Connection, Verification};
 
 /// The state of a pushed policy.
 #[derive(Clone, Debug, Default, clap::Args)]
@@ -32,26 +34,59 @@ pub(in crate::cli) struct Beginning {
 pub(in crate::cli) struct Push {
     /// A tenant, or default, before or after for the operator's policies
     seat: String,
-    /// The policy: a WebAssembly module or component
-    #[arg(value_name = "FILE.wasm")]
-    file: std::path::PathBuf,
+    /// The policy: a WebAssembly module or component, or an artifact in a registry (oci://HOST/REPOSITORY:TAG or @sha256:DIGEST)
+    #[arg(value_name = "FILE.wasm|oci://…")]
+    file: PathBuf,
     #[command(flatten)]
     beginning: Beginning,
     /// The author [default: $USER]
     #[arg(long)]
     author: Option<String>,
-    /// A note on the changes
+    /// A note on the changes; that of an artifact from a registry also has its digest
     #[arg(long, default_value = "", hide_default_value = true)]
     note: String,
-    /// Its signature [default: FILE.wasm.sig if it exists]
+    /// Its signature [default: FILE.wasm.sig if it exists; that which was published with an artifact]
     #[arg(long, value_name = "FILE.sig")]
-    signature: Option<std::path::PathBuf>,
+    signature: Option<PathBuf>,
+    #[command(flatten)]
+    verification: Verification,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Pull {
+    /// A tenant, or default, before or after; or an artifact in a registry (oci://HOST/REPOSITORY:TAG or @sha256:DIGEST)
+    #[arg(value_name = "SEAT|oci://…")]
+    from: String,
+    /// The number of the seat's generation [default: the active one]
+    #[arg(long)]
+    generation: Option<u64>,
+    /// The file to write [default: the name under which an artifact was published, unless this file exists]
+    #[arg(short, long, value_name = "FILE.wasm")]
+    output: Option<PathBuf>,
+    #[command(flatten)]
+    verification: Verification,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+/// A policy to be pushed, wherever it comes from.
+struct Content {
+    name: String,
+    bytes: Vec<u8>,
+    /// In Base64; empty if it has none.
+    signature: String,
+    note: String,
 }
 
 pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow::Result<()> {
-    let file = &push.file;
-    let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let name = file.file_name().unwrap_or_default().to_string_lossy();
+    let Content {
+        name,
+        bytes,
+        signature,
+        note,
+    } = content(push, out)?;
     let Beginning {
         activate,
         shadow,
@@ -63,14 +98,13 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
         (_, _, Some(_)) => "canary",
         _ => "keep",
     };
-    let signature = match &push.signature {
-        Some(file) if !file.exists() => bail!("there is no {}", file.display()),
-        Some(file) => signature::read(file)?,
-        None => signature::read(&signature::file_of(file))?,
-    };
     let user = std::env::var("USER").ok();
     let author = push.author.clone().or(user);
-    let mut query = vec![("name", &*name), ("arrival", arrival), ("note", &push.note)];
+    let mut query = vec![
+        ("name", name.as_str()),
+        ("arrival", arrival),
+        ("note", &note),
+    ];
     query.extend(author.as_deref().map(|author| ("author", author)));
     if !signature.is_empty() {
         query.push(("signature", &signature));
@@ -103,6 +137,42 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
         )?;
     }
     Ok(())
+}
+
+/// Reads a policy from its file, or from a registry.
+fn content(push: &Push, out: &mut impl Write) -> anyhow::Result<Content> {
+    let signature = match &push.signature {
+        Some(file) if !file.exists() => bail!("there is no {}", file.display()),
+        Some(file) => Some(signature::read(file)?),
+        None => None,
+    };
+    let file = &push.file;
+    let Some(reference) = registry::reference(file)? else {
+        push.verification.refuse_for(file)?;
+        let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
+        let beside = || signature::read(&signature::file_of(file));
+        return Ok(Content {
+            name: file
+                .file_name()
+                .unwrap_or_default()
+                .to_string_lossy()
+                .into_owned(),
+            bytes,
+            signature: signature.map_or_else(beside, Ok)?,
+            note: push.note.clone(),
+        });
+    };
+    let pulled = registry::pull(&reference, &push.connection, &push.verification, out)?;
+    let exact = reference.at(pulled.digest);
+    Ok(Content {
+        name: pulled.name,
+        bytes: pulled.bytes,
+        signature: signature.unwrap_or(pulled.file_signature),
+        note: match push.note.as_str() {
+            "" => exact.to_string(),
+            note => format!("{note} ({exact})"),
+        },
+    })
 }
 
 /// The state of a seat.
@@ -230,16 +300,57 @@ pub(super) fn diff(client: &Client, seat: &str, out: &mut impl Write) -> anyhow:
 }
 
 pub(super) fn pull(
-    client: &Client,
-    seat: &str,
-    generation: Option<u64>,
-    file: &Path,
+    client: impl Fn() -> anyhow::Result<Client>,
+    pull: &Pull,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let number = generation.map_or_else(|| "active".to_owned(), |number| number.to_string());
-    let path = format!("/v1/policies/{}/generations/{number}", segment(seat)?);
-    let bytes = client.fetch(&path)?;
-    fs::write(file, &bytes).with_context(|| format!("cannot write {}", file.display()))?;
+    if let Some(reference) = registry::reference(Path::new(&pull.from))? {
+        if pull.generation.is_some() {
+            bail!(
+                "--generation is the number of a seat's generation; a tag or a digest names a version in a registry"
+            );
+        }
+        return pull_artifact(&reference, pull, out);
+    }
+    let seat = segment(&pull.from)?;
+    pull.verification.refuse_for(Path::new(seat))?;
+    let Some(file) = &pull.output else {
+        bail!("name the file to write: --output FILE.wasm");
+    };
+    let number = pull
+        .generation
+        .map_or_else(|| "active".to_owned(), |number| number.to_string());
+    let path = format!("/v1/policies/{seat}/generations/{number}");
+    let bytes = client()?.fetch(&path)?;
+    write_file(file, &bytes, out)
+}
+
+/// Downloads a policy from a registry, with the signature of its file.
+fn pull_artifact(reference: &Reference, pull: &Pull, out: &mut impl Write) -> anyhow::Result<()> {
+    let pulled = registry::pull(reference, &pull.connection, &pull.verification, out)?;
+    let file = match &pull.output {
+        Some(file) => file.clone(),
+        None => {
+            let file = PathBuf::from(&pulled.name);
+            if file.exists() {
+                bail!(
+                    "{} exists: name the file to write: --output FILE.wasm",
+                    pulled.name
+                );
+            }
+            file
+        }
+    };
+    write_file(&file, &pulled.bytes, out)?;
+    if !pulled.file_signature.is_empty() {
+        let text = format!("{}\n", pulled.file_signature);
+        write_file(&signature::file_of(&file), text.as_bytes(), out)?;
+    }
+    Ok(())
+}
+
+fn write_file(file: &Path, bytes: &[u8], out: &mut impl Write) -> anyhow::Result<()> {
+    fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
     let length = count(bytes.len() as u64, "byte");
     writeln!(out, "{}: {length}", clean(&file.display().to_string()))?;
     Ok(())

@@ -3,22 +3,64 @@
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use portcullis_registry::{Access, Reference, SigningKey};
 use portcullis_signature as signature;
 
 use crate::modes;
 
 use super::super::print::clean;
+use super::registry::{self, Connection};
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The policy: a file, or an artifact in a registry (oci://HOST/REPOSITORY:TAG or @sha256:DIGEST)
+    #[arg(value_name = "FILE.wasm|oci://…")]
+    policy: PathBuf,
+    /// The private key, from `keygen` or `openssl genpkey -algorithm ed25519`; for a registry also one for ECDSA on P-256
+    #[arg(long, value_name = "KEY.pem")]
+    key: PathBuf,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(text) = modes::too_open(&args.key, modes::PRIVATE) {
+        eprintln!("warning: {}", clean(&text));
+    }
+    match registry::reference(&args.policy)? {
+        Some(reference) => sign_artifact(&reference, args, out),
+        None => sign_file(&args.policy, &args.key, out),
+    }
+}
 
 /// Writes a key that only its owner can read.
 pub(super) fn keygen(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let (key, pem) = signature::new_key()?;
-    let mut options = OpenOptions::new();
-    let file = options.write(true).create_new(true).mode(0o600).open(path);
-    let mut file = file.with_context(|| format!("cannot make {}", path.display()))?;
+    let public_file = path.with_extension("pub");
+    if public_file == path {
+        bail!(
+            "{} is the name for the public key: name the file for the private key KEY.pem",
+            path.display()
+        );
+    }
+    if public_file.exists() {
+        bail!(
+            "{} exists: name another file for the keys",
+            public_file.display()
+        );
+    }
+    let create = |path: &Path, mode| {
+        let mut options = OpenOptions::new();
+        let file = options.write(true).create_new(true).mode(mode).open(path);
+        file.with_context(|| format!("cannot make {}", path.display()))
+    };
+    let mut file = create(path, 0o600)?;
     file.write_all(pem.as_bytes())?;
+    create(&public_file, 0o644)?
+        .write_all(signature::public_pem(&key.verifying_key()).as_bytes())?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy();
     let public = signature::shown(&key.verifying_key());
     writeln!(
@@ -28,17 +70,49 @@ pub(super) fn keygen(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     )?;
     writeln!(
         out,
+        "{} is the public key, for --verify-key",
+        clean(&public_file.display().to_string())
+    )?;
+    writeln!(
+        out,
         "add to [policy.signers] or [tenants.NAME.signers] of the host:\n"
     )?;
     writeln!(out, "{} = \"{public}\"", clean(&name))?;
     Ok(())
 }
 
+/// Uploads the signature of an artifact.
+fn sign_artifact(reference: &Reference, args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    let key = registry::signing_key(&args.key)?;
+    let repository = args.connection.open(reference, Access::Push)?;
+    write_signed(&repository, &args.key, &key, out)
+}
+
+/// Signs what the reference of a repository names.
+pub(super) fn write_signed(
+    repository: &portcullis_registry::Repository,
+    file: &Path,
+    key: &SigningKey,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let signed = portcullis_registry::sign(repository, key)?;
+    let exact = repository.reference().at(signed.digest);
+    let key = key.verify_key(&file.display().to_string());
+    let state = match signed.is_new {
+        true => "signed",
+        false => "signed already",
+    };
+    writeln!(
+        out,
+        "{exact}: {state} with {}, under the tag {}",
+        clean(&key.to_string()),
+        signed.tag
+    )?;
+    Ok(())
+}
+
 /// Writes the signature next to the file.
-pub(super) fn sign(file: &Path, key: &Path, out: &mut impl Write) -> anyhow::Result<()> {
-    if let Some(text) = modes::too_open(key, modes::PRIVATE) {
-        eprintln!("warning: {}", clean(&text));
-    }
+fn sign_file(file: &Path, key: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
     let pem = fs::read_to_string(key).with_context(|| format!("cannot read {}", key.display()))?;
     let signed = signature::sign(&bytes, &pem)

@@ -1,0 +1,30 @@
+//! `portcullis policy tags`
+
+use std::io::Write;
+
+use portcullis_registry::{Access, Reference};
+
+use super::registry::Connection;
+
+#[derive(Debug, clap::Args)]
+pub(in crate::cli) struct Args {
+    /// The repository
+    #[arg(value_name = "oci://HOST/REPOSITORY")]
+    repository: Reference,
+    /// Also list the tags of signatures (sha256-….sig)
+    #[arg(long)]
+    signatures: bool,
+    #[command(flatten)]
+    connection: Connection,
+}
+
+pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    let repository = args.connection.open(&args.repository, Access::Pull)?;
+    for tag in repository.tags()? {
+        let is_signature = tag.starts_with("sha256-") && tag.ends_with(".sig");
+        if args.signatures || !is_signature {
+            writeln!(out, "{}", super::super::print::clean(&tag))?;
+        }
+    }
+    Ok(())
+}
