@@ -4,6 +4,11 @@
 
 #![forbid(unsafe_code)]
 
+/// The examples of `docs/sdk.md`, compiled and run as documentation tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/sdk.md")]
+pub struct SdkPage;
+
 #[cfg(test)]
 #[path = "../examples/anonymous-calls.rs"]
 mod anonymous_calls;
@@ -54,6 +59,8 @@ mod register_limit;
 #[cfg(test)]
 #[path = "../examples/scanner-block.rs"]
 mod scanner_block;
+#[cfg(test)]
+mod sdk_page;
 #[cfg(test)]
 #[path = "../examples/tenant-quota.rs"]
 mod tenant_quota;
