@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 20] = [
+const PEERS: [Need; 21] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
