@@ -10,6 +10,9 @@ use portcullis_testkit::guests::rejecting;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::{binary, root};
 
+/// The token of the tenant whose policy is written.
+const TOKEN: &str = "acme-0123456789abcdef";
+
 fn run(folder: &Path, words: &str) -> Output {
     command(folder, words).output().expect("portcullis runs")
 }
@@ -19,6 +22,7 @@ fn command(folder: &Path, words: &str) -> Command {
     command
         .current_dir(folder)
         .env("NO_COLOR", "1")
+        .env("PORTCULLIS_TOKEN", TOKEN)
         // The dependency of the SDK is in cargo's home, because the bundled policies have it, and most of it has been built for them.
         .env("CARGO_NET_OFFLINE", "true")
         .env("CARGO_TARGET_DIR", root().join("target/policies-build"))
@@ -40,6 +44,7 @@ fn make(language: &str) {
     let mut folder = folder.path().to_owned();
     let host = Builder::new()
         .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", &format!("token = \"{TOKEN}\""))
         .start();
     let pushed = host.push(
         "acme",

@@ -267,6 +267,11 @@ impl Parser<'_> {
 
 /// The matcher, to be tested as a policy has it.
 #[cfg(test)]
+#[expect(
+    clippy::use_self,
+    clippy::wildcard_enum_match_arm,
+    reason = "the text is part of a policy, which has no such lints"
+)]
 mod matcher {
     include!("matcher.rs");
 
