@@ -455,7 +455,7 @@ async fn rows_added_at_the_same_time_do_not_exceed_their_bound() {
         match add.await.unwrap() {
             Ok(()) => added += 1,
             Err(AddError::TooMany { rows, more, most }) => {
-                assert_eq!((rows, more, most), (10, 1, 10))
+                assert_eq!((rows, more, most), (10, 1, 10));
             }
             Err(error) => panic!("{error}"),
         }
