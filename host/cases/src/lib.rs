@@ -5,7 +5,7 @@
 //! - [`TablesSpec`] makes tables and rules of the text of a file.
 //! - [`Suite`] is a file of cases; [`Suite::run`] calls a policy for each and returns a [`Report`] with what differs and what no case has
 //!   reached.
-//! - [`reason_for`] says which row gave an answer.
+//! - [`Trial`] is one request with its surroundings; [`reason_for`] says which row gave an answer.
 //!
 //! The calls themselves are those of [`portcullis_records::replay::OfflinePolicy`].
 
@@ -23,6 +23,7 @@ mod outcome;
 mod reason;
 mod suite;
 mod tables;
+mod trial;
 
 pub use coverage::Coverage;
 pub use expect::{Expect, Mismatch};
@@ -32,6 +33,7 @@ pub use first_look::{FirstLook, first_look};
 pub use junit::junit;
 pub use message::{MessageError, MessageFields, Values, read_message};
 pub use outcome::Outcome;
-pub use reason::reason_for;
+pub use reason::{Sight, reason_for};
 pub use suite::{CaseReport, Report, StepReport, Suite};
 pub use tables::{RulesSpec, TablesError, TablesSpec, TrustedSpec};
+pub use trial::{Trial, Tried};

@@ -2,18 +2,33 @@
 
 use std::net::IpAddr;
 
-use portcullis_address::{DEFAULT_RULES, Entries, Snapshot, parse_ip};
+use portcullis_address::{DEFAULT_RULES, Entries, Entry, Match, Snapshot, parse_ip};
 use portcullis_records::Question;
 use portcullis_request::Request;
 
-/// Why the host gave this answer from these tables; `None` if the answer does not come from a table.
-pub fn reason_for(question: &Question, request: &Request, tables: &Snapshot) -> Option<String> {
+/// Which rows a reason may name.
+#[derive(Clone, Copy, Debug)]
+pub enum Sight<'s> {
+    /// All rows of all tables.
+    All,
+    /// Rows of these address groups.
+    Groups(&'s [u32]),
+}
+
+/// Why the host gave this answer from these tables; `None` if the answer does not come from a table, or from one out of sight.
+pub fn reason_for(
+    question: &Question,
+    request: &Request,
+    tables: &Snapshot,
+    sight: Sight<'_>,
+) -> Option<String> {
     let (interface, function) = question.function.split_once('.')?;
     let arguments = question.arguments.as_array().map(Vec::as_slice);
     let arguments = arguments.unwrap_or_default();
     let number = |at: usize| arguments.get(at).and_then(serde_json::Value::as_u64);
     let text = |at: usize| arguments.get(at).and_then(serde_json::Value::as_str);
     let source = request.source();
+    let address = |name: &str, entries, port, group| address(name, entries, port, group, sight);
     match (interface, function) {
         ("permissions", "allow-source-address") => {
             let entries = tables.table.lookup(source.ip());
@@ -41,6 +56,7 @@ pub fn reason_for(question: &Question, request: &Request, tables: &Snapshot) -> 
             let (name, port) = (text(0)?, port(number(1)?)?);
             Some(address(name, entries(tables, name), port, None))
         }
+        ("trusted" | "rules", _) if !sight.is_all() => None,
         ("trusted", "allow-trusted" | "count-trusted") => {
             Some(trusted(question, tables, &source.ip().to_string()))
         }
@@ -49,6 +65,19 @@ pub fn reason_for(question: &Question, request: &Request, tables: &Snapshot) -> 
         }
         ("rules", _) => Some(rules(tables, text(0).unwrap_or(DEFAULT_RULES))),
         _ => None,
+    }
+}
+
+impl Sight<'_> {
+    fn is_all(self) -> bool {
+        matches!(self, Self::All)
+    }
+
+    fn has(self, group: u32) -> bool {
+        match self {
+            Self::All => true,
+            Self::Groups(groups) => groups.contains(&group),
+        }
     }
 }
 
@@ -64,7 +93,14 @@ fn entries<'t>(tables: &'t Snapshot, name: &str) -> Entries<'t> {
 }
 
 /// `row: group 200, any port, tag "Office"`, or which rows there are instead.
-fn address(name: &str, entries: Entries<'_>, port: u16, group: Option<u64>) -> String {
+fn address(
+    name: &str,
+    entries: Entries<'_>,
+    port: u16,
+    group: Option<u64>,
+    sight: Sight<'_>,
+) -> String {
+    let fits = |of: u16| of == 0 || of == port;
     let is_asked = |of: u32| group.is_none_or(|group| group == u64::from(of));
     let row = |group: u32, port: u16, tag: Option<&str>| {
         let port = match port {
@@ -76,12 +112,17 @@ fn address(name: &str, entries: Entries<'_>, port: u16, group: Option<u64>) -> S
     };
     // A query without a group finds the first row of the search.
     let found = match group.map(u32::try_from) {
+        None if !sight.is_all() => {
+            let mut seen = entries.iter().filter(|entry| sight.has(entry.group));
+            let first = seen.find(|entry| fits(entry.port));
+            first.map(|Entry { group, tag, .. }| Match { group, tag })
+        }
         None => entries.first(port),
+        Some(Ok(group)) if !sight.has(group) => None,
         Some(Ok(group)) => entries.find(group, port),
         Some(Err(_)) => None,
     };
     if let Some(found) = found {
-        let fits = |of: u16| of == 0 || of == port;
         let mut of_group = entries.iter().filter(|entry| entry.group == found.group);
         let port = of_group
             .find(|entry| fits(entry.port))
@@ -90,12 +131,15 @@ fn address(name: &str, entries: Entries<'_>, port: u16, group: Option<u64>) -> S
     }
     let others = entries
         .iter()
+        .filter(|entry| sight.has(entry.group))
         .map(|entry| row(entry.group, entry.port, entry.tag));
     let others: Vec<_> = others.take(3).collect();
     if others.is_empty() {
         return format!("no row has {name}");
     }
-    let has_group = entries.iter().any(|entry| is_asked(entry.group));
+    let has_group = entries
+        .iter()
+        .any(|entry| is_asked(entry.group) && sight.has(entry.group));
     let why = match has_group {
         true => format!("no row has {name} with port {port}"),
         false => format!("no row of this group has {name}"),
@@ -158,15 +202,16 @@ mod tests {
         };
         let message = MessageFields::default().write(&arrival, 1);
         let request = read_message(&message, arrival).unwrap();
-        let reason = |function: &'static str, arguments: Value, answer: Value| {
+        let seen = |function: &'static str, arguments: Value, answer: Value, sight: Sight<'_>| {
             let question = Question {
                 function: function.into(),
                 arguments,
                 answer,
                 left: Some(json!(["x"])),
             };
-            reason_for(&question, &request, &tables)
+            reason_for(&question, &request, &tables, sight)
         };
+        let reason = |function, arguments, answer| seen(function, arguments, answer, Sight::All);
         for (function, arguments, answer, expected) in [
             (
                 "permissions.allow-source-address",
@@ -224,5 +269,36 @@ mod tests {
             );
         }
         assert_eq!(reason("counters.value", json!(["a"]), json!(0)), None);
+
+        // Rows of other groups are not named.
+        let of_250 = |function, arguments| {
+            seen(function, arguments, json!(null), Sight::Groups(&[250])).unwrap_or_default()
+        };
+        for (function, arguments, expected) in [
+            (
+                "permissions.allow-source-address",
+                json!([200]),
+                "no row of this group has 192.0.2.7; there is group 250, port 5061, tag \"Test\"",
+            ),
+            (
+                "permissions.source-address-group",
+                json!([]),
+                "no row has 192.0.2.7 with port 5060; there is group 250, port 5061, tag \"Test\"",
+            ),
+            (
+                "permissions.address-group",
+                json!(["192.0.2.7", 5061]),
+                "row: group 250, port 5061, tag \"Test\"",
+            ),
+            (
+                "permissions.address-group",
+                json!(["192.0.2.8", 5061]),
+                "no row has 192.0.2.8",
+            ),
+            ("trusted.allow-trusted", json!([]), ""),
+            ("rules.allow-routing", json!([null]), ""),
+        ] {
+            assert_eq!(of_250(function, arguments), expected, "{function}");
+        }
     }
 }

@@ -16,7 +16,7 @@ use crate::failures::Progress;
 use crate::file::{Case, File, FileError};
 use crate::first_look::{FirstLook, first_look};
 use crate::outcome::Outcome;
-use crate::reason::reason_for;
+use crate::reason::{Sight, reason_for};
 
 /// Cases of a file, ready to be run.
 #[derive(Debug)]
@@ -223,7 +223,7 @@ fn step(
         collector.asked(&question.function);
     }
     let shown = |question: &Question| {
-        let reason = reason_for(question, &case.request, &case.tables);
+        let reason = reason_for(question, &case.request, &case.tables, Sight::All);
         match reason {
             Some(reason) => format!("{question} = {}: {reason}", question.answer),
             None => format!("{question} = {}", question.answer),

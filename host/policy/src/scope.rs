@@ -145,6 +145,25 @@ impl Scope {
         Self { counters, ..self }
     }
 
+    /// A scope with the same permissions and settings, for calls without effect: its counters are empty and its own, and its crossings are not those
+    /// of the seat.
+    #[must_use]
+    pub fn aside(&self) -> Self {
+        Self {
+            tenant: Arc::clone(&self.tenant),
+            groups: self.groups.clone(),
+            trusted: self.trusted,
+            rules: self.rules.clone(),
+            lines: None,
+            headers: self.headers.clone(),
+            routes: self.routes.clone(),
+            targets: self.targets,
+            counters: Arc::default(),
+            settings: Arc::clone(&self.settings),
+            crossings: AtomicU64::new(0),
+        }
+    }
+
     /// The counters and rate limits of policies.
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters

@@ -7,6 +7,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod address_task;
+mod aside;
 pub mod compiler;
 mod deployments;
 mod loader;
@@ -17,6 +18,7 @@ pub mod resolve;
 mod settings;
 mod tenant_set;
 
+pub use aside::{Aside, AsideError};
 pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};
 pub use progress::Progress;
 pub use registry::{ReconfigureError, Reconfigured, Registry, RegistryError, Start, TenantError};

@@ -23,6 +23,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, watch};
 use tokio::time::MissedTickBehavior;
 
+use crate::aside::Aside;
 use crate::compiler::Occasion;
 use crate::deployments::Deployments;
 use crate::policy_files::{PolicyFileError, PolicyFiles};
@@ -54,6 +55,8 @@ pub struct Registry {
     runtime: Arc<Runtime>,
     shadow: Shadow,
     sandboxes: usize,
+    /// The engine for policies that are called without effect.
+    aside: Aside,
     routes: Arc<ArcSwap<Routes>>,
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
@@ -103,6 +106,7 @@ impl Registry {
         let least = least_instances(workers);
         limits.instances = limits.instances.max(least);
         let shadow = Shadow::start(limits.stack_bytes, &config.records)?;
+        let aside = Aside::new(&limits);
         let runtime = Arc::new(Runtime::with_pool(limits, least)?);
         runtime.warm_up_for(workers);
         let sandboxes = kept_by_each(workers, runtime.limits().instances);
@@ -153,6 +157,7 @@ impl Registry {
             runtime,
             shadow,
             sandboxes,
+            aside,
             routes,
             wake,
             deployments: Deployments::new(Arc::clone(&tenants), Arc::clone(&loading)),
@@ -204,6 +209,11 @@ impl Registry {
     /// Returns the engine that runs all policies.
     pub fn runtime(&self) -> &Arc<Runtime> {
         &self.runtime
+    }
+
+    /// Returns the engine for policies that are called without effect.
+    pub fn aside(&self) -> &Aside {
+        &self.aside
     }
 
     /// Returns the number of sandboxes that each worker may keep.

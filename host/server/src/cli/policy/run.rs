@@ -4,16 +4,14 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
-use portcullis_cases::{FirstLook, MessageFields, first_look, read_message, reason_for};
+use portcullis_cases::{FirstLook, MessageFields, Sight, Trial, Tried, read_message};
 use portcullis_config::{Config, DefaultVerdict, SIP_PORT};
 use portcullis_policy::ForwardTarget;
-use portcullis_records::replay::{Answered, OfflinePolicy, Query};
+use portcullis_records::replay::Answered;
 use portcullis_records::{Decided, Question};
-use portcullis_request::Request;
 use portcullis_sip::{Arrival, Transport};
 use portcullis_text::{clean_json, from_rfc3339, rfc3339};
 use serde_json::json;
@@ -85,34 +83,27 @@ pub(super) fn run(
     let runtime = around.runtime()?;
     let policy = around.load(&runtime, &args.policy, &args.seat, &settings)?;
     policy.check_settings(&settings)?;
-    let look = first_look(&request, &around.config.sip.aliases);
-    let at = args.time.unwrap_or_else(SystemTime::now);
     let scope = around.scope(&args.seat)?.with_settings(settings);
-    let mut offline = OfflinePolicy::new(policy, Arc::new(scope));
-    let query = Query {
-        request: request.clone(),
-        at,
-        recorded: None,
-        failed: None,
+    let trial = Trial {
+        request: &request,
+        at: args.time.unwrap_or_else(SystemTime::now),
+        aliases: &around.config.sip.aliases,
+        tables: &tables.snapshot,
     };
-    let answered = match look {
-        FirstLook::Judged => Some(offline.call(query, &tables.snapshot)),
-        FirstLook::Answered(_) | FirstLook::Dropped(_) | FirstLook::Absorbed => None,
-    };
+    let tried = trial.run(policy, scope);
     let result = Run {
         around: &around,
         seat: &args.seat,
-        request: &request,
-        at,
+        trial,
         tables: &tables,
-        look,
-        answered,
+        tried,
     };
     match args.json {
         true => writeln!(out, "{}", clean_json(&result.as_json().to_string()))?,
         false => result.write(out)?,
     }
     let has_failed = result
+        .tried
         .answered
         .is_some_and(|answered| matches!(answered.decided, Decided::Failed { .. }));
     Ok(match has_failed {
@@ -125,19 +116,16 @@ pub(super) fn run(
 struct Run<'r> {
     around: &'r Surroundings,
     seat: &'r str,
-    request: &'r Request,
-    at: SystemTime,
+    trial: Trial<'r>,
     tables: &'r Tables,
-    look: FirstLook,
-    /// `None` if a host would not call a policy.
-    answered: Option<Answered>,
+    tried: Tried,
 }
 
 impl Run<'_> {
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
         let Arrival {
             source, transport, ..
-        } = self.request.arrival;
+        } = self.trial.request.arrival;
         let mut line = |label: &str, text: &str| {
             let label = match label {
                 "" => String::new(),
@@ -145,24 +133,25 @@ impl Run<'_> {
             };
             writeln!(out, "{label:<10} {}", clean(text))
         };
-        let (method, uri) = (self.request.method(), self.request.uri());
+        let request = self.trial.request;
+        let (method, uri) = (request.method(), request.uri());
         line(
             "request",
             &format!("{method} {uri} from {source} over {transport}"),
         )?;
-        line("time", &rfc3339(self.at))?;
+        line("time", &rfc3339(self.trial.at))?;
         let config = match &self.around.file {
             Some(file) => format!("{} of {}", self.seat, file.display()),
             None => format!("{}, without a configuration file", self.seat),
         };
         line("seat", &config)?;
         line("tables", &self.tables.origin)?;
-        let Some(answered) = &self.answered else {
-            return line("verdict", &self.look.to_string());
+        let Some(answered) = &self.tried.answered else {
+            return line("verdict", &self.tried.look.to_string());
         };
         let mut label = "asked";
-        for question in &answered.asked {
-            line(label, &self.explained(question))?;
+        for (question, reason) in self.trial.reasons(&self.tried, Sight::All) {
+            line(label, &explained(question, reason))?;
             label = "";
         }
         if answered.is_cut {
@@ -193,15 +182,6 @@ impl Run<'_> {
             "cost",
             &format!("fuel {fuel}, {:.0?} with a new instance", answered.took),
         )
-    }
-
-    /// `permissions.allow-source-address(200) = false: no row has 192.0.2.7`
-    fn explained(&self, question: &Question) -> String {
-        let reason = reason_for(question, self.request, &self.tables.snapshot);
-        let reason = reason
-            .map(|reason| format!(": {reason}"))
-            .unwrap_or_default();
-        format!("{question} = {}{reason}", question.answer)
     }
 
     /// What a host does then, if the verdict does not say it.
@@ -280,35 +260,46 @@ impl Run<'_> {
     }
 
     fn as_json(&self) -> serde_json::Value {
-        let arrival = &self.request.arrival;
-        let answered = self.answered.as_ref();
-        let asked = answered.map(|answered| {
-            let asked = answered.asked.iter().map(|question| {
+        let Trial { request, at, .. } = self.trial;
+        let arrival = &request.arrival;
+        let answered = self.tried.answered.as_ref();
+        let asked = answered.map(|_| {
+            let asked = self.trial.reasons(&self.tried, Sight::All).into_iter();
+            let asked = asked.map(|(question, reason)| {
                 json!({
                     "function": question.function,
                     "arguments": question.arguments,
                     "answer": question.answer,
-                    "reason": reason_for(question, self.request, &self.tables.snapshot),
+                    "reason": reason,
                 })
             });
             asked.collect::<Vec<_>>()
         });
+        let look = &self.tried.look;
         let outcome = answered.map(portcullis_cases::Outcome::of);
         json!({
-            "method": self.request.method(),
-            "uri": self.request.uri(),
+            "method": request.method(),
+            "uri": request.uri(),
             "source": arrival.source,
             "transport": arrival.transport.to_string(),
-            "time": rfc3339(self.at),
+            "time": rfc3339(at),
             "seat": self.seat,
             "tables": self.tables.origin,
-            "not_called": (self.look != FirstLook::Judged).then(|| self.look.to_string()),
+            "not_called": (*look != FirstLook::Judged).then(|| look.to_string()),
             "decided": answered.map(|answered| &answered.decided),
             "outcome": outcome,
             "asked": asked,
             "fuel": answered.and_then(|answered| answered.fuel),
         })
     }
+}
+
+/// `permissions.allow-source-address(200) = false: no row has 192.0.2.7`
+fn explained(question: &Question, reason: Option<String>) -> String {
+    let reason = reason
+        .map(|reason| format!(": {reason}"))
+        .unwrap_or_default();
+    format!("{question} = {}{reason}", question.answer)
 }
 
 fn read(file: &Path) -> anyhow::Result<Vec<u8>> {

@@ -1,0 +1,67 @@
+//! One request as a host would handle it, up to the decision of one policy.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use portcullis_address::Snapshot;
+use portcullis_policy::{Policy, Scope};
+use portcullis_records::Question;
+use portcullis_records::replay::{Answered, OfflinePolicy, Query};
+use portcullis_request::Request;
+
+use crate::first_look::{FirstLook, first_look};
+use crate::reason::{Sight, reason_for};
+
+/// A request, and the surroundings in which a policy is asked about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial<'t> {
+    /// The request.
+    pub request: &'t Request,
+    /// The time that the policy reads.
+    pub at: SystemTime,
+    /// The names of the host.
+    pub aliases: &'t [String],
+    /// The tables that answer.
+    pub tables: &'t Arc<Snapshot>,
+}
+
+/// What became of the request.
+#[derive(Clone, Debug)]
+pub struct Tried {
+    /// What a host does before it calls a policy.
+    pub look: FirstLook,
+    /// The call; `None` if a host would not call a policy.
+    pub answered: Option<Answered>,
+}
+
+impl Trial<'_> {
+    /// Calls the policy, unless a host would not.
+    pub fn run(self, policy: Policy, scope: Scope) -> Tried {
+        let look = first_look(self.request, self.aliases);
+        let answered = match look {
+            FirstLook::Judged => {
+                let query = Query {
+                    request: self.request.clone(),
+                    at: self.at,
+                    recorded: None,
+                    failed: None,
+                };
+                let mut policy = OfflinePolicy::new(policy, Arc::new(scope));
+                Some(policy.call(query, self.tables))
+            }
+            FirstLook::Answered(_) | FirstLook::Dropped(_) | FirstLook::Absorbed => None,
+        };
+        Tried { look, answered }
+    }
+
+    /// Which row gave each answer, as far as `sight` reaches.
+    pub fn reasons<'a>(
+        self,
+        tried: &'a Tried,
+        sight: Sight<'_>,
+    ) -> Vec<(&'a Question, Option<String>)> {
+        let asked = tried.answered.iter().flat_map(|answered| &answered.asked);
+        let reason = |question| reason_for(question, self.request, self.tables, sight);
+        asked.map(|question| (question, reason(question))).collect()
+    }
+}
