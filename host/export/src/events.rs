@@ -36,7 +36,7 @@ const GATHER: Duration = Duration::from_millis(200);
 const LAST: Duration = Duration::from_secs(2);
 
 /// What a policy logs is no event of the host, unless it is asked for by name.
-const POLICY_LOG: &str = "policy_log";
+pub(crate) const POLICY_LOG: &str = "policy_log";
 
 /// The field with the name of an event.
 const NAME: &str = "event";
@@ -274,7 +274,7 @@ impl Visit for Wanted<'_> {
 
 /// The fields of an event.
 #[derive(Default)]
-struct Fields(Map<String, Value>);
+pub(crate) struct Fields(pub(crate) Map<String, Value>);
 
 impl Visit for Fields {
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {

@@ -1,5 +1,5 @@
 //! What the host tells other systems by itself: traces of recorded decisions over OTLP ([`Traces`]), and its events in a file or over HTTP
-//! ([`Events`]).
+//! ([`Events`]) and in memory ([`LiveEvents`]).
 //!
 //! Everything here runs on threads of its own with queues of bounded size. What has no room, or cannot be delivered after a few attempts, is
 //! lost and counted.
@@ -9,6 +9,7 @@
 
 mod error;
 mod events;
+mod live;
 mod otlp;
 mod poster;
 mod signature;
@@ -16,5 +17,6 @@ mod told;
 
 pub use error::ExportError;
 pub use events::{Events, Listener};
+pub use live::{Batch, LiveEvent, LiveEvents, LiveListener};
 pub use otlp::Traces;
 pub use told::{Exports, Told};

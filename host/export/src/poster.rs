@@ -254,9 +254,35 @@ impl Work {
         tracing::warn!(
             event = "export_failed",
             what = self.destination.what,
-            url = self.destination.url,
+            url = server_of(&self.destination.url),
             error = why,
             "a server does not accept what the host exports"
         );
+    }
+}
+/// Scheme, host and port of a URL. The rest may be a secret: many servers know their clients by a path that is hard to guess.
+fn server_of(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    format!("{scheme}://{host}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_that_may_be_a_secret_is_not_logged() {
+        for (url, server) in [
+            (
+                "http://hooks.example:8080/T0/B1/secret?token=x",
+                "http://hooks.example:8080",
+            ),
+            ("http://ann:secret@hooks.example/x", "http://hooks.example"),
+            ("http://[2001:db8::1]:80", "http://[2001:db8::1]:80"),
+        ] {
+            assert_eq!(server_of(url), server);
+        }
     }
 }

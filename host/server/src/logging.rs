@@ -23,13 +23,20 @@ use tracing_subscriber::{EnvFilter, Registry};
 
 use journal::{Entries, Journal, SOCKET};
 use portcullis_config::{EventLevel, LogConfig, LogFormat};
-use portcullis_export::Listener;
+use portcullis_export::{Listener, LiveEvents};
 use portcullis_text::{clean, clean_json};
 
 /// Number of lines that may wait for the writer. Further lines are dropped and counted.
 const WAITING_LINES: usize = 8_192;
 
 static LOST: OnceLock<Arc<AtomicU64>> = OnceLock::new();
+
+static LIVE: OnceLock<Arc<LiveEvents>> = OnceLock::new();
+
+/// The last events of this process.
+pub fn live_events() -> Arc<LiveEvents> {
+    Arc::clone(LIVE.get_or_init(LiveEvents::new))
+}
 
 /// Lines dropped since the start because the reader of the log was too slow.
 pub fn lost_lines() -> u64 {
@@ -72,11 +79,11 @@ pub fn start(
         LogFormat::Json => lines.with_writer(writer).json().flatten_event(true).boxed(),
         LogFormat::Journal => Journal(writer).boxed(),
     };
+    let live = live_events().listener();
     let set = match listener {
-        // A single filter decides once for each place in the code.
         None => tracing_subscriber::registry()
-            .with(log)
-            .with(filter)
+            .with(log.with_filter(filter))
+            .with(live.with_filter(LevelFilter::INFO))
             .try_init(),
         Some((listener, level)) => {
             guard.listener = Some(listener.clone());
@@ -88,6 +95,7 @@ pub fn start(
             tracing_subscriber::registry()
                 .with(log.with_filter(filter))
                 .with(listener.with_filter(level))
+                .with(live.with_filter(LevelFilter::INFO))
                 .try_init()
         }
     };
