@@ -190,6 +190,24 @@ async function lifeOfAPolicy(page, seat) {
   await said(page, "Rolled back");
 }
 
+/** A message that the active policy rejects, and that a file relays, in a seat whose view is open. */
+async function triesAMessage(page) {
+  const panel = page.locator("section.panel", { has: page.getByRole("heading", { name: "Try a message" }) });
+  const field = (name) => panel.getByLabel(name, { exact: true });
+  await field("Received from").fill("203.0.113.9:5060");
+  await panel.getByRole("button", { name: "Try", exact: true }).click();
+  await panel.getByRole("heading", { name: /^reject / }).waitFor();
+  await panel.getByRole("cell", { name: "no row has 203.0.113.9" }).first().waitFor();
+  await field("Another policy").setInputFiles(given.policies.observe);
+  await panel.getByRole("button", { name: "Try", exact: true }).click();
+  await panel.getByRole("heading", { name: /^relay / }).waitFor();
+  await field("Message").fill("no message");
+  await panel.getByRole("button", { name: "Try", exact: true }).click();
+  await panel.getByRole("alert").filter({ hasText: "message: line 1" }).waitFor();
+  await accessible(page, "a tried message");
+  await fits(page, "a tried message");
+}
+
 async function cancelled(page) {
   await page.getByRole("button", { name: "Monitor only" }).click();
   await page.getByRole("dialog").waitFor();
@@ -463,6 +481,14 @@ const tenant = {
     await asTenant(page);
     await view(page, "Policies");
     await lifeOfAPolicy(page, given.tenant);
+  },
+  "tries a message against its policy and against a file": async (page, expect) => {
+    expect("403");
+    expect("422");
+    await asTenant(page);
+    await view(page, "Policies");
+    await upload(page, given.policies.acl, "activate", "active");
+    await triesAMessage(page);
   },
   "steps a canary up and ends the trial": async (page, expect) => {
     expect("403");

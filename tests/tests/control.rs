@@ -494,6 +494,92 @@ fn http_requires_its_token() {
     assert!(!said.contains("0123456789abcdef") && !host.log().contains("0123456789abcdef"));
 }
 
+/// A certificate of its own for these names: the certificate and the key in PEM.
+fn certificate(names: &[&str]) -> (String, String) {
+    let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate can be made");
+    (made.cert.pem(), made.signing_key.serialize_pem())
+}
+
+#[test]
+fn the_control_port_speaks_tls_and_follows_its_files() {
+    let (first, first_key) = certificate(&["edge.example.com"]);
+    let (second, second_key) = certificate(&["localhost", "edge.example.com"]);
+    let (stranger, _) = certificate(&["edge.example.com"]);
+    let files = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = |name: &str| files.path().join(name).display().to_string();
+    let write = |name: &str, text: &str| fs::write(path(name), text).expect("it can be written");
+    write("cert.pem", &first);
+    write("key.pem", &first_key);
+    write("stranger.pem", &stranger);
+    write("second.pem", &second);
+    let host = Builder::new()
+        .set("control", &format!("certificate = {:?}", path("cert.pem")))
+        .set("control", &format!("key = {:?}", path("key.pem")))
+        .launch();
+    let log = wait::until("the host serves", || {
+        Some(host.log()).filter(|log| log.contains("event=\"serving\""))
+    });
+    let control = host.lease().addr(1, 8060);
+    assert!(log.contains(&format!("https://{control}")), "{log}");
+    // With the same configuration, the certificate is known; its name need not be that of the host.
+    wait::until("the policy is loaded", || {
+        let status = host.command("policy status");
+        status.status.success().then_some(())
+    });
+    let told = |words: &str| {
+        let output = host.command(words);
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.success(), error)
+    };
+    let url = format!("--url https://{control}");
+    assert!(
+        told(&format!("{url} --ca {} policy status", path("cert.pem")))
+            .1
+            .contains("unexpected argument")
+    );
+    assert!(told(&format!("policy {url} --ca {} status", path("cert.pem"))).0);
+    let (is_trusted, error) = told(&format!(
+        "policy status {url} --ca {}",
+        path("stranger.pem")
+    ));
+    assert!(!is_trusted && error.contains("is not trusted"), "{error}");
+    assert!(error.contains("--ca FILE"), "{error}");
+
+    // A client without TLS is told.
+    let mut plain = TcpStream::connect(control).expect("the port is open");
+    plain
+        .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        .expect("it can be sent");
+    let mut answer = String::new();
+    plain.read_to_string(&mut answer).expect("it is answered");
+    assert!(
+        answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("write https:// there\n"),
+        "{answer}"
+    );
+    let http = format!("policy status --url http://{control}");
+    assert!(!told(&http).0);
+
+    // A certificate without its key changes nothing; with it, new connections get the new one.
+    write("cert.pem", &second);
+    wait::until("the half is refused", || {
+        host.log()
+            .contains("control_certificate_refused")
+            .then_some(())
+    });
+    write("old.pem", &first);
+    assert!(told(&format!("policy status {url} --ca {}", path("old.pem"))).0);
+    write("key.pem", &second_key);
+    wait::until("the certificate is replaced", || {
+        host.log()
+            .contains("control_certificate_loaded")
+            .then_some(())
+    });
+    assert!(!told(&format!("policy status {url} --ca {}", path("old.pem"))).0);
+    let second = path("second.pem");
+    assert!(told(&format!("policy status {url} --ca {second}")).0);
+}
+
 #[test]
 fn each_control_interface_can_be_off() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");

@@ -209,3 +209,86 @@ fn a_stream_ends_when_the_tenant_loses_its_token() {
     assert!(!rest.contains("decision"), "{rest}");
     assert!(host.is_alive());
 }
+
+#[test]
+fn the_last_decisions_of_a_seat_are_kept_from_the_first_question_on() {
+    let host = start();
+    let recent = |token: Option<&str>, query: &str| {
+        let path = format!("/v1/policies/acme/decisions/recent{query}");
+        let (status, _, body) = host.ask(token, "GET", &path, (None, b""));
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+        let told: Value = serde_json::from_slice(&body).expect("the answer is JSON");
+        let all = told["decisions"].as_array().expect("it is a list").clone();
+        let ids = all
+            .iter()
+            .map(|one| one["call_id"].as_str().expect("it is text").to_owned());
+        ids.collect::<Vec<_>>()
+    };
+    send(&host, CALLER, "MESSAGE", "acme.example", 486);
+    assert!(recent(None, "").is_empty() && recent(Some(ACME), "").is_empty());
+    send(&host, CALLER, "MESSAGE", "other.example", 487);
+    let message = send(&host, CALLER, "MESSAGE", "acme.example", 486);
+    let invite = send(&host, OTHER, "INVITE", "acme.example", 486);
+    let both = vec![invite.clone(), message.clone()];
+    portcullis_testkit::wait::until("both are kept", || {
+        (recent(None, "") == both && recent(Some(ACME), "") == both).then_some(())
+    });
+    let source = host.lease().ip(OTHER);
+    for (query, expected) in [
+        ("?method=MESSAGE".to_owned(), vec![message.clone()]),
+        (format!("?source={source}"), vec![invite.clone()]),
+        (
+            format!("?source={source}/32&verdict=reject&code=486"),
+            vec![invite.clone()],
+        ),
+        (format!("?call_id={message}"), vec![message]),
+        ("?verdict=relay".to_owned(), vec![]),
+        ("?limit=1".to_owned(), vec![invite]),
+    ] {
+        assert_eq!(recent(None, &query), expected, "{query}");
+    }
+}
+
+#[test]
+fn events_of_the_host_are_followed_and_a_client_goes_on_where_it_was() {
+    let host = start();
+    let mut past = host.follow(None, "/v1/events?past=true&names=serving,policy_pushed");
+    let (name, event) = next(&mut past);
+    assert_eq!(
+        (name.as_str(), &event["event"]),
+        ("event", &json!("serving"))
+    );
+    assert!(
+        event["time"].is_string() && event["level"] == "info",
+        "{event}"
+    );
+    for seat in ["acme", "other"] {
+        let (_, event) = next(&mut past);
+        assert_eq!(event["seat"], seat, "{event}");
+    }
+    let mut new = host.follow(None, "/v1/events?names=policy_pushed");
+    host.push("acme", "", &rejecting(480, "no"));
+    let mut id = String::new();
+    while !id.starts_with("id: ") {
+        id.clear();
+        new.read_line(&mut id).expect("a line comes");
+    }
+    let (_, event) = next(&mut new);
+    assert_eq!(
+        (&event["seat"], &event["generation"]),
+        (&json!("acme"), &json!(2))
+    );
+    host.push("other", "", &rejecting(480, "no"));
+    let mut more = host.follow_after(
+        id.trim_start_matches("id: ").trim(),
+        "/v1/events?names=policy_pushed",
+    );
+    let (_, event) = next(&mut more);
+    assert_eq!(event["seat"], "other", "{event}");
+    let mut all = host.follow_after("1-1", "/v1/events");
+    assert_eq!(next(&mut all).0, "event", "an id of another process");
+    assert_eq!(
+        host.ask(Some(ACME), "GET", "/v1/events", (None, b"")).0,
+        403
+    );
+}

@@ -23,6 +23,8 @@ pub struct ControlConfig {
     pub token_file: Option<PathBuf>,
     /// Further tokens of HTTP clients, with their roles.
     pub tokens: Vec<NamedToken>,
+    /// Certificate and key of HTTP; `None`: HTTP without TLS.
+    pub tls: Option<TlsFiles>,
     /// Most HTTP connections at the same time.
     pub max_connections: usize,
     /// BINRPC, for `kamcmd`.
@@ -35,6 +37,15 @@ pub struct ControlConfig {
     pub datagram: Vec<Endpoint>,
     /// Permissions of the FIFO and the Unix sockets.
     pub access: FileAccess,
+}
+
+/// The files of TLS, in PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate, followed by those of the authorities that issued it.
+    pub certificate: PathBuf,
+    /// Its private key. It may be in the same file.
+    pub key: PathBuf,
 }
 
 /// One socket of a control protocol.
@@ -68,6 +79,7 @@ impl Default for ControlConfig {
             token: None,
             token_file: Some("portcullis.token".into()),
             tokens: Vec::new(),
+            tls: None,
             max_connections: 256,
             binrpc: Vec::new(),
             fifo: None,
@@ -96,6 +108,7 @@ impl ControlConfig {
                     path => Ok(Some(PathBuf::from(path))),
                 }
             }),
+            tls: read_tls(&mut section, default.tls),
             max_connections: section.value("max-connections", default.max_connections, |v| {
                 count(v, 1, 100_000)
             }),
@@ -229,6 +242,30 @@ impl fmt::Display for Endpoint {
             Self::UnixDatagram(path) => write!(f, "unixd:{}", path.display()),
             Self::Tcp(addr) => write!(f, "tcp:{addr}"),
             Self::Udp(addr) => write!(f, "udp:{addr}"),
+        }
+    }
+}
+
+fn read_tls(section: &mut Section<'_>, default: Option<TlsFiles>) -> Option<TlsFiles> {
+    let (certificate, key) = default.map(|tls| (tls.certificate, tls.key)).unzip();
+    let file = |value: Value<'_>| match value.text()? {
+        "" => Ok(None),
+        path => Ok(Some(PathBuf::from(path))),
+    };
+    let certificate = section.value("certificate", certificate, file);
+    let key = section.value("key", key, file);
+    match (certificate, key) {
+        (None, None) => None,
+        (Some(certificate), Some(key)) => Some(TlsFiles { certificate, key }),
+        (Some(_), None) => {
+            let mend = "set `key` in [control] to the file of its private key";
+            section.reject("certificate", Bad::new("a certificate without a key", mend));
+            None
+        }
+        (None, Some(_)) => {
+            let mend = "set `certificate` in [control] to the file of its certificate";
+            section.reject("key", Bad::new("a key without a certificate", mend));
+            None
         }
     }
 }
@@ -396,6 +433,27 @@ mod tests {
         assert_eq!(read.listen, Some("0.0.0.0:8060".parse().unwrap()));
         assert_eq!(format!("{:?}", read.token), "Some(Token(…))");
         assert_eq!(control("listen = \"\"").unwrap().listen, None);
+    }
+
+    #[test]
+    fn a_certificate_and_its_key_belong_together() {
+        let read = control("certificate = \"a.pem\"\nkey = \"b.pem\"").unwrap();
+        let files = TlsFiles {
+            certificate: "a.pem".into(),
+            key: "b.pem".into(),
+        };
+        assert_eq!(read.tls, Some(files));
+        assert_eq!(control("certificate = \"\"\nkey = \"\"").unwrap().tls, None);
+        let lone = problem("certificate = \"a.pem\"");
+        assert!(
+            lone.contains("a certificate without a key; set `key` in [control]"),
+            "{lone}"
+        );
+        let lone = problem("key = \"b.pem\"");
+        assert!(
+            lone.contains("a key without a certificate; set `certificate`"),
+            "{lone}"
+        );
     }
 
     #[test]

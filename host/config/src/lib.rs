@@ -33,7 +33,7 @@ mod value;
 
 pub use capture::CaptureConfig;
 pub use config::{Config, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, SYSTEM_FILE, Spread};
-pub use control::{ControlConfig, Endpoint, FileAccess};
+pub use control::{ControlConfig, Endpoint, FileAccess, TlsFiles};
 pub use database::DatabaseConfig;
 pub use events::{EventLevel, EventsConfig};
 pub use forwarding::ForwardingLimits;

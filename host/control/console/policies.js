@@ -2,6 +2,7 @@
 
 import { ask, badge, button, choice, count, duration, facts, field, h, keep, table, time } from "./dom.js";
 import { failed, failureOf, follow, title } from "./overview.js";
+import { TryMessage } from "./try.js";
 
 export const policies = { id: "policies", title: "Policies", isShown: () => true, open };
 
@@ -29,6 +30,7 @@ function open(page) {
     await followed.again();
   };
   const send = new Upload(page, path, () => followed.again());
+  const trying = session.has("POST", "/v1/policies/{seat}/try") && new TryMessage(page, path);
   const show = (state) => {
     if (state.error) return page.show(title("Policies"), failed(state.error));
     page.show(
@@ -36,6 +38,7 @@ function open(page) {
       h("div", { class: "columns" }, inUse(state.status, state.generations, act), trial(state.status, state.diff, act)),
       list(state.generations, page, path, act),
       send.form(),
+      trying && trying.form(),
     );
   };
   const followed = follow(page, read, show, 3000);

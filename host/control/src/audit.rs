@@ -9,10 +9,10 @@ use portcullis_rpc::Fault;
 use crate::caller::{Authority, Caller};
 
 /// Most actions that are kept.
-const MOST: usize = 1_000;
+pub(crate) const MOST: usize = 1_000;
 
-/// Most actions of one tenant among them.
-const MOST_OF_TENANT: usize = MOST / 4;
+/// Most actions of one tenant, or of one named token, among them.
+const MOST_OF_ONE: usize = MOST / 4;
 
 /// Longest text that is kept, in characters: of an error, an author, or the name of a seat that may not exist.
 const LONGEST: usize = 500;
@@ -48,6 +48,8 @@ pub(crate) struct Action {
     pub(crate) door: &'static str,
     pub(crate) command: &'static str,
     pub(crate) seat: Option<String>,
+    /// What the command concerned: a row, a tenant, a generation.
+    pub(crate) subject: Option<String>,
     /// Why it failed.
     pub(crate) error: Option<String>,
 }
@@ -59,16 +61,25 @@ pub(crate) struct Begun<'a> {
     audit: &'a Audit,
     caller: &'a Caller,
     command: &'static str,
-    seat: Option<String>,
+    about: About,
     is_noted: bool,
+}
+
+/// What an action concerns.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct About {
+    /// The seat.
+    pub(crate) seat: Option<String>,
+    /// A row, a tenant, a generation.
+    pub(crate) subject: Option<String>,
 }
 
 impl Begun<'_> {
     /// Notes the result.
     pub(crate) fn end(mut self, fault: Option<&Fault>) {
         self.is_noted = true;
-        let seat = self.seat.take();
-        self.audit.note(self.caller, self.command, seat, fault);
+        let about = std::mem::take(&mut self.about);
+        self.audit.note(self.caller, self.command, about, fault);
     }
 }
 
@@ -78,9 +89,9 @@ impl Drop for Begun<'_> {
             return;
         }
         let fault = Fault::new(499, UNFINISHED);
-        let seat = self.seat.take();
+        let about = std::mem::take(&mut self.about);
         self.audit
-            .note(self.caller, self.command, seat, Some(&fault));
+            .note(self.caller, self.command, about, Some(&fault));
     }
 }
 
@@ -90,13 +101,13 @@ impl Audit {
         &'a self,
         caller: &'a Caller,
         command: &'static str,
-        seat: Option<String>,
+        about: About,
     ) -> Begun<'a> {
         Begun {
             audit: self,
             caller,
             command,
-            seat,
+            about,
             is_noted: false,
         }
     }
@@ -106,24 +117,29 @@ impl Audit {
         &self,
         caller: &Caller,
         command: &'static str,
-        seat: Option<String>,
+        about: About,
         fault: Option<&Fault>,
     ) {
         let door = caller.door().as_str();
         let short = |text: &str| text.chars().take(LONGEST).collect::<String>();
         let by = short(&caller.to_string());
-        let seat = seat.as_deref().map(short);
+        let seat = about.seat.as_deref().map(short);
+        let subject = about.subject.as_deref().map(short);
         let error = fault.map(|fault| short(&fault.message));
         let tenant = match caller.authority() {
             Authority::Operator => None,
             Authority::Tenant(tenant) => Some(tenant.clone()),
         };
-        // A tenant cannot fill the log with requests that fail.
-        if tenant.is_none() || error.is_none() {
+        // A tenant cannot fill the log with requests that fail, and neither can a token with requests that its role does not permit.
+        let is_refused = fault.is_some_and(|fault| fault.code == 403);
+        let is_bounded =
+            tenant.is_some() && error.is_some() || caller.token().is_some() && is_refused;
+        if !is_bounded {
             tracing::info!(
                 event = "control_action",
                 command,
                 seat,
+                subject,
                 door,
                 by,
                 token = caller.token(),
@@ -134,7 +150,7 @@ impl Audit {
         let mut actions = self.0.lock();
         actions.count += 1;
         let id = actions.count;
-        actions.make_room(tenant.as_deref());
+        actions.make_room(tenant.as_deref(), caller.token());
         actions.last.push_back(Action {
             id,
             at: SystemTime::now(),
@@ -144,6 +160,7 @@ impl Audit {
             door,
             command,
             seat,
+            subject,
             error,
         });
     }
@@ -161,11 +178,13 @@ impl Audit {
 }
 
 impl Actions {
-    /// Removes the oldest action if there are too many. A tenant that has its part of them replaces its own.
-    fn make_room(&mut self, tenant: Option<&str>) {
-        let is_own = |action: &&Action| action.tenant.as_deref() == tenant;
+    /// Removes the oldest action if there are too many. A tenant or a named token that has its part of them replaces its own.
+    fn make_room(&mut self, tenant: Option<&str>, token: Option<&str>) {
+        let is_own = |action: &&Action| {
+            action.tenant.as_deref() == tenant && action.token.as_deref() == token
+        };
         let own = self.last.iter().filter(is_own).count();
-        if tenant.is_some() && own >= MOST_OF_TENANT {
+        if (tenant.is_some() || token.is_some()) && own >= MOST_OF_ONE {
             let oldest = self.last.iter().position(|action| is_own(&action));
             if let Some(at) = oldest {
                 self.last.remove(at);
@@ -179,15 +198,26 @@ impl Actions {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_config::TokenRole;
+
     use super::*;
     use crate::caller::Door;
+
+    fn of_seat(seat: &str) -> About {
+        About {
+            seat: Some(seat.to_owned()),
+            subject: None,
+        }
+    }
 
     #[test]
     fn an_action_whose_client_is_gone_is_noted() {
         let audit = Audit::default();
         let caller = Caller::operator(Door::Fifo);
-        drop(audit.begin(&caller, "policy.activate", Some("acme".to_owned())));
-        audit.begin(&caller, "policy.mode", None).end(None);
+        drop(audit.begin(&caller, "policy.activate", of_seat("acme")));
+        audit
+            .begin(&caller, "policy.mode", About::default())
+            .end(None);
         let noted = audit.last(10, |_| true);
         let of = |at: usize| (noted[at].command, noted[at].error.as_deref());
         assert_eq!(noted.len(), 2);
@@ -198,8 +228,8 @@ mod tests {
     #[test]
     fn long_texts_are_shortened() {
         let audit = Audit::default();
-        let seat = Some("s".repeat(10 * LONGEST));
-        audit.note(&Caller::operator(Door::Fifo), "policy.mode", seat, None);
+        let about = of_seat(&"s".repeat(10 * LONGEST));
+        audit.note(&Caller::operator(Door::Fifo), "policy.mode", about, None);
         let noted = audit.last(1, |_| true);
         assert_eq!(noted[0].seat.as_ref().map(String::len), Some(LONGEST));
     }
@@ -209,16 +239,11 @@ mod tests {
         let audit = Audit::default();
         let operator = Caller::operator(Door::Fifo);
         for _ in 0..MOST {
-            audit.note(&operator, "tenant.reload", None, None);
+            audit.note(&operator, "tenant.reload", About::default(), None);
         }
         let fault = Fault::new(404, "x".repeat(2 * LONGEST));
         let tenant = Caller::tenant("acme");
-        audit.note(
-            &tenant,
-            "policy.rollback",
-            Some("acme".into()),
-            Some(&fault),
-        );
+        audit.note(&tenant, "policy.rollback", of_seat("acme"), Some(&fault));
         let last = audit.last(usize::MAX, |_| true);
         assert_eq!((last.len(), last[0].id), (MOST, MOST as u64 + 1));
         assert_eq!(last[MOST - 1].id, 2);
@@ -226,9 +251,17 @@ mod tests {
         let own = audit.last(10, |action| action.tenant.as_deref() == Some("acme"));
         assert_eq!(own, [last[0].clone()]);
         for _ in 0..MOST {
-            audit.note(&tenant, "policy.rollback", Some("acme".into()), None);
+            audit.note(&tenant, "policy.rollback", of_seat("acme"), None);
         }
         let own = audit.last(MOST, |action| action.tenant.is_some());
-        assert_eq!(own.len(), MOST_OF_TENANT);
+        assert_eq!(own.len(), MOST_OF_ONE);
+        // The same applies to a named token.
+        let reader = Caller::named("board", TokenRole::Read);
+        for _ in 0..MOST {
+            audit.note(&reader, "policy.rollback", of_seat("acme"), Some(&fault));
+        }
+        let own = audit.last(MOST, |action| action.token.is_some());
+        assert_eq!(own.len(), MOST_OF_ONE);
+        assert!(audit.last(MOST, |action| action.tenant.is_some()).len() > MOST_OF_ONE / 2);
     }
 }

@@ -82,6 +82,7 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
     let is = |wanted: &&str| essence.is_some_and(|essence| essence.eq_ignore_ascii_case(wanted));
     let is_json = matches!(path, "/v1/addresses" | "/v1/trusted");
     let wanted = match path.strip_prefix("/v1/policies/") {
+        Some(rest) if *method == Method::POST && rest.ends_with("/try") => Some(&JSON[..1]),
         None if is_json && *method == Method::POST => Some(&JSON[..1]),
         None if path == "/v1/addresses/import" => Some(ROWS),
         Some(rest)
@@ -225,6 +226,18 @@ mod tests {
                 Method::POST,
                 "/v1/policies/acme/rollback",
                 "multipart/form-data; boundary=x",
+                true,
+            ),
+            (
+                Method::POST,
+                "/v1/policies/acme/try",
+                "application/json",
+                false,
+            ),
+            (
+                Method::POST,
+                "/v1/policies/acme/try",
+                "application/wasm",
                 true,
             ),
             (Method::POST, "/v1/addresses", "application/json", false),

@@ -91,6 +91,14 @@ impl Caller {
         self.token.as_deref()
     }
 
+    /// Returns whose token was used, whatever name the caller gives itself.
+    pub(crate) fn identity(&self) -> String {
+        match &self.authority {
+            Authority::Tenant(tenant) => format!("tenant {tenant}"),
+            Authority::Operator => format!("token {}", self.token().unwrap_or_default()),
+        }
+    }
+
     /// Checks that the role of the token is enough.
     ///
     /// # Errors

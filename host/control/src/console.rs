@@ -50,6 +50,7 @@ static FILES: [File; 15] = [
     file!("tables.js", SCRIPT),
     file!("tenants.js", SCRIPT),
     file!("trusted.js", SCRIPT),
+    file!("try.js", SCRIPT),
 ];
 
 /// The validator of all files: they change together, with the program.

@@ -6,8 +6,9 @@ use std::time::Duration;
 use portcullis_config::Token;
 use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::shared::Shared;
-use portcullis_export::Exports;
+use portcullis_export::{Exports, LiveEvents};
 use portcullis_rollout::Registry;
+use tokio::sync::watch;
 
 use crate::acknowledged::Acknowledged;
 use crate::audit::Audit;
@@ -19,6 +20,8 @@ use crate::history::History;
 use crate::listening::Listening;
 use crate::pages::Pages;
 use crate::parts::Places;
+use crate::recent::Recent;
+use crate::repeats::Repeats;
 use crate::room::PolicyRoom;
 
 /// How long to wait until all workers use what was published. A policy call takes at most `deadline`.
@@ -48,6 +51,14 @@ pub struct Control {
     pub(crate) guesses: Guesses,
     /// The last actions of callers.
     pub(crate) audit: Audit,
+    /// The last decisions of seats that somebody asks about.
+    pub(crate) recent: Recent,
+    /// The responses to requests with an `Idempotency-Key`.
+    pub(crate) repeats: Repeats,
+    /// The last events of the log.
+    pub(crate) live: Arc<LiveEvents>,
+    /// Whether the control interfaces end.
+    pub(crate) ending: watch::Sender<bool>,
 }
 
 impl Control {
@@ -83,7 +94,17 @@ impl Control {
             history: History::default(),
             acknowledged: Acknowledged::default(),
             audit: Audit::default(),
+            recent: Recent::default(),
+            repeats: Repeats::default(),
+            live: LiveEvents::new(),
+            ending: watch::channel(false).0,
         }
+    }
+
+    /// Shows these events of the log.
+    #[must_use]
+    pub fn with_events(self, live: Arc<LiveEvents>) -> Self {
+        Self { live, ..self }
     }
 
     /// Returns what is missing, one item per line; empty if the host is ready. The SIP sockets are bound before the control port answers.

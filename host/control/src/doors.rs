@@ -22,12 +22,15 @@ use super::heritage::{Heritage, Lent, Tenure};
 use super::listening::Listening;
 use super::socket_file::{Owner, SocketFile, cant_make};
 use super::stream::Listener;
+use super::tls::{self, Tls};
 use super::token_file;
 use super::{http, http_server, sampler};
 
 /// The sockets of all control interfaces.
 pub struct Doors {
     http: Option<TcpListener>,
+    /// TLS of HTTP.
+    tls: Option<Arc<Tls>>,
     streams: Vec<Listener>,
     datagrams: Vec<Datagrams>,
     fifo: Option<Fifo>,
@@ -48,6 +51,7 @@ impl Doors {
         let owner = Owner::find(&config.access)?;
         let mut doors = Self {
             http: None,
+            tls: None,
             streams: Vec::new(),
             datagrams: Vec::new(),
             fifo: None,
@@ -65,6 +69,10 @@ impl Doors {
                 event = "no_token",
                 "HTTP has no token: every user of this machine is the operator; set `token` or `token-file` in [control]"
             );
+        }
+        if let (Some(files), Some(_)) = (&config.tls, config.listen) {
+            doors.tls = Some(Arc::new(Tls::open(files)?));
+            doors.listening.is_tls = true;
         }
         if let Some(addr) = config.listen {
             doors.open_http(addr, &mut heritage).await?;
@@ -138,6 +146,7 @@ impl Doors {
             }
         }
         let mut tasks = JoinSet::new();
+        tasks.spawn(end_streams(Arc::clone(&control), stopping.clone()));
         tasks.spawn(sampler::watch(Arc::clone(&control)));
         for stream in self.streams {
             tasks.spawn(stream.serve(Arc::clone(&control), stopping.clone()));
@@ -151,7 +160,10 @@ impl Doors {
         if let Some(listener) = self.http {
             let router = http::router(Arc::clone(&control));
             let connections = Arc::clone(&control.http);
-            http_server::serve(router, connections, listener, stopping.clone()).await;
+            if let Some(tls) = &self.tls {
+                tasks.spawn(Arc::clone(tls).watch());
+            }
+            http_server::serve(router, connections, listener, self.tls, stopping.clone()).await;
         }
         drop(stopping.wait_for(|stop| *stop).await);
         tasks.shutdown().await;
@@ -254,6 +266,12 @@ impl Doors {
     }
 }
 
+/// Ends responses that have no end of their own when the control interfaces stop.
+async fn end_streams(control: Arc<Control>, mut stopping: watch::Receiver<bool>) {
+    drop(stopping.wait_for(|stop| *stop).await);
+    control.ending.send_replace(true);
+}
+
 /// The name of a socket, or of a FIFO, between two processes of a host.
 fn name_of(interface: &str, address: impl fmt::Display) -> String {
     format!("{interface} {address}")
@@ -264,6 +282,8 @@ pub fn check(config: &ControlConfig) -> Vec<String> {
     let mut problems = Vec::new();
     problems.extend(Owner::find(&config.access).err().map(|e| e.to_string()));
     problems.extend(config.made_token().and_then(token_file::problem));
+    let tls = config.tls.as_ref().filter(|_| config.listen.is_some());
+    problems.extend(tls.and_then(tls::problem));
     let folder = &config.fifo_reply_dir;
     if config.fifo.is_some() && !folder.is_dir() {
         problems.push(no_reply_folder(folder));

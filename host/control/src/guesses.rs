@@ -1,4 +1,4 @@
-//! Requests with a wrong token: a source that sends too many is refused for a while, whatever its token.
+//! Requests with a wrong token: a source that sends too many is told to wait. A right token is accepted in any case.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -21,7 +21,7 @@ use super::browser::{self, Foreign};
 use super::console;
 use super::control::Control;
 use super::http_server::{Peer, whole};
-use super::{api, operation};
+use super::{api, conditions, idempotency, operation};
 use crate::caller::{Authority, Caller, Door, NOT_YOURS};
 use crate::exposition::Format;
 
@@ -43,6 +43,14 @@ pub(super) fn router(control: Arc<Control>) -> Router {
         .route("/RPC", post(call))
         .merge(api::routes())
         .fallback((StatusCode::NOT_FOUND, INDEX))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&control),
+            conditions::check,
+        ))
+        .layer(middleware::from_fn_with_state(
+            Arc::clone(&control),
+            idempotency::answer,
+        ))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), guard))
         .layer(middleware::from_fn(console::serve))
         // Load balancers have no token. Without one, they only learn whether the host is ready.
@@ -114,9 +122,47 @@ fn has_open_metrics(control: &Control) -> bool {
         && !control.shared.tenants.load().named.iter().any(has_token)
 }
 
-/// Whether the request has the operator's token, or needs none.
-fn is_operator(control: &Control, headers: &HeaderMap) -> bool {
-    caller(control, headers).is_some_and(|caller| caller.is_operator())
+/// A source that has sent too many wrong tokens.
+struct Blocked {
+    /// After how many seconds it may try again.
+    seconds: u64,
+}
+
+impl IntoResponse for Blocked {
+    fn into_response(self) -> Response {
+        let refused = operation::refusal(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_GUESSES);
+        ([(header::RETRY_AFTER, self.seconds.to_string())], refused).into_response()
+    }
+}
+
+/// Returns the caller according to the request's token; `None` if the request has no valid token. Wrong tokens are counted by their source, and a
+/// right one is accepted whatever else its source has sent.
+///
+/// # Errors
+/// If the source has sent too many wrong tokens.
+fn identify(
+    control: &Control,
+    peer: Option<Peer>,
+    headers: &HeaderMap,
+) -> Result<Option<Caller>, Blocked> {
+    if let Some(caller) = caller(control, headers) {
+        return Ok(Some(caller));
+    }
+    let Some(Peer(peer)) = peer.filter(|_| headers.contains_key(header::AUTHORIZATION)) else {
+        return Ok(None);
+    };
+    let now = Instant::now();
+    if let Some(seconds) = control.guesses.blocked(peer.ip(), now) {
+        return Err(Blocked { seconds });
+    }
+    if control.guesses.note(peer.ip(), now) {
+        tracing::warn!(
+            event = "http_tokens_refused",
+            peer = %peer.ip(),
+            "too many wrong tokens: further wrong ones of this source are answered 429 for a minute"
+        );
+    }
+    Ok(None)
 }
 
 /// Whether the caller may access this path.
@@ -163,27 +209,12 @@ async fn guard(State(control): State<Arc<Control>>, mut request: Request, next: 
     if is_open && !request.headers().contains_key(header::AUTHORIZATION) {
         return next.run(request).await;
     }
-    let source = request
-        .extensions()
-        .get::<Peer>()
-        .map(|Peer(peer)| peer.ip());
-    let has_token = request.headers().contains_key(header::AUTHORIZATION);
-    let source = source.filter(|_| has_token);
-    let now = Instant::now();
-    let blocked = source.and_then(|source| control.guesses.blocked(source, now));
-    if let Some(seconds) = blocked {
-        let refused = operation::refusal(StatusCode::TOO_MANY_REQUESTS, TOO_MANY_GUESSES);
-        return ([(header::RETRY_AFTER, seconds.to_string())], refused).into_response();
-    }
-    let Some(caller) = caller(&control, request.headers()) else {
-        if source.is_some_and(|source| control.guesses.note(source, now)) {
-            let peer = source.map(tracing::field::display);
-            tracing::warn!(
-                event = "http_tokens_refused",
-                peer,
-                "too many wrong tokens: this source is refused for a minute"
-            );
-        }
+    let peer = request.extensions().get::<Peer>().copied();
+    let caller = match identify(&control, peer, request.headers()) {
+        Ok(caller) => caller,
+        Err(blocked) => return blocked.into_response(),
+    };
+    let Some(caller) = caller else {
         let challenge = [(header::WWW_AUTHENTICATE, "Bearer realm=\"portcullis\"")];
         let refused = operation::refusal(StatusCode::UNAUTHORIZED, NO_TOKEN);
         return (challenge, refused).into_response();
@@ -219,12 +250,21 @@ async fn metrics(State(control): State<Arc<Control>>, headers: HeaderMap) -> Res
     }
 }
 
-async fn readyz(State(control): State<Arc<Control>>, headers: HeaderMap) -> Response {
+async fn readyz(
+    State(control): State<Arc<Control>>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+) -> Response {
     let missing = control.missing();
     if missing.is_empty() {
         return "ready\n".into_response();
     }
-    let body = match is_operator(&control, &headers) {
+    let peer = peer.map(|Extension(peer)| peer);
+    let caller = match identify(&control, peer, &headers) {
+        Ok(caller) => caller,
+        Err(blocked) => return blocked.into_response(),
+    };
+    let body = match caller.is_some_and(|caller| caller.is_operator()) {
         true => missing.into_iter().map(|what| what + "\n").collect(),
         false => "not ready\n".to_owned(),
     };

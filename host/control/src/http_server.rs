@@ -1,6 +1,8 @@
 //! HTTP connections: their number, and time limits for each part of a request and for the response.
 
+use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,15 +16,27 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use portcullis_dataplane::throttle;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_io_timeout::TimeoutStream;
+use tokio_rustls::server::TlsStream;
 use tower::ServiceExt;
 use tracing::debug;
 
 use super::connections::{Connections, Ends, Place};
+use super::tls::Tls;
+
+/// How long a client may take for the TLS handshake.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// The first byte of a TLS connection: the type of a handshake record (RFC 8446 §5.1).
+const TLS_HANDSHAKE: u8 = 22;
+
+/// The answer to HTTP without TLS.
+const NO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 43\r\nConnection: close\r\n\r\nthis port speaks TLS: write https:// there\n";
 
 /// How long a client may take for the head of a request, and how long a connection may wait for the next request.
 const HEAD: Duration = Duration::from_secs(30);
@@ -52,6 +66,7 @@ pub(super) async fn serve(
     router: Router,
     connections: Arc<Connections>,
     listener: TcpListener,
+    tls: Option<Arc<Tls>>,
     mut stopping: watch::Receiver<bool>,
 ) {
     let local = listener.local_addr().ok();
@@ -68,14 +83,13 @@ pub(super) async fn serve(
                     debug!(event = "http_connection_refused", %peer, "HTTP connection refused: all connections are in use");
                     continue;
                 };
-                let router = router.clone();
-                tasks.spawn(serve_connection(
-                    router,
-                    stream,
+                let connection = Connection {
+                    router: router.clone(),
                     peer,
                     place,
-                    stopping.clone(),
-                ));
+                    stopping: stopping.clone(),
+                };
+                tasks.spawn(connection.serve(stream, tls.clone()));
             }
             Err(error) => {
                 debug!(event = "http_accept_failed", %error, "HTTP connection not accepted");
@@ -116,53 +130,110 @@ fn ends(peer: SocketAddr, local: Option<SocketAddr>) -> Ends {
     }
 }
 
-/// Serves one request after another, until the client closes, exceeds a time limit, or is evicted.
-async fn serve_connection(
+/// An accepted connection.
+struct Connection {
     router: Router,
-    stream: TcpStream,
     peer: SocketAddr,
     place: Place,
-    mut stopping: watch::Receiver<bool>,
-) {
-    let _best_effort = stream.set_nodelay(true);
+    stopping: watch::Receiver<bool>,
+}
+
+impl Connection {
+    /// Does the handshake, if there is TLS, and serves requests.
+    async fn serve(self, stream: TcpStream, tls: Option<Arc<Tls>>) {
+        let _best_effort = stream.set_nodelay(true);
+        let Some(tls) = tls else {
+            return self.requests(with_limit(stream)).await;
+        };
+        let peer = self.peer;
+        let secured = tokio::select! {
+            secured = timeout(HANDSHAKE, handshake(&tls, stream)) => secured,
+            () = self.place.evicted() => return debug!(event = "http_connection_evicted", %peer, "idle HTTP connection closed to make room"),
+        };
+        match secured {
+            Ok(Ok(Some(stream))) => self.requests(stream).await,
+            Ok(Ok(None)) => {
+                debug!(event = "http_without_tls", %peer, "HTTP connection without TLS refused");
+            }
+            Ok(Err(error)) => {
+                debug!(event = "http_handshake_failed", %peer, %error, "TLS handshake of an HTTP connection failed");
+            }
+            Err(_) => {
+                let error = "no handshake in time";
+                debug!(event = "http_handshake_failed", %peer, error, "TLS handshake of an HTTP connection failed");
+            }
+        }
+    }
+
+    /// Serves one request after another, until the client closes, exceeds a time limit, or is evicted.
+    async fn requests(self, stream: impl AsyncRead + AsyncWrite + Unpin) {
+        let Self {
+            router,
+            peer,
+            place,
+            mut stopping,
+        } = self;
+        let place = &place;
+        let asked = &Notify::new();
+        let service = service_fn(|mut request: Request<Incoming>| {
+            asked.notify_one();
+            request.extensions_mut().insert(Peer(peer));
+            let router = router.clone();
+            async move {
+                // Requests without a token are refused before their body is read. Other clients cannot keep a connection busy for longer than
+                // a response takes.
+                place.works();
+                let answer = router.oneshot(request.map(Body::new)).await;
+                // A client that does not read its response counts as idle and may be evicted.
+                place.waits();
+                answer
+            }
+        });
+        let mut http = http1::Builder::new();
+        http.timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_headers(HEADERS)
+            .max_buf_size(BUFFER);
+        let connection = http.serve_connection(TokioIo::new(stream), service);
+        tokio::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = place.evicted() => return debug!(event = "http_connection_evicted", %peer, "idle HTTP connection closed to make room"),
+            () = stopped(&mut stopping) => tokio::select! {
+                ended = connection.as_mut() => ended,
+                // A client that has just connected still gets an answer.
+                _asked = timeout(FIRST, asked.notified()) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            },
+        };
+        if let Err(error) = ended {
+            debug!(event = "http_connection_ended", %peer, %error, "HTTP connection ended");
+        }
+    }
+}
+
+/// A connection whose client must read.
+type LimitedStream = Pin<Box<TimeoutStream<TcpStream>>>;
+
+fn with_limit(stream: TcpStream) -> LimitedStream {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(STALL));
-    let place = &place;
-    let asked = &Notify::new();
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        asked.notify_one();
-        request.extensions_mut().insert(Peer(peer));
-        let router = router.clone();
-        async move {
-            // Requests without a token are refused before their body is read. Other clients cannot keep a connection busy for longer than a
-            // response takes.
-            place.works();
-            let answer = router.oneshot(request.map(Body::new)).await;
-            // A client that does not read its response counts as idle and may be evicted.
-            place.waits();
-            answer
-        }
-    });
-    let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new())
-        .header_read_timeout(HEAD)
-        .max_headers(HEADERS)
-        .max_buf_size(BUFFER);
-    let connection = http.serve_connection(TokioIo::new(Box::pin(stream)), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = connection.as_mut() => ended,
-        () = place.evicted() => return debug!(event = "http_connection_evicted", %peer, "idle HTTP connection closed to make room"),
-        () = stopped(&mut stopping) => tokio::select! {
-            ended = connection.as_mut() => ended,
-            // A client that has just connected still gets an answer.
-            _asked = timeout(FIRST, asked.notified()) => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        },
-    };
-    if let Err(error) = ended {
-        debug!(event = "http_connection_ended", %peer, %error, "HTTP connection ended");
+    Box::pin(stream)
+}
+
+/// Does the TLS handshake. `None` if the client speaks plain HTTP, which is told so.
+async fn handshake(tls: &Tls, stream: TcpStream) -> io::Result<Option<TlsStream<LimitedStream>>> {
+    let mut first = [0];
+    if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {
+        let mut stream = with_limit(stream);
+        // A connection that is closed with unread data loses the answer.
+        let mut head = [0; 4096];
+        let _read = stream.read(&mut head).await?;
+        stream.write_all(NO_TLS).await?;
+        stream.shutdown().await?;
+        return Ok(None);
     }
+    tls.acceptor().accept(with_limit(stream)).await.map(Some)
 }

@@ -11,6 +11,8 @@ use portcullis_config::{ControlConfig, Endpoint};
 pub struct Listening {
     /// HTTP.
     pub http: Option<SocketAddr>,
+    /// Whether HTTP is spoken over TLS.
+    pub is_tls: bool,
     /// BINRPC.
     pub binrpc: Vec<Endpoint>,
     /// The FIFO.
@@ -24,6 +26,7 @@ impl Listening {
     pub fn wanted(config: &ControlConfig) -> Self {
         Self {
             http: config.listen,
+            is_tls: config.tls.is_some(),
             binrpc: config.binrpc.clone(),
             fifo: config.fifo.clone(),
             datagram: config.datagram.clone(),
@@ -32,7 +35,10 @@ impl Listening {
 
     /// Returns one line for each interface.
     pub fn lines(&self) -> Vec<String> {
-        let http = self.http.map(|addr| format!("http://{addr}"));
+        let http = self.http.map(|addr| match self.is_tls {
+            true => format!("https://{addr}"),
+            false => format!("http://{addr}"),
+        });
         let binrpc = self.binrpc.iter().map(|one| format!("binrpc={one}"));
         let fifo = self
             .fifo

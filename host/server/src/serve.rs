@@ -409,6 +409,7 @@ impl Host {
             logging::lost_lines,
             self.exports,
         );
+        let control = control.with_events(logging::live_events());
         let lent = self.doors.lent().to_vec();
         let (close, closing) = watch::channel(false);
         let (open, mut opening) = watch::channel(false);

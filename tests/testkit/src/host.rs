@@ -441,12 +441,45 @@ impl Host {
         (answer.status().as_u16(), media, body)
     }
 
+    /// Sends a request with these header fields to the control port, with the token of the host. `Content-Type` is one of the fields.
+    pub fn send(
+        &self,
+        method: &str,
+        path: &str,
+        fields: &[(&str, &str)],
+        body: &[u8],
+    ) -> ureq::http::Response<Vec<u8>> {
+        let url = format!("http://{}{path}", self.lease.addr(1, 8060));
+        let mut request = ureq::http::Request::builder().method(method).uri(url);
+        if let Some(bearer) = self.bearer() {
+            request = request.header("Authorization", bearer);
+        }
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let request = request.body(body).expect("the request is whole");
+        let answer = agent().run(request).expect("the control port answers");
+        answer.map(|mut body| body.read_to_vec().expect("the answer is whole"))
+    }
+
     /// Follows what a path of the control port streams, with this token or that of the host.
     pub fn follow(&self, token: Option<&str>, path: &str) -> impl BufRead + use<> {
         let url = format!("http://{}{path}", self.lease.addr(1, 8060));
         let mut get = agent().get(&url);
         let bearer = token.map(|token| format!("Bearer {token}"));
         if let Some(bearer) = bearer.or_else(|| self.bearer()) {
+            get = get.header("Authorization", bearer);
+        }
+        let answer = get.call().expect("the control port answers");
+        assert_eq!(answer.status(), 200);
+        BufReader::new(answer.into_body().into_reader())
+    }
+
+    /// The same after the event with this id, for a stream of events.
+    pub fn follow_after(&self, id: &str, path: &str) -> impl BufRead + use<> {
+        let url = format!("http://{}{path}", self.lease.addr(1, 8060));
+        let mut get = agent().get(&url).header("Last-Event-ID", id);
+        if let Some(bearer) = self.bearer() {
             get = get.header("Authorization", bearer);
         }
         let answer = get.call().expect("the control port answers");

@@ -3,6 +3,7 @@
 //! Each operation is in the file of its command: its route with its description, and a handler that makes the command of the request.
 //! The reply of the command, in JSON, is the answer. `GET /v1/openapi.json` describes all operations.
 
+mod events;
 mod trace;
 
 use std::sync::{Arc, LazyLock};
@@ -17,9 +18,10 @@ use crate::commands::{self, address, alert, audit, history, policy, tenant, trus
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 33] = [
+const OPERATIONS: [fn(Routes) -> Routes; 37] = [
     describe,
     trace::operation,
+    events::operation,
     tenant::ListTenants::operation,
     tenant::Own::operation,
     tenant::Show::operation,
@@ -30,6 +32,8 @@ const OPERATIONS: [fn(Routes) -> Routes; 33] = [
     policy::ListGenerations::operation,
     policy::pull,
     policy::decisions,
+    policy::recent,
+    policy::ShowSettings::operation,
     policy::Activate::operation,
     policy::Rollback::operation,
     policy::SetMode::operation,
@@ -38,6 +42,7 @@ const OPERATIONS: [fn(Routes) -> Routes; 33] = [
     policy::Diff::operation,
     policy::EndTrial::operation,
     policy::Inspect::operation,
+    policy::TryOut::operation,
     address::ListAddresses::operation,
     address::Add::operation,
     address::Remove::operation,

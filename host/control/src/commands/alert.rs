@@ -167,6 +167,10 @@ impl Procedure for Acknowledge {
     const NEEDS: TokenRole = TokenRole::Ship;
     const IS_OPEN: bool = true;
 
+    fn subject(&self) -> Option<String> {
+        Some(format!("alert {}", self.id))
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<AlertStatus, Fault> {
         let find = || {
             current(control, caller)

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Dispatch, Procedure, Timestamp};
 use crate::Control;
-use crate::audit::Action;
+use crate::audit::{self, Action};
 use crate::caller::{Authority, Caller};
-use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer, limit};
 
 /// Number of actions that are returned without `limit`.
 const SOME: usize = 100;
@@ -33,7 +33,7 @@ struct AuditQuery {
     /// Only actions with a greater id
     after: Option<u64>,
     /// Maximum number of actions (default: 100)
-    #[schemars(extend("minimum" = 1, "maximum" = 1000))]
+    #[schemars(extend("minimum" = 1, "maximum" = audit::MOST))]
     limit: Option<usize>,
 }
 
@@ -56,6 +56,8 @@ pub struct AuditEntry {
     pub command: String,
     /// Seat that the command concerned.
     pub seat: Option<String>,
+    /// What else the command concerned: a row, a tenant, a generation, an alert; null if there is nothing to name.
+    pub subject: Option<String>,
     /// Why it failed; null if it succeeded.
     pub error: Option<String>,
 }
@@ -75,7 +77,8 @@ impl Procedure for ListActions {
             Authority::Operator => true,
             Authority::Tenant(tenant) => action.tenant.as_ref() == Some(tenant),
         };
-        let last = control.audit.last(query.limit.unwrap_or(SOME), |action| {
+        let most = limit("limit", query.limit, SOME, audit::MOST)?;
+        let last = control.audit.last(most, |action| {
             is_own(action)
                 && is(&query.seat, action.seat.as_deref())
                 && is(&query.command, Some(action.command))
@@ -122,6 +125,7 @@ impl From<Action> for AuditEntry {
             door: action.door.to_owned(),
             command: action.command.to_owned(),
             seat: action.seat,
+            subject: action.subject,
             error: action.error,
         }
     }

@@ -14,7 +14,7 @@ use super::{Dispatch, Procedure, Timestamp};
 use crate::Control;
 use crate::caller::{Authority, Caller};
 use crate::history::{SECONDS, Second, Traffic};
-use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer, limit};
 
 /// Seconds that are shown without `seconds`.
 const SOME: usize = 300;
@@ -74,11 +74,12 @@ impl Procedure for Show {
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Stats, Fault> {
         let Self(query) = self;
+        let seconds = limit("seconds", query.seconds, SOME, SECONDS)?;
         let tenant = match caller.authority() {
             Authority::Operator => query.tenant,
             Authority::Tenant(tenant) => Some(tenant.clone()),
         };
-        let last = control.history.last(query.seconds.unwrap_or(SOME));
+        let last = control.history.last(seconds);
         Ok(Stats::of(&last, tenant.as_deref()))
     }
 }

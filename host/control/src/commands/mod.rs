@@ -30,6 +30,7 @@ use portcullis_rpc::{Call, Fault, Reply};
 use schemars::SchemaGenerator;
 
 use crate::Control;
+use crate::audit::About;
 use crate::caller::Caller;
 use crate::operation::RpcCommand;
 pub(crate) use procedure::{Dispatch, FromCall, Procedure};
@@ -75,6 +76,14 @@ macro_rules! commands {
                 }
             }
 
+            /// Returns what else the command concerns.
+            fn subject(&self) -> Option<String> {
+                match self {
+                    $(Self::$variant(command) => command.subject(),)+
+                    $(Self::$http_variant(command) => command.subject(),)+
+                }
+            }
+
             /// Returns the role that the caller's token needs.
             const fn needs(&self) -> TokenRole {
                 match self {
@@ -88,6 +97,14 @@ macro_rules! commands {
                 match self {
                     $(Self::$variant(_) => <$type as Procedure>::IS_OPEN,)+
                     $(Self::$http_variant(_) => <$http_type as Procedure>::IS_OPEN,)+
+                }
+            }
+
+            /// Whether it may change something.
+            const fn is_change(&self) -> bool {
+                match self {
+                    $(Self::$variant(_) => <$type as Procedure>::IS_NOTED,)+
+                    $(Self::$http_variant(_) => <$http_type as Procedure>::IS_NOTED,)+
                 }
             }
 
@@ -130,36 +147,53 @@ impl Command {
             true => Ok(()),
             false => caller.may_ask_about(seat.as_deref()),
         });
-        let noted = (needed > TokenRole::Read).then(|| control.audit.begin(caller, name, seat));
+        let is_noted = needed > TokenRole::Read && self.is_change();
+        let noted = is_noted.then(|| {
+            let about = About {
+                seat: seat.clone(),
+                subject: self.subject(),
+            };
+            control.audit.begin(caller, name, about)
+        });
         let done = match is_allowed {
             Ok(()) => self.run(control, caller).await,
             Err(fault) => Err(fault),
         };
+        if let Err(fault) = &done {
+            tracing::debug!(
+                event = "control_command_failed",
+                command = name,
+                door,
+                by = caller.to_string(),
+                code = fault.code,
+                error = fault.message,
+                "control command failed"
+            );
+        }
+        let done = match caller.is_operator() {
+            true => done,
+            false => done.map_err(without_places),
+        };
         if let Some(noted) = noted {
             noted.end(done.as_ref().err());
         }
-        match &done {
-            Ok(_) => {
-                tracing::debug!(
-                    event = "control_command",
-                    command = name,
-                    door,
-                    by = caller.to_string(),
-                    "control command executed"
-                );
-            }
-            Err(fault) => {
-                tracing::debug!(
-                    event = "control_command_failed",
-                    command = name,
-                    door,
-                    by = caller.to_string(),
-                    code = fault.code,
-                    error = fault.message,
-                    "control command failed"
-                );
-            }
+        if done.is_ok() {
+            tracing::debug!(
+                event = "control_command",
+                command = name,
+                door,
+                by = caller.to_string(),
+                "control command executed"
+            );
         }
         done
+    }
+}
+
+/// A tenant does not learn where the database is.
+pub(crate) fn without_places(fault: Fault) -> Fault {
+    match fault.code {
+        503 => Fault::new(503, "the host does not reach its database: try again later"),
+        _ => fault,
     }
 }

@@ -62,6 +62,8 @@ macro_rules! command_table {
                 "audit.list" => AuditList(audit::ListActions),
                 "policy.inspect" => PolicyInspect(policy::Inspect),
                 "policy.push" => PolicyPush(policy::Push),
+                "policy.settings" => PolicySettings(policy::ShowSettings),
+                "policy.try" => PolicyTryOut(policy::TryOut),
                 "history.show" => HistoryShow(history::Show),
                 "tenant.put" => TenantPut(tenant::Put),
                 "tenant.remove" => TenantRemove(tenant::Remove),

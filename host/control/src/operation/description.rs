@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde_json::{Map, Value as Json, json};
 
 use super::problem::{PROBLEM, Problem};
+use super::tagged::Tagged;
 
 /// An operation: one method of one path.
 pub(crate) struct Operation {
@@ -48,8 +49,8 @@ pub(crate) struct Description {
 /// Name of a JSON-RPC command, its help, and the schema of its reply.
 pub(crate) type RpcCommand = (&'static str, &'static str, Schema);
 
-/// Error statuses of every operation: malformed request, no token, a token of another tenant.
-const ALWAYS: [u16; 3] = [400, 401, 403];
+/// Error statuses of every operation: malformed request, no token, a token of another tenant, too many wrong tokens.
+const ALWAYS: [u16; 4] = [400, 401, 403, 429];
 
 impl Operation {
     /// Creates an operation that answers 200 with JSON of type `T`.
@@ -172,6 +173,7 @@ impl Operation {
                 json!({"$ref": "#/components/responses/Refused"}),
             );
         }
+        self.describe_conditions(&mut parameters, &mut responses);
         responses.sort_keys();
         let mut described = json!({
             "operationId": self.id,
@@ -187,6 +189,51 @@ impl Operation {
             });
         }
         described
+    }
+
+    /// Adds the header fields of conditional and repeated requests, and the responses to them.
+    fn describe_conditions(&self, parameters: &mut Vec<Json>, responses: &mut Map<String, Json>) {
+        let mut accept = |name: &str, description: &str| {
+            parameters.push(json!({
+                "name": name,
+                "in": "header",
+                "required": false,
+                "description": description,
+                "schema": {"type": "string"},
+            }));
+        };
+        let refused = || json!({"$ref": "#/components/responses/Refused"});
+        let is_read = self.method == Method::GET;
+        if is_read && Tagged::of(&self.method, self.path).is_some() {
+            accept(
+                "If-None-Match",
+                "The ETag of an earlier reply: 304 if nothing has changed",
+            );
+            responses.insert("304".to_owned(), json!({"description": "Not changed"}));
+            if let Some(success) = responses.get_mut("200") {
+                success["headers"] = json!({"ETag": {
+                    "description": "Identifies the state that the reply shows; statistics are no part of it",
+                    "schema": {"type": "string"},
+                }});
+            }
+        }
+        if !is_read && Tagged::of(&self.method, self.path).is_some() {
+            accept(
+                "If-Match",
+                "The ETag of an earlier reply: 412 if something has changed since",
+            );
+            responses.insert("412".to_owned(), refused());
+        }
+        if self.method == Method::POST {
+            accept(
+                "Idempotency-Key",
+                "A text of 1 to 255 visible ASCII characters, for this request only: a repetition within an hour gets the same response, and is \
+                 not executed again; 409 while the first is in progress, 422 if it is another request",
+            );
+            for status in ["409", "422"] {
+                responses.entry(status).or_insert_with(refused);
+            }
+        }
     }
 }
 

@@ -4,6 +4,7 @@ mod description;
 mod network;
 mod problem;
 mod request;
+mod tagged;
 
 use std::sync::Arc;
 
@@ -21,7 +22,8 @@ pub(crate) use description::{Description, Operation, RpcCommand, schema_of};
 pub(crate) use network::{IPV4_NETWORK, IPV6_NETWORK};
 pub use problem::Problem;
 pub(crate) use problem::{refusal, write_problems};
-pub(crate) use request::{Given, Refusal, Segments, json_body};
+pub(crate) use request::{Given, Refusal, Segments, json_body, limit};
+pub(crate) use tagged::Tagged;
 
 pub(crate) type Api = State<Arc<Control>>;
 pub(crate) type Answer = Result<Response, Refusal>;

@@ -50,6 +50,26 @@ where
     }
 }
 
+/// The number of results that a query asks for.
+///
+/// # Errors
+/// 400 if it is out of range.
+pub(crate) fn limit(
+    name: &str,
+    given: Option<usize>,
+    default: usize,
+    most: usize,
+) -> Result<usize, Fault> {
+    match given {
+        None => Ok(default),
+        Some(given) if (1..=most).contains(&given) => Ok(given),
+        Some(given) => Err(Fault::new(
+            400,
+            format!("{name}: {given} is not 1 to {most}"),
+        )),
+    }
+}
+
 /// The largest JSON body in bytes.
 const MOST_JSON: usize = 64 << 10;
 

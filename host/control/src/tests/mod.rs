@@ -2,6 +2,7 @@ mod api;
 mod console;
 mod entry;
 mod permissions;
+mod tokens;
 
 use std::sync::Arc;
 use std::time::SystemTime;

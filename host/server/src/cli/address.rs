@@ -8,16 +8,16 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use portcullis_address::{Database, NewRow, StoredRow, network};
 use portcullis_config::Config;
-use portcullis_control::commands::address::AddressReload;
+use portcullis_control::commands::address::{AddressReload, AddressRow};
 use portcullis_control::commands::permissions::{
     DomainRow, Entry, HostRow, SubnetEntry, SubnetRow,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, Reach};
 use super::database::{block_on, is_absent, must_be_there};
 use super::findings::{write_answered, write_findings};
-use super::print::{Table, clean, count, data, shown, stdout};
+use super::print::{Format, Table, clean, count, data, shown, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum AddressCommand {
@@ -26,7 +26,7 @@ pub(super) enum AddressCommand {
     /// The arguments and their order are those of `kamctl address add`. An invalid row is refused.
     Add(Row),
     /// Show the rows in the database
-    Show,
+    Show(Format),
     /// Remove all rows of a group and an address, whatever their masks and ports; for a network ADDRESS/BITS, those with its mask
     Rm {
         /// The group
@@ -45,7 +45,7 @@ pub(super) enum AddressCommand {
     /// grp,ip_addr,mask,port,tag, of which the last three may be omitted; a tag \N is NULL.
     Import(transfer::ImportArgs),
     /// Show the table that the running host has in memory
-    Dump,
+    Dump(Format),
     /// Reload the table of the running host, and list unusable rows
     ///
     /// The host reloads it automatically when the table changes. This command waits for the reload.
@@ -71,17 +71,17 @@ pub(super) struct Row {
 }
 
 impl AddressCommand {
-    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, config: &Config, reach: &Reach) -> anyhow::Result<ExitCode> {
         let out = &mut stdout();
         let database = config.database.database();
         match self {
             Self::Add(row) => add(&database, row, out)?,
-            Self::Show => show(&database, out)?,
+            Self::Show(format) => show(&database, format, out)?,
             Self::Rm { group, ip } => remove(&database, group, &ip, out)?,
             Self::Export(args) => return transfer::export(&database, &args, &mut data()),
             Self::Import(args) => transfer::import(&database, &args, out)?,
-            Self::Dump => dump(&Client::new(config)?, out)?,
-            Self::Reload => reload(&Client::new(config)?, out)?,
+            Self::Dump(format) => dump(&Client::new(config, reach)?, format, out)?,
+            Self::Reload => reload(&Client::new(config, reach)?, out)?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -120,9 +120,21 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
     Ok(())
 }
 
-fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
+fn show(database: &Database, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
     must_be_there(database, "portcullis address add")?;
     let rows = block_on(database.rows())??;
+    if format.json {
+        let loaded = block_on(database.load())??;
+        let shown = json!({
+            "source": database.address_source(),
+            "rows": rows.into_iter().map(AddressRow::from).collect::<Vec<_>>(),
+            "skipped": loaded.skipped,
+            "errors": loaded.errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "warned": loaded.warned,
+            "warnings": loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
+        return write_json(out, &shown);
+    }
     let mut table = Table::new(["id", "group", "address", "mask", "port", "tag"]);
     for row in rows {
         let StoredRow {
@@ -175,7 +187,16 @@ fn remove(database: &Database, group: i64, ip: &str, out: &mut impl Write) -> an
     }
 }
 
-fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+fn dump(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+    if format.json {
+        let rows = |method| client.call::<Value>(method, json!([]));
+        let dumped = json!({
+            "hosts": rows("permissions.addressDump")?,
+            "subnets": rows("permissions.subnetDump")?,
+            "names": rows("permissions.domainDump")?,
+        });
+        return write_json(out, &dumped);
+    }
     let mut hosts = Table::new(["group", "address", "port", "tag"]);
     let rows: Vec<Entry<HostRow<'_>>> = client.call("permissions.addressDump", json!([]))?;
     for Entry { group, item, .. } in rows {
@@ -278,7 +299,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let database = database(&folder);
         assert!(
-            show(&database, &mut Vec::new())
+            show(&database, Format::default(), &mut Vec::new())
                 .unwrap_err()
                 .to_string()
                 .contains("address add")
@@ -290,11 +311,19 @@ mod tests {
             "{said}"
         );
         let mut out = Vec::new();
-        show(&database, &mut out).unwrap();
+        show(&database, Format::default(), &mut out).unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
             "id  group  address      mask  port  tag\n 1    200  192.168.1.0    24     0\n"
         );
+        let mut out = Vec::new();
+        show(&database, Format { json: true }, &mut out).unwrap();
+        let shown: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(
+            shown["rows"],
+            json!([{"id": "1", "group": "200", "address": "192.168.1.0", "mask": "24", "port": "0", "tag": ""}])
+        );
+        assert_eq!(shown["skipped"], 0);
         remove(&database, 200, "192.168.1.0", &mut Vec::new()).unwrap();
         let again = remove(&database, 200, "192.168.1.0", &mut Vec::new());
         assert!(again.unwrap_err().to_string().contains("address show"));

@@ -23,17 +23,21 @@ use crate::modes;
 use crate::rights;
 use crate::seal_keys::{self, SealKeys};
 
+use serde_json::{Value, json};
+
 use super::check_hops;
 use super::check_tables;
 use super::findings::Finding;
 use super::policy::state_of;
-use super::print::{clean, count, stdout};
+use super::print::{Format, clean, count, stdout, write_json};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
     /// Print a configuration file with every key, its default and its meaning, and check nothing
     #[arg(long)]
     defaults: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode> {
@@ -44,7 +48,10 @@ pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode>
     }
     let mut findings = Findings::default();
     check(named, &mut findings)?;
-    findings.write(&mut out)?;
+    match args.format.json {
+        true => write_json(&mut out, &findings.as_json())?,
+        false => findings.write(&mut out)?,
+    }
     Ok(if findings.wrong == 0 {
         ExitCode::SUCCESS
     } else {
@@ -55,25 +62,27 @@ pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode>
 /// The findings, in the order of the checks.
 #[derive(Default)]
 struct Findings {
-    lines: Vec<String>,
+    /// The part that was checked, and what was found.
+    all: Vec<(String, Finding)>,
     wrong: u64,
 }
 
 impl Findings {
     fn good(&mut self, what: &str, text: impl AsRef<str>) {
-        self.lines
-            .push(format!("{what:<14} {}", clean(text.as_ref())));
+        self.add(what, Finding::Good(text.as_ref().to_owned()));
     }
 
     fn odd(&mut self, what: &str, text: impl AsRef<str>) {
-        self.lines
-            .push(format!("{what:<14} warning: {}", clean(text.as_ref())));
+        self.add(what, Finding::Odd(text.as_ref().to_owned()));
     }
 
     fn wrong(&mut self, what: &str, text: impl AsRef<str>) {
-        self.lines
-            .push(format!("{what:<14} error: {}", clean(text.as_ref())));
+        self.add(what, Finding::Wrong(text.as_ref().to_owned()));
         self.wrong += 1;
+    }
+
+    fn add(&mut self, what: &str, finding: Finding) {
+        self.all.push((what.to_owned(), finding));
     }
 
     fn extend(&mut self, what: &str, findings: Vec<Finding>) {
@@ -87,18 +96,33 @@ impl Findings {
     }
 
     fn append(&mut self, other: Self) {
-        self.lines.extend(other.lines);
+        self.all.extend(other.all);
         self.wrong += other.wrong;
     }
 
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
-        for line in &self.lines {
-            writeln!(out, "{line}")?;
+        for (what, finding) in &self.all {
+            let (kind, text) = match finding {
+                Finding::Good(text) => ("", text),
+                Finding::Odd(text) => ("warning: ", text),
+                Finding::Wrong(text) => ("error: ", text),
+            };
+            writeln!(out, "{what:<14} {kind}{}", clean(text))?;
         }
         match self.wrong {
             0 => writeln!(out, "no errors"),
             n => writeln!(out, "{}", count(n, "problem")),
         }
+    }
+
+    /// The findings for programs.
+    fn as_json(&self) -> Value {
+        let all = self.all.iter().map(|(what, finding)| {
+            let mut finding = finding.as_json();
+            finding["part"] = what.as_str().into();
+            finding
+        });
+        json!({"problems": self.wrong, "findings": all.collect::<Vec<_>>()})
     }
 }
 
@@ -288,9 +312,9 @@ fn check_control(config: &Config, findings: &mut Findings) {
     if problems.is_empty() {
         let doors = Listening::wanted(control);
         match control.listen {
-            Some(addr) if !addr.ip().is_loopback() => findings.odd(
+            Some(addr) if !addr.ip().is_loopback() && control.tls.is_none() => findings.odd(
                 "control",
-                format!("{doors}: the token goes over the network as plain text; put a proxy with TLS in front"),
+                format!("{doors}: the token goes over the network as plain text; set `certificate` and `key`, or put a proxy with TLS in front"),
             ),
             _ => findings.good("control", doors.to_string()),
         }

@@ -1,8 +1,9 @@
 //! A client for the control port of the running host.
 
+use std::fmt;
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
@@ -11,8 +12,11 @@ use portcullis_control::{Problem, token_file};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use ureq::http::StatusCode;
+use ureq::http::{StatusCode, Uri};
+use ureq::unversioned::resolver::DefaultResolver;
+use ureq::unversioned::transport::{Connector, TcpConnector};
 
+use super::https::Https;
 use super::print::clean;
 
 /// Compiling a policy or loading a large table takes time; beyond this limit the host is considered hung.
@@ -20,6 +24,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The variable with the token that replaces the one in the configuration.
 const TOKEN: &str = "PORTCULLIS_TOKEN";
+
+/// The variable with the URL of the control port.
+const URL: &str = "PORTCULLIS_URL";
+
+/// The variable with the file of the certificates to trust.
+const CA: &str = "PORTCULLIS_CA";
 
 /// A JSON-RPC response.
 #[derive(Deserialize)]
@@ -38,17 +48,43 @@ struct Fault {
 /// No host answers: it does not run, or is about to restart.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no running host answers at http://{addr} ({cause}): start it with `portcullis serve`, or name the configuration that it runs with by \
-     --config"
+    "no running host answers at {base} ({cause}): start it with `portcullis serve`, or name the configuration that it runs with by --config"
 )]
 pub(super) struct NoAnswer {
-    addr: SocketAddr,
-    cause: ureq::Error,
+    base: String,
+    cause: String,
 }
 
-/// The control port of the host that runs with this configuration.
+/// Where the control port of the running host is, if not where the configuration says.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Reach {
+    /// The control port, such as https://edge.example.com:8060 [default: PORTCULLIS_URL, or that of the configuration]
+    #[arg(long, global = true, value_name = "URL")]
+    url: Option<String>,
+    /// Certificates to trust with https, in PEM [default: PORTCULLIS_CA, `certificate` of the configuration, or those of the system]
+    #[arg(long, global = true, value_name = "FILE")]
+    ca: Option<PathBuf>,
+}
+
+/// Subcommands that may speak to the running host.
+#[derive(Debug, clap::Args)]
+pub(super) struct Remote<C: clap::Subcommand> {
+    #[command(subcommand)]
+    pub(super) command: C,
+    #[command(flatten)]
+    pub(super) reach: Reach,
+}
+
+/// Scheme and authority of the control port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Base {
+    is_tls: bool,
+    authority: String,
+}
+
+/// The control port of the running host.
 pub(super) struct Client {
-    addr: SocketAddr,
+    base: Base,
     token: Option<String>,
     /// The file of a token that could not be read.
     missing: Option<String>,
@@ -57,27 +93,30 @@ pub(super) struct Client {
 
 impl Client {
     /// # Errors
-    /// If the host does not answer over HTTP.
-    pub(super) fn new(config: &Config) -> anyhow::Result<Self> {
-        let Some(mut addr) = config.control.listen else {
-            bail!(
-                "the host has no HTTP interface: `listen` in [control] is \"\"; give it an address, or use kamcmd, kamctl or kamcli"
-            );
+    /// If the host does not answer over HTTP, or the URL or the certificates cannot be used.
+    pub(super) fn new(config: &Config, reach: &Reach) -> anyhow::Result<Self> {
+        let set = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let base = match reach.url.clone().or_else(|| set(URL)) {
+            Some(url) => Base::parse(&url)?,
+            None => Base::of(config)?,
         };
-        // A wildcard address: the loopback address reaches it.
-        match addr.ip() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
-            IpAddr::V4(_) | IpAddr::V6(_) => {}
-        }
-        let agent = ureq::Agent::config_builder()
+        let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
             .timeout_global(Some(PATIENCE))
             .proxy(None)
             .build();
+        let agent = match base.is_tls {
+            true => {
+                let ca = reach.ca.clone().or_else(|| set(CA).map(PathBuf::from));
+                let https = Https::new(ca.as_deref(), config)?;
+                let connector = ().chain(TcpConnector::default()).chain(https);
+                ureq::Agent::with_parts(settings, connector, DefaultResolver::default())
+            }
+            false => settings.into(),
+        };
         // A tenant's user has the tenant's token, and need not have the host's configuration.
-        let given = std::env::var(TOKEN).ok().filter(|token| !token.is_empty());
+        let given = set(TOKEN);
         let own = config.control.token.as_ref();
         let own = own.and_then(|token| token.secret()).map(str::to_owned);
         let (made, missing) = match config.control.made_token() {
@@ -85,10 +124,10 @@ impl Client {
             _ => (None, None),
         };
         Ok(Self {
-            addr,
+            base,
             token: given.or(own).or(made),
             missing,
-            agent: agent.into(),
+            agent,
         })
     }
 
@@ -98,15 +137,14 @@ impl Client {
         method: &str,
         params: Value,
     ) -> anyhow::Result<T> {
-        let url = format!("http://{}/RPC", self.addr);
+        let url = format!("{}/RPC", self.base);
         let request = json!({"jsonrpc": "2.0", "method": method, "params": params, "id": 1});
         let mut post = self.agent.post(&url);
         if let Some(token) = &self.token {
             post = post.header("Authorization", format!("Bearer {token}"));
         }
-        let mut answer = post
-            .send_json(request)
-            .map_err(|cause| self.no_answer(cause))?;
+        let answer = post.send_json(request);
+        let mut answer = answer.map_err(|error| self.unreachable(&error))?;
         if answer.status() == 401 {
             return Err(self.unknown());
         }
@@ -181,14 +219,14 @@ impl Client {
 
     /// Why the host cannot authenticate the caller.
     fn unknown(&self) -> anyhow::Error {
-        let addr = self.addr;
+        let base = &self.base;
         match &self.missing {
             Some(missing) => anyhow!(
-                "the host at http://{addr} requires its token, and {missing}; run this command in the directory of the host, as a user who \
+                "the host at {base} requires its token, and {missing}; run this command in the directory of the host, as a user who \
                  may read the file, or set the environment variable {TOKEN}"
             ),
             None => anyhow!(
-                "the host at http://{addr} requires another token: that of `token` or `token-file` in its [control], or in the environment variable \
+                "the host at {base} requires another token: that of `token` or `token-file` in its [control], or in the environment variable \
                  {TOKEN} if the file has only its SHA-256"
             ),
         }
@@ -218,22 +256,19 @@ impl Client {
         text: &str,
         error: &serde_json::Error,
     ) -> anyhow::Error {
-        let addr = self.addr;
+        let base = &self.base;
         match (status.is_success(), error.is_data()) {
             // A refusal before the call is evaluated is plain text.
-            (false, _) => anyhow!("http://{addr}: {status}: {}", clean(text.trim())),
+            (false, _) => anyhow!("{base}: {status}: {}", clean(text.trim())),
             (true, false) => self.no_host(),
             (true, true) => anyhow!(
-                "the host at http://{addr} sent a response that this version of portcullis does not expect; the versions may differ: {error}"
+                "the host at {base} sent a response that this version of portcullis does not expect; the versions may differ: {error}"
             ),
         }
     }
 
     fn no_host(&self) -> anyhow::Error {
-        anyhow!(
-            "what answers at http://{} is not a Portcullis host",
-            self.addr
-        )
+        anyhow!("what answers at {} is not a Portcullis host", self.base)
     }
 
     fn ask(
@@ -256,8 +291,8 @@ impl Client {
         body: Option<&[u8]>,
     ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
         let mut url = ureq::http::Uri::builder()
-            .scheme("http")
-            .authority(self.addr.to_string());
+            .scheme(if self.base.is_tls { "https" } else { "http" })
+            .authority(self.base.authority.as_str());
         let mut target = path.to_owned();
         for (at, (name, value)) in query.iter().enumerate() {
             target.push(if at == 0 { '?' } else { '&' });
@@ -288,15 +323,110 @@ impl Client {
                 self.agent.run(request)
             }
         };
-        Ok(answer.map_err(|cause| self.no_answer(cause))?)
+        answer.map_err(|error| self.unreachable(&error))
     }
 
-    fn no_answer(&self, cause: ureq::Error) -> NoAnswer {
-        NoAnswer {
-            addr: self.addr,
-            cause,
+    /// Why there is no response.
+    fn unreachable(&self, error: &ureq::Error) -> anyhow::Error {
+        let base = &self.base;
+        match untrusted(error) {
+            Some(reason) => anyhow!(
+                "the certificate of {base} is not trusted ({reason}): name the file of this certificate, or of the authority that issued it, by \
+                 --ca FILE"
+            ),
+            None => NoAnswer {
+                base: base.to_string(),
+                cause: error.to_string(),
+            }
+            .into(),
         }
     }
+}
+
+impl Base {
+    /// # Errors
+    /// If the host has no HTTP interface.
+    fn of(config: &Config) -> anyhow::Result<Self> {
+        let Some(mut addr) = config.control.listen else {
+            bail!(
+                "the host has no HTTP interface: `listen` in [control] is \"\"; give it an address, or use kamcmd, kamctl or kamcli"
+            );
+        };
+        // A wildcard address: the loopback address reaches it.
+        match addr.ip() {
+            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
+            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
+            IpAddr::V4(_) | IpAddr::V6(_) => {}
+        }
+        Ok(Self {
+            is_tls: config.control.tls.is_some(),
+            authority: addr.to_string(),
+        })
+    }
+
+    /// # Errors
+    /// If the URL names no control port, or a token would cross the network in plain text.
+    fn parse(url: &str) -> anyhow::Result<Self> {
+        let mend = "write for example https://edge.example.com:8060";
+        let parsed: Uri = url
+            .parse()
+            .map_err(|error| anyhow!("{url:?} is not a URL ({error}): {mend}"))?;
+        let is_tls = match parsed.scheme_str() {
+            Some("https") => true,
+            Some("http") => false,
+            Some(_) | None => {
+                bail!("{url:?} begins neither with https:// nor with http://: {mend}")
+            }
+        };
+        let Some(authority) = parsed.authority().filter(|named| !named.host().is_empty()) else {
+            bail!("{url:?} names no host: {mend}");
+        };
+        if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() {
+            bail!("{url:?} has a path or a query, and the control port has neither: {mend}");
+        }
+        if authority.as_str().contains('@') {
+            bail!(
+                "{url:?} has a user; the token is taken from the variable {TOKEN} or the configuration: {mend}"
+            );
+        }
+        if !is_tls && !is_local(authority.host()) {
+            bail!(
+                "{url:?} is not on this machine, and the token would cross the network in plain text: write https://, with `certificate` and \
+                 `key` in [control] of the host, or a proxy with TLS in front of it"
+            );
+        }
+        Ok(Self {
+            is_tls,
+            authority: authority.to_string(),
+        })
+    }
+}
+
+impl fmt::Display for Base {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.is_tls { "https" } else { "http" };
+        write!(f, "{scheme}://{}", self.authority)
+    }
+}
+
+fn is_local(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    match address.parse::<IpAddr>() {
+        Ok(ip) => ip.to_canonical().is_loopback(),
+        Err(_) => host.eq_ignore_ascii_case("localhost"),
+    }
+}
+
+/// Why the certificate of the host is refused; `None` if the error has another cause.
+fn untrusted(error: &ureq::Error) -> Option<String> {
+    let ureq::Error::Io(error) = error else {
+        return None;
+    };
+    let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
+    let rustls::Error::InvalidCertificate(reason) = error else {
+        return None;
+    };
+    Some(reason.to_string())
 }
 
 /// The reason for which the host refuses a request, in JSON or plain text.
@@ -340,6 +470,34 @@ fn encoded(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_url_names_a_host_and_its_scheme() {
+        let parsed = |url: &str| Base::parse(url).map(|base| base.to_string());
+        for url in [
+            "https://edge.example.com:8060",
+            "https://192.0.2.1",
+            "https://[2001:db8::1]:8060",
+            "http://127.0.0.1:8060",
+            "http://[::1]:8060",
+            "http://localhost:1",
+        ] {
+            assert_eq!(parsed(url).unwrap(), url);
+        }
+        assert_eq!(parsed("https://a.example/").unwrap(), "https://a.example");
+        for (url, said) in [
+            ("edge.example.com", "begins neither with https:// nor"),
+            ("ftp://edge.example.com", "begins neither with https:// nor"),
+            ("https://edge.example.com/v1", "has a path or a query"),
+            ("https://ann:x@edge.example.com", "has a user"),
+            ("http://edge.example.com", "in plain text"),
+            ("http://192.0.2.1:8060", "in plain text"),
+            ("https://", "is not a URL"),
+        ] {
+            let error = parsed(url).unwrap_err().to_string();
+            assert!(error.contains(said), "{error}");
+        }
+    }
 
     #[test]
     fn what_stands_in_a_query_is_encoded() {

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::io::{self, Write};
 
+use serde_json::{Value, json};
+
 use super::print::{clean, count};
 
 /// The findings of a check.
@@ -10,6 +12,18 @@ pub(super) enum Finding {
     Good(String),
     Odd(String),
     Wrong(String),
+}
+
+impl Finding {
+    /// The finding for programs.
+    pub(super) fn as_json(&self) -> Value {
+        let (kind, text) = match self {
+            Self::Good(text) => ("good", text),
+            Self::Odd(text) => ("warning", text),
+            Self::Wrong(text) => ("error", text),
+        };
+        json!({"kind": kind, "text": text})
+    }
 }
 
 /// The total number of findings of a load, and the first of them.

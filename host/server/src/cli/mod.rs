@@ -11,6 +11,7 @@ mod database;
 mod db;
 mod doctor;
 mod findings;
+mod https;
 mod import;
 mod man;
 mod policy;
@@ -30,6 +31,8 @@ use portcullis_config::{Config, ConfigError};
 use portcullis_text::{clean, clean_lines, one_line};
 
 use portcullis_rollout::compiler::{self, Bounds};
+
+use client::Remote;
 
 /// A SIP edge whose routing rules are WebAssembly files.
 #[derive(Debug, Parser)]
@@ -54,23 +57,18 @@ enum Command {
     /// Say what this machine lacks: compilers, rights, ports, limits, each with what to do. The exit code is 1 only for failures.
     Doctor(doctor::Args),
     /// Show and change the address table.
-    #[command(subcommand)]
-    Address(address::AddressCommand),
+    Address(Remote<address::AddressCommand>),
     /// Show and change the table of trusted peers.
-    #[command(subcommand)]
-    Trusted(trusted::TrustedCommand),
+    Trusted(Remote<trusted::TrustedCommand>),
     /// Check, reload and test the allow and deny files.
-    #[command(subcommand)]
-    Rules(rules::RulesCommand),
+    Rules(Remote<rules::RulesCommand>),
     /// Create Kamailio's tables, and ours for pushed policies, where they are missing.
     #[command(subcommand)]
     Db(db::DbCommand),
     /// Deploy, show and roll back policies.
-    #[command(subcommand)]
-    Policy(policy::PolicyCommand),
+    Policy(Remote<policy::PolicyCommand>),
     /// Show the tenants, and apply changes of the configuration file.
-    #[command(subcommand)]
-    Tenant(tenant::TenantCommand),
+    Tenant(Remote<tenant::TenantCommand>),
     /// Trace messages on the running host: which policies were called, what was decided, where messages went, and why not.
     Trace(trace::Args),
     /// Translate Kamailio's configuration.
@@ -116,12 +114,22 @@ impl Cli {
             }
             Command::Check(args) => check::run(&args, named),
             Command::Doctor(args) => doctor::run(&args, || Ok(Config::find(named)?.0)),
-            Command::Address(command) => command.run(&Config::find(named)?.0),
-            Command::Trusted(command) => command.run(&Config::find(named)?.0),
-            Command::Rules(command) => command.run(&Config::find(named)?.0),
+            Command::Address(Remote { command, reach }) => {
+                command.run(&Config::find(named)?.0, &reach)
+            }
+            Command::Trusted(Remote { command, reach }) => {
+                command.run(&Config::find(named)?.0, &reach)
+            }
+            Command::Rules(Remote { command, reach }) => {
+                command.run(&Config::find(named)?.0, &reach)
+            }
             Command::Db(command) => command.run(&Config::find(named)?.0),
-            Command::Policy(command) => command.run(|| Ok(Config::find(named)?)),
-            Command::Tenant(command) => command.run(&Config::find(named)?.0),
+            Command::Policy(Remote { command, reach }) => {
+                command.run(|| Ok(Config::find(named)?), &reach)
+            }
+            Command::Tenant(Remote { command, reach }) => {
+                command.run(&Config::find(named)?.0, &reach)
+            }
             Command::Trace(args) => trace::run(&args, &Config::find(named)?.0),
             Command::Import(args) => import::run(&args),
             Command::Replay(args) => replay::run(&args, &Config::find(named)?.0),

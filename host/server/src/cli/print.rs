@@ -2,9 +2,24 @@
 
 use std::io::{self, IsTerminal, StdoutLock, Write};
 
-use portcullis_text::Clean;
+use portcullis_text::{Clean, clean_json};
+use serde::Serialize;
 
 pub(super) use portcullis_text::clean;
+
+/// The format of what a command shows.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(super) struct Format {
+    /// One line of JSON instead of text
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+/// Writes a value as one line of JSON, escaped for a terminal.
+pub(super) fn write_json(out: &mut impl Write, value: &impl Serialize) -> anyhow::Result<()> {
+    let json = serde_json::to_string(value)?;
+    Ok(writeln!(out, "{}", clean_json(&json))?)
+}
 
 /// A table with a header; columns are as wide as their widest cell. Numbers are right-aligned, text is left-aligned.
 pub(super) struct Table<const N: usize> {

@@ -10,14 +10,14 @@ use portcullis_control::commands::rules::RulesReload;
 use serde_json::json;
 
 use super::check_tables;
-use super::client::Client;
+use super::client::{Client, Reach};
 use super::findings::{Finding, write_answered};
-use super::print::{clean, count, stdout};
+use super::print::{Format, clean, count, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum RulesCommand {
     /// Read the allow and deny files, without a running host, and list unusable lines
-    Check,
+    Check(Format),
     /// Reload the allow and deny files of the running host, and list unusable lines
     ///
     /// The host reloads them automatically when a file changes. This command waits for the reload.
@@ -30,36 +30,52 @@ pub(super) enum RulesCommand {
         uri: String,
         /// The text for the right patterns: a request URI or a Contact
         contact: String,
+        #[command(flatten)]
+        format: Format,
     },
 }
 
 impl RulesCommand {
-    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, config: &Config, reach: &Reach) -> anyhow::Result<ExitCode> {
         let out = &mut stdout();
         match self {
-            Self::Check => return check(config, out),
-            Self::Reload => reload(&Client::new(config)?, out)?,
+            Self::Check(format) => return check(config, format, out),
+            Self::Reload => reload(&Client::new(config, reach)?, out)?,
             Self::Test {
                 basename,
                 uri,
                 contact,
+                format,
             } => {
                 let asked = json!([basename, uri, contact]);
-                let client = Client::new(config)?;
+                let client = Client::new(config, reach)?;
                 let answer: Permission = client.call("permissions.allowUri", asked)?;
-                writeln!(out, "{answer}")?;
+                match format.json {
+                    true => write_json(out, &answer)?,
+                    false => writeln!(out, "{answer}")?,
+                }
             }
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-fn check(config: &Config, out: &mut impl Write) -> anyhow::Result<ExitCode> {
+fn check(config: &Config, format: Format, out: &mut impl Write) -> anyhow::Result<ExitCode> {
     if config.permissions.folder.as_os_str().is_empty() {
         bail!("no files are configured: set `folder` in [permissions] to their directory");
     }
     let mut code = ExitCode::SUCCESS;
-    for finding in check_tables::rules(config) {
+    let findings = check_tables::rules(config);
+    if format.json {
+        let is_wrong = |finding: &Finding| matches!(finding, Finding::Wrong(_));
+        if findings.iter().any(is_wrong) {
+            code = ExitCode::FAILURE;
+        }
+        let findings = findings.iter().map(Finding::as_json);
+        write_json(out, &findings.collect::<Vec<_>>())?;
+        return Ok(code);
+    }
+    for finding in findings {
         match finding {
             Finding::Good(text) => writeln!(out, "{}", clean(&text))?,
             Finding::Odd(text) => writeln!(out, "warning: {}", clean(&text))?,

@@ -9,15 +9,15 @@ use portcullis_config::Config;
 use portcullis_control::commands::tenant::{
     StoredTenant, TenantChanged, TenantStatus, TenantsReload,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::client::Client;
-use super::print::{Table, clean, stdout};
+use super::client::{Client, Reach};
+use super::print::{Format, Table, clean, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum TenantCommand {
     /// Show the tenants of the running host with statistics of their requests; `default` is the operator
-    List,
+    List(Format),
     /// Reload the tenants from the configuration file of the running host, without a restart
     ///
     /// SIGHUP does the same. All changes are applied or, if anything is wrong, none.
@@ -26,6 +26,8 @@ pub(super) enum TenantCommand {
     Show {
         /// Its name
         name: String,
+        #[command(flatten)]
+        format: Format,
     },
     /// Create or change a tenant in the database, for all hosts on it, without a restart
     Put {
@@ -43,14 +45,21 @@ pub(super) enum TenantCommand {
 }
 
 impl TenantCommand {
-    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, config: &Config, reach: &Reach) -> anyhow::Result<ExitCode> {
         let out = &mut stdout();
-        let client = Client::new(config)?;
+        let client = Client::new(config, reach)?;
         match self {
-            Self::List => list(&client, out)?,
+            Self::List(Format { json: true }) => {
+                write_json(out, &client.call::<Value>("tenant.list", json!([]))?)?;
+            }
+            Self::List(Format { json: false }) => list(&client, out)?,
             Self::Reload => reload(&client, out)?,
-            Self::Show { name } => {
+            Self::Show { name, format } => {
                 let stored: StoredTenant = client.send("GET", &path(&name)?, &[], None)?;
+                if format.json {
+                    write_json(out, &stored)?;
+                    return Ok(ExitCode::SUCCESS);
+                }
                 let (at, by) = (stored.changed_at, clean(&stored.changed_by));
                 writeln!(out, "# {}: stored at {at} by {by}", clean(&name))?;
                 let text = stored.config.unwrap_or_default();

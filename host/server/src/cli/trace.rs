@@ -9,7 +9,7 @@ use serde_json::Value;
 use portcullis_config::Config;
 use portcullis_text::clean_json;
 
-use super::client::Client;
+use super::client::{Client, Reach};
 use super::print::{clean, count, stdout};
 
 /// The filter, the format, and the limits. Without a filter, all messages are shown.
@@ -51,10 +51,12 @@ pub(super) struct Args {
     /// One JSON object per line, instead of text
     #[arg(long)]
     json: bool,
+    #[command(flatten)]
+    reach: Reach,
 }
 
 pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
-    let client = Client::new(config)?;
+    let client = Client::new(config, &args.reach)?;
     let rate = args.rate.map(|rate| rate.to_string());
     let query = [
         ("source", &args.source),

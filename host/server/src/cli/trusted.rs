@@ -7,13 +7,13 @@ use anyhow::{Context, bail};
 use portcullis_address::{Database, NewTrusted, Proto, StoredTrusted};
 use portcullis_config::Config;
 use portcullis_control::commands::permissions::TrustedEntry;
-use portcullis_control::commands::trusted::TrustedReload;
-use serde_json::json;
+use portcullis_control::commands::trusted::{StoredPeer, TrustedReload};
+use serde_json::{Value, json};
 
-use super::client::Client;
+use super::client::{Client, Reach};
 use super::database::{block_on, is_absent, must_be_there};
 use super::findings::{write_answered, write_findings};
-use super::print::{Table, clean, count, shown, stdout};
+use super::print::{Format, Table, clean, count, shown, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum TrustedCommand {
@@ -23,14 +23,14 @@ pub(super) enum TrustedCommand {
     /// row is refused.
     Add(Row),
     /// Show the peers in the database
-    Show,
+    Show(Format),
     /// Remove all rows of a source
     Rm {
         /// The address, as written in the row
         source: String,
     },
     /// Show the peers that the running host has in memory, in the order in which they are tried
-    Dump,
+    Dump(Format),
     /// Reload the peers of the running host, and list unusable rows
     ///
     /// The host reloads them automatically when the table changes. This command waits for the reload.
@@ -63,15 +63,15 @@ pub(super) struct Row {
 }
 
 impl TrustedCommand {
-    pub(super) fn run(self, config: &Config) -> anyhow::Result<ExitCode> {
+    pub(super) fn run(self, config: &Config, reach: &Reach) -> anyhow::Result<ExitCode> {
         let out = &mut stdout();
         let database = config.database.database();
         match self {
             Self::Add(row) => add(&database, row, out)?,
-            Self::Show => show(&database, out)?,
+            Self::Show(format) => show(&database, format, out)?,
             Self::Rm { source } => remove(&database, &source, out)?,
-            Self::Dump => dump(&Client::new(config)?, out)?,
-            Self::Reload => reload(&Client::new(config)?, out)?,
+            Self::Dump(format) => dump(&Client::new(config, reach)?, format, out)?,
+            Self::Reload => reload(&Client::new(config, reach)?, out)?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -113,9 +113,20 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
     Ok(())
 }
 
-fn show(database: &Database, out: &mut impl Write) -> anyhow::Result<()> {
+fn show(database: &Database, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
     must_be_there(database, "portcullis trusted add")?;
     let stored = block_on(database.trusted_rows())??;
+    if format.json {
+        let loaded = block_on(database.load_trusted())??;
+        let shown = json!({
+            "rows": stored.into_iter().map(StoredPeer::from).collect::<Vec<_>>(),
+            "skipped": loaded.skipped,
+            "errors": loaded.errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "warned": loaded.warned,
+            "warnings": loaded.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
+        return write_json(out, &shown);
+    }
     let mut table = Table::new(HEAD);
     for row in stored {
         let StoredTrusted {
@@ -159,7 +170,13 @@ fn remove(database: &Database, source: &str, out: &mut impl Write) -> anyhow::Re
     }
 }
 
-fn dump(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+fn dump(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+    if format.json {
+        return write_json(
+            out,
+            &client.call::<Value>("permissions.trustedDump", json!([]))?,
+        );
+    }
     let peers: Vec<TrustedEntry<'_>> = client.call("permissions.trustedDump", json!([]))?;
     let mut table = Table::new(["source", "proto", "From", "request URI", "tag", "priority"]);
     for TrustedEntry { item: peer, .. } in peers {
@@ -242,7 +259,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("table.db");
         let database = Database::new(DatabaseUrl::Sqlite(path));
-        let absent = said(|out| show(&database, out)).unwrap_err();
+        let absent = said(|out| show(&database, Format::default(), out)).unwrap_err();
         assert!(absent.to_string().contains("trusted add"), "{absent}");
 
         let added = said(|out| add(&database, row("10.0.0.1", "udp", "^sip:"), out)).unwrap();
@@ -253,7 +270,7 @@ mod tests {
         );
         let again = said(|out| add(&database, row("10.0.0.1", "tcp", ""), out)).unwrap_err();
         assert!(format!("{again:#}").contains("10.0.0.1"), "{again:#}");
-        let shown = said(|out| show(&database, out)).unwrap();
+        let shown = said(|out| show(&database, Format::default(), out)).unwrap();
         assert_eq!(
             shown,
             "id  source    proto  From   request URI  tag  priority\n 1  10.0.0.1  udp    ^sip:  NULL         Tag         5\n"
@@ -262,7 +279,7 @@ mod tests {
         said(|out| remove(&database, "10.0.0.1", out)).unwrap();
         let gone = said(|out| remove(&database, "10.0.0.1", out)).unwrap_err();
         assert!(gone.to_string().contains("trusted show"), "{gone}");
-        let empty = said(|out| show(&database, out)).unwrap();
+        let empty = said(|out| show(&database, Format::default(), out)).unwrap();
         assert!(empty.ends_with("has no rows\n"), "{empty}");
     }
 

@@ -95,6 +95,13 @@ impl Procedure for Add {
 
     const IS_OPEN: bool = true;
 
+    fn subject(&self) -> Option<String> {
+        Some(format!(
+            "{} {}/{}",
+            self.0.group, self.0.ip_addr, self.0.mask
+        ))
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<AddressAdded, Fault> {
         let Self(row) = self;
         let rights = Rights::of(control, caller)?;
@@ -124,6 +131,10 @@ impl Procedure for Remove {
     type Reply = RowsRemoved;
 
     const IS_OPEN: bool = true;
+
+    fn subject(&self) -> Option<String> {
+        Some(format!("{} {}", self.group, self.address))
+    }
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<RowsRemoved, Fault> {
         let Self { group, address } = self;

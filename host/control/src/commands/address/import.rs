@@ -63,6 +63,10 @@ impl Procedure for Import {
 
     const IS_OPEN: bool = true;
 
+    fn subject(&self) -> Option<String> {
+        Some(format!("{} rows", self.rows.len()))
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<RowsImported, Fault> {
         let rights = Rights::of(control, caller)?;
         check_replacing(self.is_replacing, caller)?;

@@ -14,7 +14,7 @@ use super::{ADDRESSES, fault, read_database};
 use crate::Control;
 use crate::caller::Caller;
 use crate::commands::{Dispatch, Procedure};
-use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer, limit};
 
 /// Number of rows that are returned without `limit`.
 const SOME: usize = 1_000;
@@ -86,13 +86,13 @@ impl Procedure for ListAddresses {
     async fn execute(self, control: &Control, caller: &Caller) -> Result<AddressRows, Fault> {
         let Self(query) = self;
         let rights = Rights::of(control, caller)?;
+        let most = limit("limit", query.limit, SOME, MOST)?;
         let is_operator = caller.is_operator();
         let after = query
             .after
             .as_deref()
             .map_or(Ok(Cursor::START), str::parse::<Cursor>);
         let after = after.map_err(|error| Fault::new(400, error.to_string()))?;
-        let most = query.limit.unwrap_or(SOME).clamp(1, MOST);
         let filter = query.filter(&rights);
         let lists = if is_operator { &OPERATORS } else { &TENANTS };
         let _turn = lists.acquire().await;

@@ -34,6 +34,10 @@ impl Procedure for Activate {
         Some(&self.0.seat)
     }
 
+    fn subject(&self) -> Option<String> {
+        Some(self.0.subject())
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         self.0.give(Role::Active, control, caller).await
     }

@@ -56,6 +56,10 @@ impl Procedure for Canary {
         Some(&self.seat)
     }
 
+    fn subject(&self) -> Option<String> {
+        Some(format!("generation {}, {}", self.generation, self.share))
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         let Self {
             seat,

@@ -10,11 +10,14 @@ mod list;
 mod mode;
 mod pull;
 mod push;
+mod recent;
 mod reload;
 mod role;
 mod rollback;
+mod settings;
 mod shadow;
 mod status;
+mod try_out;
 
 use std::fmt;
 use std::sync::Arc;
@@ -46,12 +49,18 @@ pub(crate) use mode::SetMode;
 pub(crate) use pull::operation as pull;
 pub(crate) use push::Push;
 pub use push::{Pushed, PushedAs};
+pub use recent::RecentDecisions;
+pub(crate) use recent::operation as recent;
 pub use reload::PolicyReload;
 pub(crate) use reload::Reload;
 pub(crate) use rollback::Rollback;
+pub(crate) use settings::ShowSettings;
+pub use settings::{SeatSettings, SettingsOrigin};
 pub(crate) use shadow::Shadow;
 pub(crate) use status::Status;
 pub use status::{PolicyFailure, SeatStatus};
+pub(crate) use try_out::TryOut;
+pub use try_out::{PolicyQuestion, PolicyTrial, TrialFailure, TrialHeader};
 
 /// Seat of a command that names none.
 const DEFAULT: &str = "default";

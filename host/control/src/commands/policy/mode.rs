@@ -58,6 +58,10 @@ impl Procedure for SetMode {
         Some(&self.seat)
     }
 
+    fn subject(&self) -> Option<String> {
+        Some(self.mode.as_str().to_owned())
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<String, Fault> {
         let Self { seat, mode } = self;
         let by = caller.to_string();

@@ -12,7 +12,10 @@ use schemars::JsonSchema;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::{WASM, fault};
+use crate::Control;
+use crate::audit::About;
 use crate::caller::Caller;
+use crate::commands::without_places;
 use crate::operation::{Answer, Api, Operation, Routes, Segments};
 use crate::room::Purpose;
 
@@ -46,25 +49,44 @@ async fn pull(
     Segments((seat, number)): Segments<(String, String)>,
 ) -> Answer {
     caller.may(TokenRole::Ship)?;
-    let number = match number.as_str() {
+    let about = About {
+        seat: Some(seat.clone()),
+        subject: Some(format!("generation {number}")),
+    };
+    let noted = control.audit.begin(&caller, "policy.pull", about);
+    let pulled = file(&control, &caller, &seat, &number).await;
+    noted.end(pulled.as_ref().err());
+    let sent = pulled.map_err(|fault| match caller.is_operator() {
+        true => fault,
+        false => without_places(fault),
+    })?;
+    Ok(([(header::CONTENT_TYPE, WASM)], sent).into_response())
+}
+
+async fn file(
+    control: &Control,
+    caller: &Caller,
+    seat: &str,
+    number: &str,
+) -> Result<Bytes, Fault> {
+    let number = match number {
         "active" => None,
         digits => match digits.parse() {
             Ok(number) => Some(number),
             Err(_) => {
                 let text = format!("`{digits}` is neither the number of a generation nor `active`");
-                return Err(Fault::new(400, text).into());
+                return Err(Fault::new(400, text));
             }
         },
     };
     let most = control.shared.config.policy.seat.limits.module_bytes;
     let room = control
         .room
-        .acquire(&caller, Purpose::Transfer, most)
+        .acquire(caller, Purpose::Transfer, most)
         .await?;
-    let pulled = control.registry.deployments().pull(&seat, number).await;
+    let pulled = control.registry.deployments().pull(seat, number).await;
     let bytes = pulled.map_err(|error| fault(&error))?;
-    let sent = Bytes::from_owner(Sent { bytes, _room: room });
-    Ok(([(header::CONTENT_TYPE, WASM)], sent).into_response())
+    Ok(Bytes::from_owner(Sent { bytes, _room: room }))
 }
 
 impl AsRef<[u8]> for Sent {

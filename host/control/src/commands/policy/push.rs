@@ -99,6 +99,10 @@ impl Procedure for Push {
         Some(&self.seat)
     }
 
+    fn subject(&self) -> Option<String> {
+        Some(self.name.clone())
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Pushed, Fault> {
         let arrival = self.arrival;
         let push = portcullis_rollout::Push {

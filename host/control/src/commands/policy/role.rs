@@ -44,6 +44,11 @@ impl Chosen {
         Ok(Self { seat, generation })
     }
 
+    /// Returns what an action concerns, for the audit.
+    pub(super) fn subject(&self) -> String {
+        format!("generation {}", self.generation)
+    }
+
     /// Gives the generation this role.
     pub(super) async fn give(
         &self,

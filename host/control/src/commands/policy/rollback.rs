@@ -46,6 +46,10 @@ impl Procedure for Rollback {
         Some(&self.seat)
     }
 
+    fn subject(&self) -> Option<String> {
+        self.to.map(|to| format!("generation {to}"))
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         let by = caller.to_string();
         let back = control

@@ -35,6 +35,10 @@ impl Procedure for Shadow {
         Some(&self.0.seat)
     }
 
+    fn subject(&self) -> Option<String> {
+        Some(self.0.subject())
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Changed, Fault> {
         self.0
             .give(Role::Candidate(Trial::Shadow), control, caller)

@@ -26,6 +26,10 @@ pub(crate) struct Put {
 impl Procedure for Put {
     type Reply = TenantChanged;
 
+    fn subject(&self) -> Option<String> {
+        Some(format!("tenant {}", self.name))
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<TenantChanged, Fault> {
         let (registry, by) = (&control.registry, caller.to_string());
         let put = registry.put_tenant(&self.name, &self.config, &by).await;

@@ -18,6 +18,10 @@ pub(crate) struct Remove {
 impl Procedure for Remove {
     type Reply = TenantChanged;
 
+    fn subject(&self) -> Option<String> {
+        Some(format!("tenant {}", self.name))
+    }
+
     async fn execute(self, control: &Control, caller: &Caller) -> Result<TenantChanged, Fault> {
         let by = caller.to_string();
         let removed = control.registry.remove_tenant(&self.name, &by).await;

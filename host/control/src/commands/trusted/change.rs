@@ -75,6 +75,10 @@ pub struct TrustedAdded {
 impl Procedure for Add {
     type Reply = TrustedAdded;
 
+    fn subject(&self) -> Option<String> {
+        Some(self.0.source.clone())
+    }
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<TrustedAdded, Fault> {
         let Self(row) = self;
         let (row, warning) = with_database(control, move |database| async move {
@@ -92,6 +96,10 @@ impl Procedure for Add {
 
 impl Procedure for Remove {
     type Reply = RowsRemoved;
+
+    fn subject(&self) -> Option<String> {
+        Some(self.source.clone())
+    }
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<RowsRemoved, Fault> {
         let Self { source } = self;

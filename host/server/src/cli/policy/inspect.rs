@@ -8,22 +8,30 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use portcullis_config::{Config, SeatConfig, show_size};
+use portcullis_control::commands::policy::PolicyInspection;
 use portcullis_policy::{Import, Inspection, NoReset, Policy, Reuse, Runtime, inspect, no_reset};
 
 use portcullis_rollout::compiler;
 use portcullis_rollout::policy_files::PolicyFiles;
 
-use super::super::print::{clean, count};
+use serde_json::json;
+
+use super::super::print::{Format, clean, count, write_json};
 
 /// The largest file that is read, in bytes: no host accepts a larger one.
 const LARGEST: u64 = 1 << 30;
 
 /// Shows the content of a file. Before the file is read, this process gets the restrictions of the compiler process.
-pub(super) fn show(file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn show(file: &Path, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
     let bytes = read(file).with_context(|| format!("cannot read {}", file.display()))?;
     compiler::confine_this_process().context("this process cannot be given bounds")?;
     let found = inspect(&bytes).with_context(|| file.display().to_string())?;
     let state = between_calls(no_reset(&bytes, &found), Reuse::Never);
+    if format.json {
+        let mut shown = serde_json::to_value(PolicyInspection::from(found))?;
+        shown["state"] = state.into();
+        return write_json(out, &shown);
+    }
     Ok(write_inspection(file, &found, &state, out)?)
 }
 
@@ -32,6 +40,7 @@ pub(super) fn check(
     file: &Path,
     seat: &str,
     config: &Config,
+    format: Format,
     out: &mut impl Write,
 ) -> anyhow::Result<ExitCode> {
     let runtime = Arc::new(Runtime::new(config.policy.seat.limits.clone())?);
@@ -59,6 +68,18 @@ pub(super) fn check(
         return Ok(ExitCode::FAILURE);
     };
     let policy = &generation.policy;
+    if format.json {
+        let failure = policy.trial_failure().map(ToString::to_string);
+        let found = json!({
+            "bytes": policy.inspection().size,
+            "digest": format!("sha256:{}", policy.digest()),
+            "load_ms": policy.load_time().as_millis(),
+            "state": state_of(policy),
+            "warning": failure.map(|failure| format!("it fails on a plain OPTIONS: {failure}")),
+        });
+        write_json(out, &found)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     writeln!(
         out,
         "{}: can be used: {}, sha256:{}, loaded in {} ms",

@@ -32,8 +32,8 @@ pub(super) use inspect::state_of;
 use seat::Seat;
 use ship::Push;
 
-use super::client::Client;
-use super::print::{clean, stdout};
+use super::client::{Client, Reach};
+use super::print::{Format, clean, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum PolicyCommand {
@@ -58,20 +58,14 @@ pub(super) enum PolicyCommand {
         seat: Seat,
     },
     /// Show the active policy of a seat, since when it is active, and the last error
-    Status {
-        #[command(flatten)]
-        seat: Seat,
-    },
+    Status(Shown),
     /// Push a policy to a seat of the running host: validated, compiled and tested before it is used
     ///
     /// The policy is a file, or an artifact in a registry: its digest, and its signature if a key is named, are checked here before the host
     /// gets it.
     Push(Push),
     /// Show the generations of a seat that can be activated immediately, with statistics of their requests
-    List {
-        #[command(flatten)]
-        seat: Seat,
-    },
+    List(Shown),
     /// Activate a generation
     Activate {
         /// A tenant, or default, before or after
@@ -120,10 +114,7 @@ pub(super) enum PolicyCommand {
     /// Reconnects if the host restarts; Ctrl-C ends it.
     Tail(tail::Args),
     /// Show where the decisions of the shadow candidate differ, with the requests
-    Diff {
-        #[command(flatten)]
-        seat: Seat,
-    },
+    Diff(Shown),
     /// Download a policy: the file of a pushed generation from the running host, or an artifact from a registry
     Pull(ship::Pull),
     /// Upload a policy to an OCI registry, under a tag
@@ -174,34 +165,54 @@ pub(super) enum PolicyCommand {
         /// The seat whose limits and settings apply: a tenant, or default, before or after
         #[arg(long, default_value = "default")]
         seat: String,
+        #[command(flatten)]
+        format: Format,
     },
     /// Show the content and requirements of a policy file, without a running host
     Inspect {
         /// The policy: a WebAssembly module or component
         #[arg(value_name = "FILE.wasm")]
         file: PathBuf,
+        #[command(flatten)]
+        format: Format,
     },
+}
+
+/// A seat whose state is shown.
+#[derive(Debug, clap::Args)]
+pub(super) struct Shown {
+    #[command(flatten)]
+    seat: Seat,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl PolicyCommand {
     pub(super) fn run(
         self,
         find: impl Fn() -> anyhow::Result<(Config, Option<PathBuf>)>,
+        reach: &Reach,
     ) -> anyhow::Result<ExitCode> {
         let out = &mut stdout();
         let config = || anyhow::Ok(find()?.0);
-        let client = || Client::new(&config()?);
+        let client = || Client::new(&config()?, reach);
         match self {
             Self::New(args) => new::run(&args, out)?,
             Self::Build(args) => build::run(&args, out)?,
             Self::Adapt(args) => adapt::run(&args, out)?,
             Self::Wit(args) => wit::run(&args, out)?,
             Self::Reload { seat } => reload(&client()?, &seat.seat, out)?,
-            Self::Status { seat } => {
-                write_status(&ship::status(&client()?, &seat.seat)?, out)?;
+            Self::Status(Shown { seat, format }) => {
+                let status = ship::status(&client()?, &seat.seat)?;
+                match format.json {
+                    true => write_json(out, &status)?,
+                    false => write_status(&status, out)?,
+                }
             }
             Self::Push(push) => ship::push(&client()?, &push, out)?,
-            Self::List { seat } => ship::list(&client()?, &seat.seat, out)?,
+            Self::List(Shown { seat, format }) => {
+                ship::list(&client()?, &seat.seat, format, out)?;
+            }
             Self::Activate { seat, generation } => {
                 let number = generation.to_string();
                 ship::change(
@@ -238,7 +249,9 @@ impl PolicyCommand {
                 ship::set_mode(&client()?, &seat, &mode, out)?;
             }
             Self::Tail(args) => return tail::run(&args, &config()?, out),
-            Self::Diff { seat } => ship::diff(&client()?, &seat.seat, out)?,
+            Self::Diff(Shown { seat, format }) => {
+                ship::diff(&client()?, &seat.seat, format, out)?;
+            }
             Self::Pull(pull) => ship::pull(client, &pull, out)?,
             Self::Publish(args) => publish::run(&args, out)?,
             Self::Tags(args) => tags::run(&args, out)?,
@@ -249,8 +262,10 @@ impl PolicyCommand {
             Self::Bench(args) => return bench::run(&args, find()?, out),
             Self::Profile(args) => return profile::run(&args, find()?, out),
             Self::Dev(args) => return dev::run(&args, find()?),
-            Self::Check { file, seat } => return inspect::check(&file, &seat, &config()?, out),
-            Self::Inspect { file } => inspect::show(&file, out)?,
+            Self::Check { file, seat, format } => {
+                return inspect::check(&file, &seat, &config()?, format, out);
+            }
+            Self::Inspect { file, format } => inspect::show(&file, format, out)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -12,7 +12,7 @@ use portcullis_registry::Reference;
 use portcullis_signature as signature;
 
 use super::super::client::Client;
-use super::super::print::{Table, clean, count};
+use super::super::print::{Format, Table, clean, count, write_json};
 use super::registry::{self, Connection, Verification};
 
 /// The state of a pushed policy.
@@ -185,9 +185,17 @@ pub(super) fn status(client: &Client, seat: &str) -> anyhow::Result<SeatStatus> 
     )
 }
 
-pub(super) fn list(client: &Client, seat: &str, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn list(
+    client: &Client,
+    seat: &str,
+    format: Format,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let path = format!("/v1/policies/{}/generations", segment(seat)?);
     let generations: Vec<GenerationStatus> = client.send("GET", &path, &[], None)?;
+    if format.json {
+        return write_json(out, &generations);
+    }
     let mut table = Table::new([
         "generation",
         "role",
@@ -269,9 +277,17 @@ pub(super) fn set_mode(
     Ok(writeln!(out, "{}", clean(&set))?)
 }
 
-pub(super) fn diff(client: &Client, seat: &str, out: &mut impl Write) -> anyhow::Result<()> {
+pub(super) fn diff(
+    client: &Client,
+    seat: &str,
+    format: Format,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
     let path = format!("/v1/policies/{}/candidate", segment(seat)?);
     let compared: Comparison = client.send("GET", &path, &[], None)?;
+    if format.json {
+        return write_json(out, &compared);
+    }
     writeln!(
         out,
         "{}: generation {} against {}: {} the same, {} different, {} not compared",

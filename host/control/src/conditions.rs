@@ -1,0 +1,206 @@
+//! Conditional requests below `/v1` (RFC 9110 §13): `ETag` and `If-None-Match` on reads, `If-Match` on changes.
+//!
+//! The tag of a seat is that of its state: which generations it has in which roles, and its mode. Statistics do not change it. The tag of a
+//! stored tenant is its revision. The tag of the rows of a table is that of the reply.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::{Body, HttpBody, to_bytes};
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use crate::Control;
+use crate::operation::{Tagged, refusal};
+
+/// The largest reply in bytes whose tag is that of its content.
+const MOST_CONTENT: u64 = 4 << 20;
+
+/// Changes of the same seat or tenant with a condition come one after the other: between the check and the change, there is no other such
+/// change. Each lock is for those with the same hash.
+static CHANGES: [Mutex<()>; 64] = [const { Mutex::const_new(()) }; 64];
+
+/// How long a change waits for another one.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Checks the condition of a request, and adds the tag to the reply.
+pub(crate) async fn check(
+    State(control): State<Arc<Control>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let method = match request.method() {
+        &Method::HEAD => Method::GET,
+        method => method.clone(),
+    };
+    let is_read = method == Method::GET;
+    let is = condition(request.headers(), &header::IF_MATCH);
+    let is_none = condition(request.headers(), &header::IF_NONE_MATCH);
+    let tagged = Tagged::of(&method, request.uri().path());
+    let Some(tagged) = tagged else {
+        return match is {
+            Some(_) => refusal(StatusCode::BAD_REQUEST, "If-Match has no meaning here"),
+            None => next.run(request).await,
+        };
+    };
+    if is_read {
+        return read(&control, &tagged, is_none.as_deref(), request, next).await;
+    }
+    if is.is_none() && is_none.is_none() {
+        return next.run(request).await;
+    }
+    let lock = &CHANGES[hash(&tagged) as usize % CHANGES.len()];
+    let Ok(_turn) = timeout(PATIENCE, lock.lock()).await else {
+        let text = "another change with a condition takes long: try again later";
+        return refusal(StatusCode::SERVICE_UNAVAILABLE, text);
+    };
+    let now = tag_now(&tagged, &control).await;
+    let has = |given: &str| matches(given, now.as_deref(), false);
+    if is.as_deref().is_some_and(|given| !has(given)) {
+        let text = "it has changed since it was read, or does not exist: read it again, and use its ETag in If-Match";
+        return refusal(StatusCode::PRECONDITION_FAILED, text);
+    }
+    if is_none.as_deref().is_some_and(has) {
+        let text = "it exists already, and If-None-Match forbids that";
+        return refusal(StatusCode::PRECONDITION_FAILED, text);
+    }
+    next.run(request).await
+}
+
+/// The tag now; `None` if what it is the tag of does not exist, or is the reply.
+async fn tag_now(tagged: &Tagged, control: &Control) -> Option<String> {
+    match tagged {
+        Tagged::Content => None,
+        Tagged::Seat(seat) => {
+            let files = control.registry.files(seat)?;
+            let slot = files.slot();
+            let lineup = slot.lineup();
+            let lineup = lineup.as_ref();
+            let candidate = lineup.and_then(|lineup| lineup.candidate.as_ref());
+            let candidate =
+                candidate.map(|tried| (tried.generation.number, format!("{:?}", tried.trial)));
+            let active = lineup.map(|lineup| lineup.active.number);
+            let mode = slot.mode().as_str();
+            Some(tag(&(
+                seat,
+                active,
+                candidate,
+                slot.previous(),
+                mode,
+                slot.numbers(),
+            )))
+        }
+        Tagged::Tenant(name) => {
+            let stored = control.registry.stored_tenant(name).await.ok()?;
+            Some(tag(&(name, stored.revision, stored.config)))
+        }
+    }
+}
+
+/// The reply to a read, with its tag, or 304.
+async fn read(
+    control: &Control,
+    tagged: &Tagged,
+    known: Option<&str>,
+    request: Request,
+    next: Next,
+) -> Response {
+    // Before the read: a change in between leads to a tag that does not match any more.
+    let before = tag_now(tagged, control).await;
+    let response = next.run(request).await;
+    if response.status() != StatusCode::OK {
+        return response;
+    }
+    let (tag, mut response) = match before {
+        Some(tag) => (tag, response),
+        None if *tagged == Tagged::Content => match with_tag(response).await {
+            Ok(tagged) => tagged,
+            Err(response) => return response,
+        },
+        None => return response,
+    };
+    let is_known = known.is_some_and(|known| matches(known, Some(&tag), true));
+    if is_known {
+        response = StatusCode::NOT_MODIFIED.into_response();
+    }
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        response.headers_mut().insert(header::ETAG, tag);
+    }
+    response
+}
+
+/// The tag of a reply, if it is in memory already.
+async fn with_tag(response: Response) -> Result<(String, Response), Response> {
+    let is_small = |size: u64| size <= MOST_CONTENT;
+    if !response.body().size_hint().exact().is_some_and(is_small) {
+        return Err(response);
+    }
+    let (parts, body) = response.into_parts();
+    match to_bytes(body, usize::MAX).await {
+        Ok(bytes) => {
+            let tag = tag(&bytes);
+            Ok((tag, Response::from_parts(parts, Body::from(bytes))))
+        }
+        Err(error) => Err(refusal(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            error.to_string(),
+        )),
+    }
+}
+
+/// All values of a condition in one text.
+fn condition(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values = headers.get_all(name).iter();
+    let values: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
+    (!values.is_empty()).then(|| values.join(","))
+}
+
+/// Whether one of these tags is the current one, or `*` and there is one. A weak tag matches only if `is_weak` permits it (§8.8.3.2).
+fn matches(given: &str, now: Option<&str>, is_weak: bool) -> bool {
+    let Some(now) = now else {
+        return false;
+    };
+    let mut given = given.split(',').map(str::trim);
+    given.any(|tag| match tag.strip_prefix("W/") {
+        Some(tag) => is_weak && tag == now,
+        None => tag == now || tag == "*",
+    })
+}
+
+/// The same on every host of the same build.
+fn tag(of: &impl Hash) -> String {
+    format!("\"{:016x}\"", hash(of))
+}
+
+fn hash(of: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_compared_as_rfc_9110_says() {
+        let one = tag(&1);
+        for (given, weak, strong) in [
+            (one.clone(), true, true),
+            ("*".to_owned(), true, true),
+            (format!("\"x\", {one}"), true, true),
+            (format!("W/{one}"), true, false),
+            ("\"x\"".to_owned(), false, false),
+        ] {
+            let has = |is_weak| matches(&given, Some(&one), is_weak);
+            assert_eq!((has(true), has(false)), (weak, strong), "{given}");
+            assert!(!matches(&given, None, true));
+        }
+        assert_ne!(one, tag(&2));
+    }
+}
