@@ -110,16 +110,19 @@ impl Tls {
         let mut certificate = FileWatch::quick(&self.files.certificate);
         let mut key = FileWatch::quick(&self.files.key);
         loop {
+            // Also at first: the files may have changed since they were read.
+            self.reload();
             tokio::select! {
                 () = certificate.changed() => {}
                 () = key.changed() => {}
             }
-            self.reload();
         }
     }
 
     fn reload(&self) {
         match read(&self.files, self.config.crypto_provider()) {
+            // The key of a certificate does not change.
+            Ok(certified) if certified.cert == self.current.0.load().cert => {}
             Ok(certified) => {
                 self.current.0.store(Arc::new(certified));
                 tracing::info!(
