@@ -6,6 +6,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
+use portcullis_testkit::documents::Page;
 use portcullis_testkit::{binary, policy, root};
 use serde_json::Value;
 
@@ -302,4 +303,30 @@ fn a_profile_is_the_fuel_of_the_calls_by_function() {
     let absent = ["profile", &policy, "--message", "absent.sip"];
     let refused = said(&portcullis(folder.path(), &absent, ""));
     assert!(refused.contains("cannot read absent.sip"), "{refused}");
+}
+
+/// The page says which policies they are for, and leaves the settings of the second to the reader.
+#[test]
+fn the_cases_of_the_page_pass() {
+    const SETTINGS: &str =
+        "[settings]\nnext-hops = [\"carrier-a\", \"carrier-b\"]\nlast-resort = \"carrier-c\"\n";
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let blocks = Page::named("docs/cases.md").blocks();
+    let blocks: Vec<_> = blocks.iter().filter(|block| block.is_run("toml")).collect();
+    assert_eq!(blocks.len(), 2);
+    let policies = [("address-acl", ""), ("failover", SETTINGS)];
+    for (block, (policy, settings)) in blocks.iter().zip(policies) {
+        std::fs::write(
+            folder.path().join("cases.toml"),
+            format!("{settings}{}", block.text),
+        )
+        .expect("it can be written");
+        let output = portcullis(
+            folder.path(),
+            &["test", "cases.toml", "--policy", &file(policy)],
+            "",
+        );
+        let said = said(&output);
+        assert!(output.status.success(), "{}: {said}", block.place());
+    }
 }

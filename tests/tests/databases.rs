@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use portcullis_testkit::certificates::{authority, certificate};
+use portcullis_testkit::documents::privileges;
 use portcullis_testkit::guests::{guest, rejecting};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::mariadb::MariaDb;
@@ -103,14 +104,9 @@ fn peers_a_database_that_hangs_delays_nothing_else() {
 #[test]
 fn peers_the_documented_privileges_are_sufficient() {
     let database = MariaDb::start();
-    let grant = |what: &str, table: &str| {
-        let grant = format!("GRANT {what} ON kamailio.{table} TO 'reader'@'%'");
-        database.sql("kamailio", &grant);
-    };
+    let [to_read, to_push] = privileges("MySQL, MariaDB", "reader");
     database.sql("kamailio", "CREATE USER 'reader'@'%' IDENTIFIED BY 'x'");
-    for table in ["version", "address", "trusted"] {
-        grant("SELECT", table);
-    }
+    database.sql("kamailio", &to_read);
     let host = Builder::new()
         .database(&format!("mysql://reader:x@{}/kamailio", database.addr()))
         .set("tenants.acme", "uri-domains = [\"example.com\"]")
@@ -133,8 +129,7 @@ fn peers_the_documented_privileges_are_sufficient() {
     assert_eq!(answer(&host, ""), "486 one");
     host.run("policy rollback acme");
     // With the privileges, the policy is stored with its number, and can be rolled back.
-    OURS.iter()
-        .for_each(|table| grant("SELECT, INSERT, UPDATE, DELETE", table));
+    database.sql("kamailio", &to_push);
     host.wait_for_log("event=\"policies_adopted\"");
     let said = host.run("policy list acme");
     assert!(said.contains("ann") && said.contains("previous"), "{said}");

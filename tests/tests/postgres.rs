@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use portcullis_testkit::callee::Callee;
 use portcullis_testkit::certificates::{authority, certificate};
+use portcullis_testkit::documents::privileges;
 use portcullis_testkit::guests::rejecting;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::postgres::Postgres;
@@ -222,9 +223,10 @@ fn peers_policies_and_tenants_are_on_every_host_of_the_database() {
 #[test]
 fn peers_the_documented_privileges_are_sufficient() {
     let database = Postgres::start();
+    let [to_read, to_push] = privileges("PostgreSQL", "reader");
     database.sql(
         "kamailio",
-        "CREATE ROLE reader LOGIN PASSWORD 'x'; GRANT SELECT ON version, address, trusted TO reader;",
+        &format!("CREATE ROLE reader LOGIN PASSWORD 'x'; {to_read}"),
     );
     let host = Builder::new()
         .database(&format!("postgres://reader:x@{}/kamailio", database.addr()))
@@ -244,10 +246,7 @@ fn peers_the_documented_privileges_are_sufficient() {
         said.contains("GRANT SELECT, INSERT, UPDATE, DELETE"),
         "{said}"
     );
-    database.sql(
-        "kamailio",
-        "GRANT SELECT, INSERT, UPDATE, DELETE ON portcullis_artifact, portcullis_generation, portcullis_seat, portcullis_tenant TO reader;",
-    );
+    database.sql("kamailio", &to_push);
     host.wait_for_log("event=\"policies_adopted\"");
     assert_eq!(
         database.sql("kamailio", "SELECT seat, active FROM portcullis_seat;"),

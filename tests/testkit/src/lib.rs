@@ -11,6 +11,7 @@ pub mod certificates;
 pub mod contract;
 pub mod control;
 pub mod docker_registry;
+pub mod documents;
 pub mod guests;
 pub mod host;
 pub mod kamailio;

@@ -415,3 +415,20 @@ const PARTS: &[&str] = &[
     "]",
     "while",
 ];
+
+/// The first is the one of the side-by-side table, the second has failure routes, which `on_failure` of a policy replaces.
+#[test]
+fn the_scripts_of_the_readme_are_translated() {
+    let page = portcullis_testkit::documents::Page::named("README.md");
+    let blocks = page.blocks();
+    let scripts: Vec<_> = blocks.iter().filter(|block| block.is_run("c")).collect();
+    assert_eq!(scripts.len(), 2);
+    for (block, left) in scripts.iter().zip([false, true]) {
+        let script = match block.text.contains("request_route") {
+            true => translated(&block.text),
+            false => translated(&format!("request_route {{\n{}\n}}\n", block.text)),
+        };
+        assert!(script.translated > 0, "{}: {script:?}", block.place());
+        assert_eq!(script.left > 0, left, "{}: {script:?}", block.place());
+    }
+}
