@@ -27,6 +27,7 @@ expect "portcullis:portcullis 700" stat -c "%U:%G %a" /var/lib/portcullis
 expect "no errors" portcullis check
 for file in /usr/share/man/man1/portcullis-policy-push.1.gz /usr/share/man/man5/portcullis.toml.5.gz \
     /usr/share/bash-completion/completions/portcullis /usr/share/portcullis/wit/routing-policy.wit \
+    /usr/share/portcullis/portcullis.schema.json \
     /usr/lib/systemd/system/portcullis.service /usr/lib/sysusers.d/portcullis.conf; do
     [ -s "$file" ] || [ -e /etc/dpkg/dpkg.cfg.d/docker ] || fail "no $file"
 done

@@ -18,7 +18,8 @@ use super::policy::{self, PolicyConfig, SeatConfig};
 use super::problem::{Bad, ConfigError, Problem};
 use super::records::RecordsConfig;
 use super::relay::{self, RelayConfig};
-use super::section::{Document, Section, Value};
+use super::section::{Document, Outline, Section, Value};
+use super::shape::Shape;
 use super::sip::{self, SipConfig};
 use super::tenant::{self, Operator, TenantConfig};
 use super::transactions::{self, TransactionsConfig};
@@ -234,6 +235,13 @@ impl Default for Config {
     }
 }
 
+/// Returns which keys and sections a reader of this text asks for, and which values they may have if they have values that no key has.
+pub(super) fn outline(text: &str) -> Outline {
+    let document = Document::new(text);
+    let _defaults = root(document.root());
+    document.outline()
+}
+
 fn root(mut root: Section<'_>) -> Config {
     let defaults = Config::default();
     let workers = root.value("workers", defaults.workers, workers);
@@ -265,17 +273,19 @@ fn workers(value: Value<'_>) -> Result<Option<usize>, Bad> {
     if value.text() == Ok("auto") {
         return Ok(None);
     }
-    let mend = |bad: Bad| {
-        Bad::new(
-            bad.what,
-            format!("{}, or \"auto\" for one worker per core", bad.mend),
-        )
+    let mend = |bad: Bad| Bad {
+        mend: format!("{}, or \"auto\" for one worker per core", bad.mend),
+        shape: bad
+            .shape
+            .map(|number| Shape::Any(vec![number, Shape::OneOf(&["auto"])])),
+        ..bad
     };
     count(value, 1, 1024).map(Some).map_err(mend)
 }
 
 fn spread(value: Value<'_>) -> Result<Spread, Bad> {
-    match value.text()? {
+    let words = Shape::OneOf(&["flow", "datagram", "transaction"]);
+    match value.text().map_err(|bad| bad.shaped(words))? {
         "flow" => Ok(Spread::Flow),
         "datagram" => Ok(Spread::Datagram),
         "transaction" => Ok(Spread::Transaction),

@@ -11,6 +11,7 @@ use portcullis_signature::Signers;
 
 use super::problem::Bad;
 use super::section::{Section, Value};
+use super::shape::Shape;
 use super::value::{GIB, KIB, MIB, bytes, code, count, duration, one_of, phrase};
 
 /// The operator's policies, and the default verdict.
@@ -388,7 +389,10 @@ fn reuse(value: Value<'_>, most: Most<'_>) -> Result<Reuse, Bad> {
 /// Reads a number of calls: `1000 calls`.
 fn calls(value: Value<'_>) -> Result<NonZeroU32, Bad> {
     const MEND: &str = "write true, false, or a number of calls: \"1000 calls\"";
-    let text = value.text().map_err(|bad| Bad::new(bad.what, MEND))?;
+    let shape = || Shape::Any(vec![Shape::Boolean, Shape::Calls]);
+    let text = value
+        .text()
+        .map_err(|bad| Bad::new(bad.what, MEND).shaped(shape()))?;
     let digits = text
         .strip_suffix(" calls")
         .or_else(|| text.strip_suffix(" call"));
@@ -554,6 +558,7 @@ pub(super) fn default_verdict(
 fn beyond(bad: Bad) -> Bad {
     Bad {
         mend: format!("{} (the limit of [policy] is the maximum)", bad.mend),
+        shape: bad.shape.map(Shape::unlimited),
         ..bad
     }
 }

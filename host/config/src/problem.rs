@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use portcullis_text::clean;
 
+use super::shape::Shape;
+
 /// Why a configuration is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
@@ -91,6 +93,8 @@ pub struct Bad {
     pub mend: String,
     /// Whether the value is a secret, or contains one.
     pub(crate) hidden: bool,
+    /// Which values the key may have, if the parser states it.
+    pub(crate) shape: Option<Shape>,
 }
 
 impl Bad {
@@ -99,12 +103,19 @@ impl Bad {
             what: what.into(),
             mend: mend.into(),
             hidden: false,
+            shape: None,
         }
     }
 
     /// Marks the value as one that must not be shown.
     pub(crate) fn hidden(mut self) -> Self {
         self.hidden = true;
+        self
+    }
+
+    /// States which values the key may have.
+    pub(crate) fn shaped(mut self, shape: Shape) -> Self {
+        self.shape = Some(shape);
         self
     }
 }

@@ -4,6 +4,7 @@ use std::fmt;
 
 use super::problem::Bad;
 use super::section::{Section, Value};
+use super::shape::Shape;
 use super::token::Token;
 
 /// Longest name of a token in bytes.
@@ -72,7 +73,8 @@ fn check_name(name: &str) -> Result<(), Bad> {
 }
 
 fn role(value: Value<'_>) -> Result<TokenRole, Bad> {
-    match value.text()? {
+    let roles = Shape::OneOf(&["read", "ship", "operate"]);
+    match value.text().map_err(|bad| bad.shaped(roles))? {
         "read" => Ok(TokenRole::Read),
         "ship" => Ok(TokenRole::Ship),
         "operate" => Ok(TokenRole::Operate),

@@ -8,6 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::problem::{Bad, Problem, place};
+use super::shape::Shape;
 
 /// The document that is read, with the problems found so far.
 pub(super) struct Document<'t> {
@@ -74,6 +75,41 @@ impl<'t> Document<'t> {
         problems.dedup();
         problems
     }
+
+    /// Returns which keys and sections were read, and what the problems say about their values.
+    pub(super) fn outline(self) -> Outline {
+        let notes = self.notes.into_inner();
+        Outline {
+            keys: notes.known,
+            sections: notes.sections,
+            open: notes.open,
+            shapes: notes.shapes,
+        }
+    }
+}
+
+/// What a reader of a document asked for.
+#[derive(Default)]
+pub(super) struct Outline {
+    /// Sections with the keys that were read in them, those of subsections included.
+    pub(super) keys: Vec<(String, &'static str)>,
+    /// Paths of sections.
+    pub(super) sections: Vec<String>,
+    /// Sections whose keys the operator chooses.
+    pub(super) open: Vec<(String, Open)>,
+    /// The shapes of values that were not accepted, by path. That of an item of a list has an index: `listen[0]`.
+    pub(super) shapes: Vec<(String, Shape)>,
+}
+
+/// What the keys of a section are that the operator chooses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Open {
+    /// Names of sections.
+    Sections,
+    /// Names of values.
+    Values,
+    /// Anything that JSON has.
+    Json,
 }
 
 /// One table of the document. [`Section::finish`] reports every key that has not been read as unknown.
@@ -122,7 +158,8 @@ impl<'d> Section<'d> {
         };
         let path = join(&self.name, key);
         let Some(items) = value.get_ref().as_array() else {
-            let bad = Bad::new("not a list", format!("write {key} = [\"…\", \"…\"]"));
+            let mend = format!("write {key} = [\"…\", \"…\"]");
+            let bad = Bad::new("not a list", mend).shaped(Shape::List);
             self.note(&path, value.span(), bad);
             return default;
         };
@@ -142,6 +179,7 @@ impl<'d> Section<'d> {
             let bad = Bad::new("not a section", format!("write it as [{path}]"));
             self.note(&path, value.span(), bad);
         }
+        self.notes.borrow_mut().sections.push(path.clone());
         Section {
             name: path,
             text: self.text,
@@ -163,6 +201,7 @@ impl<'d> Section<'d> {
         self,
         mut accept: impl FnMut(&str) -> Result<(), Bad>,
     ) -> Vec<(String, Self)> {
+        self.choose_keys(Open::Sections);
         let mut read = Vec::new();
         for (key, value) in self.table.into_iter().flatten() {
             let name = key.get_ref().as_ref();
@@ -192,6 +231,7 @@ impl<'d> Section<'d> {
     /// Returns the table `key` as a JSON object, whatever it contains.
     pub(super) fn json(&mut self, key: &'static str, default: Json) -> Json {
         let section = self.section(key);
+        section.choose_keys(Open::Json);
         match section.table {
             Some(table) => section.json_object(&section.name, table),
             None => default,
@@ -248,6 +288,7 @@ impl<'d> Section<'d> {
         self,
         mut parse: impl FnMut(&str, Value<'_>) -> Result<T, Bad>,
     ) -> Vec<(String, T)> {
+        self.choose_keys(Open::Values);
         let mut read = Vec::new();
         for (key, value) in self.table.into_iter().flatten() {
             let key = key.get_ref().as_ref();
@@ -322,9 +363,17 @@ impl<'d> Section<'d> {
         }
     }
 
+    /// Notes that the operator chooses the keys of this table.
+    fn choose_keys(&self, open: Open) {
+        self.notes.borrow_mut().open.push((self.name.clone(), open));
+    }
+
     fn note(&self, path: &str, span: Range<usize>, bad: Bad) {
         let (line, column) = place(self.text, span.start);
-        self.notes.borrow_mut().problems.push(Problem {
+        let mut notes = self.notes.borrow_mut();
+        let shape = bad.shape.map(|shape| (path.to_owned(), shape));
+        notes.shapes.extend(shape);
+        notes.problems.push(Problem {
             line,
             column,
             key: path.to_owned(),
@@ -344,16 +393,17 @@ pub(super) struct Value<'v>(&'v DeValue<'v>);
 
 impl<'v> Value<'v> {
     pub(super) fn text(self) -> Result<&'v str, Bad> {
-        let wrong = || Bad::new(format!("{}, not a string", self.kind()), "put it in quotes");
+        let wrong = || {
+            let what = format!("{}, not a string", self.kind());
+            Bad::new(what, "put it in quotes").shaped(Shape::Text)
+        };
         self.0.as_str().ok_or_else(wrong)
     }
 
     pub(super) fn boolean(self) -> Result<bool, Bad> {
         let wrong = || {
-            Bad::new(
-                format!("{}, not a boolean", self.kind()),
-                "write true or false",
-            )
+            let what = format!("{}, not a boolean", self.kind());
+            Bad::new(what, "write true or false").shaped(Shape::Boolean)
         };
         self.0.as_bool().ok_or_else(wrong)
     }
@@ -362,10 +412,8 @@ impl<'v> Value<'v> {
     pub(super) fn number(self, least: u64, most: u64) -> Result<u64, Bad> {
         let range = || format!("write a whole number from {least} to {most}");
         let Some(number) = self.0.as_integer() else {
-            return Err(Bad::new(
-                format!("{}, not a whole number", self.kind()),
-                range(),
-            ));
+            let what = format!("{}, not a whole number", self.kind());
+            return Err(Bad::new(what, range()).shaped(Shape::Number(least, Some(most))));
         };
         match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(n) if n < least => Err(Bad::new("too small", range())),
@@ -398,6 +446,9 @@ struct Notes {
     problems: Vec<Problem>,
     unknown: Vec<Unknown>,
     known: Vec<(String, &'static str)>,
+    sections: Vec<String>,
+    open: Vec<(String, Open)>,
+    shapes: Vec<(String, Shape)>,
     broken_lines: Vec<usize>,
 }
 
@@ -430,7 +481,7 @@ fn mend_unknown(unknown: &Unknown, known: &[(String, &'static str)]) -> String {
     }
 }
 
-fn join(section: &str, key: &str) -> String {
+pub(super) fn join(section: &str, key: &str) -> String {
     match section {
         "" => key.to_owned(),
         _ => format!("{section}.{key}"),

@@ -6,6 +6,7 @@ use super::listen::Listen;
 use super::next_hop::Domain;
 use super::problem::Bad;
 use super::section::Section;
+use super::shape::Shape;
 use super::value::{KIB, bytes, count, phrase};
 
 /// Settings for all SIP messages.
@@ -140,7 +141,9 @@ fn force_rport(section: &mut Section<'_>, default: ForceRport, listen: &[Listen]
         let read = section.optional("force-rport", |value| {
             let mend =
                 "write true, false, or a list of addresses of `listen`: [\"udp:192.0.2.1:5060\"]";
-            value.boolean().map_err(|bad| Bad::new(bad.what, mend))
+            let shape = || Shape::Any(vec![Shape::Boolean, Shape::List]);
+            let wrong = |bad: Bad| Bad::new(bad.what, mend).shaped(shape());
+            value.boolean().map_err(wrong)
         });
         return match read {
             Some(true) => ForceRport::Always,

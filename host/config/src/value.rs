@@ -6,6 +6,7 @@ use portcullis_policy::Share;
 
 use super::problem::Bad;
 use super::section::Value;
+use super::shape::Shape;
 
 pub(super) const KIB: u64 = 1 << 10;
 pub(super) const MIB: u64 = 1 << 20;
@@ -19,7 +20,8 @@ pub(super) fn duration(value: Value<'_>, least: Duration, most: Duration) -> Res
     if value.is_number() {
         return Err(Bad::new("a time without a unit", mend()));
     }
-    let time = parse_duration(value.text()?).ok_or_else(|| Bad::new("not a time", mend()))?;
+    let text = value.text().map_err(|bad| bad.shaped(Shape::Duration))?;
+    let time = parse_duration(text).ok_or_else(|| Bad::new("not a time", mend()))?;
     match time {
         time if time < least => Err(Bad::new("too short", mend())),
         time if time > most => Err(Bad::new("too long", mend())),
@@ -39,7 +41,8 @@ pub(super) fn size(value: Value<'_>, least: u64, most: u64) -> Result<u64, Bad> 
     let bytes = if value.is_number() {
         value.number(0, u64::MAX)?
     } else {
-        parse_size(value.text()?).ok_or_else(|| Bad::new("not a size", mend()))?
+        let text = value.text().map_err(|bad| bad.shaped(Shape::Size))?;
+        parse_size(text).ok_or_else(|| Bad::new("not a size", mend()))?
     };
     match bytes {
         bytes if bytes < least => Err(Bad::new("too small", mend())),
@@ -67,8 +70,10 @@ pub(super) fn phrase(value: Value<'_>) -> Result<String, Bad> {
 }
 
 /// Reads one of these words.
-pub(super) fn one_of(value: Value<'_>, choices: &[&str]) -> Result<String, Bad> {
-    let text = value.text()?;
+pub(super) fn one_of(value: Value<'_>, choices: &'static [&'static str]) -> Result<String, Bad> {
+    let text = value
+        .text()
+        .map_err(|bad| bad.shaped(Shape::OneOf(choices)))?;
     if choices.contains(&text) {
         return Ok(text.to_owned());
     }
@@ -99,7 +104,8 @@ fn fit<T: TryFrom<u64>>(n: u64) -> Result<T, Bad> {
 
 /// Reads a share from 0.01 to 100 percent.
 pub(super) fn share(value: Value<'_>) -> Result<Share, Bad> {
-    let share = Share::parse(value.text()?).filter(|share| share.hundredths() > 0);
+    let text = value.text().map_err(|bad| bad.shaped(Shape::Share))?;
+    let share = Share::parse(text).filter(|share| share.hundredths() > 0);
     share.ok_or_else(|| {
         Bad::new(
             "not a share",

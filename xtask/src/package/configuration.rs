@@ -40,6 +40,8 @@ pub(super) fn of_package(defaults: &str, flavour: Flavour) -> Result<String> {
 }
 
 const HEAD: &str = "\
+#:schema file:///usr/share/portcullis/portcullis.schema.json
+#
 # Portcullis: the configuration of this host. See portcullis.toml(5), and `portcullis check` for every error in this file.
 # A line that begins with # and a key is the default of that key: remove the # to change it.
 # Relative paths start in /var/lib/portcullis for the service, and in the current directory for commands: write absolute paths.
@@ -101,6 +103,7 @@ mod tests {
                 "database.url = \"sqlite:/var/lib/portcullis/portcullis.db\"",
             ]
         );
+        assert!(text.starts_with("#:schema file:///usr/share/portcullis/portcullis.schema.json\n"));
         assert!(text.contains("\n#workers = \"auto\"\n"));
         assert!(!table.contains_key("listen"));
     }

@@ -51,6 +51,8 @@ impl Parts {
         fs::create_dir_all(&parts.folder)?;
         parts.split(host)?;
         run_command(Command::new(host).arg("man").arg(parts.folder.join("man")))?;
+        let schema = capture(Command::new(host).args(["config", "schema"]))?;
+        fs::write(parts.folder.join(SCHEMA), schema)?;
         for (shell, file) in SHELLS {
             let text = capture(Command::new(host).args(["completions", shell]))?;
             fs::write(parts.folder.join(file), text)?;
@@ -122,6 +124,9 @@ impl Parts {
     }
 }
 
+/// What editors read of the configuration file. The configuration of packages names it in its first line.
+const SCHEMA: &str = "portcullis.schema.json";
+
 /// Shells, and the file of the completions for each.
 const SHELLS: [(&str, &str); 3] = [
     ("bash", "completion.bash"),
@@ -158,6 +163,7 @@ impl Tree {
 
         tree.copy(&parts.binary(), "usr/bin/portcullis", 0o755)?;
         tree.write(&configuration, CONFIGURATION, 0o640)?;
+        tree.copy_into(&parts.folder.join(SCHEMA), "usr/share/portcullis")?;
         for policy in &parts.policies {
             tree.copy_into(policy, "usr/share/portcullis/policies")?;
         }
@@ -227,7 +233,9 @@ impl Tree {
         let documents = "usr/share/doc/portcullis";
         self.copy_into(&root().join("README.md"), documents)?;
         self.copy_into(&root().join("SECURITY.md"), documents)?;
-        self.copy_all(&root().join("docs"), "md", &format!("{documents}/docs"))?;
+        for folder in ["docs", "docs/decisions"] {
+            self.copy_all(&root().join(folder), "md", &format!("{documents}/{folder}"))?;
+        }
         self.copy(
             &root().join("CHANGELOG.md"),
             "usr/share/doc/portcullis/changelog",

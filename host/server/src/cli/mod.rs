@@ -7,6 +7,7 @@ mod check_hops;
 mod check_tables;
 mod client;
 mod completions;
+mod config;
 mod database;
 mod db;
 mod doctor;
@@ -14,6 +15,8 @@ mod findings;
 mod https;
 mod import;
 mod man;
+#[cfg(test)]
+mod pages;
 mod policy;
 mod print;
 mod probe;
@@ -54,6 +57,9 @@ enum Command {
     Serve,
     /// Check configuration, tables, rules and policy without serving, and report every error.
     Check(check::Args),
+    /// Describe the configuration file for editors.
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Say what this machine lacks: compilers, rights, ports, limits, each with what to do. The exit code is 1 only for failures.
     Doctor(doctor::Args),
     /// Show and change the address table.
@@ -113,6 +119,7 @@ impl Cli {
                 crate::serve::run(config, path)
             }
             Command::Check(args) => check::run(&args, named),
+            Command::Config(command) => command.run(),
             Command::Doctor(args) => doctor::run(&args, || Ok(Config::find(named)?.0)),
             Command::Address(Remote { command, reach }) => {
                 command.run(&Config::find(named)?.0, &reach)
