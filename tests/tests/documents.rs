@@ -1,0 +1,225 @@
+//! The pages of the repository: each link leads somewhere, each page is in the book, and each alert and signal is described.
+
+#![forbid(unsafe_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use portcullis_testkit::documents::Page;
+use portcullis_testkit::root;
+
+/// The path without `.` and `..`.
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for part in path.components() {
+        match part {
+            Component::ParentDir => {
+                normal.pop();
+            }
+            Component::Normal(name) => normal.push(name),
+            Component::CurDir | Component::RootDir | Component::Prefix(_) => {}
+        }
+    }
+    normal
+}
+
+/// Returns what is wrong with a link of a page.
+fn broken(page: &Page, link: &str, anchors: &BTreeMap<String, BTreeSet<String>>) -> Option<String> {
+    if ["http://", "https://", "mailto:"]
+        .iter()
+        .any(|scheme| link.starts_with(scheme))
+    {
+        return None;
+    }
+    let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+    let folder = Path::new(page.name())
+        .parent()
+        .unwrap_or_else(|| Path::new(""));
+    let target = match path {
+        "" => PathBuf::from(page.name()),
+        path => normal(&folder.join(path)),
+    };
+    if !root().join(&target).exists() {
+        return Some("there is no such file".to_owned());
+    }
+    if anchor.is_empty() {
+        return None;
+    }
+    match anchors.get(&target.display().to_string()) {
+        None => Some("an anchor of a file that is no page".to_owned()),
+        Some(known) if known.contains(anchor) => None,
+        Some(known) => Some(format!("no such heading; there are {known:?}")),
+    }
+}
+
+#[test]
+fn every_link_leads_to_a_file_and_a_heading() {
+    let pages = Page::all();
+    let anchors = pages
+        .iter()
+        .map(|page| (page.name().to_owned(), page.anchors()));
+    let anchors: BTreeMap<_, _> = anchors.collect();
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for page in &pages {
+        for (place, link) in page.links() {
+            count += 1;
+            if let Some(what) = broken(page, &link, &anchors) {
+                wrong.push(format!("{place}: {link}: {what}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(count > 200, "{count}");
+}
+
+#[test]
+fn the_book_has_every_page_once() {
+    let summary = Page::named("docs/SUMMARY.md");
+    let links: Vec<_> = summary.links().into_iter().map(|(_, link)| link).collect();
+    let listed: BTreeSet<_> = links
+        .iter()
+        .map(|link| normal(&Path::new("docs").join(link)))
+        .collect();
+    assert_eq!(links.len(), listed.len(), "a page twice: {links:?}");
+    for page in Page::all() {
+        let name = page.name();
+        let belongs = name.starts_with("docs/") || !name.contains('/');
+        if belongs && name != "docs/SUMMARY.md" {
+            assert!(
+                listed.contains(Path::new(name)),
+                "{name} is not in docs/SUMMARY.md"
+            );
+        }
+    }
+    let doors: Vec<_> = summary
+        .headings()
+        .into_iter()
+        .map(|(_, heading)| heading)
+        .collect();
+    assert_eq!(
+        doors,
+        [
+            "Summary",
+            "Tutorial",
+            "How-to guides",
+            "Reference",
+            "Explanation"
+        ]
+    );
+}
+
+#[test]
+fn json_in_the_documentation_is_json() {
+    for page in Page::all() {
+        for block in page.blocks().iter().filter(|block| block.is_run("json")) {
+            let read = serde_json::from_str::<serde_json::Value>(&block.text);
+            assert!(read.is_ok(), "{}: {read:?}", block.place());
+        }
+    }
+}
+
+#[test]
+fn a_block_that_is_not_run_says_why() {
+    for page in Page::all() {
+        for block in page.blocks() {
+            assert_ne!(block.reason_not_to_run(), Some(""), "{}", block.place());
+        }
+    }
+}
+
+/// The alerts of the rules, with severity and the address of the runbook.
+fn alerts() -> BTreeMap<String, (String, String)> {
+    let file = root().join("contrib/prometheus/portcullis.rules.yml");
+    let text = fs::read_to_string(file).expect("it is there");
+    let rules = text.split("- alert: ").skip(1).map(|rule| {
+        let name = rule.lines().next().expect("a name").to_owned();
+        let value = |key: &str, end: char| {
+            let (_, rest) = rule
+                .split_once(key)
+                .unwrap_or_else(|| panic!("{name} has no {key}"));
+            rest.split(end).next().unwrap_or_default().to_owned()
+        };
+        let found = (value("{severity: ", '}'), value("runbook_url: \"", '"'));
+        (name, found)
+    });
+    rules.collect()
+}
+
+#[test]
+fn each_alert_has_a_runbook() {
+    let page = Page::named("docs/runbooks.md");
+    let sections: BTreeSet<_> = page
+        .headings()
+        .into_iter()
+        .map(|(_, heading)| heading)
+        .collect();
+    let table = Page::named("docs/operations.md");
+    let table = table.section("Alerts");
+    let alerts = alerts();
+    assert!(alerts.len() > 10, "{alerts:?}");
+    for (alert, (severity, address)) in &alerts {
+        assert!(
+            sections.contains(alert),
+            "docs/runbooks.md has no section {alert}"
+        );
+        let section = page.section(alert).trim_start();
+        let expected = match severity.as_str() {
+            "critical" => "*Critical.*",
+            "warning" => "*Warning.*",
+            other => panic!("{alert}: {other}"),
+        };
+        assert!(
+            section.starts_with(expected),
+            "{alert} does not begin with {expected}"
+        );
+        let expected = format!(
+            "file:///usr/share/doc/portcullis/docs/runbooks.md#{}",
+            alert.to_lowercase()
+        );
+        assert_eq!(address, &expected, "{alert}");
+        assert!(
+            table.contains(&format!("| `{alert}` |")),
+            "docs/operations.md does not list {alert}"
+        );
+    }
+    for section in sections
+        .iter()
+        .filter(|section| section.starts_with("Portcullis"))
+    {
+        assert!(alerts.contains_key(section), "there is no alert {section}");
+    }
+}
+
+/// Signals by the name of their function in tokio.
+const SIGNALS: [(&str, &str); 5] = [
+    ("terminate()", "SIGTERM"),
+    ("interrupt()", "SIGINT"),
+    ("hangup()", "SIGHUP"),
+    ("user_defined2()", "SIGUSR2"),
+    ("from_raw(SIGXFSZ)", "SIGXFSZ"),
+];
+
+#[test]
+fn every_signal_that_a_host_handles_is_listed() {
+    let page = Page::named("docs/operations.md");
+    let listed = page.section("Signals");
+    let source = fs::read_to_string(root().join("host/server/src/serve.rs")).expect("it is there");
+    let handled: BTreeSet<_> = source
+        .split("SignalKind::")
+        .skip(1)
+        .filter_map(|rest| Some(&rest[..=rest.find(')')?]))
+        .collect();
+    assert!(handled.len() >= 5, "{handled:?}");
+    for signal in handled {
+        let (_, name) = SIGNALS
+            .iter()
+            .find(|(function, _)| *function == signal)
+            .unwrap_or_else(|| panic!("the name of SignalKind::{signal}?"));
+        assert!(
+            listed.contains(&format!("| {name} |")),
+            "docs/operations.md does not list {name}"
+        );
+    }
+}
