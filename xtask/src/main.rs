@@ -1,9 +1,10 @@
-//! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`, `soak`, `package`, `loom`, `miri`, `deny`.
+//! What a person or CI types: `cargo xtask build`, `run`, `test`, `bench`, `book`, `soak`, `package`, `loom`, `miri`, `deny`.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod bench;
+mod book;
 mod build;
 mod console;
 mod debian;
@@ -48,6 +49,7 @@ enum Verb {
     Run(run::Args),
     Test(test::Args),
     Bench(bench::BenchArgs),
+    Book(book::Args),
     Package(package::Args),
     Policy(policy::Args),
     Fuzz(fuzz::Args),
@@ -75,6 +77,7 @@ fn run(verb: Verb) -> anyhow::Result<ExitCode> {
         Verb::Run(args) => run::run(&args),
         Verb::Test(args) => return test::run(&args),
         Verb::Bench(args) => bench::run(args),
+        Verb::Book(args) => book::run(&args),
         Verb::Package(args) => package::run(&args),
         Verb::Policy(args) => policy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),

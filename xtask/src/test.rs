@@ -12,8 +12,8 @@ use crate::fuzz::Until;
 use crate::process::{cargo, find, run as run_command};
 use crate::soak::{CallsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
-use crate::workspace::{Workspace, root};
-use crate::{console, deny, disk, fuzz, languages, loom, package, schemathesis};
+use crate::workspace::{Package, Workspace, root};
+use crate::{book, console, deny, disk, fuzz, languages, loom, package, schemathesis};
 
 /// Run all checks and tests
 ///
@@ -209,14 +209,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 
 fn check_format(workspace: &Workspace) -> Result<()> {
     cargo_in_root(&["fmt", "--all", "--check"])?;
-    // The fuzz targets are a workspace of their own.
-    let manifest = fuzz::folder().join("Cargo.toml");
-    if workspace
-        .packages
-        .iter()
-        .all(|package| package.manifest_path != manifest)
-        && manifest.is_file()
-    {
+    // These are workspaces of their own.
+    for manifest in [fuzz::folder().join("Cargo.toml"), book::manifest()] {
+        let is_member = |package: &Package| package.manifest_path == manifest;
+        if workspace.packages.iter().any(is_member) || !manifest.is_file() {
+            continue;
+        }
         let mut format = cargo();
         run_command(
             format
