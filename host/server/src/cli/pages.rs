@@ -187,14 +187,14 @@ fn commands(line: &str) -> Vec<Vec<String>> {
     ours.collect()
 }
 
-/// Whether a word stands for what the reader writes: `SEAT`, `FILE.wasm`, `[--dry-run]`.
+/// Whether a word stands for what the reader writes: `SEAT`, `FILE.wasm`, `[--dry-run]`, `$TAG`.
 fn is_placeholder(word: &str) -> bool {
     let letters = word.chars().filter(char::is_ascii_alphabetic);
     let is_upper = word
         .chars()
         .take_while(|c| *c != '.')
         .all(|c| c.is_ascii_uppercase() || c == '-' || c == '_');
-    word.contains(['[', ']', '…', '|', '{'])
+    word.contains(['[', ']', '…', '|', '{', '$'])
         || (is_upper && letters.count() > 0 && word != "INVITE" && !word.starts_with('-'))
 }
 
