@@ -11,7 +11,7 @@ use super::super::print::clean;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// The module that a compiler made
+    /// The module or component that a compiler made
     #[arg(value_name = "IN.wasm")]
     input: PathBuf,
     /// The file to write

@@ -46,7 +46,7 @@ pub(super) enum PolicyCommand {
     ///
     /// The file policy.toml, or the files in the directory, name the language. A missing compiler is an error that says how to install it.
     Build(build::Args),
-    /// Make the module of a compiler a policy: declare the world, and link a floor for WASI into the file
+    /// Make what a compiler wrote a policy: declare the world of a module, and link a floor for WASI into a module or a component
     Adapt(adapt::Args),
     /// Write the contract between host and policies, in WIT, to a directory
     Wit(wit::Args),
