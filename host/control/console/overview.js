@@ -150,8 +150,8 @@ export const tenantLink = ({ name }) => h("a", { href: `#/tenants/${encodeURICom
 function tablesHealth({ addresses, trusted, rules }) {
   const rows = [
     { name: "address", entries: addresses.rows, part: addresses },
-    { name: "trusted", entries: `${count(trusted.rows)} peers`, part: trusted },
-    { name: "rules", entries: `${count(rules.files)} files`, part: rules },
+    { name: "trusted", entries: `${count(trusted.rows)} ${trusted.rows === 1 ? "peer" : "peers"}`, part: trusted },
+    { name: "rules", entries: `${count(rules.files)} ${rules.files === 1 ? "file" : "files"}`, part: rules },
   ];
   const columns = [
     { title: "table", cell: (row) => h("a", { href: "#/tables" }, row.name) },

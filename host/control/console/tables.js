@@ -221,7 +221,7 @@ function peersOf(peers) {
     { title: "priority", kind: "number", cell: (row) => String(row.priority) },
   ];
   const shown = peers.slice(0, SHOWN);
-  return table(peers.length > shown.length ? `The first ${SHOWN} of ${count(peers.length)} peers` : `${count(peers.length)} peers`, all, shown, { nothing: "The table is empty." });
+  return table(peers.length > shown.length ? `The first ${SHOWN} of ${count(peers.length)} peers` : `${count(peers.length)} ${peers.length === 1 ? "peer" : "peers"}`, all, shown, { nothing: "The table is empty." });
 }
 
 function rulesForm(page) {
