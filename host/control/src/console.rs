@@ -34,7 +34,7 @@ macro_rules! file {
 }
 
 /// All files; the first is the page.
-static FILES: [File; 15] = [
+static FILES: [File; 16] = [
     file!("index.html", HTML),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),

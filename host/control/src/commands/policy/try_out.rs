@@ -30,6 +30,7 @@ use crate::Control;
 use crate::caller::{Authority, Caller};
 use crate::http_server::whole;
 use crate::operation::{Answer, Api, Operation, Routes, Segments, answer, schema_of};
+use crate::room::Purpose;
 
 /// The largest message and the other members of a body, in bytes.
 const MOST_TEXT: usize = 256 << 10;
@@ -543,7 +544,10 @@ async fn try_out(
         let text = format!("the body has {size} bytes; at most {most} are accepted");
         return Err(Fault::new(413, text).into());
     }
-    let room = control.room.acquire(&caller, size).await?;
+    let room = control
+        .room
+        .acquire(&caller, Purpose::Inspection, size)
+        .await?;
     let bytes = whole(body, most).await;
     let bytes =
         bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;

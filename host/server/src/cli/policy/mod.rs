@@ -248,7 +248,7 @@ impl PolicyCommand {
             Self::Mode { seat, mode } => {
                 ship::set_mode(&client()?, &seat, &mode, out)?;
             }
-            Self::Tail(args) => return tail::run(&args, &config()?, out),
+            Self::Tail(args) => return tail::run(&args, client, out),
             Self::Diff(Shown { seat, format }) => {
                 ship::diff(&client()?, &seat.seat, format, out)?;
             }

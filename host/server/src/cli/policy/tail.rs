@@ -4,7 +4,6 @@ use std::io::{BufRead, Write};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use portcullis_config::Config;
 use portcullis_control::commands::policy::DecisionEvent;
 use portcullis_text::clean_json;
 use serde_json::Value;
@@ -79,7 +78,11 @@ struct Tail<'o, W> {
     generation: Option<u64>,
 }
 
-pub(super) fn run<W: Write>(args: &Args, config: &Config, out: &mut W) -> anyhow::Result<ExitCode> {
+pub(super) fn run<W: Write>(
+    args: &Args,
+    client: impl Fn() -> anyhow::Result<Client>,
+    out: &mut W,
+) -> anyhow::Result<ExitCode> {
     let path = format!("/v1/policies/{}/decisions", segment(&args.seat.seat)?);
     let rate = args.rate.map(|rate| rate.to_string());
     let query = [
@@ -106,7 +109,7 @@ pub(super) fn run<W: Write>(args: &Args, config: &Config, out: &mut W) -> anyhow
             .map(|seconds| Instant::now() + Duration::from_secs(seconds)),
         generation: None,
     };
-    let mut events = Client::new(config)?.follow(&path, &query)?;
+    let mut events = client()?.follow(&path, &query)?;
     eprintln!(
         "following the decisions of seat {}; Ctrl-C ends it",
         clean(&args.seat.seat)
@@ -122,7 +125,7 @@ pub(super) fn run<W: Write>(args: &Args, config: &Config, out: &mut W) -> anyhow
                 return Ok(ExitCode::SUCCESS);
             }
             std::thread::sleep(PAUSE);
-            match Client::new(config)?.follow(&path, &query) {
+            match client()?.follow(&path, &query) {
                 Ok(events) => break events,
                 Err(error) if error.is::<NoAnswer>() => {}
                 Err(error) => return Err(error),
