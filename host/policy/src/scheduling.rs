@@ -104,12 +104,15 @@ pub fn yield_at_intervals() -> io::Result<Yields> {
     #[allow(unsafe_code, reason = "nix has no safe function for this")]
     // SAFETY: the handler calls only functions that are async-signal-safe.
     let _before = unsafe { nix::sys::signal::sigaction(Signal::SIGALRM, &action) }?;
-    let notify = SigevNotify::SigevThreadId {
+    let notify = SigevNotify::SigevSignal {
         signal: Signal::SIGALRM,
-        thread_id: nix::unistd::gettid().as_raw(),
         si_value: 0,
     };
-    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::new(notify))?;
+    // nix has a constructor of this only for some C libraries, and not for musl.
+    let mut event = SigEvent::new(notify).sigevent();
+    event.sigev_notify = libc::SIGEV_THREAD_ID;
+    event.sigev_notify_thread_id = nix::unistd::gettid().as_raw();
+    let mut timer = Timer::new(ClockId::CLOCK_MONOTONIC, SigEvent::from(&event))?;
     let interval = Expiration::Interval(YIELDS.into());
     timer.set(interval, TimerSetTimeFlags::empty())?;
     Ok(Yields { _timer: timer })
