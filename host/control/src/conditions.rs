@@ -16,6 +16,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use crate::Control;
+use crate::caller::Caller;
 use crate::operation::{Tagged, refusal};
 
 /// The largest reply in bytes whose tag is that of its content.
@@ -43,15 +44,20 @@ pub(crate) async fn check(
     let is_none = condition(request.headers(), &header::IF_NONE_MATCH);
     let tagged = Tagged::of(&method, request.uri().path());
     let Some(tagged) = tagged else {
-        return match is {
-            Some(_) => refusal(StatusCode::BAD_REQUEST, "If-Match has no meaning here"),
-            None => next.run(request).await,
-        };
+        if is.is_some() && Tagged::is_of_rows(&method, request.uri().path()) {
+            return refusal(StatusCode::BAD_REQUEST, "If-Match has no meaning here");
+        }
+        return next.run(request).await;
     };
     if is_read {
         return read(&control, &tagged, is_none.as_deref(), request, next).await;
     }
     if is.is_none() && is_none.is_none() {
+        return next.run(request).await;
+    }
+    // A tenant learns nothing of others from conditions: the change itself is refused.
+    let caller = request.extensions().get::<Caller>();
+    if caller.is_some_and(|caller| caller.may_ask_about(tagged.name()).is_err()) {
         return next.run(request).await;
     }
     let lock = &CHANGES[hash(&tagged) as usize % CHANGES.len()];

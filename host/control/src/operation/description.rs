@@ -95,6 +95,7 @@ impl Operation {
             let mut schema = property.clone();
             let description = schema.as_object_mut().and_then(|schema| {
                 not_null(schema);
+                bounded(schema);
                 schema.remove("description")
             });
             self.query.push(json!({
@@ -193,13 +194,17 @@ impl Operation {
 
     /// Adds the header fields of conditional and repeated requests, and the responses to them.
     fn describe_conditions(&self, parameters: &mut Vec<Json>, responses: &mut Map<String, Json>) {
-        let mut accept = |name: &str, description: &str| {
+        let mut accept = |name: &str, description: &str, pattern: Option<&str>| {
+            let mut schema = json!({"type": "string"});
+            if let Some(pattern) = pattern {
+                schema["pattern"] = pattern.into();
+            }
             parameters.push(json!({
                 "name": name,
                 "in": "header",
                 "required": false,
                 "description": description,
-                "schema": {"type": "string"},
+                "schema": schema,
             }));
         };
         let refused = || json!({"$ref": "#/components/responses/Refused"});
@@ -208,6 +213,7 @@ impl Operation {
             accept(
                 "If-None-Match",
                 "The ETag of an earlier reply: 304 if nothing has changed",
+                None,
             );
             responses.insert("304".to_owned(), json!({"description": "Not changed"}));
             if let Some(success) = responses.get_mut("200") {
@@ -221,6 +227,7 @@ impl Operation {
             accept(
                 "If-Match",
                 "The ETag of an earlier reply: 412 if something has changed since",
+                Some(TAGS),
             );
             responses.insert("412".to_owned(), refused());
         }
@@ -229,6 +236,7 @@ impl Operation {
                 "Idempotency-Key",
                 "A text of 1 to 255 visible ASCII characters, for this request only: a repetition within an hour gets the same response, and is \
                  not executed again; 409 while the first is in progress, 422 if it is another request",
+                Some("^[!-~]{1,255}$"),
             );
             for status in ["409", "422"] {
                 responses.entry(status).or_insert_with(refused);
@@ -295,6 +303,9 @@ impl Description {
     }
 }
 
+/// The values of conditions (RFC 9110 §13.1).
+const TAGS: &str = r#"^(\*|(W/)?"[!#-~]*"(, ?(W/)?"[!#-~]*")*)$"#;
+
 /// Generates schemas whose definitions are components of the description. They are for replies: members that are always present are
 /// required.
 fn generator() -> SchemaGenerator {
@@ -314,6 +325,20 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Json {
         settings.meta_schema = None;
     });
     settings.into_generator().into_root_schema_for::<T>().into()
+}
+
+/// Adds the largest value of an integer, which is part of its format otherwise.
+fn bounded(schema: &mut Map<String, Json>) {
+    let most = match schema.get("format").and_then(Json::as_str) {
+        Some("uint64") => json!(u64::MAX),
+        Some("int64") => {
+            schema.entry("minimum").or_insert(json!(i64::MIN));
+            json!(i64::MAX)
+        }
+        Some("uint32") => json!(u32::MAX),
+        _ => return,
+    };
+    schema.entry("maximum").or_insert(most);
 }
 
 /// A query parameter is present or absent, and never null.

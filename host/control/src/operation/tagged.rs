@@ -16,19 +16,41 @@ pub(crate) enum Tagged {
 impl Tagged {
     /// Returns what the tag of this operation is the tag of; `None` if it has none.
     pub(crate) fn of(method: &Method, path: &str) -> Option<Self> {
-        let is_read = *method == Method::GET;
         let parts: Vec<_> = path.strip_prefix("/v1/")?.split('/').collect();
-        match *parts {
-            ["policies", seat] => Some(Self::Seat(seat.to_owned())),
-            ["policies", seat, "generations"] if is_read => Some(Self::Seat(seat.to_owned())),
-            [
-                "policies",
-                seat,
-                "activate" | "rollback" | "mode" | "shadow" | "canary" | "candidate",
-            ] if !is_read => Some(Self::Seat(seat.to_owned())),
-            ["tenants", name] if name != "self" => Some(Self::Tenant(name.to_owned())),
-            ["addresses" | "trusted"] if is_read => Some(Self::Content),
+        match (method.as_str(), &parts[..]) {
+            ("GET" | "POST", ["policies", seat])
+            | ("GET", ["policies", seat, "generations"])
+            | (
+                "POST",
+                [
+                    "policies",
+                    seat,
+                    "activate" | "rollback" | "shadow" | "canary",
+                ],
+            )
+            | ("PUT", ["policies", seat, "mode"])
+            | ("DELETE", ["policies", seat, "candidate"]) => Some(Self::Seat((*seat).to_owned())),
+            ("GET" | "PUT" | "DELETE", ["tenants", name]) if *name != "self" => {
+                Some(Self::Tenant((*name).to_owned()))
+            }
+            ("GET", ["addresses" | "trusted"]) => Some(Self::Content),
             _ => None,
+        }
+    }
+
+    /// Whether this operation changes rows, whose tag is that of a list and not of a row. A condition would be ignored.
+    pub(crate) fn is_of_rows(method: &Method, path: &str) -> bool {
+        matches!(
+            (method.as_str(), path.strip_prefix("/v1/")),
+            ("POST" | "DELETE", Some("addresses" | "trusted")) | ("POST", Some("addresses/import"))
+        )
+    }
+
+    /// Returns the name of the tenant that this belongs to, or of the operator's seat.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Seat(name) | Self::Tenant(name) => Some(name),
+            Self::Content => None,
         }
     }
 }
@@ -61,6 +83,9 @@ mod tests {
             (Method::GET, "/v1/addresses", Some(Tagged::Content)),
             (Method::POST, "/v1/addresses", None),
             (Method::GET, "/metrics", None),
+            (Method::PUT, "/v1/policies/acme", None),
+            (Method::POST, "/v1/policies/acme/mode", None),
+            (Method::TRACE, "/v1/policies/acme", None),
         ] {
             assert_eq!(of(&method, path), expected, "{method} {path}");
         }

@@ -39,6 +39,7 @@ struct ListQuery {
     /// Part of the address or of the tag
     contains: Option<String>,
     /// `next` of the page before; without it, the first page
+    #[schemars(extend("pattern" = "^(id--?|row-)[0-9]{1,18}$"))]
     after: Option<String>,
     /// Maximum number of rows (default: 1000)
     #[schemars(extend("minimum" = 1, "maximum" = MOST))]

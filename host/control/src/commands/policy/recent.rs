@@ -1,6 +1,7 @@
 //! The last decisions of a seat's policy, over HTTP.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::Json;
@@ -22,6 +23,9 @@ use crate::operation::{
     Answer, Api, Given, IPV4_NETWORK, IPV6_NETWORK, Operation, Routes, Segments, limit,
 };
 use crate::recent::{self, Key};
+
+/// Status codes of responses (RFC 3261 §7.2).
+const CODES: RangeInclusive<u16> = 100..=699;
 
 /// Number of decisions that are returned without `limit`.
 const SOME: usize = 100;
@@ -45,7 +49,7 @@ struct RecentQuery {
     /// Method of the request
     method: Option<String>,
     /// Status code of the response to the request
-    #[schemars(extend("minimum" = 100, "maximum" = 699))]
+    #[schemars(extend("minimum" = CODES.start(), "maximum" = CODES.end()))]
     code: Option<u16>,
     /// Maximum number of decisions (default: 100)
     #[schemars(extend("minimum" = 1, "maximum" = recent::MOST))]
@@ -149,8 +153,13 @@ fn filter((seat, is_tenants): &Key) -> Result<Filter, Fault> {
 
 impl Wanted {
     /// # Errors
-    /// 400 if the source is invalid.
+    /// 400 if the source or the status code is invalid.
     fn of(query: RecentQuery) -> Result<Self, Fault> {
+        if let Some(code) = query.code.filter(|code| !CODES.contains(code)) {
+            let (first, last) = CODES.into_inner();
+            let text = format!("code: {code} is not {first} to {last}");
+            return Err(Fault::new(400, text));
+        }
         let source = query.source.map(|text| match text.parse::<IpAddr>() {
             Ok(ip) => Ok(IpNet::from(ip)),
             Err(_) => text.parse::<IpNet>().map_err(|_| {

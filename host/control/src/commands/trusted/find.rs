@@ -22,8 +22,10 @@ pub(crate) struct Find(MatchQuery);
 #[serde(deny_unknown_fields, default)]
 struct MatchQuery {
     /// Source address of the request
+    #[schemars(extend("minLength" = 1))]
     source: String,
     /// Transport: any, udp, tcp, tls, sctp, ws or wss (default: any)
+    #[schemars(extend("enum" = ["any", "udp", "tcp", "tls", "sctp", "ws", "wss"]))]
     proto: Option<String>,
     /// From URI
     from: String,
@@ -49,6 +51,10 @@ impl Procedure for Find {
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<TrustedMatches, Fault> {
         let Self(query) = self;
+        if query.source.is_empty() {
+            let text = "source: the source address of the request is missing";
+            return Err(Fault::new(400, text));
+        }
         let proto = match query.proto.as_deref() {
             None => Proto::Any,
             Some(word) => Proto::parse(word).ok_or_else(|| {
