@@ -554,7 +554,7 @@ fn the_control_port_speaks_tls_and_follows_its_files() {
     let mut answer = String::new();
     plain.read_to_string(&mut answer).expect("it is answered");
     assert!(
-        answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("write https:// there\n"),
+        answer.starts_with("HTTP/1.1 400 ") && answer.ends_with("instead of http://\n"),
         "{answer}"
     );
     let http = format!("policy status --url http://{control}");

@@ -1,4 +1,4 @@
-//! The last actions of callers, in memory. The log has all of them.
+//! The last actions of callers, in memory. The log has them too, except failed ones of tenants, and refusals of named tokens.
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
@@ -33,7 +33,7 @@ struct Actions {
     count: u64,
 }
 
-/// A command that may change something, with its result.
+/// A command that may change something or hands out what is secret, with its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Action {
     /// Its number since the start of the host, from 1.

@@ -3,8 +3,9 @@
 //! The tag of a seat is that of its state: which generations it has in which roles, and its mode. Statistics do not change it. The tag of a
 //! stored tenant is its revision. The tag of the rows of a table is that of the reply.
 
+use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
 use axum::body::{Body, HttpBody, to_bytes};
@@ -12,6 +13,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use portcullis_rollout::TenantError;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
@@ -23,8 +25,12 @@ use crate::operation::{Tagged, refusal};
 const MOST_CONTENT: u64 = 4 << 20;
 
 /// Changes of the same seat or tenant with a condition come one after the other: between the check and the change, there is no other such
-/// change. Each lock is for those with the same hash.
-static CHANGES: [Mutex<()>; 64] = [const { Mutex::const_new(()) }; 64];
+/// change.
+static CHANGES: LazyLock<Changes> = LazyLock::new(Changes::default);
+
+/// The changes with a condition that are in progress or wait, each with the lock of those of the same seat or tenant.
+#[derive(Debug, Default)]
+struct Changes(parking_lot::Mutex<HashMap<Tagged, Weak<Mutex<()>>>>);
 
 /// How long a change waits for another one.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -60,12 +66,15 @@ pub(crate) async fn check(
     if caller.is_some_and(|caller| caller.may_ask_about(tagged.name()).is_err()) {
         return next.run(request).await;
     }
-    let lock = &CHANGES[hash(&tagged) as usize % CHANGES.len()];
+    let lock = CHANGES.lock_of(&tagged);
     let Ok(_turn) = timeout(PATIENCE, lock.lock()).await else {
         let text = "another change with a condition takes long: try again later";
         return refusal(StatusCode::SERVICE_UNAVAILABLE, text);
     };
-    let now = tag_now(&tagged, &control).await;
+    let now = match tag_now(&tagged, &control).await {
+        Ok(now) => now,
+        Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
+    };
     let has = |given: &str| matches(given, now.as_deref(), false);
     if is.as_deref().is_some_and(|given| !has(given)) {
         let text = "it has changed since it was read, or does not exist: read it again, and use its ETag in If-Match";
@@ -78,34 +87,53 @@ pub(crate) async fn check(
     next.run(request).await
 }
 
-/// The tag now; `None` if what it is the tag of does not exist, or is the reply.
-async fn tag_now(tagged: &Tagged, control: &Control) -> Option<String> {
-    match tagged {
-        Tagged::Content => None,
-        Tagged::Seat(seat) => {
-            let files = control.registry.files(seat)?;
-            let slot = files.slot();
-            let lineup = slot.lineup();
-            let lineup = lineup.as_ref();
-            let candidate = lineup.and_then(|lineup| lineup.candidate.as_ref());
-            let candidate =
-                candidate.map(|tried| (tried.generation.number, format!("{:?}", tried.trial)));
-            let active = lineup.map(|lineup| lineup.active.number);
-            let mode = slot.mode().as_str();
-            Some(tag(&(
-                seat,
-                active,
-                candidate,
-                slot.previous(),
-                mode,
-                slot.numbers(),
-            )))
+impl Changes {
+    /// Returns the lock of a seat or tenant, and forgets those that nobody holds.
+    fn lock_of(&self, tagged: &Tagged) -> Arc<Mutex<()>> {
+        let mut locks = self.0.lock();
+        if let Some(lock) = locks.get(tagged).and_then(Weak::upgrade) {
+            return lock;
         }
-        Tagged::Tenant(name) => {
-            let stored = control.registry.stored_tenant(name).await.ok()?;
-            Some(tag(&(name, stored.revision, stored.config)))
-        }
+        locks.retain(|_, lock| lock.strong_count() > 0);
+        let lock = Arc::default();
+        locks.insert(tagged.clone(), Arc::downgrade(&lock));
+        lock
     }
+}
+
+/// The tag now; `None` if what it is the tag of does not exist, or is the reply.
+///
+/// # Errors
+/// If it is not known whether it exists.
+async fn tag_now(tagged: &Tagged, control: &Control) -> Result<Option<String>, TenantError> {
+    match tagged {
+        Tagged::Content => Ok(None),
+        Tagged::Seat(seat) => Ok(tag_of_seat(seat, control)),
+        Tagged::Tenant(name) => match control.registry.stored_tenant(name).await {
+            Ok(stored) => Ok(Some(tag(&(name, stored.revision, stored.config)))),
+            Err(TenantError::Unknown(_)) => Ok(None),
+            Err(error) => Err(error),
+        },
+    }
+}
+
+fn tag_of_seat(seat: &str, control: &Control) -> Option<String> {
+    let files = control.registry.files(seat)?;
+    let slot = files.slot();
+    let lineup = slot.lineup();
+    let lineup = lineup.as_ref();
+    let candidate = lineup.and_then(|lineup| lineup.candidate.as_ref());
+    let candidate = candidate.map(|tried| (tried.generation.number, format!("{:?}", tried.trial)));
+    let active = lineup.map(|lineup| lineup.active.number);
+    let mode = slot.mode().as_str();
+    Some(tag(&(
+        seat,
+        active,
+        candidate,
+        slot.previous(),
+        mode,
+        slot.numbers(),
+    )))
 }
 
 /// The reply to a read, with its tag, or 304.
@@ -117,7 +145,8 @@ async fn read(
     next: Next,
 ) -> Response {
     // Before the read: a change in between leads to a tag that does not match any more.
-    let before = tag_now(tagged, control).await;
+    // The read itself says why it fails.
+    let before = tag_now(tagged, control).await.unwrap_or_default();
     let response = next.run(request).await;
     if response.status() != StatusCode::OK {
         return response;
@@ -162,7 +191,9 @@ async fn with_tag(response: Response) -> Result<(String, Response), Response> {
 /// All values of a condition in one text.
 fn condition(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let values = headers.get_all(name).iter();
-    let values: Vec<_> = values.filter_map(|value| value.to_str().ok()).collect();
+    // A value that is not text is no tag, and still a condition.
+    let values = values.map(|value| String::from_utf8_lossy(value.as_bytes()));
+    let values: Vec<_> = values.collect();
     (!values.is_empty()).then(|| values.join(","))
 }
 
@@ -180,13 +211,9 @@ fn matches(given: &str, now: Option<&str>, is_weak: bool) -> bool {
 
 /// The same on every host of the same build.
 fn tag(of: &impl Hash) -> String {
-    format!("\"{:016x}\"", hash(of))
-}
-
-fn hash(of: &impl Hash) -> u64 {
     let mut hasher = DefaultHasher::new();
     of.hash(&mut hasher);
-    hasher.finish()
+    format!("\"{:016x}\"", hasher.finish())
 }
 
 #[cfg(test)]
@@ -208,5 +235,41 @@ mod tests {
             assert!(!matches(&given, None, true));
         }
         assert_ne!(one, tag(&2));
+    }
+
+    #[test]
+    fn a_condition_that_is_not_text_is_one_that_fails() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(condition(&headers, &header::IF_MATCH), None);
+        let value = HeaderValue::from_bytes(b"\"\xff\"").unwrap();
+        headers.insert(header::IF_MATCH, value);
+        let given = condition(&headers, &header::IF_MATCH).unwrap();
+        assert!(!matches(&given, Some(&tag(&1)), false));
+    }
+
+    #[test]
+    fn only_changes_of_the_same_seat_wait_for_each_other() {
+        let changes = Changes::default();
+        let seat = |name: &str| Tagged::Seat(name.to_owned());
+        let one = changes.lock_of(&seat("acme"));
+        let turn = one.try_lock().unwrap();
+        assert!(changes.lock_of(&seat("acme")).try_lock().is_err());
+        for other in 0..1_000 {
+            assert!(
+                changes
+                    .lock_of(&seat(&other.to_string()))
+                    .try_lock()
+                    .is_ok()
+            );
+        }
+        assert!(
+            changes
+                .lock_of(&Tagged::Tenant("acme".to_owned()))
+                .try_lock()
+                .is_ok()
+        );
+        assert_eq!(changes.0.lock().len(), 2);
+        drop(turn);
+        assert!(one.try_lock().is_ok());
     }
 }

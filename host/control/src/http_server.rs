@@ -36,7 +36,7 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 const TLS_HANDSHAKE: u8 = 22;
 
 /// The answer to HTTP without TLS.
-const NO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 43\r\nConnection: close\r\n\r\nthis port speaks TLS: write https:// there\n";
+const NO_TLS: &[u8] = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 69\r\nConnection: close\r\n\r\nthis port speaks TLS: begin the URL with https:// instead of http://\n";
 
 /// How long a client may take for the head of a request, and how long a connection may wait for the next request.
 const HEAD: Duration = Duration::from_secs(30);
@@ -121,6 +121,12 @@ async fn stopped(stopping: &mut watch::Receiver<bool>) {
     drop(stopping.wait_for(|stop| *stop).await);
 }
 
+/// Waits until the server has been stopping for this time.
+async fn stopped_for(stopping: &mut watch::Receiver<bool>, time: Duration) {
+    stopped(stopping).await;
+    sleep(time).await;
+}
+
 fn ends(peer: SocketAddr, local: Option<SocketAddr>) -> Ends {
     let text = |addr: SocketAddr| (addr.ip().to_string(), addr.port().to_string());
     Ends {
@@ -140,7 +146,7 @@ struct Connection {
 
 impl Connection {
     /// Does the handshake, if there is TLS, and serves requests.
-    async fn serve(self, stream: TcpStream, tls: Option<Arc<Tls>>) {
+    async fn serve(mut self, stream: TcpStream, tls: Option<Arc<Tls>>) {
         let _best_effort = stream.set_nodelay(true);
         let Some(tls) = tls else {
             return self.requests(with_limit(stream)).await;
@@ -148,6 +154,7 @@ impl Connection {
         let peer = self.peer;
         let secured = tokio::select! {
             secured = timeout(HANDSHAKE, handshake(&tls, stream)) => secured,
+            () = stopped_for(&mut self.stopping, FIRST) => return debug!(event = "http_connection_ended", %peer, "HTTP connection without a TLS handshake closed: the host stops"),
             () = self.place.evicted() => return debug!(event = "http_connection_evicted", %peer, "idle HTTP connection closed to make room"),
         };
         match secured {
@@ -236,4 +243,53 @@ async fn handshake(tls: &Tls, stream: TcpStream) -> io::Result<Option<TlsStream<
         return Ok(None);
     }
     tls.acceptor().accept(with_limit(stream)).await.map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_config::TlsFiles;
+    use rcgen::generate_simple_self_signed;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_peer_without_a_handshake_does_not_delay_the_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let files = TlsFiles {
+            certificate: folder.path().join("cert.pem"),
+            key: folder.path().join("key.pem"),
+        };
+        let made = generate_simple_self_signed(["localhost".into()]).unwrap();
+        std::fs::write(&files.certificate, made.cert.pem()).unwrap();
+        std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+        let tls = Arc::new(Tls::open(&files).unwrap());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let connections = Arc::new(Connections::new(8));
+        let (stop, stopping) = watch::channel(false);
+        let served = tokio::spawn(serve(
+            Router::new(),
+            connections,
+            listener,
+            Some(tls),
+            stopping,
+        ));
+        let mut silent = TcpStream::connect(address).await.unwrap();
+        // The server is in the handshake when it has accepted a later connection and answered it.
+        let mut plain = TcpStream::connect(address).await.unwrap();
+        plain.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        plain.read_to_end(&mut answer).await.unwrap();
+        assert_eq!(answer, NO_TLS);
+        stop.send(true).unwrap();
+        timeout(HANDSHAKE / 2, served).await.unwrap().unwrap();
+        assert_eq!(silent.read(&mut [0]).await.unwrap(), 0);
+    }
+
+    #[test]
+    fn the_answer_to_http_without_tls_is_whole() {
+        let text = std::str::from_utf8(NO_TLS).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains(&format!("\r\nContent-Length: {}\r\n", body.len())));
+    }
 }

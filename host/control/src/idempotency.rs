@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::Control;
 use crate::caller::Caller;
 use crate::operation::refusal;
-use crate::repeats::{Begun, First, Found, Named};
+use crate::repeats::{Begun, First, Found, MOST_BEGUN, Named};
 
 /// The key of a request.
 const KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -36,11 +36,11 @@ const LONGEST: usize = 255;
 /// The largest response in bytes that is kept.
 const LARGEST: usize = 16 << 10;
 
-/// How long a client may take for the body of a repetition, and its largest size in bytes.
+/// How long a client may take for the body of a repetition, or for what a handler has not read, and its largest size in bytes.
 const BODY: Duration = Duration::from_secs(60);
 const MOST_BODY: u64 = 64 << 20;
 
-/// A body whose digest is made while it is read.
+/// A body whose digest is made while it is read. What is not read is handed back.
 struct Digested {
     body: Body,
     made: Arc<Mutex<Making>>,
@@ -51,6 +51,9 @@ struct Digested {
 struct Making {
     hash: Sha256,
     is_whole: bool,
+    /// What was not read of a body that has not failed.
+    rest: Option<Body>,
+    has_failed: bool,
 }
 
 /// Answers repetitions, and passes on all other requests.
@@ -83,6 +86,12 @@ pub(crate) async fn answer(
                 refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string())
             })
         }
+        Found::TooMany => {
+            let text = format!(
+                "{MOST_BEGUN} requests with an Idempotency-Key are in progress: try again later"
+            );
+            refusal(StatusCode::TOO_MANY_REQUESTS, text)
+        }
         Found::InProgress => {
             let text = "a request with this Idempotency-Key is in progress: repeat it later";
             refusal(StatusCode::CONFLICT, text)
@@ -110,14 +119,16 @@ async fn run(begun: Begun, line: String, request: Request, next: Next) -> Respon
         Body::new(Digested { body, made })
     });
     let response = next.run(request).await;
-    let body = made.lock().whole();
-    let (true, Some(body)) = (response.status().is_success(), body) else {
-        return response;
-    };
     let is_small = |size: u64| size <= LARGEST as u64;
-    if !response.body().size_hint().exact().is_some_and(is_small) {
+    let is_kept =
+        response.status().is_success() && response.body().size_hint().exact().is_some_and(is_small);
+    if !is_kept {
         return response;
     }
+    let making = std::mem::take(&mut *made.lock());
+    let Ok(Some(body)) = timeout(BODY, making.finish()).await else {
+        return response;
+    };
     let (parts, response) = response.into_parts();
     let bytes = match to_bytes(response, LARGEST).await {
         Ok(bytes) => bytes,
@@ -162,8 +173,13 @@ async fn again(first: &First, line: &str, body: Body) -> Response {
 }
 
 /// The digest of a body, whose bytes are dropped; `None` if it is too large or not whole.
-async fn digest(mut body: Body) -> Option<[u8; 32]> {
-    let (mut hash, mut size) = (Sha256::new(), 0);
+async fn digest(body: Body) -> Option<[u8; 32]> {
+    digest_from(Sha256::new(), body).await
+}
+
+/// The same for a body that has begun with what is in `hash`.
+async fn digest_from(mut hash: Sha256, mut body: Body) -> Option<[u8; 32]> {
+    let mut size = 0;
     while let Some(frame) = body.frame().await {
         if let Some(bytes) = frame.ok()?.data_ref() {
             size += bytes.len() as u64;
@@ -177,8 +193,13 @@ async fn digest(mut body: Body) -> Option<[u8; 32]> {
 }
 
 impl Making {
-    fn whole(&self) -> Option<[u8; 32]> {
-        self.is_whole.then(|| self.hash.clone().finalize().into())
+    /// The digest of the whole body, whose rest is read; `None` if it is too large or not whole.
+    async fn finish(self) -> Option<[u8; 32]> {
+        match self.rest {
+            _ if self.is_whole => Some(self.hash.finalize().into()),
+            Some(rest) => digest_from(self.hash, rest).await,
+            None => None,
+        }
     }
 }
 
@@ -201,7 +222,7 @@ impl HttpBody for Digested {
                 // A reader need not ask for another frame.
                 made.is_whole = this.body.is_end_stream();
             }
-            Some(Err(_)) => {}
+            Some(Err(_)) => made.has_failed = true,
             None => made.is_whole = true,
         }
         drop(made);
@@ -214,5 +235,14 @@ impl HttpBody for Digested {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl Drop for Digested {
+    fn drop(&mut self) {
+        let mut made = self.made.lock();
+        if !made.has_failed {
+            made.rest = Some(std::mem::take(&mut self.body));
+        }
     }
 }

@@ -17,6 +17,9 @@ const MOST: usize = 1_000;
 /// Most responses of one caller among them.
 const MOST_OF_CALLER: usize = MOST / 4;
 
+/// Most requests of one caller in progress. They are executed to their end even if their clients are gone.
+pub(crate) const MOST_BEGUN: usize = 16;
+
 /// The responses that are kept.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Repeats(Arc<Mutex<Kept>>);
@@ -63,6 +66,8 @@ pub(crate) enum Found {
     InProgress,
     /// The first one has ended.
     Known(Arc<First>),
+    /// It would be the first one, and the caller has too many in progress.
+    TooMany,
 }
 
 /// A first request in progress. Unless its response is kept, the key can be used again.
@@ -79,6 +84,7 @@ impl Repeats {
         match kept.all.get(&named) {
             Some(Progress::Begun) => Found::InProgress,
             Some(Progress::Ended(first)) => Found::Known(Arc::clone(first)),
+            None if kept.begun(&named.caller) >= MOST_BEGUN => Found::TooMany,
             None => {
                 kept.all.insert(named.clone(), Progress::Begun);
                 Found::New(Begun {
@@ -103,6 +109,15 @@ impl Kept {
             }
             self.drop_at(0);
         }
+    }
+
+    /// Returns the number of requests of this caller in progress.
+    fn begun(&self, caller: &str) -> usize {
+        let all = self.all.iter();
+        all.filter(|(named, progress)| {
+            named.caller == caller && matches!(progress, Progress::Begun)
+        })
+        .count()
     }
 
     /// Forgets the oldest if there are too many. A caller that has its part of them replaces its own.
@@ -169,7 +184,7 @@ mod tests {
     fn keep(repeats: &Repeats, named: Named, now: Instant) {
         match repeats.find(named, now) {
             Found::New(begun) => begun.keep(first(now)),
-            Found::InProgress | Found::Known(_) => panic!("it is new"),
+            Found::InProgress | Found::Known(_) | Found::TooMany => panic!("it is new"),
         }
     }
 
@@ -191,6 +206,31 @@ mod tests {
             repeats.find(named("a", 1), now + KEPT),
             Found::New(_)
         ));
+    }
+
+    #[test]
+    fn requests_in_progress_are_bounded_for_each_caller() {
+        let (repeats, now) = (Repeats::default(), Instant::now());
+        let begin = |caller, key| match repeats.find(named(caller, key), now) {
+            Found::New(begun) => Some(begun),
+            Found::InProgress | Found::Known(_) | Found::TooMany => None,
+        };
+        let mut begun: Vec<_> = (0..MOST_BEGUN).map_while(|key| begin("a", key)).collect();
+        assert_eq!(begun.len(), MOST_BEGUN);
+        assert!(matches!(
+            repeats.find(named("a", MOST_BEGUN), now),
+            Found::TooMany
+        ));
+        assert!(matches!(
+            repeats.find(named("a", 0), now),
+            Found::InProgress
+        ));
+        assert!(begin("b", 0).is_some());
+        begun.pop().unwrap().keep(first(now));
+        let more = begin("a", MOST_BEGUN);
+        assert!(more.is_some() && begin("a", MOST_BEGUN + 1).is_none());
+        drop(begun);
+        assert!(begin("a", MOST_BEGUN + 1).is_some());
     }
 
     #[test]

@@ -17,7 +17,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value as Json;
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 use tracing::Level;
 
 use crate::caller::Caller;
@@ -142,6 +142,8 @@ async fn events(
 impl Followed {
     /// The next events; `None` if the host ends.
     async fn next(&mut self) -> Option<Bytes> {
+        // Events that the client does not want are silence, too.
+        let silent = Instant::now() + SILENCE;
         loop {
             if *self.ending.borrow() {
                 return None;
@@ -171,7 +173,7 @@ impl Followed {
                     ended = self.ending.changed() => drop(ended),
                 }
             };
-            if timeout(SILENCE, changed).await.is_err() {
+            if timeout_at(silent, changed).await.is_err() {
                 return Some(Bytes::from_static(b":\n\n"));
             }
         }

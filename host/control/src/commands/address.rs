@@ -14,7 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reply::{ReloadStatus, Timestamp, lines, milliseconds};
-use super::{FromCall, Procedure, not_reloaded};
+use super::{FromCall, Procedure, not_reloaded, of_database};
 use crate::Control;
 use crate::caller::Caller;
 
@@ -99,14 +99,13 @@ impl Procedure for Reload {
 
 /// The fault of a table that cannot be read or changed.
 pub(super) fn fault(error: &DatabaseError) -> Fault {
-    let code = match error {
-        DatabaseError::IsFile { .. } => 409,
+    match error {
+        DatabaseError::IsFile { .. } => Fault::new(409, error.to_string()),
         DatabaseError::Database(_)
         | DatabaseError::File { .. }
         | DatabaseError::NoUsableLine { .. }
-        | DatabaseError::Build(_) => 503,
-    };
-    Fault::new(code, error.to_string())
+        | DatabaseError::Build(_) => of_database(503, error),
+    }
 }
 
 /// The fault of a row that is not added.

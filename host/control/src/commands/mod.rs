@@ -100,8 +100,8 @@ macro_rules! commands {
                 }
             }
 
-            /// Whether it may change something.
-            const fn is_change(&self) -> bool {
+            /// Whether the audit has it, if it needs more than the role of a reader.
+            const fn is_noted(&self) -> bool {
                 match self {
                     $(Self::$variant(_) => <$type as Procedure>::IS_NOTED,)+
                     $(Self::$http_variant(_) => <$http_type as Procedure>::IS_NOTED,)+
@@ -147,7 +147,7 @@ impl Command {
             true => Ok(()),
             false => caller.may_ask_about(seat.as_deref()),
         });
-        let is_noted = needed > TokenRole::Read && self.is_change();
+        let is_noted = needed > TokenRole::Read && self.is_noted();
         let noted = is_noted.then(|| {
             let about = About {
                 seat: seat.clone(),
@@ -190,10 +190,32 @@ impl Command {
     }
 }
 
+/// The cause of faults whose text may say where the database, or the file of a table, is.
+const NO_DATABASE: &str = "the host does not reach its database";
+
+/// The fault of a database, or of the file of a table.
+fn of_database(code: i32, error: impl std::fmt::Display) -> Fault {
+    Fault::new(code, error.to_string()).because(NO_DATABASE)
+}
+
 /// A tenant does not learn where the database is.
 pub(crate) fn without_places(fault: Fault) -> Fault {
-    match fault.code {
-        503 => Fault::new(503, "the host does not reach its database: try again later"),
+    match fault.data.as_deref() {
+        Some(NO_DATABASE) => Fault::new(fault.code, format!("{NO_DATABASE}: try again later")),
         _ => fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenant_learns_the_reason_and_not_where_the_database_is() {
+        let hidden = without_places(of_database(503, "mysql://10.0.0.7: refused"));
+        let text = "the host does not reach its database: try again later";
+        assert_eq!(hidden, Fault::new(503, text));
+        let busy = Fault::new(503, "too many policies in transfer");
+        assert_eq!(without_places(busy.clone()), busy);
     }
 }

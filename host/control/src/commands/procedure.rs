@@ -18,7 +18,7 @@ pub(crate) trait Procedure: Sized + Send {
     /// Whether every tenant may call it. It then limits itself to what is the tenant's.
     const IS_OPEN: bool = false;
 
-    /// Whether the audit has it, if it needs more than the role of a reader: it may change something.
+    /// Whether the audit has it, if it needs more than the role of a reader: it may change something, or hands out what is secret.
     const IS_NOTED: bool = true;
 
     /// Returns the seat that the command concerns. A tenant may call commands for its own seat.

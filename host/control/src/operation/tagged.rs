@@ -29,9 +29,9 @@ impl Tagged {
                 ],
             )
             | ("PUT", ["policies", seat, "mode"])
-            | ("DELETE", ["policies", seat, "candidate"]) => Some(Self::Seat((*seat).to_owned())),
+            | ("DELETE", ["policies", seat, "candidate"]) => Some(Self::Seat(decoded(seat)?)),
             ("GET" | "PUT" | "DELETE", ["tenants", name]) if *name != "self" => {
-                Some(Self::Tenant((*name).to_owned()))
+                Some(Self::Tenant(decoded(name)?))
             }
             ("GET", ["addresses" | "trusted"]) => Some(Self::Content),
             _ => None,
@@ -55,6 +55,21 @@ impl Tagged {
     }
 }
 
+/// A segment of a path as the router decodes it (RFC 3986 §2.1); `None` if it is not UTF-8, which the router refuses.
+fn decoded(segment: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(segment.len());
+    let mut rest = segment.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let pair = after.split_at_checked(2).filter(|_| byte == b'%');
+        let octet =
+            pair.and_then(|(digits, after)| Some((*hex::decode(digits).ok()?.first()?, after)));
+        let (byte, after) = octet.unwrap_or((byte, after));
+        decoded.push(byte);
+        rest = after;
+    }
+    String::from_utf8(decoded).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,6 +81,13 @@ mod tests {
         for (method, path, expected) in [
             (Method::GET, "/v1/policies/acme", seat()),
             (Method::GET, "/v1/policies/acme/generations", seat()),
+            (Method::GET, "/v1/policies/%61cm%65", seat()),
+            (Method::GET, "/v1/policies/%ff", None),
+            (
+                Method::PUT,
+                "/v1/tenants/a%2Fb%",
+                Some(Tagged::Tenant("a/b%".into())),
+            ),
             (Method::GET, "/v1/policies/acme/generations/3", None),
             (Method::GET, "/v1/policies/acme/decisions", None),
             (Method::GET, "/v1/policies/acme/candidate", None),

@@ -112,6 +112,51 @@ async fn a_policy_is_pushed_activated_rolled_back_and_pulled() {
     assert_eq!(pulled.unwrap().to_vec(), rejecting(480));
 }
 
+/// A condition on a tenant is no failed one if the host cannot know whether the tenant exists.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_condition_without_a_database_is_answered_503() {
+    let (_folder, control) = host().await;
+    let put = async |name, value| {
+        let request = Request::put("/v1/tenants/new")
+            .header("Authorization", format!("Bearer {OPERATOR}"))
+            .header("Content-Type", "application/toml")
+            .header(name, value);
+        send(&control, request.body(Body::empty()).unwrap()).await
+    };
+    for name in ["If-Match", "If-None-Match"] {
+        let (status, text) = put(name, "*").await;
+        assert!(
+            status == 503 && text.contains("no database for tenants"),
+            "{name}: {status} {text}"
+        );
+    }
+}
+
+/// A rollback does not read its body, and is repeated with the same key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_body_is_not_read_is_executed_once() {
+    let (_folder, control) = host().await;
+    for code in [480, 486, 488] {
+        let path = "/v1/policies/acme?arrival=activate";
+        ask(&control, ACME, "POST", path, rejecting(code)).await;
+    }
+    let number = || control.registry.files("acme").unwrap().slot().number();
+    assert_eq!(number(), 3);
+    let roll_back = async |path: &str, body: &'static str| {
+        let request = Request::post(format!("/v1/policies/acme/rollback{path}"))
+            .header("Authorization", format!("Bearer {ACME}"))
+            .header("Content-Type", "application/wasm")
+            .header("Idempotency-Key", "one");
+        send(&control, request.body(Body::from(body)).unwrap()).await
+    };
+    let first = roll_back("", "{}").await;
+    assert_eq!((first.0, number()), (200, 2), "{}", first.1);
+    assert_eq!((roll_back("", "{}").await, number()), (first, 2));
+    assert_eq!(roll_back("", "{ }").await.0, 422);
+    assert_eq!(roll_back("?generation=1", "{}").await.0, 422);
+    assert_eq!(number(), 2);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn candidates_are_tried_and_invalid_requests_are_refused() {
     let (_folder, control) = host().await;

@@ -30,7 +30,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reply::digest;
-use super::{Dispatch, FromCall, Procedure, expect};
+use super::{Dispatch, FromCall, Procedure, expect, of_database};
 use crate::Control;
 
 pub(crate) use activate::Activate;
@@ -200,7 +200,7 @@ fn fault(error: &ShipError) -> Fault {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
         ShipError::FollowsFile { .. } => 409,
         ShipError::Busy { .. } | ShipError::TooMany { .. } => 429,
-        ShipError::Store(_) => 503,
+        ShipError::Store(_) => return of_database(503, error),
         ShipError::Refused(_) | ShipError::Settings { .. } | ShipError::Signature(_) => 422,
         ShipError::Interrupted => 500,
     };

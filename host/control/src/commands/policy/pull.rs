@@ -51,7 +51,10 @@ async fn pull(
     caller.may(TokenRole::Ship)?;
     let about = About {
         seat: Some(seat.clone()),
-        subject: Some(format!("generation {number}")),
+        subject: Some(match number.as_str() {
+            "active" => "the active generation".to_owned(),
+            number => format!("generation {number}"),
+        }),
     };
     let noted = control.audit.begin(&caller, "policy.pull", about);
     let pulled = file(&control, &caller, &seat, &number).await;

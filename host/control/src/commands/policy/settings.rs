@@ -44,7 +44,6 @@ impl Procedure for ShowSettings {
 
     // Settings may contain keys of other services.
     const NEEDS: TokenRole = TokenRole::Ship;
-    const IS_NOTED: bool = false;
 
     fn seat(&self) -> Option<&str> {
         Some(&self.seat)

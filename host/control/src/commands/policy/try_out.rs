@@ -21,6 +21,7 @@ use portcullis_rpc::Fault;
 use portcullis_sip::{Arrival, Transport};
 use portcullis_text::{from_rfc3339, rfc3339};
 use schemars::JsonSchema;
+use serde::de::{Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -32,7 +33,7 @@ use crate::http_server::whole;
 use crate::operation::{Answer, Api, Operation, Routes, Segments, answer, schema_of};
 use crate::room::Purpose;
 
-/// The largest message and the other members of a body, in bytes.
+/// The largest body in bytes without its policy.
 const MOST_TEXT: usize = 256 << 10;
 
 /// The largest message in bytes, as over UDP.
@@ -183,12 +184,6 @@ impl Procedure for TryOut {
         let Self { seat, given, room } = self;
         let files = files_of(control, &seat)?;
         let (request, at) = given.request(control)?;
-        let candidate = candidate(control, &files, &given).await?;
-        let scope = files.seat().scope.aside();
-        let scope = match given.settings {
-            Some(table) => scope.with_settings(Arc::new(Settings::new(table.into()))),
-            None => scope,
-        };
         let turns = match caller.is_operator() {
             true => &OF_OPERATOR,
             false => &OF_TENANTS,
@@ -196,6 +191,13 @@ impl Procedure for TryOut {
         let Ok(Ok(turn)) = timeout(PATIENCE, turns.acquire()).await else {
             let text = "too many policies are tried at the same time: try again later";
             return Err(Fault::new(429, text));
+        };
+        // With the turn: a generation that waits would be in memory.
+        let candidate = candidate(control, &files, &given).await?;
+        let scope = files.seat().scope.aside();
+        let scope = match given.settings {
+            Some(table) => scope.with_settings(Arc::new(Settings::new(table.into()))),
+            None => scope,
         };
         let work = Work {
             registry: Arc::clone(&control.registry),
@@ -537,20 +539,27 @@ async fn try_out(
     // Before the body is read.
     caller.may(TryOut::NEEDS)?;
     let files = files_of(&control, &seat)?;
-    let most = MOST_TEXT + files.seat().config.limits.module_bytes.div_ceil(3) * 4;
+    let most_policy = files.seat().config.limits.module_bytes;
+    let most = MOST_TEXT + most_policy.div_ceil(3) * 4;
     let told = body.size_hint().upper();
     let size = told.map_or(most, |told| usize::try_from(told).unwrap_or(usize::MAX));
     if size > most {
         let text = format!("the body has {size} bytes; at most {most} are accepted");
         return Err(Fault::new(413, text).into());
     }
+    // A larger body has its policy with it, a smaller one may name a generation.
+    let needed = match size {
+        0..=MOST_TEXT => size + most_policy,
+        _ => size,
+    };
     let room = control
         .room
-        .acquire(&caller, Purpose::Inspection, size)
+        .acquire(&caller, Purpose::Inspection, needed)
         .await?;
     let bytes = whole(body, most).await;
     let bytes =
         bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
+    check_size(&bytes)?;
     let given = serde_json::from_slice(&bytes);
     let given = given.map_err(|error| Fault::new(400, error.to_string()))?;
     drop(bytes);
@@ -558,10 +567,92 @@ async fn try_out(
     answer(command.dispatch(&control, &caller).await)
 }
 
+/// Checks the size of a body without its policy, before anything of it is kept: settings in memory are many times larger than their text.
+///
+/// # Errors
+/// 413 if it is too large, 400 if it is not JSON.
+fn check_size(body: &[u8]) -> Result<(), Fault> {
+    if body.len() <= MOST_TEXT {
+        return Ok(());
+    }
+    let sizes: Sizes =
+        serde_json::from_slice(body).map_err(|error| Fault::new(400, error.to_string()))?;
+    let rest = body.len().saturating_sub(sizes.policy.0);
+    if rest > MOST_TEXT {
+        let text = format!(
+            "the body has {rest} bytes without the policy; at most {MOST_TEXT} are accepted"
+        );
+        return Err(Fault::new(413, text));
+    }
+    Ok(())
+}
+
+/// What is known of a body without keeping it.
+#[derive(Deserialize)]
+struct Sizes {
+    #[serde(default)]
+    policy: Length,
+}
+
+/// The length of a text that is not kept; 0 for null.
+#[derive(Default)]
+struct Length(usize);
+
+impl<'de> Deserialize<'de> for Length {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextLength)
+    }
+}
+
+/// Makes a [`Length`].
+struct TextLength;
+
+impl Visitor<'_> for TextLength {
+    type Value = Length;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Length, E> {
+        Ok(Length(text.len()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Length, E> {
+        Ok(Length(0))
+    }
+}
+
 impl std::fmt::Debug for TryOut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TryOut")
             .field("seat", &self.seat)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn only_the_policy_of_a_body_may_be_large() {
+        let large = "A".repeat(2 * MOST_TEXT);
+        let check = |body: serde_json::Value| {
+            let checked = check_size(body.to_string().as_bytes());
+            checked.map_err(|fault| fault.code)
+        };
+        for (body, expected) in [
+            (json!({"message": "", "policy": large}), Ok(())),
+            (json!({"message": "", "settings": {"a": large}}), Err(413)),
+            (json!({"policy": null, "settings": {"a": large}}), Err(413)),
+            (json!({"policy": {"a": large}}), Err(400)),
+            (json!({"settings": {"a": 1}}), Ok(())),
+        ] {
+            assert_eq!(check(body), expected);
+        }
+        assert_eq!(check_size(large.as_bytes()).unwrap_err().code, 400);
     }
 }

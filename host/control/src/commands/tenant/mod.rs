@@ -12,7 +12,7 @@ use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Dispatch, FromCall, Procedure};
+use super::{Dispatch, FromCall, Procedure, of_database};
 use crate::Control;
 
 pub(crate) use list::ListTenants;
@@ -64,7 +64,8 @@ fn fault(error: &TenantError) -> Fault {
         TenantError::Unknown(_) => 404,
         TenantError::InFile(_) => 409,
         TenantError::Wrong(_) | TenantError::Registry(_) => 422,
-        TenantError::Store(_) | TenantError::NoStore => 503,
+        TenantError::NoStore => 503,
+        TenantError::Store(_) => return of_database(503, error),
     };
     Fault::new(code, error.to_string())
 }

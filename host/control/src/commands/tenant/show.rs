@@ -38,6 +38,10 @@ pub struct StoredTenant {
 impl Procedure for Show {
     type Reply = StoredTenant;
 
+    fn subject(&self) -> Option<String> {
+        Some(format!("tenant {}", self.name))
+    }
+
     async fn execute(self, control: &Control, _: &Caller) -> Result<StoredTenant, Fault> {
         let found = control.registry.stored_tenant(&self.name).await;
         let found = found.map_err(|error| fault(&error))?;
