@@ -21,10 +21,10 @@ const HELPER_PATIENCE: Duration = Duration::from_secs(60);
 /// Credentials for a repository.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Credentials {
-    /// None: `looked_in` is the file that has none for this registry, if there is a file.
+    /// None: `looked_in` are the files that have none for this registry.
     Anonymous {
-        /// The file.
-        looked_in: Option<PathBuf>,
+        /// The files.
+        looked_in: Vec<PathBuf>,
     },
     /// A user's.
     Basic {
@@ -79,39 +79,40 @@ enum Said {
 
 impl Credentials {
     /// Finds the credentials for a repository: in `$REGISTRY_AUTH_FILE`, else in `$DOCKER_CONFIG/config.json`, else in
-    /// `~/.docker/config.json`.
+    /// `$XDG_RUNTIME_DIR/containers/auth.json` and then in `~/.docker/config.json`.
     pub(crate) async fn find(reference: &Reference) -> Result<Self, RegistryError> {
-        let Some(path) = file(|name| std::env::var_os(name)) else {
-            return Ok(Self::Anonymous { looked_in: None });
-        };
+        let looked_in = files(|name| std::env::var_os(name));
+        for path in &looked_in {
+            if let Some(found) = Self::find_in(path, reference).await? {
+                return Ok(found);
+            }
+        }
+        Ok(Self::Anonymous { looked_in })
+    }
+
+    /// Those in a file, if it has any for the repository.
+    async fn find_in(path: &Path, reference: &Reference) -> Result<Option<Self>, RegistryError> {
         let failed = |reason: String| RegistryError::Credentials {
-            file: path.clone(),
+            file: path.to_owned(),
             reason,
         };
-        let text = std::fs::read_to_string(&path).map_err(|error| failed(error.to_string()))?;
+        let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         match said(&text, reference).map_err(failed)? {
-            Said::Nothing => Ok(Self::Anonymous {
-                looked_in: Some(path),
-            }),
-            Said::Basic { user, password } => Ok(Self::Basic {
+            Said::Nothing => Ok(None),
+            Said::Basic { user, password } => Ok(Some(Self::Basic {
                 user,
                 password,
                 source: path.display().to_string(),
-            }),
+            })),
             Said::Helper(helper) => {
                 let found = ask(&helper, &helper_key(reference)).await;
                 let found =
                     found.map_err(|reason| failed(format!("{}: {reason}", program(&helper))))?;
-                Ok(match found {
-                    None => Self::Anonymous {
-                        looked_in: Some(path),
-                    },
-                    Some(Helped { user, secret }) => Self::Basic {
-                        user,
-                        password: secret,
-                        source: program(&helper),
-                    },
-                })
+                Ok(found.map(|Helped { user, secret }| Self::Basic {
+                    user,
+                    password: secret,
+                    source: program(&helper),
+                }))
             }
         }
     }
@@ -119,17 +120,18 @@ impl Credentials {
     /// Whose they are, for errors.
     pub(crate) fn who(&self) -> String {
         match self {
-            Self::Anonymous { looked_in: None } => {
+            Self::Anonymous { looked_in } if looked_in.is_empty() => {
                 "no credentials: `docker login` or `podman login` writes them to a file, which DOCKER_CONFIG (a directory) or REGISTRY_AUTH_FILE \
                  names"
                     .into()
             }
-            Self::Anonymous {
-                looked_in: Some(file),
-            } => format!(
-                "no credentials: {} has none for this registry",
-                file.display()
-            ),
+            Self::Anonymous { looked_in } => {
+                let files = looked_in.iter().map(|file| file.display().to_string());
+                format!(
+                    "no credentials: there are none for this registry in {}",
+                    files.collect::<Vec<_>>().join(" or ")
+                )
+            }
             Self::Basic { user, source, .. } => {
                 format!("the credentials of {user:?} from {source}")
             }
@@ -137,17 +139,23 @@ impl Credentials {
     }
 }
 
-/// The file in which credentials are looked for. A file that a variable names must exist; the others may be missing.
-fn file(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+/// The files in which credentials are looked for, in this order. A file that `REGISTRY_AUTH_FILE` names must exist; the others may be
+/// missing. Without such a variable, podman's is read before docker's, as podman does.
+fn files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     let named = |name: &str| variable(name).filter(|value| !value.is_empty());
     if let Some(file) = named("REGISTRY_AUTH_FILE") {
-        return Some(file.into());
+        return vec![file.into()];
     }
-    let folder = match named("DOCKER_CONFIG") {
-        Some(folder) => PathBuf::from(folder),
-        None => Path::new(&named("HOME")?).join(".docker"),
+    let below = |folder: &str, file: &str| Some(Path::new(&named(folder)?).join(file));
+    let files = match named("DOCKER_CONFIG") {
+        Some(_) => vec![below("DOCKER_CONFIG", "config.json")],
+        None => vec![
+            below("XDG_RUNTIME_DIR", "containers/auth.json"),
+            below("HOME", ".docker/config.json"),
+        ],
     };
-    Some(folder.join("config.json")).filter(|file| file.exists())
+    let files = files.into_iter().flatten();
+    files.filter(|file| file.exists()).collect()
 }
 
 fn said(text: &str, reference: &Reference) -> Result<Said, String> {
@@ -379,31 +387,39 @@ mod tests {
     }
 
     #[test]
-    fn the_file_is_the_first_that_is_named() {
+    fn the_files_are_those_that_are_named() {
         let folder = tempfile::tempdir().unwrap();
-        let docker = folder.path().join(".docker");
+        let folder = folder.path();
         let of = |set: &[(&str, &Path)]| {
-            file(|name| {
+            files(|name| {
                 let found = set.iter().find(|(key, _)| *key == name);
                 found.map(|(_, value)| value.as_os_str().to_owned())
             })
         };
-        assert_eq!(of(&[]), None);
-        assert_eq!(of(&[("HOME", folder.path())]), None);
-        std::fs::create_dir(&docker).unwrap();
-        std::fs::write(docker.join("config.json"), "{}").unwrap();
+        assert!(of(&[]).is_empty());
+        assert!(of(&[("HOME", folder), ("XDG_RUNTIME_DIR", folder)]).is_empty());
+        let made = |part: &str, name: &str| {
+            std::fs::create_dir(folder.join(part)).unwrap();
+            std::fs::write(folder.join(part).join(name), "{}").unwrap();
+            folder.join(part).join(name)
+        };
+        let docker = made(".docker", "config.json");
+        assert_eq!(of(&[("HOME", folder)]), std::slice::from_ref(&docker));
+        let podman = made("containers", "auth.json");
         assert_eq!(
-            of(&[("HOME", folder.path())]),
-            Some(docker.join("config.json"))
+            of(&[("HOME", folder), ("XDG_RUNTIME_DIR", folder)]),
+            [podman, docker]
         );
-        assert_eq!(
-            of(&[("HOME", folder.path()), ("DOCKER_CONFIG", folder.path())]),
-            None
-        );
+        let set = [
+            ("HOME", folder),
+            ("XDG_RUNTIME_DIR", folder),
+            ("DOCKER_CONFIG", folder),
+        ];
+        assert!(of(&set).is_empty());
         let named = Path::new("/no/such/file");
         assert_eq!(
-            of(&[("HOME", folder.path()), ("REGISTRY_AUTH_FILE", named)]),
-            Some(named.into())
+            of(&[("HOME", folder), ("REGISTRY_AUTH_FILE", named)]),
+            [named.to_owned()]
         );
     }
 

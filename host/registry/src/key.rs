@@ -89,6 +89,11 @@ impl SigningKey {
         Ok(Self(Private::Ed25519(key)))
     }
 
+    /// Whether it is a key for ECDSA, which signs artifacts only.
+    pub fn is_ecdsa(&self) -> bool {
+        matches!(self.0, Private::P256(_))
+    }
+
     /// The public key. `name` is what errors call it.
     pub fn verify_key(&self, name: &str) -> VerifyKey {
         let (algorithm, key) = match &self.0 {

@@ -12,6 +12,9 @@ use crate::reference::Reference;
 use crate::repository::Repository;
 use crate::signing::verify;
 
+/// What the name of a policy's file ends in.
+const WASM: &str = ".wasm";
+
 /// A policy from a registry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pulled {
@@ -85,18 +88,22 @@ fn layer(at: &Reference, manifest: &OciImageManifest, limit: u64) -> Result<Dige
     manifest::digest_of(at, layer)
 }
 
-/// A plain name for a file: the title comes from the registry and may be anything.
+/// A plain name for a WebAssembly file: the title comes from the registry and may be anything, such as the name of another program's
+/// configuration.
 fn file_name(at: &Reference, title: Option<&str>) -> String {
     let is_plain = |name: &&str| {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        name.len() <= 100 && !name.starts_with('.') && !name.is_empty() && name.bytes().all(fits)
+        name.len() <= 100
+            && !name.starts_with('.')
+            && name.ends_with(WASM)
+            && name.bytes().all(fits)
     };
     if let Some(title) = title.filter(is_plain) {
         return title.to_owned();
     }
     let last = at.repository().rsplit('/').next().unwrap_or_default();
     let last: String = last.chars().take(100).collect();
-    format!("{last}.wasm")
+    format!("{last}{WASM}")
 }
 
 #[cfg(test)]
@@ -147,7 +154,16 @@ mod tests {
     #[test]
     fn the_name_of_a_file_is_plain() {
         assert_eq!(file_name(&at(), Some("edge.wasm")), "edge.wasm");
-        for title in ["../../etc/passwd", "", ".profile", "a b", "a\u{1b}"] {
+        for title in [
+            "../../etc/passwd",
+            "",
+            ".profile",
+            ".wasm",
+            "a b.wasm",
+            "a\u{1b}.wasm",
+            "Makefile",
+            "edge.wasm.sig",
+        ] {
             assert_eq!(file_name(&at(), Some(title)), "acl.wasm", "{title:?}");
         }
         assert_eq!(file_name(&at(), None), "acl.wasm");

@@ -94,13 +94,14 @@ impl Reference {
         }
     }
 
-    /// Whether the registry is on this machine: such a registry usually has no TLS.
+    /// Whether the registry is on this machine (`localhost`, 127.0.0.0/8, [::1]): such a registry usually has no TLS.
     pub fn is_loopback(&self) -> bool {
         let (name, _) = split_port(&self.host);
         let address = name.trim_start_matches('[').trim_end_matches(']');
         match address.parse::<IpAddr>() {
-            Ok(address) => address.is_loopback(),
-            Err(_) => name == "localhost" || name.ends_with(".localhost"),
+            Ok(address) => address.to_canonical().is_loopback(),
+            // Names below `localhost` are for the resolver to decide, and may be of another machine.
+            Err(_) => name.eq_ignore_ascii_case("localhost"),
         }
     }
 }
@@ -282,6 +283,8 @@ mod tests {
             "127.0.0.1:5000",
             "127.3.4.5",
             "[::1]:5000",
+            "[::ffff:127.0.0.1]:5000",
+            "LOCALHOST:5000",
         ] {
             assert!(
                 of(&format!("oci://{host}/a")).unwrap().is_loopback(),
@@ -292,6 +295,7 @@ mod tests {
             "registry.example.com",
             "10.0.0.1:5000",
             "localhost.example.com",
+            "registry.localhost",
             "[fe80::1]",
         ] {
             assert!(

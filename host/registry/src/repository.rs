@@ -28,6 +28,9 @@ const RESPONSE: Duration = Duration::from_secs(120);
 /// Time limit for one manifest or blob.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// What no proxy is used for, if it is everything: names and addresses.
+const ALL: &str = "*,0.0.0.0/0,::/0";
+
 /// Largest manifest that is used, in bytes (what registries accept).
 const MANIFEST: usize = 4 << 20;
 /// Number of tags that are listed.
@@ -93,6 +96,10 @@ impl Repository {
             read_timeout: Some(RESPONSE),
             user_agent: concat!("portcullis/", env!("CARGO_PKG_VERSION")),
             ..ClientConfig::default()
+        };
+        let config = match reference.is_loopback() {
+            true => without_proxy(config),
+            false => config,
         };
         let client = Client::try_from(config).map_err(|error| local(chain(&error)))?;
         let credentials = runtime.block_on(Credentials::find(reference))?;
@@ -362,6 +369,16 @@ impl Repository {
     }
 }
 
+/// Ignores the proxies that the environment names: a proxy elsewhere would look on its own machine for a registry of this one, and get the
+/// credentials. A proxy that is used for nothing replaces them.
+fn without_proxy(config: ClientConfig) -> ClientConfig {
+    ClientConfig {
+        http_proxy: Some("http://127.0.0.1:9".into()),
+        no_proxy: Some(ALL.into()),
+        ..config
+    }
+}
+
 /// A reference of oci-client.
 fn image(at: &Reference) -> oci_client::Reference {
     let (host, repository) = (at.host().to_owned(), at.repository().to_owned());
@@ -418,6 +435,26 @@ mod tests {
         assert_eq!(first(json), "not yours");
         assert_eq!(first(" plain \n"), "plain");
         assert_eq!(first(&"x".repeat(1000)).len(), SAID);
+    }
+
+    #[test]
+    fn no_proxy_is_between_this_machine_and_itself() {
+        use std::io::{Read as _, Write as _};
+
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let addr = listener.local_addr().unwrap();
+        let registry = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut request = [0; 8];
+            stream.read_exact(&mut request).unwrap();
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            stream.write_all(answer).unwrap();
+            request
+        });
+        // Through a proxy, even the one of `without_proxy`, the request would have another form, or not arrive.
+        let reference: Reference = format!("oci://{addr}/acl:1").parse().unwrap();
+        assert!(Repository::open(&reference, None, Access::Pull).is_ok());
+        assert_eq!(&registry.join().unwrap(), b"GET /v2/");
     }
 
     #[test]

@@ -67,12 +67,15 @@ struct Image {
     digest: String,
 }
 
-/// Signs the artifact that the repository's reference names now. Signatures by other keys are kept; one by this key is not repeated.
+/// Signs the artifact of the repository with this digest. Signatures by other keys are kept; one by this key is not repeated.
 ///
 /// # Errors
-/// If there is no such artifact, or the registry does not accept the signature.
-pub fn sign(repository: &Repository, key: &SigningKey) -> Result<Signed, RegistryError> {
-    let digest = repository.resolve()?;
+/// If the registry does not accept the signature.
+pub fn sign(
+    repository: &Repository,
+    digest: Digest,
+    key: &SigningKey,
+) -> Result<Signed, RegistryError> {
     let at = signatures_of(repository, &digest);
     let mut layers = match repository.manifest(&at) {
         Ok((bytes, _)) => manifest::parse(&at, &bytes)?.layers,
@@ -95,7 +98,8 @@ pub fn sign(repository: &Repository, key: &SigningKey) -> Result<Signed, Registr
         RegistryError::Local("the system has no random bytes to sign with".into())
     })?;
     let annotations = Annotations::from([(SIGNATURE.to_owned(), STANDARD.encode(signature))]);
-    layers.push(manifest::descriptor(STATEMENT, &statement, annotations));
+    // The first: only so many are read, and others may have added theirs.
+    layers.insert(0, manifest::descriptor(STATEMENT, &statement, annotations));
     let config = config(&layers);
     let described = manifest::descriptor(IMAGE_CONFIG_MEDIA_TYPE, &config, Annotations::new());
     let manifest = manifest::manifest(described, layers, Annotations::new());
@@ -162,8 +166,10 @@ fn find(
             others += 1;
             continue;
         };
-        let statement =
-            repository.blob(&manifest::digest_of(at, layer)?, LARGEST, "a signature")?;
+        let Some(statement) = readable(statement_of(repository, at, layer))? else {
+            others += 1;
+            continue;
+        };
         if !key.has_signed(&statement, &signature) {
             others += 1;
             continue;
@@ -179,8 +185,35 @@ fn find(
     };
     Ok(Err(match about {
         Some(other) => format!("its signature with this key is of another artifact, {other:?}"),
-        None => format!("the registry has {} with other keys", number(others)),
+        None => format!(
+            "the registry has {} with other keys or malformed",
+            number(others)
+        ),
     }))
+}
+
+/// The statement of a layer.
+fn statement_of(
+    repository: &Repository,
+    at: &Reference,
+    layer: &OciDescriptor,
+) -> Result<Vec<u8>, RegistryError> {
+    repository.blob(&manifest::digest_of(at, layer)?, LARGEST, "a signature")
+}
+
+/// A statement, or `None` if it is missing or malformed: whoever may push can add such a one beside good ones. Without an answer of the
+/// registry nothing is known about it.
+fn readable(read: Result<Vec<u8>, RegistryError>) -> Result<Option<Vec<u8>>, RegistryError> {
+    match read {
+        Ok(statement) => Ok(Some(statement)),
+        Err(
+            error @ (RegistryError::Unreachable { .. }
+            | RegistryError::TooSlow { .. }
+            | RegistryError::Forbidden { .. }
+            | RegistryError::Local(_)),
+        ) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// The statement that is signed.
@@ -238,6 +271,24 @@ mod tests {
             )
         );
         assert_eq!(signed_digest(text.as_bytes()), Some(digest.to_string()));
+    }
+
+    #[test]
+    fn a_bad_statement_is_skipped_and_an_absent_registry_is_not() {
+        let reference: Reference = "oci://registry/acl:1".parse().unwrap();
+        let digest = Digest::of(b"x");
+        assert_eq!(readable(Ok(vec![1])).unwrap(), Some(vec![1]));
+        for skipped in [
+            RegistryError::Missing(Box::new(reference.clone())),
+            RegistryError::changed(&reference, "a signature", &digest, &Digest::of(b"y")),
+        ] {
+            assert_eq!(readable(Err(skipped)).unwrap(), None);
+        }
+        let absent = RegistryError::Unreachable {
+            url: "https://registry".into(),
+            cause: "refused".into(),
+        };
+        assert!(readable(Err(absent)).is_err());
     }
 
     #[test]

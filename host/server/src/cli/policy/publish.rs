@@ -89,7 +89,8 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     )?;
     writeln!(out, "{}", args.reference.at(digest))?;
     match key {
-        Some((file, key)) => write_signed(&repository, file, &key, out),
+        // The digest, and not the tag, which may name something else by now.
+        Some((file, key)) => write_signed(&repository, digest, (file, &key), out),
         None => Ok(()),
     }
 }

@@ -57,6 +57,11 @@ impl Verification {
     }
 }
 
+/// Whether this text names something in a registry.
+pub(super) fn is_reference(text: &Path) -> bool {
+    text.to_str().is_some_and(|text| text.starts_with(SCHEME))
+}
+
 /// The artifact that this text names; `None` if it is something else.
 pub(super) fn reference(text: &Path) -> anyhow::Result<Option<Reference>> {
     match text.to_str() {

@@ -1,14 +1,14 @@
 //! The results of policy commands, in a readable form.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use portcullis_control::commands::policy::{
     CallStats, Changed, Comparison, GenerationStatus, Pushed, SeatStatus,
 };
-use portcullis_registry::Reference;
+use portcullis_registry::{Pulled, Reference};
 use portcullis_signature as signature;
 
 use super::super::client::Client;
@@ -69,6 +69,13 @@ pub(in crate::cli) struct Pull {
     verification: Verification,
     #[command(flatten)]
     connection: Connection,
+}
+
+impl Pull {
+    /// Whether it downloads an artifact from a registry.
+    pub(super) fn is_of_registry(&self) -> bool {
+        registry::is_reference(Path::new(&self.from))
+    }
 }
 
 /// A policy to be pushed, wherever it comes from.
@@ -346,28 +353,71 @@ fn pull_artifact(reference: &Reference, pull: &Pull, out: &mut impl Write) -> an
     let pulled = registry::pull(reference, &pull.connection, &pull.verification, out)?;
     let file = match &pull.output {
         Some(file) => file.clone(),
-        None => {
-            let file = PathBuf::from(&pulled.name);
-            if file.exists() {
-                bail!(
-                    "{} exists: name the file to write: --output FILE.wasm",
-                    pulled.name
-                );
-            }
-            file
-        }
+        None => return write_new(&pulled, Path::new(""), out),
     };
     write_file(&file, &pulled.bytes, out)?;
+    let beside = signature::file_of(&file);
     if !pulled.file_signature.is_empty() {
-        let text = format!("{}\n", pulled.file_signature);
-        write_file(&signature::file_of(&file), text.as_bytes(), out)?;
+        write_file(&beside, signature_of(&pulled).as_bytes(), out)?;
+    } else if beside.exists() {
+        eprintln!("{}", stale(&beside));
     }
     Ok(())
 }
 
+/// Writes a policy and its signature to new files in a directory: their name comes from the registry, and must not replace what is here.
+fn write_new(pulled: &Pulled, folder: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+    let file = folder.join(&pulled.name);
+    let beside = signature::file_of(&file);
+    let create = |path: &Path| {
+        File::create_new(path).map_err(|error| {
+            let shown = path.display();
+            match error.kind() == io::ErrorKind::AlreadyExists {
+                true => anyhow!("{shown} exists: name the file to write: --output FILE.wasm"),
+                false => anyhow!("cannot write {shown}: {error}"),
+            }
+        })
+    };
+    let write = |mut made: File, path: &Path, bytes: &[u8], out: &mut _| {
+        let written = made.write_all(bytes);
+        written.with_context(|| format!("cannot write {}", path.display()))?;
+        write_length(path, bytes.len(), out)
+    };
+    let policy = create(&file)?;
+    if pulled.file_signature.is_empty() {
+        if beside.exists() {
+            eprintln!("{}", stale(&beside));
+        }
+        return write(policy, &file, &pulled.bytes, out);
+    }
+    let signature = create(&beside).inspect_err(|_| {
+        // There is nothing in it yet.
+        let _removed = fs::remove_file(&file);
+    })?;
+    write(policy, &file, &pulled.bytes, out)?;
+    write(signature, &beside, signature_of(pulled).as_bytes(), out)
+}
+
+/// The content of the file of a signature.
+fn signature_of(pulled: &Pulled) -> String {
+    format!("{}\n", pulled.file_signature)
+}
+
+/// A warning about a signature that a push would take for that of the new file.
+fn stale(beside: &Path) -> String {
+    format!(
+        "warning: the artifact has no signature of its file, and {} is that of another: remove it",
+        clean(&beside.display().to_string())
+    )
+}
+
 fn write_file(file: &Path, bytes: &[u8], out: &mut impl Write) -> anyhow::Result<()> {
     fs::write(file, bytes).with_context(|| format!("cannot write {}", file.display()))?;
-    let length = count(bytes.len() as u64, "byte");
+    write_length(file, bytes.len(), out)
+}
+
+fn write_length(file: &Path, length: usize, out: &mut impl Write) -> anyhow::Result<()> {
+    let length = count(length as u64, "byte");
     writeln!(out, "{}: {length}", clean(&file.display().to_string()))?;
     Ok(())
 }
@@ -386,4 +436,39 @@ pub(super) fn segment(seat: &str) -> anyhow::Result<&str> {
         bail!("{seat:?} is not a seat: name a tenant, or default, before or after");
     }
     Ok(seat)
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_registry::Digest;
+
+    use super::*;
+
+    #[test]
+    fn a_pulled_policy_replaces_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path();
+        let pulled = |file_signature: &str| Pulled {
+            bytes: b"policy".to_vec(),
+            digest: Digest::of(b"x"),
+            name: "acl.wasm".into(),
+            file_signature: file_signature.into(),
+        };
+        let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+        let write = |pulled: &Pulled| write_new(pulled, folder, &mut Vec::new());
+
+        fs::write(folder.join("acl.wasm.sig"), "mine").unwrap();
+        let error = write(&pulled("c2ln")).unwrap_err().to_string();
+        assert!(error.contains("acl.wasm.sig exists"), "{error}");
+        assert_eq!(read("acl.wasm"), None);
+        assert_eq!(read("acl.wasm.sig").as_deref(), Some("mine"));
+
+        fs::remove_file(folder.join("acl.wasm.sig")).unwrap();
+        write(&pulled("c2ln")).unwrap();
+        assert_eq!(read("acl.wasm").as_deref(), Some("policy"));
+        assert_eq!(read("acl.wasm.sig").as_deref(), Some("c2ln\n"));
+
+        let error = write(&pulled("")).unwrap_err().to_string();
+        assert!(error.contains("acl.wasm exists"), "{error}");
+    }
 }

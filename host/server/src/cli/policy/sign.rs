@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use portcullis_registry::{Access, Reference, SigningKey};
+use portcullis_registry::{Access, Digest, Reference, Repository, SigningKey};
 use portcullis_signature as signature;
 
 use crate::modes;
@@ -24,6 +24,13 @@ pub(in crate::cli) struct Args {
     key: PathBuf,
     #[command(flatten)]
     connection: Connection,
+}
+
+impl Args {
+    /// Whether it signs an artifact in a registry.
+    pub(super) fn is_of_registry(&self) -> bool {
+        registry::is_reference(&self.policy)
+    }
 }
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
@@ -85,17 +92,18 @@ pub(super) fn keygen(path: &Path, out: &mut impl Write) -> anyhow::Result<()> {
 fn sign_artifact(reference: &Reference, args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let key = registry::signing_key(&args.key)?;
     let repository = args.connection.open(reference, Access::Push)?;
-    write_signed(&repository, &args.key, &key, out)
+    let digest = repository.resolve()?;
+    write_signed(&repository, digest, (&args.key, &key), out)
 }
 
-/// Signs what the reference of a repository names.
+/// Signs the artifact with this digest, with a key and its file.
 pub(super) fn write_signed(
-    repository: &portcullis_registry::Repository,
-    file: &Path,
-    key: &SigningKey,
+    repository: &Repository,
+    digest: Digest,
+    (file, key): (&Path, &SigningKey),
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
-    let signed = portcullis_registry::sign(repository, key)?;
+    let signed = portcullis_registry::sign(repository, digest, key)?;
     let exact = repository.reference().at(signed.digest);
     let key = key.verify_key(&file.display().to_string());
     let state = match signed.is_new {
@@ -112,11 +120,17 @@ pub(super) fn write_signed(
 }
 
 /// Writes the signature next to the file.
-fn sign_file(file: &Path, key: &Path, out: &mut impl Write) -> anyhow::Result<()> {
+fn sign_file(file: &Path, key_file: &Path, out: &mut impl Write) -> anyhow::Result<()> {
     let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let pem = fs::read_to_string(key).with_context(|| format!("cannot read {}", key.display()))?;
-    let signed = signature::sign(&bytes, &pem)
-        .with_context(|| format!("{} is not an Ed25519 key in PKCS #8 format", key.display()))?;
+    let pem = fs::read_to_string(key_file)
+        .with_context(|| format!("cannot read {}", key_file.display()))?;
+    let signed = signature::sign(&bytes, &pem).with_context(|| match SigningKey::from_pem(&pem) {
+        Ok(key) if key.is_ecdsa() => format!(
+            "{} is a key for ECDSA, which signs artifacts in registries only; hosts check Ed25519: `portcullis policy keygen` makes such a key",
+            key_file.display()
+        ),
+        Ok(_) | Err(_) => format!("{} is not an Ed25519 key in PKCS #8 format", key_file.display()),
+    })?;
     let path = signature::file_of(file);
     fs::write(&path, format!("{signed}\n"))
         .with_context(|| format!("cannot write {}", path.display()))?;

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use anyhow::bail;
 use portcullis_registry::{Access, Reference};
 
 use super::registry::Connection;
@@ -19,6 +20,12 @@ pub(in crate::cli) struct Args {
 }
 
 pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
+    if args.repository.tag().is_some() || args.repository.digest().is_some() {
+        bail!(
+            "{} names an artifact: name the repository without tag and digest",
+            args.repository
+        );
+    }
     let repository = args.connection.open(&args.repository, Access::Pull)?;
     for tag in repository.tags()? {
         let is_signature = tag.starts_with("sha256-") && tag.ends_with(".sig");
