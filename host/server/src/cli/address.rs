@@ -14,7 +14,7 @@ use portcullis_control::commands::permissions::{
 };
 use serde_json::{Value, json};
 
-use super::client::{Client, Reach};
+use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::database::{block_on, is_absent, must_be_there};
 use super::findings::{write_answered, write_findings};
 use super::print::{Format, Table, clean, count, data, shown, stdout, write_json};
@@ -68,6 +68,20 @@ pub(super) struct Row {
     /// A text that policies can read
     #[arg(default_value = "", hide_default_value = true)]
     tag: String,
+}
+
+impl Reaching for AddressCommand {
+    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)> {
+        let name = match self {
+            Self::Add(_) => "address add",
+            Self::Show(_) => "address show",
+            Self::Rm { .. } => "address rm",
+            Self::Export(_) => "address export",
+            Self::Import(_) => "address import",
+            Self::Dump(_) | Self::Reload => return None,
+        };
+        Some((name, Elsewhere::Database))
+    }
 }
 
 impl AddressCommand {

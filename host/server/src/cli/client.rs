@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use portcullis_config::Config;
 use portcullis_control::{Problem, token_file};
+use rustls::CertificateError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -47,12 +48,29 @@ struct Fault {
 
 /// No host answers: it does not run, or is about to restart.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "no running host answers at {base} ({cause}): start it with `portcullis serve`, or name the configuration that it runs with by --config"
-)]
+#[error("{}", self.shown())]
 pub(super) struct NoAnswer {
     base: String,
     cause: String,
+    /// Whether the base is a URL that was given.
+    is_given: bool,
+}
+
+/// What a subcommand works on that does not speak to the running host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Elsewhere {
+    /// The database of the configuration.
+    Database,
+    /// Files of this machine.
+    Files,
+    /// A registry.
+    Registry,
+}
+
+/// Subcommands of which some speak to the running host.
+pub(super) trait Reaching {
+    /// The name of the subcommand and what it works on, if it does not speak to the host.
+    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)>;
 }
 
 /// Where the control port of the running host is, if not where the configuration says.
@@ -61,7 +79,7 @@ pub(super) struct Reach {
     /// The control port, such as https://edge.example.com:8060 [default: PORTCULLIS_URL, or that of the configuration]
     #[arg(long, global = true, value_name = "URL")]
     url: Option<String>,
-    /// Certificates to trust with https, in PEM [default: PORTCULLIS_CA, `certificate` of the configuration, or those of the system]
+    /// Certificates to trust with https, in PEM [default: PORTCULLIS_CA, `certificate` of the configuration for its own port, or those of the system]
     #[arg(long, global = true, value_name = "FILE")]
     ca: Option<PathBuf>,
 }
@@ -70,9 +88,53 @@ pub(super) struct Reach {
 #[derive(Debug, clap::Args)]
 pub(super) struct Remote<C: clap::Subcommand> {
     #[command(subcommand)]
-    pub(super) command: C,
+    command: C,
     #[command(flatten)]
-    pub(super) reach: Reach,
+    reach: Reach,
+}
+
+impl<C: clap::Subcommand + Reaching> Remote<C> {
+    /// The subcommand, and where the host is.
+    ///
+    /// # Errors
+    /// If `--url` or `--ca` is given to a subcommand that does not speak to the host: it would have no effect.
+    pub(super) fn checked(self) -> anyhow::Result<(C, Reach)> {
+        let Self { command, reach } = self;
+        let option = match (&reach.url, &reach.ca) {
+            (Some(_), _) => "--url",
+            (None, Some(_)) => "--ca",
+            (None, None) => return Ok((command, reach)),
+        };
+        let Some((name, place)) = command.elsewhere() else {
+            return Ok((command, reach));
+        };
+        let reason = match (place, option) {
+            (Elsewhere::Database, _) => {
+                "it works on the database of the configuration (`url` in [database], or PORTCULLIS_DATABASE_URL)"
+            }
+            (Elsewhere::Files, _) => "it does not speak to a running host",
+            (Elsewhere::Registry, "--ca") => {
+                "it is for the control port; SSL_CERT_FILE names the authorities for registries"
+            }
+            (Elsewhere::Registry, _) => "it speaks to the registry that oci://HOST names",
+        };
+        bail!("{option} does not apply to `{name}`: {reason}")
+    }
+}
+
+impl NoAnswer {
+    fn shown(&self) -> String {
+        let Self { base, cause, .. } = self;
+        match self.is_given {
+            true => format!(
+                "no host answers at {base} ({cause}): check --url (or {URL}), `listen` in [control] of that host, and the firewall"
+            ),
+            false => format!(
+                "no running host answers at {base} ({cause}): start it with `portcullis serve`, or name the configuration that it runs with by \
+                 --config"
+            ),
+        }
+    }
 }
 
 /// Scheme and authority of the control port.
@@ -85,6 +147,10 @@ struct Base {
 /// The control port of the running host.
 pub(super) struct Client {
     base: Base,
+    /// Whether the base is a URL that was given.
+    is_given: bool,
+    /// Whether the base is that of the configuration, whose secrets and certificate apply.
+    is_own: bool,
     token: Option<String>,
     /// The file of a token that could not be read.
     missing: Option<String>,
@@ -96,10 +162,9 @@ impl Client {
     /// If the host does not answer over HTTP, or the URL or the certificates cannot be used.
     pub(super) fn new(config: &Config, reach: &Reach) -> anyhow::Result<Self> {
         let set = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
-        let base = match reach.url.clone().or_else(|| set(URL)) {
-            Some(url) => Base::parse(&url)?,
-            None => Base::of(config)?,
-        };
+        let given = reach.url.clone().or_else(|| set(URL));
+        let is_given = given.is_some();
+        let (base, is_own) = Base::find(given.as_deref(), config)?;
         let settings = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .timeout_connect(Some(Duration::from_secs(5)))
@@ -109,7 +174,9 @@ impl Client {
         let agent = match base.is_tls {
             true => {
                 let ca = reach.ca.clone().or_else(|| set(CA).map(PathBuf::from));
-                let https = Https::new(ca.as_deref(), config)?;
+                let own = config.control.tls.as_ref().filter(|_| is_own);
+                let own = own.map(|tls| tls.certificate.clone());
+                let https = Https::new(ca.or(own))?;
                 let connector = ().chain(TcpConnector::default()).chain(https);
                 ureq::Agent::with_parts(settings, connector, DefaultResolver::default())
             }
@@ -117,14 +184,17 @@ impl Client {
         };
         // A tenant's user has the tenant's token, and need not have the host's configuration.
         let given = set(TOKEN);
-        let own = config.control.token.as_ref();
+        // Another host must not see the token of this one.
+        let own = config.control.token.as_ref().filter(|_| is_own);
         let own = own.and_then(|token| token.secret()).map(str::to_owned);
         let (made, missing) = match config.control.made_token() {
-            Some(path) if given.is_none() => made(path),
+            Some(path) if given.is_none() && is_own => made(path),
             _ => (None, None),
         };
         Ok(Self {
             base,
+            is_given,
+            is_own,
             token: given.or(own).or(made),
             missing,
             agent,
@@ -221,6 +291,10 @@ impl Client {
     fn unknown(&self) -> anyhow::Error {
         let base = &self.base;
         match &self.missing {
+            _ if !self.is_own => anyhow!(
+                "the host at {base} requires its token, in the environment variable {TOKEN}: that of the configuration here is only sent to its \
+                 own control port"
+            ),
             Some(missing) => anyhow!(
                 "the host at {base} requires its token, and {missing}; run this command in the directory of the host, as a user who \
                  may read the file, or set the environment variable {TOKEN}"
@@ -237,7 +311,7 @@ impl Client {
         &self,
         path: &str,
         query: &[(&str, &str)],
-    ) -> anyhow::Result<impl BufRead + use<>> {
+    ) -> anyhow::Result<impl BufRead + Send + use<>> {
         let answer = self.ask_within(None, "GET", path, query, None)?;
         if answer.status().is_success() {
             return Ok(BufReader::new(answer.into_body().into_reader()));
@@ -319,7 +393,9 @@ impl Client {
             }
             None => {
                 let request = self.agent.configure_request(request.body(())?);
-                let request = request.timeout_global(patience).build();
+                let request = request.timeout_global(patience);
+                // A stream may last, but must begin.
+                let request = request.timeout_recv_response(Some(PATIENCE)).build();
                 self.agent.run(request)
             }
         };
@@ -337,6 +413,7 @@ impl Client {
             None => NoAnswer {
                 base: base.to_string(),
                 cause: error.to_string(),
+                is_given: self.is_given,
             }
             .into(),
         }
@@ -344,6 +421,19 @@ impl Client {
 }
 
 impl Base {
+    /// The base that is given, or that of the configuration, and whether it is that of the configuration.
+    ///
+    /// # Errors
+    /// If the URL names no control port, or there is none and the host has no HTTP interface.
+    fn find(given: Option<&str>, config: &Config) -> anyhow::Result<(Self, bool)> {
+        let Some(url) = given else {
+            return Ok((Self::of(config)?, true));
+        };
+        let base = Self::parse(url)?;
+        let is_own = Self::of(config).is_ok_and(|own| own == base);
+        Ok((base, is_own))
+    }
+
     /// # Errors
     /// If the host has no HTTP interface.
     fn of(config: &Config) -> anyhow::Result<Self> {
@@ -426,7 +516,22 @@ fn untrusted(error: &ureq::Error) -> Option<String> {
     let rustls::Error::InvalidCertificate(reason) = error else {
         return None;
     };
-    Some(reason.to_string())
+    Some(in_words(reason))
+}
+
+/// Why a certificate is refused, for readers who do not know rustls.
+#[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate")]
+fn in_words(reason: &CertificateError) -> String {
+    match reason {
+        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
+            "it has expired".into()
+        }
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            "it is for another name than that of the URL".into()
+        }
+        CertificateError::UnknownIssuer => "its authority is unknown here".into(),
+        other => other.to_string(),
+    }
 }
 
 /// The reason for which the host refuses a request, in JSON or plain text.
@@ -497,6 +602,59 @@ mod tests {
             let error = parsed(url).unwrap_err().to_string();
             assert!(error.contains(said), "{error}");
         }
+    }
+
+    #[test]
+    fn only_its_own_control_port_gets_the_secrets_of_a_configuration() {
+        let config = Config::default();
+        let own = Base::of(&config).unwrap().to_string();
+        let is_own = |given: Option<&str>| Base::find(given, &config).unwrap().1;
+        assert!(is_own(None));
+        assert!(is_own(Some(&own)));
+        for other in [
+            "http://127.0.0.1:1",
+            "https://edge.example.com:8060",
+            &own.replace("http:", "https:"),
+        ] {
+            assert!(!is_own(Some(other)), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_reason_against_a_certificate_is_in_words() {
+        for (reason, words) in [
+            (CertificateError::Expired, "it has expired"),
+            (
+                CertificateError::NotValidForName,
+                "it is for another name than that of the URL",
+            ),
+            (
+                CertificateError::UnknownIssuer,
+                "its authority is unknown here",
+            ),
+        ] {
+            assert_eq!(in_words(&reason), words);
+        }
+    }
+
+    #[test]
+    fn no_answer_names_what_to_check() {
+        let shown = |is_given| {
+            let base = "https://edge.example.com:8060".into();
+            let cause = "timeout".into();
+            NoAnswer {
+                base,
+                cause,
+                is_given,
+            }
+            .to_string()
+        };
+        assert_eq!(
+            shown(true),
+            "no host answers at https://edge.example.com:8060 (timeout): check --url (or PORTCULLIS_URL), `listen` in [control] of that host, \
+             and the firewall"
+        );
+        assert!(shown(false).contains("portcullis serve"));
     }
 
     #[test]

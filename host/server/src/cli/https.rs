@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use portcullis_config::Config;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
@@ -44,15 +43,14 @@ struct Trusted {
 }
 
 impl Https {
-    /// Trusts the certificates in `named`; without it, those of the host itself or of this system.
+    /// Trusts the certificates in `named`; without it, those of this system.
     ///
     /// # Errors
     /// If there is no such file, or it has no certificate.
-    pub(super) fn new(named: Option<&Path>, config: &Config) -> anyhow::Result<Self> {
-        let file = match (named, &config.control.tls) {
-            (Some(file), _) => file.to_owned(),
-            (None, Some(tls)) => tls.certificate.clone(),
-            (None, None) => of_system()?,
+    pub(super) fn new(named: Option<PathBuf>) -> anyhow::Result<Self> {
+        let file = match named {
+            Some(file) => file,
+            None => of_system()?,
         };
         let provider = Arc::new(ring::default_provider());
         let verifier = Trusted::read(&file, &provider)?;

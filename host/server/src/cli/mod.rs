@@ -121,20 +121,25 @@ impl Cli {
             Command::Check(args) => check::run(&args, named),
             Command::Config(command) => command.run(),
             Command::Doctor(args) => doctor::run(&args, || Ok(Config::find(named)?.0)),
-            Command::Address(Remote { command, reach }) => {
+            Command::Address(remote) => {
+                let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }
-            Command::Trusted(Remote { command, reach }) => {
+            Command::Trusted(remote) => {
+                let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }
-            Command::Rules(Remote { command, reach }) => {
+            Command::Rules(remote) => {
+                let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }
             Command::Db(command) => command.run(&Config::find(named)?.0),
-            Command::Policy(Remote { command, reach }) => {
+            Command::Policy(remote) => {
+                let (command, reach) = remote.checked()?;
                 command.run(|| Ok(Config::find(named)?), &reach)
             }
-            Command::Tenant(Remote { command, reach }) => {
+            Command::Tenant(remote) => {
+                let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }
             Command::Trace(args) => trace::run(&args, &Config::find(named)?.0),
@@ -170,6 +175,73 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn url_and_ca_are_refused_where_they_have_no_effect() {
+        let refused = |words: &str| {
+            let parts = words.split_whitespace();
+            let cli = Cli::try_parse_from(["portcullis"].into_iter().chain(parts)).unwrap();
+            let error = if let Command::Address(remote) = cli.command {
+                remote.checked().err()
+            } else if let Command::Trusted(remote) = cli.command {
+                remote.checked().err()
+            } else if let Command::Rules(remote) = cli.command {
+                remote.checked().err()
+            } else if let Command::Policy(remote) = cli.command {
+                remote.checked().err()
+            } else if let Command::Tenant(remote) = cli.command {
+                remote.checked().err()
+            } else {
+                panic!("{words:?} reaches no host")
+            };
+            error.map(|error| error.to_string())
+        };
+        for (words, reason) in [
+            (
+                "address add 1 10.0.0.1 --url https://a",
+                "--url does not apply to `address add`: it works on the database of the configuration (`url` in [database], or \
+                 PORTCULLIS_DATABASE_URL)",
+            ),
+            (
+                "trusted --ca a.pem rm 10.0.0.1",
+                "--ca does not apply to `trusted rm`: it works on the database of the configuration (`url` in [database], or \
+                 PORTCULLIS_DATABASE_URL)",
+            ),
+            (
+                "rules check --url https://a",
+                "--url does not apply to `rules check`: it does not speak to a running host",
+            ),
+            (
+                "policy tags oci://a/b --ca a.pem",
+                "--ca does not apply to `policy tags`: it is for the control port; SSL_CERT_FILE names the authorities for registries",
+            ),
+            (
+                "policy pull oci://a/b --url https://a",
+                "--url does not apply to `policy pull`: it speaks to the registry that oci://HOST names",
+            ),
+            (
+                "policy sign a.wasm --key a.pem --url https://a",
+                "--url does not apply to `policy sign`: it does not speak to a running host",
+            ),
+            (
+                "policy bench a.wasm --url https://a",
+                "--url does not apply to `policy bench`: it does not speak to a running host",
+            ),
+        ] {
+            assert_eq!(refused(words).as_deref(), Some(reason), "{words}");
+        }
+        for words in [
+            "address add 1 10.0.0.1",
+            "address dump --url https://a",
+            "trusted reload --ca a.pem",
+            "rules reload --url https://a",
+            "policy pull acme --url https://a --ca a.pem",
+            "policy push acme oci://a/b --url https://a",
+            "tenant list --url https://a",
+        ] {
+            assert_eq!(refused(words), None, "{words}");
+        }
     }
 
     #[test]

@@ -10,7 +10,7 @@ use portcullis_control::commands::rules::RulesReload;
 use serde_json::json;
 
 use super::check_tables;
-use super::client::{Client, Reach};
+use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::findings::{Finding, write_answered};
 use super::print::{Format, clean, count, stdout, write_json};
 
@@ -33,6 +33,15 @@ pub(super) enum RulesCommand {
         #[command(flatten)]
         format: Format,
     },
+}
+
+impl Reaching for RulesCommand {
+    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)> {
+        match self {
+            Self::Check(_) => Some(("rules check", Elsewhere::Files)),
+            Self::Reload | Self::Test { .. } => None,
+        }
+    }
 }
 
 impl RulesCommand {

@@ -11,7 +11,7 @@ use portcullis_control::commands::tenant::{
 };
 use serde_json::{Value, json};
 
-use super::client::{Client, Reach};
+use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::print::{Format, Table, clean, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
@@ -42,6 +42,18 @@ pub(super) enum TenantCommand {
         /// Its name
         name: String,
     },
+}
+
+impl Reaching for TenantCommand {
+    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)> {
+        match self {
+            Self::List(_)
+            | Self::Reload
+            | Self::Show { .. }
+            | Self::Put { .. }
+            | Self::Rm { .. } => None,
+        }
+    }
 }
 
 impl TenantCommand {

@@ -10,7 +10,7 @@ use portcullis_control::commands::permissions::TrustedEntry;
 use portcullis_control::commands::trusted::{StoredPeer, TrustedReload};
 use serde_json::{Value, json};
 
-use super::client::{Client, Reach};
+use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::database::{block_on, is_absent, must_be_there};
 use super::findings::{write_answered, write_findings};
 use super::print::{Format, Table, clean, count, shown, stdout, write_json};
@@ -60,6 +60,18 @@ pub(super) struct Row {
     /// Rows with a higher priority are tried first
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     priority: i64,
+}
+
+impl Reaching for TrustedCommand {
+    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)> {
+        let name = match self {
+            Self::Add(_) => "trusted add",
+            Self::Show(_) => "trusted show",
+            Self::Rm { .. } => "trusted rm",
+            Self::Dump(_) | Self::Reload => return None,
+        };
+        Some((name, Elsewhere::Database))
+    }
 }
 
 impl TrustedCommand {

@@ -168,7 +168,8 @@ pub(super) fn run(
         line(
             "written",
             &format!(
-                "{sizes} of the memory by a call, which is what the host restores (in 64ths of the memory)"
+                "{sizes}: what a call writes and the host restores; measured in steps of {}",
+                show_size(part_of(inspection.memory_bytes, 1))
             ),
         )?;
     }

@@ -32,7 +32,7 @@ pub(super) use inspect::state_of;
 use seat::Seat;
 use ship::Push;
 
-use super::client::{Client, Reach};
+use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::print::{Format, clean, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
@@ -185,6 +185,43 @@ pub(super) struct Shown {
     seat: Seat,
     #[command(flatten)]
     format: Format,
+}
+
+impl Reaching for PolicyCommand {
+    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)> {
+        Some(match self {
+            Self::New(_) => ("policy new", Elsewhere::Files),
+            Self::Build(_) => ("policy build", Elsewhere::Files),
+            Self::Adapt(_) => ("policy adapt", Elsewhere::Files),
+            Self::Wit(_) => ("policy wit", Elsewhere::Files),
+            Self::Keygen { .. } => ("policy keygen", Elsewhere::Files),
+            Self::Run(_) => ("policy run", Elsewhere::Files),
+            Self::Test(_) => ("policy test", Elsewhere::Files),
+            Self::Bench(_) => ("policy bench", Elsewhere::Files),
+            Self::Profile(_) => ("policy profile", Elsewhere::Files),
+            Self::Dev(_) => ("policy dev", Elsewhere::Files),
+            Self::Check { .. } => ("policy check", Elsewhere::Files),
+            Self::Inspect { .. } => ("policy inspect", Elsewhere::Files),
+            Self::Publish(_) => ("policy publish", Elsewhere::Registry),
+            Self::Tags(_) => ("policy tags", Elsewhere::Registry),
+            Self::Sign(args) if args.is_of_registry() => ("policy sign", Elsewhere::Registry),
+            Self::Sign(_) => ("policy sign", Elsewhere::Files),
+            Self::Pull(pull) if pull.is_of_registry() => ("policy pull", Elsewhere::Registry),
+            Self::Pull(_)
+            | Self::Reload { .. }
+            | Self::Status(_)
+            | Self::Push(_)
+            | Self::List(_)
+            | Self::Activate { .. }
+            | Self::Rollback { .. }
+            | Self::Shadow { .. }
+            | Self::Canary { .. }
+            | Self::EndTrial { .. }
+            | Self::Mode { .. }
+            | Self::Tail(_)
+            | Self::Diff(_) => return None,
+        })
+    }
 }
 
 impl PolicyCommand {

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use portcullis_control::commands::policy::DecisionEvent;
@@ -12,6 +13,9 @@ use super::super::client::{Client, NoAnswer};
 use super::super::print::{clean, count};
 use super::seat::Seat;
 use super::ship::segment;
+
+/// Number of lines that are read before they are shown: few, because the host leaves out decisions if they are not read.
+const WAITING: usize = 16;
 
 /// Time between attempts to reach a host that does not answer.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -59,6 +63,10 @@ pub(in crate::cli) struct Args {
     json: bool,
 }
 
+/// The host sends a comment every 5 s while there are no decisions. After this time without anything, it hangs, or a firewall on the way has
+/// forgotten the connection.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// How following ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ended {
@@ -66,6 +74,8 @@ enum Ended {
     Done,
     /// The host has closed the connection.
     Closed,
+    /// Nothing came for too long.
+    Silent,
 }
 
 /// What is shown, and how much is left to show.
@@ -115,10 +125,14 @@ pub(super) fn run<W: Write>(
         clean(&args.seat.seat)
     );
     loop {
-        if tail.show(events)? == Ended::Done {
-            return Ok(ExitCode::SUCCESS);
+        match tail.show(events, SILENCE)? {
+            Ended::Done => return Ok(ExitCode::SUCCESS),
+            Ended::Closed => eprintln!("the host has closed the connection; connecting again"),
+            Ended::Silent => eprintln!(
+                "nothing came from the host for {} s; connecting again",
+                SILENCE.as_secs()
+            ),
         }
-        eprintln!("the host has closed the connection; connecting again");
         // A host that starts anew may have another token, which a new client reads.
         events = loop {
             if tail.is_over() {
@@ -136,15 +150,29 @@ pub(super) fn run<W: Write>(
 }
 
 impl<W: Write> Tail<'_, W> {
-    /// Shows the events of a stream (server-sent events) until it ends.
-    fn show(&mut self, events: impl BufRead) -> anyhow::Result<Ended> {
+    /// Shows the events of a stream (server-sent events) until it ends, or nothing comes for so long.
+    fn show(
+        &mut self,
+        events: impl BufRead + Send + 'static,
+        silence: Duration,
+    ) -> anyhow::Result<Ended> {
         if self.is_over() {
             return Ok(Ended::Done);
         }
-        // The host sends a comment every few seconds while there are no decisions, so the end is noticed soon.
-        for line in events.lines() {
-            let Ok(line) = line else {
-                return Ok(Ended::Closed);
+        // A read has no time limit of its own. The thread ends with the connection, or after the next line.
+        let (sender, lines) = mpsc::sync_channel(WAITING);
+        let _reader = std::thread::spawn(move || {
+            for line in events.lines() {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        loop {
+            let line = match lines.recv_timeout(silence) {
+                Ok(Ok(line)) => line,
+                Ok(Err(_)) | Err(RecvTimeoutError::Disconnected) => return Ok(Ended::Closed),
+                Err(RecvTimeoutError::Timeout) => return Ok(Ended::Silent),
             };
             if let Some(data) = line.strip_prefix("data:") {
                 self.event(data.trim_start())?;
@@ -153,7 +181,6 @@ impl<W: Write> Tail<'_, W> {
                 return Ok(Ended::Done);
             }
         }
-        Ok(Ended::Closed)
     }
 
     fn is_over(&self) -> bool {
@@ -227,6 +254,8 @@ fn shown(event: &DecisionEvent) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufReader, Cursor, pipe};
+
     use super::*;
 
     const EVENT: &str = r#"{"time":"2026-11-30T12:00:00.007Z","source":"10.0.0.7:5060","local":"10.0.0.1:5060","transport":"udp",
@@ -243,7 +272,8 @@ mod tests {
             end: None,
             generation: None,
         };
-        let ended = tail.show(stream.as_bytes()).unwrap();
+        let stream = Cursor::new(stream.to_owned());
+        let ended = tail.show(stream, SILENCE).unwrap();
         (String::from_utf8(out).unwrap(), ended)
     }
 
@@ -260,6 +290,21 @@ mod tests {
              rejected 401 No; Call-ID id\\nrejected 200\n… 2 decisions left out: above the rate, or faster than they are read\n"
         );
         assert_eq!(ended, Ended::Closed);
+    }
+
+    #[test]
+    fn silence_ends_a_connection() {
+        let (reader, writer) = pipe().unwrap();
+        let mut tail = Tail {
+            out: &mut Vec::new(),
+            json: false,
+            left: None,
+            end: None,
+            generation: None,
+        };
+        let ended = tail.show(BufReader::new(reader), Duration::from_millis(1));
+        assert_eq!(ended.unwrap(), Ended::Silent);
+        drop(writer);
     }
 
     #[test]
