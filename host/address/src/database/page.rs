@@ -1,6 +1,6 @@
 //! The stored rows in pages.
 
-use portcullis_database::Link;
+use portcullis_database::{Failure, Link};
 
 use super::filter::{Cursor, RowFilter};
 use super::loading::TextRow;
@@ -51,10 +51,8 @@ impl Database {
         });
         let rows = rows.await.map_err(|failure| self.told(failure))?;
         link.release().await;
-        Ok(RowPage {
-            total,
-            ..RowPage::of(rows, after, most)
-        })
+        let page = RowPage::of(rows, after, most).ok_or_else(|| self.without_place())?;
+        Ok(RowPage { total, ..page })
     }
 
     /// Returns the number of rows that match.
@@ -102,31 +100,82 @@ impl Database {
             }
         })
         .await?;
-        let page = RowPage::of(rows, Cursor::Skip(skipped), most);
-        let next = page.next.map(|_| Cursor::Skip(skipped + most as u64));
+        let has_more = rows.len() > most;
+        rows.truncate(most);
         Ok(RowPage {
+            rows,
+            next: has_more.then_some(Cursor::Skip(skipped + most as u64)),
             total: Some(total),
-            next,
-            ..page
+        })
+    }
+
+    /// Rows follow that no page can begin with.
+    fn without_place(&self) -> DatabaseError {
+        let names = &self.schema.address;
+        self.told(Failure::NoColumn {
+            url: self.url().to_string(),
+            cause: format!(
+                "the column `{}` of the table `{}` is NULL or not a whole number up to {} in some rows, so that those after them cannot be listed",
+                names.id,
+                names.table,
+                i64::MAX
+            ),
+            expected: String::new(),
         })
     }
 }
 
 impl RowPage {
-    /// The page of rows of which there is one more than `most` if further ones follow.
-    fn of(mut rows: Vec<StoredRow>, after: Cursor, most: usize) -> Self {
+    /// The page of rows of which there is one more than `most` if further ones follow. `None` if these begin nowhere: the last row of the
+    /// page has no usable id.
+    fn of(mut rows: Vec<StoredRow>, after: Cursor, most: usize) -> Option<Self> {
         let has_more = rows.len() > most;
         rows.truncate(most);
         let last = rows.last().and_then(|row| row.id.as_deref()?.parse().ok());
         let next = match (after, last) {
+            _ if !has_more => None,
             (Cursor::Id(_) | Cursor::START, Some(id)) => Some(Cursor::Id(id)),
-            (Cursor::Id(_), None) => None,
+            (Cursor::Id(_), None) => return None,
             (Cursor::Skip(rows), _) => Some(Cursor::Skip(rows + most as u64)),
         };
-        Self {
+        Some(Self {
             rows,
-            next: next.filter(|_| has_more),
+            next,
             total: None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn next(ids: &[Option<&str>], after: Cursor) -> Option<Option<Cursor>> {
+        let row = |id: &Option<&str>| StoredRow {
+            id: id.map(str::to_owned),
+            group: None,
+            ip_addr: None,
+            mask: None,
+            port: None,
+            tag: None,
+        };
+        let rows = ids.iter().map(row).collect();
+        RowPage::of(rows, after, 2).map(|page| page.next)
+    }
+
+    #[test]
+    fn a_page_is_followed_by_another_or_by_an_error() {
+        let huge = Some("9223372036854775808");
+        let [one, two, three] = ["1", "2", "3"].map(Some);
+        assert_eq!(next(&[one, two], Cursor::START), Some(None));
+        let id = Cursor::Id;
+        assert_eq!(next(&[one, two, three], Cursor::START), Some(Some(id(2))));
+        assert_eq!(next(&[one, two, three], id(0)), Some(Some(id(2))));
+        for bad in [huge, None] {
+            assert_eq!(next(&[one, bad, three], id(0)), None);
+            assert_eq!(next(&[one, bad], id(0)), Some(None));
+            let skip = Some(Some(Cursor::Skip(2)));
+            assert_eq!(next(&[one, bad, three], Cursor::START), skip);
         }
     }
 }
