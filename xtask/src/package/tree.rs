@@ -230,11 +230,24 @@ impl Tree {
             }
         }
 
+        // The pages, and what they link to, where the links expect them.
         let documents = "usr/share/doc/portcullis";
-        self.copy_into(&root().join("README.md"), documents)?;
-        self.copy_into(&root().join("SECURITY.md"), documents)?;
-        for folder in ["docs", "docs/decisions"] {
-            self.copy_all(&root().join(folder), "md", &format!("{documents}/{folder}"))?;
+        for page in [
+            "README.md",
+            "SECURITY.md",
+            "CONTRIBUTING.md",
+            "CHANGELOG.md",
+        ] {
+            self.copy_into(&root().join(page), documents)?;
+        }
+        for (folder, extension) in [
+            ("docs", "md"),
+            ("docs", "json"),
+            ("docs/console", "png"),
+            ("docs/decisions", "md"),
+        ] {
+            let to = format!("{documents}/{folder}");
+            self.copy_all(&root().join(folder), extension, &to)?;
         }
         self.copy(
             &root().join("CHANGELOG.md"),
@@ -245,7 +258,7 @@ impl Tree {
         // Examples for Kubernetes, Prometheus and so on.
         let contrib = root().join("contrib");
         if contrib.is_dir() {
-            self.copy_tree(&contrib, "usr/share/doc/portcullis/examples")?;
+            self.copy_tree(&contrib, &format!("{documents}/contrib"))?;
         }
         Ok(())
     }
