@@ -104,7 +104,7 @@ fn peers_a_database_that_hangs_delays_nothing_else() {
 #[test]
 fn peers_the_documented_privileges_are_sufficient() {
     let database = MariaDb::start();
-    let [to_read, to_push] = privileges("MySQL, MariaDB", "reader");
+    let [to_read, to_change, to_push] = privileges("MySQL, MariaDB", "reader");
     database.sql("kamailio", "CREATE USER 'reader'@'%' IDENTIFIED BY 'x'");
     database.sql("kamailio", &to_read);
     let host = Builder::new()
@@ -137,6 +137,12 @@ fn peers_the_documented_privileges_are_sufficient() {
     assert_eq!(answer(&host, ""), "486 one");
     let said = host.run("policy push acme two.wasm");
     assert!(said.starts_with("acme: generation 3"), "{said}");
+
+    let row = "address add 200 192.0.2.1";
+    assert!(!host.command(row).status.success());
+    database.sql("kamailio", &to_change);
+    host.run(row);
+    host.run("address rm 200 192.0.2.1");
 }
 
 /// Two hosts have policies in memory when the tables are created: those of the first are used by both, and no number stands for two

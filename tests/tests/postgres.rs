@@ -223,7 +223,7 @@ fn peers_policies_and_tenants_are_on_every_host_of_the_database() {
 #[test]
 fn peers_the_documented_privileges_are_sufficient() {
     let database = Postgres::start();
-    let [to_read, to_push] = privileges("PostgreSQL", "reader");
+    let [to_read, to_change, to_push] = privileges("PostgreSQL", "reader");
     database.sql(
         "kamailio",
         &format!("CREATE ROLE reader LOGIN PASSWORD 'x'; {to_read}"),
@@ -252,12 +252,16 @@ fn peers_the_documented_privileges_are_sufficient() {
         database.sql("kamailio", "SELECT seat, active FROM portcullis_seat;"),
         "acme|1\n"
     );
-    let refused = host.command("address add 200 192.0.2.1");
+    let row = "address add 200 192.0.2.1";
+    let refused = host.command(row);
     let said = text(&refused.stderr);
     assert!(
         said.contains("permission denied for table address"),
         "{said}"
     );
+    database.sql("kamailio", &to_change);
+    host.run(row);
+    host.run("address rm 200 192.0.2.1");
 }
 
 /// The statements of a migration.

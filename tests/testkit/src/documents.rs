@@ -182,11 +182,12 @@ impl Page {
     }
 }
 
-/// Returns the statements of the two blocks of privileges in `docs/database.md` for one kind of server, as its comment names it, with another user.
+/// Returns the statements of the three blocks of privileges in `docs/database.md` for one kind of server, as its comment names it, with another
+/// user: to read the tables, to change their rows, and to store policies and tenants.
 ///
 /// # Panics
 /// If the page has other blocks.
-pub fn privileges(server: &str, user: &str) -> [String; 2] {
+pub fn privileges(server: &str, user: &str) -> [String; 3] {
     let blocks = Page::named("docs/database.md").blocks();
     let blocks = blocks.iter().filter(|block| block.is_run("sql"));
     let statements = blocks.map(|block| {
@@ -200,7 +201,7 @@ pub fn privileges(server: &str, user: &str) -> [String; 2] {
             .replace("TO portcullis;", &format!("TO {user};"))
     });
     let statements: Vec<_> = statements.collect();
-    statements.try_into().expect("two blocks of privileges")
+    statements.try_into().expect("three blocks of privileges")
 }
 
 /// A block of code.
