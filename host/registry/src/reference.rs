@@ -94,7 +94,7 @@ impl Reference {
         }
     }
 
-    /// Whether the registry is on this machine (`localhost`, 127.0.0.0/8, [::1]): such a registry usually has no TLS.
+    /// Whether the registry is on this machine (`localhost`, `127.0.0.0/8`, `[::1]`): such a registry usually has no TLS.
     pub fn is_loopback(&self) -> bool {
         let (name, _) = split_port(&self.host);
         let address = name.trim_start_matches('[').trim_end_matches(']');
