@@ -270,7 +270,7 @@ fn peers_signatures_are_required_by_key() {
             .contains(&tag)
     );
 
-    // What cosign would check, by another program.
+    // What cosign would check, by another program. The newest statement is the first.
     let manifest = site.registry.manifest("team/acl", &tag);
     let layer = &manifest["layers"][0];
     assert_eq!(
@@ -292,7 +292,7 @@ fn peers_signatures_are_required_by_key() {
     let statement = statement.display();
     openssl(
         folder,
-        &format!("dgst -sha256 -verify ann.pub -signature signature {statement}"),
+        &format!("dgst -sha256 -verify bob.pub -signature signature {statement}"),
     );
 
     // The signature of one artifact is none of another.
