@@ -8,11 +8,12 @@ use super::print::stdout;
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum ConfigCommand {
     /// Print the JSON Schema of the configuration file: keys, values, defaults and their meaning
-    ///
-    /// Editors with Taplo complete and check a file whose first line names it:
-    ///
-    ///     #:schema file:///usr/share/portcullis/portcullis.schema.json
-    #[command(verbatim_doc_comment)]
+    // The example would be taken for Rust in a doc comment.
+    #[command(
+        long_about = "Print the JSON Schema of the configuration file: keys, values, defaults and their meaning\n\n\
+            Editors with Taplo complete and check a file whose first line names it:\n\n    \
+            #:schema file:///usr/share/portcullis/portcullis.schema.json"
+    )]
     Schema,
 }
 
