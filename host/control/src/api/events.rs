@@ -1,14 +1,12 @@
 //! `GET /v1/events`: the events of the host, as they happen.
 
-use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::{HeaderMap, HeaderName, Method, header};
-use axum::response::IntoResponse;
+use axum::http::{HeaderMap, HeaderName, Method};
 use futures_util::stream;
 use portcullis_config::TokenRole;
 use portcullis_export::{Batch, LiveEvent, LiveEvents};
@@ -21,10 +19,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::Level;
 
 use crate::caller::Caller;
-use crate::operation::{Answer, Api, Given, Operation, Routes};
-
-/// The media type of server-sent events.
-const EVENTS: &str = "text/event-stream";
+use crate::operation::{Answer, Api, EVENTS, Given, Operation, Routes, event_stream};
 
 /// Where a client goes on after its connection has broken (HTML Living Standard, server-sent events).
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -130,13 +125,9 @@ async fn events(
     };
     let events = stream::unfold(followed, |mut followed| async {
         let part = followed.next().await?;
-        Some((Ok::<_, Infallible>(part), followed))
+        Some((part, followed))
     });
-    let head = [
-        (header::CONTENT_TYPE, EVENTS),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    Ok((head, Body::from_stream(events)).into_response())
+    Ok(event_stream(events))
 }
 
 impl Followed {

@@ -1,6 +1,7 @@
 //! Operations below `/v1`: their routes, their description, how requests are read, and the responses.
 
 mod description;
+mod event_stream;
 mod network;
 mod problem;
 mod request;
@@ -19,6 +20,7 @@ use portcullis_rpc::{Fault, Reply, json};
 use crate::Control;
 
 pub(crate) use description::{Description, Operation, RpcCommand, schema_of};
+pub(crate) use event_stream::{EVENTS, event_stream};
 pub(crate) use network::{IPV4_NETWORK, IPV6_NETWORK};
 pub use problem::Problem;
 pub(crate) use problem::{refusal, write_problems};

@@ -1,15 +1,13 @@
 //! The decisions of a seat's policy as they are made, over HTTP.
 
-use std::convert::Infallible;
 use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::{Method, header};
-use axum::response::IntoResponse;
+use axum::http::Method;
 use futures_util::stream;
 use portcullis_config::Token;
 use portcullis_dataplane::trace::{self, DecidedKind, Filter, Following, Next};
@@ -21,11 +19,9 @@ use super::{SHARE, files_of, share};
 use crate::Control;
 use crate::caller::{Authority, Caller};
 use crate::operation::{
-    Answer, Api, Given, IPV4_NETWORK, IPV6_NETWORK, Operation, Routes, Segments,
+    Answer, Api, EVENTS, Given, IPV4_NETWORK, IPV6_NETWORK, Operation, Routes, Segments,
+    event_stream,
 };
-
-/// The media type of server-sent events.
-const EVENTS: &str = "text/event-stream";
 
 /// Interval after which a comment is sent if there are no decisions, and after which the caller's rights are checked again.
 const SILENCE: Duration = Duration::from_secs(5);
@@ -173,13 +169,9 @@ async fn decisions(
     };
     let events = stream::unfold(followed, |mut followed| async {
         let event = followed.next().await?;
-        Some((Ok::<_, Infallible>(event), followed))
+        Some((event, followed))
     });
-    let head = [
-        (header::CONTENT_TYPE, EVENTS),
-        (header::CACHE_CONTROL, "no-store"),
-    ];
-    Ok((head, Body::from_stream(events)).into_response())
+    Ok(event_stream(events))
 }
 
 impl Followed {
