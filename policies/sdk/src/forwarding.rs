@@ -9,7 +9,7 @@ use crate::target::{Refusal, Target};
 /// What a verdict says about where the request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Forwarding {
-    /// The targets in order.
+    /// The targets in order. Empty for a request that is relayed as routed, with a memo.
     pub targets: Vec<Target>,
     /// The codes after which the next rank has its turn; `None` for those of the host, 408 and 500 to 599, or the codes so far.
     pub retry_on: Option<Vec<u16>>,
@@ -32,6 +32,11 @@ impl Forwarding {
             memo: None,
             passing: Passing(pass_to_host),
         }
+    }
+
+    /// A request that goes where its own header fields lead.
+    pub(crate) fn as_routed() -> Self {
+        Self::fork::<Target>([])
     }
 
     /// Targets of one rank each.
@@ -66,7 +71,7 @@ impl Forwarding {
     /// Passes all of it to the host. A target that the host does not accept is logged and left out: the others may still serve the request.
     ///
     /// # Panics
-    /// If the host accepts no target, because the request must not go elsewhere then; if it does not accept codes or memo.
+    /// If the host accepts none of the targets, because the request must not go elsewhere then; if it does not accept codes or memo.
     pub(crate) fn pass_to_host(self) {
         let Passing(pass) = self.passing;
         pass(self);
@@ -82,7 +87,11 @@ fn pass_to_host(forwarding: Forwarding) {
             Err(refusal) => log_refusal(target, refusal),
         }
     }
-    assert!(accepted, "the host accepts no target of this request");
+    let is_as_routed = forwarding.targets.is_empty();
+    assert!(
+        accepted || is_as_routed,
+        "the host accepts no target of this request"
+    );
     if forwarding.is_shared() {
         host::share(true);
     }

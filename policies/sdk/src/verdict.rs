@@ -73,7 +73,7 @@ impl Verdict {
 /// let shared = relay_to("carrier-a").weight(3).and("carrier-b").weight(1);
 /// ```
 ///
-/// All of these methods panic if the verdict names no target: they need [`relay_to`], [`relay_to_uri`], [`fork`] or [`in_turn`].
+/// All of these methods but `memo` panic if the verdict names no target: they need [`relay_to`], [`relay_to_uri`], [`fork`] or [`in_turn`].
 impl Verdict {
     /// If the targets so far fail, this one has its turn.
     #[track_caller]
@@ -130,10 +130,17 @@ impl Verdict {
         Self::Forward(forwarding)
     }
 
-    /// Up to 256 bytes that [`outcome::memo`](crate::outcome::memo) returns after a failure.
+    /// Up to 256 bytes that [`outcome::memo`](crate::outcome::memo) returns after a failure. Also for a request that is relayed as routed:
+    /// `relay().memo(bytes)`, as the last of the methods.
     #[track_caller]
     pub fn memo(self, bytes: impl Into<Vec<u8>>) -> Self {
-        let mut forwarding = self.into_forwarding();
+        let mut forwarding = match self {
+            Self::Relay(None) => Forwarding::as_routed(),
+            Self::Forward(forwarding) => forwarding,
+            Self::Relay(Some(_)) | Self::Reject(_) | Self::Drop | Self::Pass => {
+                self.into_forwarding()
+            }
+        };
         forwarding.memo = Some(bytes.into());
         Self::Forward(forwarding)
     }
@@ -157,8 +164,8 @@ impl Verdict {
     pub(crate) fn into_forwarding(self) -> Forwarding {
         match self {
             Self::Relay(Some(name)) => Forwarding::fork([name]),
-            Self::Forward(forwarding) => forwarding,
-            Self::Relay(None) | Self::Reject(_) | Self::Drop | Self::Pass => {
+            Self::Forward(forwarding) if !forwarding.targets.is_empty() => forwarding,
+            Self::Forward(_) | Self::Relay(None) | Self::Reject(_) | Self::Drop | Self::Pass => {
                 panic!(
                     "this verdict names no target: begin with relay_to(), relay_to_uri(), fork() or in_turn()"
                 )
@@ -265,6 +272,21 @@ mod tests {
     #[should_panic(expected = "this verdict names no target")]
     fn targets_follow_a_target() {
         let _ = relay().or("carrier-b");
+    }
+
+    #[test]
+    #[should_panic(expected = "this verdict names no target")]
+    fn a_memo_is_no_target() {
+        let _ = relay().memo("m").or("carrier-b");
+    }
+
+    #[test]
+    fn a_request_that_is_relayed_as_routed_may_have_a_memo() {
+        let Verdict::Forward(forwarding) = relay().memo("one").memo("two") else {
+            panic!("a memo");
+        };
+        assert!(forwarding.targets.is_empty());
+        assert_eq!(forwarding.memo.as_deref(), Some(&b"two"[..]));
     }
 
     fn targets(verdict: Verdict) -> Vec<Target> {

@@ -89,9 +89,9 @@ pub(super) fn complete(
         edits: ended.edits,
     };
     let targets = match &completed.verdict {
-        Verdict::Forward(_) => ended.targets,
+        Verdict::Forward(forwarding) if !forwarding.targets.is_empty() => ended.targets,
         Verdict::Relay(Some(name)) => vec![Target::next_hop(name)],
-        Verdict::Relay(None) => {
+        Verdict::Relay(None) | Verdict::Forward(_) => {
             panic!("a request that is relayed as routed has no callee: use decide()")
         }
         Verdict::Pass => panic!("another policy decides on this request: use decide()"),
