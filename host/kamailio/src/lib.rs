@@ -109,6 +109,7 @@ pub fn script(
     let (tokens, _) = Preprocessor::new(file, &text, defines, surroundings).run();
     let (statements, _) = statement::statements(&tokens);
     let mut own = Vec::new();
+    let mut first = None;
     for statement in &statements {
         match &statement.what {
             What::Alias(names) => own.extend(names.iter().map(|name| host_and_port(name))),
@@ -117,12 +118,20 @@ pub fn script(
                 let (host, port) = host_and_port(socket);
                 (host, port.or(Some(5060)))
             })),
+            What::Parameter {
+                modules,
+                name,
+                value,
+            } if name == "fr_timer" && modules.split('|').any(|module| module == "tm") => {
+                first = tm::time_of_a_target(value);
+            }
             What::Set { .. } | What::Module(_) | What::Parameter { .. } | What::Call { .. } => {}
         }
     }
     own.sort();
     own.dedup();
-    Ok(script::translate(file, &tokens, &own))
+    let settings = script::Settings { own, first };
+    Ok(script::translate(file, &tokens, &settings))
 }
 
 /// Host and port of `udp:192.0.2.1:5060` or `sip.example.com`.

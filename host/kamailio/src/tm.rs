@@ -38,6 +38,12 @@ pub(super) fn parameter(
     }
 }
 
+/// The value of `fr_timer` as the time of a target for its first response, in milliseconds; `None` if it is not a number above 0.
+pub(super) fn time_of_a_target(value: &Value) -> Option<u32> {
+    let milliseconds = value.number().filter(|number| *number > 0)?;
+    u32::try_from(milliseconds.clamp(100, 32_000)).ok()
+}
+
 /// What to know about a parameter without a counterpart; `None` if there is nothing to do.
 fn explanation(name: &str, number: Option<i64>) -> Option<&'static str> {
     let is_off = number == Some(0);

@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio
 //! if (is_method("INVITE") && $rU == "+4930123"
 //!         && ($fu =~ "anonymous" || $hdr(Privacy) =~ "(id|user|header)")) {
 //!     sl_send_reply("433", "Anonymity Disallowed");

@@ -6,7 +6,7 @@
 //!
 //! In kamailio.cfg (`stirshaken` and `jansson`; there the signature is verified):
 //!
-//! ```text
+//! ```kamailio left=3
 //! if (is_method("INVITE") && !has_totag()) {
 //!     if (!is_present_hf("Identity")) { sl_send_reply("428", "Use Identity Header"); exit; }
 //!     if (stirshaken_check_identity() < 0) { sl_send_reply("438", "Invalid Identity Header"); exit; }

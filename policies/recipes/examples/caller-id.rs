@@ -6,7 +6,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=1
 //! if (allow_source_address_group() && $avp(customer) == "acme") {
 //!     remove_hf("P-Asserted-Identity");
 //!     if (!($fU =~ "^\+4930123")) {

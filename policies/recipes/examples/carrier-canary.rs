@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=2
 //! $var(hash) = $(fU{s.md5}{s.substr,0,2});
 //! if ($var(hash) < "0d") $du = "sip:carrier-new.example.com";
 //! else $du = "sip:carrier-old.example.com";

@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=2
 //! if (pl_check("carrier_a", "TAILDROP", "10")) {
 //!     $du = "sip:carrier-a.example.com";
 //! } else if (pl_check("carrier_b", "TAILDROP", "5")) {

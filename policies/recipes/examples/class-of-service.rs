@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=1
 //! if (is_method("INVITE") && $rU =~ "^(\+49900|0900)") {
 //!     if (!is_user_in("From", "premium")) {
 //!         sl_send_reply("403", "Number not allowed");

@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio
 //! if ($rU =~ "^00[1-9]") { strip(2); prefix("+"); }
 //! else if ($rU =~ "^0[1-9]") { strip(1); prefix("+49"); }
 //! else if ($rU =~ "^[1-9]") { prefix("+4930"); }

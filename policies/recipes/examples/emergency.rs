@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio
 //! if (is_method("INVITE") && ($rU =~ "^(112|911)$" || $ru =~ "^urn:service:sos")) {
 //!     xlog("L_WARN", "emergency call from $fu at $si\n");
 //!     $du = "sip:psap.example.com";

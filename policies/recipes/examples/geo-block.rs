@@ -6,7 +6,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=2
 //! if (!allow_source_address("200") && geoip2_match("$si", "src")) {
 //!     if (!($gip2(src=>cc) =~ "^(DE|AT|CH)$")) {
 //!         xlog("L_INFO", "$si in $gip2(src=>cc)\n");

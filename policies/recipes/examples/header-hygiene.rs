@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=1
 //! if (!allow_source_address("200")) {
 //!     remove_hf_re("^(P-Asserted-Identity|P-Charging-Vector|Remote-Party-ID|X-Account)$");
 //! }

@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=1
 //! modparam("pipelimit", "timer_interval", 5)
 //!
 //! if (is_method("INVITE") && !pl_check("to_$rU", "TAILDROP", "3")) {

@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg (`lcr`, `drouting` or `carrierroute`):
 //!
-//! ```text
+//! ```kamailio left=3
 //! if (!load_gws(1, $rU)) { sl_send_reply("404", "No route"); exit; }
 //! if (!next_gw()) { sl_send_reply("503", "No gateway"); exit; }
 //! t_on_failure("GATEWAYS");

@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=1
 //! if ($shv(maintenance) == 1 && !allow_source_address("900")) {
 //!     append_to_reply("Retry-After: 3600\r\n");
 //!     sl_send_reply("503", "Maintenance");

@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg (`tmrec`):
 //!
-//! ```text
+//! ```kamailio left=2
 //! if (tmrec_match("20260101T000000||yearly|||||25||12")
 //!         || !tmrec_match("20260101T080000|20260101T180000|||weekly|||MO,TU,WE,TH,FR")) {
 //!     $du = "sip:voicemail.example.com";

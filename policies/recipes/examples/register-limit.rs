@@ -6,7 +6,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=4
 //! modparam("registrar", "min_expires", 60)
 //!
 //! if (is_method("REGISTER")) {

@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=2
 //! modparam("htable", "htable", "ipban=>size=8;autoexpire=3600;")
 //!
 //! if ($sht(ipban=>$si) != $null) exit;

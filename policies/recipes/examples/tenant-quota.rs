@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=1
 //! modparam("permissions", "peer_tag_avp", "$avp(customer)")
 //! modparam("htable", "htable", "day=>size=10;autoexpire=86400;")
 //!

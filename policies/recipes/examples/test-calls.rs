@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio
 //! if (is_present_hf("X-Test-Call")) {
 //!     if (allow_source_address("900")) {
 //!         $du = "sip:test.example.com";

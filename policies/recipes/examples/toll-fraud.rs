@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```text
+//! ```kamailio left=2
 //! modparam("htable", "htable", "fraud=>size=8;autoexpire=3600;")
 //!
 //! if (is_method("INVITE") && $rU =~ "^\+(53|88[12]|979)") {

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::after_failure::{after_failure, has_code};
 use super::context::{Context, Helper};
 use super::pattern::Matching;
 use super::routes::Routes;
@@ -17,14 +18,14 @@ pub(super) fn condition(expression: &Expression, routes: &Routes, context: &mut 
                 operand(left, '|', routes, context),
                 operand(right, '|', routes, context),
             );
-            format!("{left} || {right}")
+            joined(left, right, '|')
         }
         Term::And(left, right) => {
             let (left, right) = (
                 operand(left, '&', routes, context),
                 operand(right, '&', routes, context),
             );
-            format!("{left} && {right}")
+            joined(left, right, '&')
         }
         Term::Not(inner) => negated(&condition(inner, routes, context)),
         Term::Compare(operator, left, right) => {
@@ -50,7 +51,34 @@ pub(super) fn condition(expression: &Expression, routes: &Routes, context: &mut 
 fn operand(expression: &Expression, sign: char, routes: &Routes, context: &mut Context) -> String {
     let code = condition(expression, routes, context);
     match (&expression.term, sign) {
-        (Term::Or(..), '&') | (Term::And(..), '|') => format!("({code})"),
+        (Term::Or(..), '&') if code.contains(" || ") => format!("({code})"),
+        (Term::And(..), '|') if code.contains(" && ") => format!("({code})"),
+        _ => code,
+    }
+}
+
+/// `left || right` or `left && right`. What the host has checked before is no operand.
+fn joined(left: String, right: String, sign: char) -> String {
+    let (neutral, decisive) = match sign {
+        '|' => ("false", "true"),
+        _ => ("true", "false"),
+    };
+    if left == decisive || right == neutral {
+        return bare(left);
+    }
+    if left == neutral {
+        return bare(right);
+    }
+    format!("{left} {sign}{sign} {right}")
+}
+
+/// Without the parentheses that an operand needs.
+fn bare(code: String) -> String {
+    let inner = code
+        .strip_prefix('(')
+        .and_then(|code| code.strip_suffix(')'));
+    match inner {
+        Some(inner) if is_one_call(&code) => inner.to_owned(),
         _ => code,
     }
 }
@@ -101,12 +129,15 @@ fn untranslated(expression: &Expression, context: &mut Context) -> String {
         "" => "nothing, where a condition has to be",
         text => text,
     };
+    let mend = match text.contains("$rs") {
+        true => {
+            "empty in Kamailio, too, where a request is routed: $T_reply_code is the code of the best response. The policy answers 500 \
+             where this decides"
+        }
+        false => "no counterpart: the policy answers 500 where this decides",
+    };
     context.need(Helper::Untranslated);
-    context.leave(
-        &expression.place,
-        text,
-        "no counterpart: the policy answers 500 where this decides",
-    );
+    context.leave(&expression.place, text, mend);
     format!("untranslated({}, {text:?})?", expression.place.line)
 }
 
@@ -144,6 +175,7 @@ fn comparison(
             _ => {}
         }
     }
+    let right_literal = right.literal();
     let (left, right) = (value(left, context)?, value(right, context)?);
     let is_order = !matches!(operator, Operator::Equal | Operator::Different);
     match (&left, &right) {
@@ -151,7 +183,12 @@ fn comparison(
             // Without parentheses, `i64::from(a) < b` is a comparison, but `a as i64 < b` is not.
             Some(format!("{left} {} {right}", operator.as_rust()))
         }
-        (Value::Number(_), _) | (_, Value::Number(_)) => None,
+        // `$T_reply_code == "408"`
+        (Value::Number(left), Value::Borrowed(_)) => {
+            let number = right_literal.and_then(|text| text.parse::<i64>().ok())?;
+            Some(format!("{left} {} {number}", operator.as_rust()))
+        }
+        (Value::Number(_), Value::Owned(_)) | (_, Value::Number(_)) => None,
         _ if is_order => None,
         _ => Some(format!(
             "{} {} {}",
@@ -181,7 +218,7 @@ fn of_myself(operator: Operator, left: &Expression, context: &mut Context) -> Op
         return None;
     };
     let uri = match &**left {
-        "uri" | "$ru" if context.is_stateful => "self.uri()",
+        "uri" | "$ru" if context.is_stateful() => "self.uri()",
         "uri" | "$ru" => "request::uri()",
         "from_uri" | "$fu" => "request::from_uri()",
         "to_uri" | "$tu" => "request::to_uri()",
@@ -200,6 +237,13 @@ fn matching(
     let Term::Text(pattern) = &right.term else {
         return None;
     };
+    if matches!(&left.term, Term::Variable(name) if name == "$T_reply_code") {
+        let matches = has_code(pattern, context)?;
+        return match operator == Operator::MatchesNot {
+            true => Some(negated(&matches)),
+            false => Some(matches),
+        };
+    }
     let text = value(left, context)?;
     let argument = text.as_argument()?;
     let matches = match Matching::of(pattern)? {
@@ -293,7 +337,8 @@ fn function(
                 "(request::header(\"Route\").is_some() && untranslated({line}, \"loose_route()\")?)"
             ))
         }
-        _ => permission(call, context),
+        _ => after_failure(call, expression.place.line, context)
+            .or_else(|| permission(call, context)),
     }
 }
 

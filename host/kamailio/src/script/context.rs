@@ -19,13 +19,36 @@ pub(super) enum Helper {
     Zone,
     /// The local time.
     Now,
+    /// The code of the best response.
+    ReplyCode,
+    /// Whether the target of the best response was silent.
+    BranchTimeout,
+    /// Whether the target of the best response was not silent at first.
+    BranchReplied,
+    /// Whether any target was silent.
+    AnyTimeout,
+}
+
+/// What a policy keeps between the statements of a script.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Part {
+    /// The request URI and the destination.
+    Target,
+    /// The targets of `append_branch`.
+    Branches,
+    /// The failure route, and what it begins with.
+    FailureRoute,
+    /// The times of `t_set_fr`.
+    Times,
+    /// The header fields that a failure route adds.
+    Headers,
 }
 
 /// Facts about the script, and what its translation collects.
 #[derive(Debug)]
 pub(super) struct Context {
-    /// Whether the script changes the request URI or the destination, so that routes are methods.
-    pub(super) is_stateful: bool,
+    /// What the policy keeps between the statements of the script. Routes are methods if there is anything.
+    pub(super) parts: BTreeSet<Part>,
     pub(super) helpers: BTreeSet<Helper>,
     pub(super) findings: Vec<Finding>,
     /// Statements and conditions that are in the policy.
@@ -35,14 +58,24 @@ pub(super) struct Context {
 }
 
 impl Context {
-    pub(super) fn new(is_stateful: bool) -> Self {
+    pub(super) fn new(parts: BTreeSet<Part>) -> Self {
         Self {
-            is_stateful,
+            parts,
             helpers: BTreeSet::new(),
             findings: Vec::new(),
             translated: 0,
             left: 0,
         }
+    }
+
+    /// Whether routes are methods.
+    pub(super) fn is_stateful(&self) -> bool {
+        !self.parts.is_empty()
+    }
+
+    /// Whether the policy keeps this.
+    pub(super) fn has(&self, part: Part) -> bool {
+        self.parts.contains(&part)
     }
 
     /// Notes something that is not in the policy.
@@ -63,6 +96,6 @@ impl Context {
 
     /// What precedes the name of a function that may be a method.
     pub(super) fn receiver(&self) -> &'static str {
-        if self.is_stateful { "self." } else { "" }
+        if self.is_stateful() { "self." } else { "" }
     }
 }

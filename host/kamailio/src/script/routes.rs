@@ -8,59 +8,132 @@ use super::syntax::{Action, Call, Expression, Route, Statement, Term};
 #[derive(Debug, Default)]
 pub(super) struct Routes {
     functions: BTreeMap<String, String>,
+    /// Those of `failure_route[NAME]`.
+    after_failures: BTreeMap<String, String>,
 }
 
 impl Routes {
-    /// Gives each `route[NAME]` a function with a name of its own.
+    /// Gives each `route[NAME]` and each `failure_route[NAME]` a function with a name of its own.
     pub(super) fn of(routes: &[Route]) -> Self {
-        let mut functions = BTreeMap::new();
-        let mut taken = BTreeSet::new();
-        for route in routes.iter().filter(|route| route.kind == "route") {
-            let is_word = |c: char| c.is_ascii_alphanumeric();
-            let name: String = route
-                .name
-                .chars()
-                .map(|c| if is_word(c) { c } else { '_' })
-                .collect();
-            let mut function = format!("route_{}", name.to_ascii_lowercase());
-            while !taken.insert(function.clone()) {
-                function.push('_');
-            }
-            functions.entry(route.name.clone()).or_insert(function);
+        Self {
+            functions: functions(routes, "route", "route"),
+            after_failures: functions(routes, FAILURE_ROUTE, "failure"),
         }
-        Self { functions }
     }
 
     /// The name of a route's function; `None` if there is no such route.
     pub(super) fn function(&self, route: &str) -> Option<&str> {
         self.functions.get(route).map(String::as_str)
     }
+
+    /// The name of a failure route's function; `None` if there is no such route.
+    pub(super) fn after_failure(&self, route: &str) -> Option<&str> {
+        self.after_failures.get(route).map(String::as_str)
+    }
 }
 
-/// The names of the routes that these statements call, directly or by others.
-pub(super) fn reachable<'r>(main: &'r Route, routes: &'r [Route]) -> BTreeSet<&'r str> {
-    let mut reached = BTreeSet::new();
-    let mut waiting = vec![main];
-    while let Some(route) = waiting.pop() {
-        let mut called = Vec::new();
-        for_each_call(&route.body, &mut |call| called.extend(target(call)));
-        for name in called {
-            if reached.insert(name) {
-                waiting.extend(
-                    routes
-                        .iter()
-                        .find(|route| route.kind == "route" && route.name == name),
-                );
+/// The kind of the routes that `t_on_failure` names.
+pub(super) const FAILURE_ROUTE: &str = "failure_route";
+
+/// The functions of the routes of one kind.
+fn functions(routes: &[Route], kind: &str, prefix: &str) -> BTreeMap<String, String> {
+    let mut functions = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    for route in routes.iter().filter(|route| route.kind == kind) {
+        let is_word = |c: char| c.is_ascii_alphanumeric();
+        let name: String = route
+            .name
+            .chars()
+            .map(|c| if is_word(c) { c } else { '_' })
+            .collect();
+        let mut function = format!("{prefix}_{}", name.to_ascii_lowercase());
+        while !taken.insert(function.clone()) {
+            function.push('_');
+        }
+        functions.entry(route.name.clone()).or_insert(function);
+    }
+    functions
+}
+
+/// The routes that a script reaches.
+#[derive(Debug, Default)]
+pub(super) struct Reached<'r> {
+    /// Those that the main route or a failure route calls, directly or by others.
+    pub(super) routes: BTreeSet<&'r str>,
+    /// Those that `t_on_failure` names.
+    pub(super) failure_routes: BTreeSet<&'r str>,
+    /// Those of `routes` that a failure route calls, directly or by others.
+    pub(super) after_failure: BTreeSet<&'r str>,
+}
+
+impl<'r> Reached<'r> {
+    /// Those that `main` reaches.
+    pub(super) fn by(main: &'r Route, routes: &'r [Route]) -> Self {
+        let mut reached = Self::default();
+        let mut waiting = vec![(main, false)];
+        while let Some((route, is_after_failure)) = waiting.pop() {
+            let mut called = Vec::new();
+            let mut named = Vec::new();
+            for_each_call(&route.body, &mut |call| {
+                called.extend(target(call));
+                named.extend(failure_route(call));
+            });
+            for name in called {
+                let mut is_new = reached.routes.insert(name);
+                if is_after_failure {
+                    is_new |= reached.after_failure.insert(name);
+                }
+                if is_new {
+                    let route = find(routes, "route", name);
+                    waiting.extend(route.map(|route| (route, is_after_failure)));
+                }
+            }
+            for name in named {
+                if reached.failure_routes.insert(name) {
+                    let route = find(routes, FAILURE_ROUTE, name);
+                    waiting.extend(route.map(|route| (route, true)));
+                }
             }
         }
+        reached
     }
-    reached
+
+    /// Whether a failure route executes this route.
+    pub(super) fn is_after_failure(&self, route: &Route) -> bool {
+        match &*route.kind {
+            FAILURE_ROUTE => true,
+            "route" => self.after_failure.contains(&*route.name),
+            _ => false,
+        }
+    }
+
+    /// Whether the script reaches this route.
+    pub(super) fn has(&self, route: &Route) -> bool {
+        match &*route.kind {
+            FAILURE_ROUTE => self.failure_routes.contains(&*route.name),
+            "route" => self.routes.contains(&*route.name),
+            _ => false,
+        }
+    }
+}
+
+fn find<'r>(routes: &'r [Route], kind: &str, name: &str) -> Option<&'r Route> {
+    let is_it = |route: &&Route| route.kind == kind && route.name == name;
+    routes.iter().find(is_it)
 }
 
 /// The route that this call calls.
 pub(super) fn target(call: &Call) -> Option<&str> {
     match (&*call.name, &call.arguments[..]) {
         ("route", [name]) => name.literal(),
+        _ => None,
+    }
+}
+
+/// The failure route that this call names.
+fn failure_route(call: &Call) -> Option<&str> {
+    match (&*call.name, &call.arguments[..]) {
+        ("t_on_failure", [name]) => name.literal(),
         _ => None,
     }
 }
@@ -82,6 +155,23 @@ pub(super) fn for_each_call<'s>(statements: &'s [Statement], visit: &mut dyn FnM
             Action::Call(call) => visit(call),
             Action::Assign { value, .. } => calls_of(value, visit),
             Action::Exit | Action::Return(_) | Action::Other => {}
+        }
+    }
+}
+
+/// Calls `visit` for each variable that these statements set.
+pub(super) fn for_each_variable<'s>(statements: &'s [Statement], visit: &mut dyn FnMut(&'s str)) {
+    for statement in statements {
+        match &statement.action {
+            Action::If {
+                then, otherwise, ..
+            } => {
+                for_each_variable(then, visit);
+                for_each_variable(otherwise, visit);
+            }
+            Action::Block(inner) => for_each_variable(inner, visit),
+            Action::Assign { variable, .. } => visit(variable),
+            Action::Call(_) | Action::Exit | Action::Return(_) | Action::Other => {}
         }
     }
 }

@@ -75,7 +75,7 @@ fn sum(parts: &[Expression], context: &mut Context) -> Option<Value> {
 
 /// A pseudo-variable. One that is unset is an empty text in a comparison, here as in Kamailio.
 pub(super) fn variable(name: &str, context: &mut Context) -> Option<Value> {
-    let uri = if context.is_stateful {
+    let uri = if context.is_stateful() {
         "self.uri()"
     } else {
         "request::uri()"
@@ -107,6 +107,10 @@ pub(super) fn variable(name: &str, context: &mut Context) -> Option<Value> {
         "$ci" => owned("request::call_id()"),
         "$cs" => number("request::cseq_number()"),
         "$ua" => owned("request::header(\"User-Agent\").unwrap_or_default()"),
+        "$T_reply_code" => {
+            context.need(Helper::ReplyCode);
+            number("reply_code()")
+        }
         "$null" => Some(Value::Borrowed("\"\"".into())),
         _ => bracketed(name, context),
     }

@@ -3,6 +3,8 @@
 
 #![forbid(unsafe_code)]
 
+mod failures;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -13,7 +15,7 @@ use portcullis_testkit::mariadb::MariaDb;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::{binary, policy, root};
 
-const NAMES: [&str; 4] = ["edge", "groups", "numbers", "rewrite"];
+const NAMES: [&str; 6] = ["edge", "failover", "fork", "groups", "numbers", "rewrite"];
 
 /// A request as `METHOD USER`, and further header fields. `From` and `To` replace those of the request.
 type Question = (&'static str, &'static [&'static str]);
@@ -72,6 +74,13 @@ fn source(name: &str) -> PathBuf {
 
 fn configuration(name: &str) -> PathBuf {
     root().join(format!("tests/imported/cfg/{name}.cfg"))
+}
+
+/// The policy of this configuration.
+fn compiled(name: &str) -> PathBuf {
+    let wasm = policy("address-acl");
+    let wasm = wasm.parent().expect("policies are in a folder");
+    wasm.join("imported").join(name).with_extension("wasm")
 }
 
 /// What `import --policy` writes for this configuration today.
@@ -175,11 +184,9 @@ fn compare(name: &str, questions: &[Question]) {
     let lease = builder.lease();
     let (listen, target) = (lease.addr(4, 5060), lease.addr(5, 5060));
     let domain = target.ip();
-    let wasm = policy("address-acl");
-    let wasm = wasm.parent().expect("policies are in a folder");
     let [known, second] = [10, 11].map(|host| lease.ip(host));
     let host = builder
-        .policy(wasm.join("imported").join(name).with_extension("wasm"))
+        .policy(compiled(name))
         .database(&database.url())
         .row(&format!("200 {known} 32 0"))
         .row(&format!("250 {second} 32 0"))

@@ -1,0 +1,173 @@
+//! What kind of function, variable or header field a name is.
+
+use portcullis_sip::HeaderName;
+
+use super::syntax::{Call, Expression, Term};
+use super::values::is_header;
+
+/// Whether a function changes where the request goes.
+pub(super) fn changes_target(function: &str) -> bool {
+    rewritten_by(function).is_some() || matches!(function, "prefix" | "strip" | "resetdsturi")
+}
+
+/// Whether a variable says where the request goes.
+pub(super) fn is_target(variable: &str) -> bool {
+    matches!(variable, "$du" | "$duri" | "$ru" | "$ruri" | "$rU" | "$rd")
+}
+
+/// The variable that a function of the core sets.
+pub(super) fn rewritten_by(function: &str) -> Option<&'static str> {
+    match function {
+        "rewriteuri" | "seturi" => Some("$ru"),
+        "rewritehost" | "sethost" => Some("$rd"),
+        "rewriteuser" | "setuser" => Some("$rU"),
+        "setdsturi" => Some("$du"),
+        _ => None,
+    }
+}
+
+/// Whether only the script sees the variable. An operand that reads it is not translated either.
+pub(super) fn is_private(variable: &str) -> bool {
+    const PRIVATE: [&str; 13] = [
+        "$avp", "$var", "$vn", "$vz", "$xavp", "$xavu", "$xavi", "$dlg_var", "$dlg_ctx", "$shv",
+        "$sht", "$null", "$rcv",
+    ];
+    let name = variable.split(['(', '[']).next().unwrap_or_default();
+    PRIVATE.contains(&name)
+}
+
+/// Whether a policy may remove a header field.
+pub(super) fn is_removable(name: &str) -> bool {
+    is_header(name) && HeaderName::of(name.as_bytes()).may_be_edited()
+}
+
+/// Whether a function without counterpart neither decides nor changes where the request goes: media, accounting, timers, statistics, flags, and
+/// what is done to replies.
+pub(super) fn is_harmless(function: &str) -> bool {
+    const PREFIXES: [&str; 20] = [
+        "acc_",
+        "avp_",
+        "cnxcc_",
+        "dlg_",
+        "fix_nated_",
+        "hep_",
+        "pv_",
+        "reset_",
+        "resetbflag",
+        "resetflag",
+        "rtpengine_",
+        "rtpproxy_",
+        "setbflag",
+        "setflag",
+        "sht_",
+        "sip_trace",
+        "siptrace",
+        "statsd_",
+        "t_reset_",
+        "xavp_",
+    ];
+    const NAMES: [&str; 23] = [
+        "add_rr_param",
+        "append_to_reply",
+        "append_hf",
+        "insert_hf",
+        "append_urihf",
+        "add_contact_alias",
+        "set_contact_alias",
+        "msg_apply_changes",
+        "mq_add",
+        "setdebug",
+        "set_advertised_address",
+        "set_advertised_port",
+        "t_on_branch",
+        "t_on_branch_failure",
+        "t_on_failure",
+        "t_on_reply",
+        "t_set_auto_inv_100",
+        "t_set_disable_6xx",
+        "t_set_fr",
+        "t_set_max_lifetime",
+        "t_set_retr",
+        "update_stat",
+        "unforce_rtp_proxy",
+    ];
+    PREFIXES.iter().any(|prefix| function.starts_with(prefix)) || NAMES.contains(&function)
+}
+
+pub(super) fn is_host(text: &str) -> bool {
+    !text.is_empty()
+        && text
+            .chars()
+            .all(|c| c.is_ascii_alphanumeric() || ".-".contains(c))
+}
+
+pub(super) fn is_relay(name: &str) -> bool {
+    matches!(
+        name,
+        "t_relay"
+            | "t_relay_to"
+            | "t_relay_to_udp"
+            | "t_relay_to_tcp"
+            | "forward"
+            | "forward_udp"
+            | "forward_tcp"
+    )
+}
+
+/// The call in `if (t_relay())` and `if (!t_relay())`.
+pub(super) fn relaying(tested: &Expression) -> Option<&Call> {
+    let term = match tested {
+        Expression {
+            term: Term::Not(inner),
+            ..
+        } => &inner.term,
+        tested => &tested.term,
+    };
+    let Term::Call(call) = term else {
+        return None;
+    };
+    is_relay(&call.name).then_some(call)
+}
+
+pub(super) fn is_reply(name: &str) -> bool {
+    matches!(
+        name,
+        "sl_reply" | "sl_send_reply" | "send_reply" | "t_reply" | "t_send_reply"
+    )
+}
+
+pub(super) fn is_log(name: &str) -> bool {
+    matches!(
+        name,
+        "xlog"
+            | "log"
+            | "xalert"
+            | "xbug"
+            | "xcrit"
+            | "xerr"
+            | "xwarn"
+            | "xnotice"
+            | "xinfo"
+            | "xdbg"
+    )
+}
+
+/// What the host does for every request.
+pub(super) fn is_built_in(name: &str) -> bool {
+    let of_host = [
+        "add_rport",
+        "force_rport",
+        "loose_route",
+        "mf_process_maxfwd_header",
+        "record_route",
+        "record_route_preset",
+        "sanity_check",
+        "sl_reply_error",
+        "t_check_trans",
+        "t_drop_replies",
+        "t_newtran",
+        "t_precheck_trans",
+        "t_relay_cancel",
+    ];
+    of_host.contains(&name)
+}

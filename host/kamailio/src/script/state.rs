@@ -1,0 +1,404 @@
+//! The state of a script in its policy: what it has changed, and what its failure routes need.
+
+use std::collections::BTreeSet;
+
+use super::context::Part;
+use super::kinds::{changes_target, is_target};
+use super::routes::{Reached, for_each_call, for_each_variable};
+use super::syntax::{Expression, Route};
+
+/// What the policy of these routes has to keep.
+pub(super) fn parts(routes: &[&Route], reached: &Reached<'_>) -> BTreeSet<Part> {
+    let mut parts = BTreeSet::new();
+    let has_failure_route = routes.iter().any(|route| route.kind == "failure_route");
+    if has_failure_route {
+        parts.insert(Part::FailureRoute);
+    }
+    for route in routes {
+        for_each_variable(&route.body, &mut |variable| {
+            parts.extend(is_target(variable).then_some(Part::Target));
+        });
+        for_each_call(&route.body, &mut |call| {
+            let is_known = call
+                .arguments
+                .iter()
+                .all(|value| Expression::literal(value).is_some());
+            let part = match &*call.name {
+                name if changes_target(name) => Part::Target,
+                "append_branch" => Part::Branches,
+                "t_set_fr" if has_failure_route && is_known => Part::Times,
+                "append_hf" if reached.is_after_failure(route) => Part::Headers,
+                _ => return,
+            };
+            parts.insert(part);
+        });
+    }
+    parts
+}
+
+/// The type that has routes as its methods, up to them. `first` is `fr_timer` in milliseconds, and `functions` are the routes.
+pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[String]) -> String {
+    let has = |part| parts.contains(&part);
+    let times = Times {
+        is_set: has(Part::Times),
+        first: first.filter(|_| has(Part::FailureRoute)),
+    };
+    let mut text =
+        "\n/// What the script has changed so far.\n#[derive(Default)]\nstruct Script {\n"
+            .to_owned();
+    text.push_str("    request_uri: Option<String>,\n    destination: Option<String>,\n");
+    for (part, fields) in [
+        (Part::Branches, BRANCHES),
+        (Part::FailureRoute, FAILURE_ROUTE),
+        (Part::Times, TIMES),
+        (Part::Headers, HEADERS),
+    ] {
+        text.push_str(if has(part) { fields } else { "" });
+    }
+    text.push_str("}\n\nimpl Script {\n");
+    if has(Part::FailureRoute) {
+        text.push_str(&after_failure(has(Part::Branches), times));
+    }
+    let reads_uri = |function: &String| function.contains("self.uri()");
+    if functions.iter().any(reads_uri) || has(Part::Branches) {
+        text.push_str(URI);
+    }
+    text.push_str(&relay(parts));
+    if has(Part::FailureRoute) || has(Part::Branches) {
+        text.push_str(&target(times, has(Part::Headers)));
+    }
+    if has(Part::FailureRoute) {
+        text.push_str(&kept(times));
+    }
+    if has(Part::FailureRoute) || has(Part::Branches) {
+        text.push_str(&has_target(parts));
+    }
+    text.push_str(if has(Part::Branches) {
+        APPEND_BRANCH
+    } else {
+        ""
+    });
+    text.push_str(if has(Part::Headers) { ADD_HEADER } else { "" });
+    text
+}
+
+/// The times of targets.
+#[derive(Clone, Copy)]
+struct Times {
+    /// Whether the script sets them: `t_set_fr`.
+    is_set: bool,
+    /// `fr_timer` in milliseconds.
+    first: Option<u32>,
+}
+
+const BRANCHES: &str = "    /// Places and request URIs of `append_branch`.
+    branches: Vec<(String, String)>,
+    /// `$ru` and `$du` that are a target already: they have failed, or `append_branch()` has taken them.
+    taken: Option<(Option<String>, Option<String>)>,
+";
+
+const FAILURE_ROUTE: &str = "    /// The function for the failure route that `t_on_failure` names.
+    failure_route: String,
+    /// In a failure route: `$ru` and `$du` of the request route, with which each failure route begins.
+    begin: Option<(Option<String>, Option<String>)>,
+";
+
+const TIMES: &str = "    /// `t_set_fr`: milliseconds until the first response.
+    first: Option<u64>,
+    /// `t_set_fr`: milliseconds until the final response.
+    ring: Option<u64>,
+";
+
+const HEADERS: &str = "    /// Header fields for the targets of a failure route.
+    headers: Vec<(&'static str, String)>,
+";
+
+const URI: &str = "    /// `$ru`
+    fn uri(&self) -> String {
+        self.request_uri.clone().unwrap_or_else(request::uri)
+    }
+
+";
+
+/// The constructor for failure routes.
+fn after_failure(has_branches: bool, times: Times) -> String {
+    let mut text =
+        "    /// The function for a failure route, and the state in which the route begins.
+    fn after_failure() -> (String, Self) {
+        let memo = String::from_utf8(outcome::memo()).unwrap_or_default();
+        let parts: Vec<_> = memo.split('\\n').collect();
+        let part = |at: usize| {
+            let part = parts.get(at).filter(|part| !part.is_empty());
+            part.map(|part| (*part).to_owned())
+        };
+        let (request_uri, destination) = (part(1), part(2));
+        let script = Self {
+            begin: Some((request_uri.clone(), destination.clone())),
+"
+        .to_owned();
+    if has_branches {
+        text.push_str("            taken: Some((request_uri.clone(), destination.clone())),\n");
+    }
+    text.push_str("            request_uri,\n            destination,\n");
+    if times.is_set {
+        text.push_str(
+            "            first: part(3).and_then(|time| time.parse().ok()),\n            ring: part(4).and_then(|time| time.parse().ok()),\n",
+        );
+    }
+    text.push_str(
+        "            ..Self::default()\n        };\n        (part(0).unwrap_or_default(), script)\n    }\n\n",
+    );
+    text
+}
+
+/// `t_relay()`
+fn relay(parts: &BTreeSet<Part>) -> String {
+    let has = |part| parts.contains(&part);
+    if !has(Part::FailureRoute) && !has(Part::Branches) {
+        return RELAY.to_owned();
+    }
+    let kept = |verdict: &str| match has(Part::FailureRoute) {
+        true => format!("self.kept({verdict})"),
+        false => verdict.to_owned(),
+    };
+    let mut text =
+        "    /// `t_relay()`: to `$du` or, without it, to where the request URI leads.\n    fn relay(&self) -> Verdict {\n".to_owned();
+    if has(Part::FailureRoute) {
+        text.push_str(NO_TARGET);
+    }
+    if has(Part::Branches) {
+        text.push_str(&format!(
+            "        if !self.branches.is_empty() {{
+            let mut targets = Vec::new();
+            if self.is_changed() {{
+                let place = self.destination.clone().unwrap_or_else(|| self.uri());
+                targets.push(self.target(&place));
+            }}
+            for (place, request_uri) in &self.branches {{
+                targets.push(self.target(place).request_uri(request_uri));
+            }}
+            return {};
+        }}
+",
+            kept("fork(targets)")
+        ));
+    }
+    let by = match has(Part::Branches) {
+        true => kept("fork([self.target(place)])"),
+        false => "self.relay_by(place)".to_owned(),
+    };
+    text.push_str(&format!(
+        "        match (&self.destination, &self.request_uri) {{
+            (Some(place), _) | (None, Some(place)) => {by},
+            (None, None) => {},
+        }}
+    }}
+
+",
+        kept("relay()")
+    ));
+    if !has(Part::Branches) {
+        text.push_str(&format!(
+            "    /// To this URI, with the request URI of the script.
+    fn relay_by(&self, place: &str) -> Verdict {{
+{NO_TARGET}        {}
+    }}
+
+",
+            kept("fork([self.target(place)])")
+        ));
+    }
+    text
+}
+
+const NO_TARGET: &str = "        if !self.has_target() {
+            // What has failed is not tried again: the sender gets the best response.
+            return drop_request();
+        }
+";
+
+const RELAY: &str = "    /// `t_relay()`: to `$du` or, without it, to where the request URI leads.
+    fn relay(&self) -> Verdict {
+        match (&self.destination, &self.request_uri) {
+            (Some(destination), _) => self.relay_by(destination),
+            (None, Some(uri)) => self.relay_by(uri),
+            (None, None) => relay(),
+        }
+    }
+
+    /// To this URI, with the request URI of the script.
+    fn relay_by(&self, place: &str) -> Verdict {
+        let verdict = relay_to_uri(place);
+        match &self.request_uri {
+            Some(uri) => verdict.request_uri(uri),
+            None => verdict,
+        }
+    }
+
+";
+
+/// The target of a relay.
+fn target(times: Times, has_headers: bool) -> String {
+    let mut text = TARGET.to_owned();
+    if has_headers {
+        text.push_str(TARGET_HEADERS);
+    }
+    match times {
+        Times {
+            is_set: true,
+            first: Some(_),
+        } => {
+            text.push_str(TARGET_FIRST_OR_TIMER);
+            text.push_str(TARGET_RING);
+        }
+        Times {
+            is_set: true,
+            first: None,
+        } => {
+            text.push_str(TARGET_FIRST);
+            text.push_str(TARGET_RING);
+        }
+        Times {
+            is_set: false,
+            first: Some(_),
+        } => text.push_str(TARGET_TIMER),
+        Times {
+            is_set: false,
+            first: None,
+        } => {}
+    }
+    text.push_str("        target\n    }\n\n");
+    text
+}
+
+const TARGET: &str = "    /// A target at this URI, with the request URI of the script.
+    fn target(&self, place: &str) -> Target {
+        let mut target = Target::uri(place);
+        if let Some(uri) = &self.request_uri {
+            target = target.request_uri(uri);
+        }
+";
+
+const TARGET_HEADERS: &str = "        for (name, value) in &self.headers {
+            target = target.header(*name, value);
+        }
+";
+
+const TARGET_FIRST_OR_TIMER: &str = "        let first = self.first.unwrap_or(FR_TIMER);
+        target = target.within(Duration::from_millis(first));
+";
+
+const TARGET_FIRST: &str = "        if let Some(first) = self.first {
+            target = target.within(Duration::from_millis(first));
+        }
+";
+
+const TARGET_RING: &str = "        if let Some(ring) = self.ring {
+            target = target.ring_for(Duration::from_millis(ring));
+        }
+";
+
+const TARGET_TIMER: &str = "        target = target.within(Duration::from_millis(FR_TIMER));
+";
+
+/// The memo for the failure route.
+fn kept(times: Times) -> String {
+    let mut text = "    /// With the memo that `after_failure` reads.
+    fn kept(&self, verdict: Verdict) -> Verdict {
+        if self.failure_route.is_empty() {
+            return verdict.memo(\"\");
+        }
+        let now = (self.request_uri.clone(), self.destination.clone());
+        let (request_uri, destination) = self.begin.as_ref().unwrap_or(&now);
+        let text = |part: &Option<String>| part.clone().unwrap_or_default();
+"
+    .to_owned();
+    if times.is_set {
+        text.push_str(
+            "        let number = |time: Option<u64>| time.map(|time| time.to_string()).unwrap_or_default();\n",
+        );
+    }
+    text.push_str(
+        "        let memo = [\n            self.failure_route.clone(),\n            text(request_uri),\n            text(destination),\n",
+    );
+    if times.is_set {
+        text.push_str("            number(self.first),\n            number(self.ring),\n");
+    }
+    text.push_str(
+        "        ];
+        let memo = memo.join(\"\\n\");
+        if memo.len() > 256 {
+            log::error!(\"no failure route for this request: $ru and $du are too long to be kept\");
+            return verdict.memo(\"\");
+        }
+        verdict.memo(memo)
+    }
+
+",
+    );
+    text
+}
+
+/// Whether there is something for `t_relay()` to try.
+fn has_target(parts: &BTreeSet<Part>) -> String {
+    let has = |part| parts.contains(&part);
+    let (changed, taken) = match (has(Part::Branches), has(Part::FailureRoute)) {
+        (true, _) => ("is_changed", "taken"),
+        (false, _) => ("has_target", "begin"),
+    };
+    let mut text = String::new();
+    if has(Part::Branches) && has(Part::FailureRoute) {
+        text.push_str(
+            "    /// Whether `t_relay()` has a target: in a failure route, one that has not failed.
+    fn has_target(&self) -> bool {
+        !self.branches.is_empty() || self.is_changed()
+    }
+
+",
+        );
+    }
+    let about = match has(Part::Branches) {
+        true => "    /// Whether `$ru` and `$du` are a target that has not been taken yet.\n",
+        false => {
+            "    /// Whether `t_relay()` has a target: in a failure route, one that has not failed.\n"
+        }
+    };
+    text.push_str(about);
+    text.push_str(&format!(
+        "    fn {changed}(&self) -> bool {{
+        let Some((request_uri, destination)) = &self.{taken} else {{
+            return true;
+        }};
+        self.request_uri != *request_uri
+            || (self.destination.is_some() && self.destination != *destination)
+    }}
+
+"
+    ));
+    text
+}
+
+const APPEND_BRANCH: &str = "    /// `append_branch`: a target with this request URI, or `$ru` without one, at `$du` if there is one.
+    fn append_branch(&mut self, request_uri: Option<&str>) {
+        if request_uri.is_none() {
+            self.taken = Some((self.request_uri.clone(), self.destination.clone()));
+        }
+        let request_uri = request_uri.map_or_else(|| self.uri(), str::to_owned);
+        let place = self.destination.clone().unwrap_or_else(|| request_uri.clone());
+        self.branches.push((place, request_uri));
+    }
+
+";
+
+const ADD_HEADER: &str =
+    "    /// `append_hf`: for all targets or, in a failure route, for those that it names.
+    fn add_header(&mut self, name: &'static str, value: String) {
+        match self.begin {
+            Some(_) => self.headers.push((name, value)),
+            None => {
+                edits::add_header(name, &value);
+            }
+        }
+    }
+
+";

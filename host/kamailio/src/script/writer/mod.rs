@@ -1,0 +1,306 @@
+//! Statements of a script as Rust.
+//!
+//! A reply or a relay is the policy's decision, so it ends the function: `return Err(verdict)`. Kamailio goes on behind it; log lines that
+//! follow are written before it, and anything else that Kamailio would do is a remark.
+
+mod decisions;
+mod effects;
+
+use super::conditions::condition;
+use super::context::{Context, Helper};
+use super::kinds::{is_built_in, is_harmless, is_log, is_relay, is_reply, relaying};
+use super::routes::Routes;
+use super::syntax::{Action, Call, Expression, Statement, Term};
+use super::values::formatted;
+
+/// What Kamailio does behind a statement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Rest {
+    /// The script ends, without anything that a peer notices.
+    Ends,
+    /// Something that a peer may notice.
+    Acts,
+}
+
+/// What a call decides.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Decision {
+    /// The Rust expression of a verdict.
+    Verdict(String),
+    /// A decision without counterpart.
+    Unknown,
+    /// A response that does not end the transaction.
+    Provisional,
+    /// It is no decision.
+    None,
+}
+
+/// The lines of a function's body.
+#[derive(Debug)]
+pub(super) struct Writer<'c> {
+    routes: &'c Routes,
+    context: &'c mut Context,
+    lines: String,
+    depth: usize,
+    /// Header fields of the replies: `append_to_reply`.
+    reply_headers: String,
+    /// Whether a failure route executes the function.
+    is_after_failure: bool,
+    /// Whether there is a target here that has not failed. In a failure route, `t_relay` needs a new one.
+    has_target: bool,
+}
+
+impl<'c> Writer<'c> {
+    /// Writes the body of a route; `rest` is what follows its calls, and `is_after_failure` says whether a failure route executes it.
+    pub(super) fn body(
+        statements: &[Statement],
+        rest: Rest,
+        is_after_failure: bool,
+        routes: &'c Routes,
+        context: &'c mut Context,
+    ) -> String {
+        let mut writer = Self {
+            routes,
+            context,
+            lines: String::new(),
+            depth: 1,
+            reply_headers: String::new(),
+            is_after_failure,
+            has_target: !is_after_failure,
+        };
+        writer.depth += usize::from(writer.context.is_stateful());
+        if !writer.block(statements, rest) {
+            writer.line("Ok(true)");
+        }
+        writer.lines
+    }
+
+    /// Writes statements. Returns true if the last of them always ends the function.
+    fn block(&mut self, statements: &[Statement], rest: Rest) -> bool {
+        for (at, statement) in statements.iter().enumerate() {
+            let behind = &statements[at + 1..];
+            if self.statement(statement, behind, rest_of(behind, rest)) {
+                return true;
+            }
+        }
+        false
+    }
+
+    fn statement(&mut self, statement: &Statement, behind: &[Statement], rest: Rest) -> bool {
+        match &statement.action {
+            Action::If {
+                condition,
+                then,
+                otherwise,
+            } => self.branches(statement, condition, [then, otherwise], behind, rest),
+            Action::Block(inner) => self.block(inner, rest),
+            Action::Exit => {
+                self.context.translated += 1;
+                self.line("return Err(drop_request());");
+                true
+            }
+            // 0 ends the script.
+            Action::Return(0) => {
+                self.context.translated += 1;
+                self.line("return Err(drop_request());");
+                true
+            }
+            Action::Return(number) => {
+                self.context.translated += 1;
+                self.line(&format!("return Ok({});", *number > 0));
+                true
+            }
+            Action::Call(call) => self.call(call, statement, behind, rest),
+            Action::Assign { variable, value } => {
+                self.assign(variable, value, statement);
+                false
+            }
+            // It may hold decisions, or be one: `return $var(result);`.
+            Action::Other => {
+                self.close(statement);
+                false
+            }
+        }
+    }
+
+    fn branches(
+        &mut self,
+        statement: &Statement,
+        tested: &Expression,
+        [then, otherwise]: [&[Statement]; 2],
+        behind: &[Statement],
+        rest: Rest,
+    ) -> bool {
+        let Some(call) = relaying(tested) else {
+            return self.chain("if", tested, [then, otherwise], rest);
+        };
+        let ends = self.call(call, statement, behind, rest);
+        if ends || self.has_target {
+            // What follows a failure of the relay is up to the host.
+            return ends;
+        }
+        // Without a new target, the relay fails.
+        match &tested.term {
+            Term::Not(_) => self.block(then, rest),
+            _ => self.block(otherwise, rest),
+        }
+    }
+
+    /// `if … else if … else …`; `begin` is what precedes the condition.
+    fn chain(
+        &mut self,
+        begin: &str,
+        tested: &Expression,
+        [then, otherwise]: [&[Statement]; 2],
+        rest: Rest,
+    ) -> bool {
+        let code = condition(tested, self.routes, self.context);
+        self.context.translated += 1;
+        // What the host has checked before.
+        if begin == "if" && matches!(&*code, "true" | "false") {
+            let taken = if code == "true" { then } else { otherwise };
+            return self.block(taken, rest);
+        }
+        self.line(&format!("{begin} {code} {{"));
+        let then_ends = self.inner(then, rest);
+        if otherwise.is_empty() {
+            self.line("}");
+            return false;
+        }
+        if let [next] = otherwise
+            && let Action::If {
+                condition,
+                then,
+                otherwise,
+            } = &next.action
+            && relaying(condition).is_none()
+        {
+            return self.chain("} else if", condition, [then, otherwise], rest) && then_ends;
+        }
+        self.line("} else {");
+        let otherwise_ends = self.inner(otherwise, rest);
+        self.line("}");
+        then_ends && otherwise_ends
+    }
+
+    /// A block that may not be executed: header fields of a reply that it adds are for replies within it.
+    fn inner(&mut self, statements: &[Statement], rest: Rest) -> bool {
+        let headers = self.reply_headers.clone();
+        let has_target = self.has_target;
+        self.depth += 1;
+        let ends = self.block(statements, rest);
+        self.depth -= 1;
+        self.reply_headers = headers;
+        self.has_target = has_target;
+        ends
+    }
+
+    fn call(
+        &mut self,
+        call: &Call,
+        statement: &Statement,
+        behind: &[Statement],
+        rest: Rest,
+    ) -> bool {
+        if is_built_in(&call.name) {
+            return false;
+        }
+        let decision = match is_relay(&call.name) {
+            true => self
+                .relay(call)
+                .map_or(Decision::Unknown, Decision::Verdict),
+            false if is_reply(&call.name) => self.reply(call, statement),
+            false => Decision::None,
+        };
+        match decision {
+            Decision::Verdict(verdict) => {
+                self.context.translated += 1;
+                if is_relay(&call.name) && !self.has_target {
+                    self.decide_with_target(&verdict, statement, behind, rest);
+                    return false;
+                }
+                return self.decide(&verdict, statement, behind, rest);
+            }
+            Decision::Unknown => {
+                self.close(statement);
+                return false;
+            }
+            Decision::Provisional => return false,
+            Decision::None => {}
+        }
+        if self.effect(call, &statement.place) {
+            self.context.translated += 1;
+            return false;
+        }
+        // Any other function may decide, or change where the request goes.
+        match is_harmless(&call.name) {
+            true => self.leave(statement),
+            false => self.close(statement),
+        }
+        false
+    }
+
+    /// The Rust expression of a text with variables.
+    fn text(&mut self, text: &str) -> String {
+        let (format, arguments, _) = formatted(text, self.context);
+        match arguments.is_empty() {
+            true => format!("{text:?}"),
+            false => format!("format!({format:?}{arguments})"),
+        }
+    }
+
+    /// Writes a statement without counterpart as a comment.
+    fn leave(&mut self, statement: &Statement) {
+        self.context.leave(
+            &statement.place,
+            &statement.text,
+            "no counterpart: a comment in the policy",
+        );
+        let comment = format!(
+            "// {}: not translated: {}",
+            statement.place.short(),
+            statement.text
+        );
+        self.line(&comment);
+    }
+
+    /// Ends the function where a decision cannot be translated.
+    fn close(&mut self, statement: &Statement) {
+        self.context.need(Helper::Untranslated);
+        self.context.leave(
+            &statement.place,
+            &statement.text,
+            "no counterpart: the policy answers 500 here",
+        );
+        let line = format!(
+            "untranslated({}, {:?})?;",
+            statement.place.line, statement.text
+        );
+        self.line(&line);
+    }
+
+    fn line(&mut self, text: &str) {
+        self.lines.push_str(&"    ".repeat(self.depth));
+        self.lines.push_str(text);
+        self.lines.push('\n');
+    }
+}
+
+/// What Kamailio does in these statements and behind them.
+pub(super) fn rest_of(statements: &[Statement], rest: Rest) -> Rest {
+    for statement in statements {
+        match &statement.action {
+            Action::Exit => return Rest::Ends,
+            Action::Return(_) => return rest,
+            Action::Call(call) if is_log(&call.name) || is_built_in(&call.name) => {}
+            Action::Call(_)
+            | Action::If { .. }
+            | Action::Block(_)
+            | Action::Assign { .. }
+            | Action::Other => {
+                return Rest::Acts;
+            }
+        }
+    }
+    rest
+}
