@@ -129,6 +129,78 @@ fn a_block_that_is_not_run_says_why() {
     }
 }
 
+/// Pages whose blocks in the language of a shell are run by a test: tutorial.rs and shell.rs.
+const RUN: [&str; 6] = [
+    "README.md",
+    "docs/control.md",
+    "docs/operations.md",
+    "docs/policies.md",
+    "docs/runbooks.md",
+    "docs/tutorial.md",
+];
+
+/// Programs of others that the pages name. `portcullis` itself is checked everywhere, by its command line.
+const OTHERS: [&str; 24] = [
+    "apt",
+    "awk",
+    "cargo",
+    "cat",
+    "cp",
+    "curl",
+    "df",
+    "dnf",
+    "install",
+    "jq",
+    "journalctl",
+    "kamcmd",
+    "kamctl",
+    "kill",
+    "ls",
+    "metrics",
+    "mysql",
+    "openssl",
+    "printf",
+    "psql",
+    "sngrep",
+    "ss",
+    "systemctl",
+    "tcpdump",
+];
+
+#[test]
+fn commands_of_others_are_run_or_say_why_not() {
+    let pages = Page::all().into_iter().filter(|page| {
+        let name = page.name();
+        // CONTRIBUTING.md is for those who change this program, in a checkout.
+        (name.starts_with("docs/") || name == "README.md") && name != "docs/commands.md"
+    });
+    let mut wrong = Vec::new();
+    let mut count = 0;
+    for page in pages {
+        for block in page.blocks() {
+            let first = |line: &str| line.split(' ').next().unwrap_or_default().to_owned();
+            let is_of_others = |line: &str| OTHERS.contains(&&*first(line));
+            if !["", "sh", "console"].contains(&block.language())
+                || !block.text.lines().any(is_of_others)
+            {
+                continue;
+            }
+            count += 1;
+            let is_checked = block.reason_not_to_run().is_some()
+                || (block.language() == "sh" && RUN.contains(&page.name()));
+            if !is_checked {
+                wrong.push(format!("{}: {}", block.place(), block.text));
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "```sh, or ```sh no-run REASON:\n{}",
+        wrong.join("\n")
+    );
+    assert!(count > 20, "{count}");
+}
+
 /// The alerts of the rules, with severity and the address of the runbook.
 fn alerts() -> BTreeMap<String, (String, String)> {
     let file = root().join("contrib/prometheus/portcullis.rules.yml");
