@@ -14,11 +14,12 @@ use portcullis_testkit::proxy::Proxy;
 use portcullis_testkit::{binary, policy, wait};
 use serde_json::json;
 
-const OURS: [&str; 4] = [
+const OURS: [&str; 5] = [
     "portcullis_artifact",
     "portcullis_generation",
     "portcullis_seat",
     "portcullis_tenant",
+    "portcullis_audit",
 ];
 
 fn answer(host: &Host, body: &str) -> String {

@@ -23,6 +23,9 @@ struct Described {
     document: Value,
     /// The operations that were called, by their ids.
     done: BTreeSet<String>,
+    /// What replaces `{seat}` and `{row}` in a path.
+    seat: &'static str,
+    row: String,
 }
 
 fn start() -> Described {
@@ -40,6 +43,8 @@ fn start() -> Described {
         host,
         document: serde_json::from_str(&text).expect("the description is JSON"),
         done: BTreeSet::new(),
+        seat: "acme",
+        row: String::new(),
     }
 }
 
@@ -54,7 +59,8 @@ impl Described {
     ) -> Value {
         let what = format!("{method} {path}{query}");
         let concrete = path
-            .replace("{seat}", "acme")
+            .replace("{seat}", self.seat)
+            .replace("{row}", &self.row)
             .replace("{name}", "stored")
             .replace("{generation}", "active");
         let (status, media, body) = self.host.ask(token, method, &(concrete + query), sent);
@@ -116,7 +122,9 @@ const DECISIONS: &str = "/v1/policies/{seat}/decisions";
 const ADDRESSES: &str = "/v1/addresses";
 const MATCH: &str = "/v1/addresses/match";
 const IMPORT: &str = "/v1/addresses/import";
+const ADDRESS: &str = "/v1/addresses/{row}";
 const TRUSTED: &str = "/v1/trusted";
+const PEER: &str = "/v1/trusted/{row}";
 const INSPECT: &str = "/v1/policies/{seat}/inspect";
 const ACKNOWLEDGE: &str = "/v1/alerts/{id}/acknowledge";
 const CANDIDATE: &str = "/v1/policies/{seat}/candidate";
@@ -197,6 +205,20 @@ fn every_operation_matches_its_description() {
         (from("stored"), from("acme")),
         (json!("database"), json!("file"))
     );
+    let settings = (
+        Some("application/json"),
+        &b"{\"settings\": {\"limit\": 5}}"[..],
+    );
+    // Those of a tenant in the file are changed there.
+    host.ask(None, ("PUT", SETTINGS, ""), settings, 409);
+    host.seat = "stored";
+    host.ask(None, ("PUT", SETTINGS, "?author=bob"), settings, 200);
+    let shown = host.ask(None, ("GET", SETTINGS, ""), none, 200);
+    assert_eq!(
+        (&shown["settings"], &shown["origin"]),
+        (&json!({"limit": 5}), &json!("stored_tenant"))
+    );
+    host.seat = "acme";
     host.ask(None, ("DELETE", TENANT, ""), none, 200);
     let own = host.ask(Some(ACME), ("GET", "/v1/tenants/self", ""), none, 200);
     assert_eq!(
@@ -226,6 +248,8 @@ fn every_operation_matches_its_description() {
         200,
     );
     // The newest action is first: the row that was refused.
+    assert_eq!(audit["kept"], "database");
+    let audit = &audit["entries"];
     assert_eq!(audit[0]["by"], "operator");
     assert!(audit[0]["error"].is_string(), "{audit}");
     let all = audit.as_array().expect("it is a list");
@@ -344,6 +368,21 @@ fn tables(host: &mut Described) {
         (found["first_group"] == 200).then_some(())
     });
     host.ask(None, ("GET", MATCH, "?source=192.168.1.7"), none, 200);
+    host.row = listed["rows"][0]["id"].to_string();
+    let shown = host.ask(None, ("GET", ADDRESS, ""), none, 200);
+    assert_eq!(shown, listed["rows"][0]);
+    let moved = &b"{\"group\": 300, \"address\": \"10.2.0.1\", \"port\": 5060}"[..];
+    host.ask(None, ("PUT", ADDRESS, "?author=ann"), (json, moved), 200);
+    host.ask(None, ("PUT", ADDRESS, ""), (json, b"{}"), 400);
+    host.ask(Some(ACME), ("DELETE", ADDRESS, ""), none, 404);
+    host.ask(None, ("DELETE", ADDRESS, ""), none, 200);
+    host.ask(None, ("DELETE", ADDRESS, ""), none, 404);
+    host.ask(
+        None,
+        ("POST", IMPORT, ""),
+        (csv, b"grp,ip_addr\n300,10.2.0.1\n"),
+        200,
+    );
     let query = "?group=300&address=10.2.0.1";
     let removed = host.ask(None, ("DELETE", ADDRESSES, query), none, 200);
     assert_eq!(removed["removed"], 1);
@@ -383,6 +422,13 @@ fn tables(host: &mut Described) {
         none,
         400,
     );
+    host.row = listed[0]["id"].to_string();
+    let shown = host.ask(None, ("GET", PEER, ""), none, 200);
+    assert_eq!(shown, listed[0]);
+    host.ask(None, ("PUT", PEER, ""), (json, peer), 200);
+    host.ask(None, ("DELETE", PEER, "?author=ann"), none, 200);
+    host.ask(None, ("GET", PEER, ""), none, 404);
+    host.ask(None, ("POST", TRUSTED, ""), (json, peer), 201);
     host.ask(None, ("DELETE", TRUSTED, "?source=192.0.2.9"), none, 200);
     host.ask(None, ("DELETE", TRUSTED, "?source=192.0.2.9"), none, 404);
 }
@@ -562,7 +608,8 @@ fn a_policy_of_any_origin_is_tried_without_effect() {
     let status = host.rpc("policy.status", json!(["default"]))["result"].take();
     assert_eq!(status["calls"], 0, "{status}");
     let (_, audit) = host.get("/v1/audit").expect("the host answers");
-    assert_eq!(audit.trim(), "[]");
+    let audit: Value = serde_json::from_str(&audit).expect("it is JSON");
+    assert_eq!(audit["entries"], json!([]));
 }
 
 #[test]

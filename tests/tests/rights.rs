@@ -75,6 +75,7 @@ fn a_named_token_permits_what_its_role_does() {
     assert!(answer["result"].is_string(), "{answer}");
 
     let (_, audit) = ask(&host, WALL, "GET", "/v1/audit?command=policy.push", none);
+    let audit = &audit["entries"];
     let of = |at: usize| {
         let entry = &audit[at];
         [&entry["token"], &entry["by"], &entry["seat"]].map(Value::clone)
@@ -151,7 +152,7 @@ fn a_tenant_sees_its_groups_and_changes_those_that_it_may() {
     assert_eq!(own["limits"]["edit_groups"], json!([201]));
     let (_, audit) = get("/v1/audit");
     assert!(
-        audit
+        audit["entries"]
             .as_array()
             .is_some_and(|all| all.len() > 5 && all.iter().all(|one| one["tenant"] == "acme")),
         "{audit}"

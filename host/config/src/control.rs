@@ -37,6 +37,17 @@ pub struct ControlConfig {
     pub datagram: Vec<Endpoint>,
     /// Permissions of the FIFO and the Unix sockets.
     pub access: FileAccess,
+    /// Which actions the audit keeps in the database.
+    pub audit: AuditConfig,
+}
+
+/// Which actions the audit keeps in the database.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AuditConfig {
+    /// Most actions; 0: none, the audit is in memory only.
+    pub rows: u64,
+    /// For how many days.
+    pub days: u64,
 }
 
 /// The files of TLS, in PEM.
@@ -90,6 +101,10 @@ impl Default for ControlConfig {
                 user: None,
                 group: None,
             },
+            audit: AuditConfig {
+                rows: 100_000,
+                days: 400,
+            },
         }
     }
 }
@@ -132,6 +147,12 @@ impl ControlConfig {
                 mode: section.value("socket-mode", default.access.mode, mode),
                 user: section.value("socket-user", default.access.user, name),
                 group: section.value("socket-group", default.access.group, name),
+            },
+            audit: AuditConfig {
+                rows: section.value("audit-rows", default.audit.rows, |v| {
+                    v.number(0, 100_000_000)
+                }),
+                days: section.value("audit-days", default.audit.days, |v| v.number(1, 36_500)),
             },
             token,
             tokens,
@@ -504,5 +525,19 @@ mod tests {
         }
         let long = format!("binrpc = [\"unix:/{}\"]", "x".repeat(107));
         assert!(problem(&long).contains("a path of 108 bytes; the system allows 107 bytes"));
+    }
+
+    #[test]
+    fn the_audit_has_bounds_and_can_be_in_memory_only() {
+        let audit = |lines: &str| control(lines).map(|control| control.audit);
+        assert_eq!(audit(""), Ok(ControlConfig::default().audit));
+        let (rows, days) = (0, 7);
+        assert_eq!(
+            audit("audit-rows = 0\naudit-days = 7"),
+            Ok(AuditConfig { rows, days })
+        );
+        for bad in ["audit-days = 0", "audit-rows = -1", "audit-rows = \"all\""] {
+            assert!(audit(bad).is_err(), "{bad}");
+        }
     }
 }

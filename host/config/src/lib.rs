@@ -36,7 +36,7 @@ mod value;
 
 pub use capture::CaptureConfig;
 pub use config::{Config, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, SYSTEM_FILE, Spread};
-pub use control::{ControlConfig, Endpoint, FileAccess, TlsFiles};
+pub use control::{AuditConfig, ControlConfig, Endpoint, FileAccess, TlsFiles};
 pub use database::DatabaseConfig;
 pub use events::{EventLevel, EventsConfig};
 pub use forwarding::ForwardingLimits;
@@ -54,7 +54,9 @@ pub use relay::{RelayConfig, RelayMode, Trying};
 pub use role::{NamedToken, TokenRole};
 pub use schema::schema;
 pub use sip::{ConnectionLimits, ForceRport, SipConfig};
-pub use tenant::{EditConfig, Rate, SelectorConfig, TenantConfig};
+pub use tenant::{
+    EditConfig, Rate, SelectorConfig, SettingsTextError, TenantConfig, with_settings,
+};
 pub use token::Token;
 pub use token::without_secret;
 pub use transactions::TransactionsConfig;

@@ -2,6 +2,7 @@
 
 mod claims;
 mod edit;
+mod settings;
 
 use std::net::IpAddr;
 
@@ -22,6 +23,7 @@ use super::value::{count, group, share};
 use claims::Claims;
 
 pub use edit::EditConfig;
+pub use settings::{SettingsTextError, with_settings};
 
 /// Longest name of a tenant in bytes.
 const MAX_NAME: usize = 32;

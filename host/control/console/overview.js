@@ -203,6 +203,7 @@ function allowed({ limits, shed, crossings, refused_relays: refused }) {
     ["groups of its sources", list(limits.source_groups)],
     ["groups to query", list(limits.groups)],
     ["groups to change", `${list(limits.edit_groups)}${limits.edit_groups?.length ? `, at most ${count(limits.edit_rows)} rows of at least ${limits.edit_prefix_v4} bits (IPv6: ${limits.edit_prefix_v6})` : ""}`],
+    ["settings", limits.edit_settings ? "may be changed" : "are changed by the operator"],
     ["next hops", list(limits.next_hops)],
     ["header fields", list(limits.headers)],
     ["requests", limits.requests_per_second === null ? "no limit" : `${most(limits.requests_per_second, "per second")}, ${most(limits.requests_burst, "at once")}`],

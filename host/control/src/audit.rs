@@ -1,4 +1,9 @@
-//! The last actions of callers, in memory. The log has them too, except failed ones of tenants, and refusals of named tokens.
+//! The actions of callers: the last ones in memory, and all in the database, if there is one ([`Stored`]). The log has them too, except failed ones
+//! of tenants, and refusals of named tokens.
+
+mod action;
+mod stored;
+mod waiting;
 
 use std::collections::VecDeque;
 use std::time::SystemTime;
@@ -7,6 +12,9 @@ use parking_lot::Mutex;
 use portcullis_rpc::Fault;
 
 use crate::caller::{Authority, Caller};
+
+pub(crate) use action::Action;
+pub(crate) use stored::Stored;
 
 /// Most actions that are kept.
 pub(crate) const MOST: usize = 1_000;
@@ -21,9 +29,15 @@ const LONGEST: usize = 500;
 const UNFINISHED: &str =
     "the client closed the connection before the result: the action may have taken effect";
 
-/// The last actions.
+/// The actions of callers.
 #[derive(Debug, Default)]
-pub(crate) struct Audit(Mutex<Actions>);
+pub(crate) struct Audit {
+    /// The name of this host.
+    host: String,
+    actions: Mutex<Actions>,
+    /// `None` if the actions are in memory only.
+    stored: Option<Stored>,
+}
 
 #[derive(Debug, Default)]
 struct Actions {
@@ -31,27 +45,6 @@ struct Actions {
     last: VecDeque<Action>,
     /// Number of all actions since the start.
     count: u64,
-}
-
-/// A command that may change something or hands out what is secret, with its result.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Action {
-    /// Its number since the start of the host, from 1.
-    pub(crate) id: u64,
-    pub(crate) at: SystemTime,
-    /// The author, as it is stored with a change.
-    pub(crate) by: String,
-    /// The tenant whose token was used.
-    pub(crate) tenant: Option<String>,
-    /// The name of the operator's token, if it has one.
-    pub(crate) token: Option<String>,
-    pub(crate) door: &'static str,
-    pub(crate) command: &'static str,
-    pub(crate) seat: Option<String>,
-    /// What the command concerned: a row, a tenant, a generation.
-    pub(crate) subject: Option<String>,
-    /// Why it failed.
-    pub(crate) error: Option<String>,
 }
 
 /// An action that has begun. If it does not end because its client is gone, this is noted: it may have taken effect.
@@ -96,6 +89,25 @@ impl Drop for Begun<'_> {
 }
 
 impl Audit {
+    /// The audit of the host with this name. Actions are in memory only without `stored`.
+    pub(crate) fn new(host: String, stored: Option<Stored>) -> Self {
+        Self {
+            host,
+            actions: Mutex::default(),
+            stored,
+        }
+    }
+
+    /// Returns the name of this host.
+    pub(crate) fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Returns the actions in the database; `None` if they are in memory only.
+    pub(crate) fn stored(&self) -> Option<&Stored> {
+        self.stored.as_ref()
+    }
+
     /// Begins an action, which is noted when the returned value ends or is dropped.
     pub(crate) fn begin<'a>(
         &'a self,
@@ -147,12 +159,10 @@ impl Audit {
                 "action of an operator or a tenant"
             );
         }
-        let mut actions = self.0.lock();
+        let mut actions = self.actions.lock();
         actions.count += 1;
-        let id = actions.count;
-        actions.make_room(tenant.as_deref(), caller.token());
-        actions.last.push_back(Action {
-            id,
+        let action = Action {
+            id: actions.count,
             at: SystemTime::now(),
             by,
             tenant,
@@ -162,12 +172,19 @@ impl Audit {
             seat,
             subject,
             error,
-        });
+            is_bounded,
+        };
+        // Within the lock, so that the actions come in their order.
+        if let Some(stored) = &self.stored {
+            stored.take(&action);
+        }
+        actions.make_room(action.tenant.as_deref(), action.token.as_deref());
+        actions.last.push_back(action);
     }
 
     /// Returns up to `most` actions that `matches` accepts, the newest first.
     pub(crate) fn last(&self, most: usize, matches: impl Fn(&Action) -> bool) -> Vec<Action> {
-        let actions = self.0.lock();
+        let actions = self.actions.lock();
         let newest = actions.last.iter().rev();
         newest
             .filter(|action| matches(action))

@@ -6,6 +6,7 @@
 
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, header};
+use portcullis_text::is_loopback;
 
 /// Where a request comes from, as reported by a browser.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -43,7 +44,7 @@ pub(super) fn check(uri: &Uri, headers: &HeaderMap, is_local: bool) -> Result<()
     }
     let named = [host, uri.authority().map(Authority::as_str)];
     for named in named.into_iter().flatten().filter(|_| is_local) {
-        if !is_loopback(named) {
+        if !is_local_name(named) {
             return Err(Foreign(format!(
                 "Host: {}: only the names 127.0.0.1, [::1] and localhost are accepted, unless `token` is set in [control]",
                 named.escape_default()
@@ -83,7 +84,9 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
     let is_json = matches!(path, "/v1/addresses" | "/v1/trusted");
     let wanted = match path.strip_prefix("/v1/policies/") {
         Some(rest) if *method == Method::POST && rest.ends_with("/try") => Some(&JSON[..1]),
+        Some(rest) if *method == Method::PUT && rest.ends_with("/settings") => Some(&JSON[..1]),
         None if is_json && *method == Method::POST => Some(&JSON[..1]),
+        None if is_row(path) && *method == Method::PUT => Some(&JSON[..1]),
         None if path == "/v1/addresses/import" => Some(ROWS),
         Some(rest)
             if *method == Method::POST && (!rest.contains('/') || rest.ends_with("/inspect")) =>
@@ -104,22 +107,21 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
     }
 }
 
+/// Whether this is the path of a row of a table.
+fn is_row(path: &str) -> bool {
+    ["/v1/addresses/", "/v1/trusted/"]
+        .iter()
+        .any(|table| path.starts_with(table))
+}
+
 fn text(value: &HeaderValue) -> &str {
     // A value that is not ASCII is none of the known names.
     value.to_str().unwrap_or("?")
 }
 
-fn is_loopback(host: &str) -> bool {
-    let Ok(authority) = host.parse::<Authority>() else {
-        return false;
-    };
-    let name = authority.host();
-    let address = name.trim_start_matches('[').trim_end_matches(']');
-    let address = address.parse::<std::net::IpAddr>();
-    address.map_or_else(
-        |_| name.eq_ignore_ascii_case("localhost"),
-        |ip| ip.to_canonical().is_loopback(),
-    )
+fn is_local_name(host: &str) -> bool {
+    let authority = host.parse::<Authority>();
+    authority.is_ok_and(|authority| is_loopback(authority.host()))
 }
 
 #[cfg(test)]

@@ -1,25 +1,28 @@
 //! Conditional requests below `/v1` (RFC 9110 §13): `ETag` and `If-None-Match` on reads, `If-Match` on changes.
 //!
 //! The tag of a seat is that of its state: which generations it has in which roles, and its mode. Statistics do not change it. The tag of a
-//! stored tenant is its revision. The tag of the rows of a table is that of the reply.
+//! stored tenant is its revision. The tag of settings is that of their content. The tag of the rows of a table is that of the reply.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, LazyLock, Weak};
 use std::time::Duration;
 
-use axum::body::{Body, HttpBody, to_bytes};
-use axum::extract::{Request, State};
+use axum::body::{Body, Bytes, HttpBody, to_bytes};
+use axum::extract::{FromRequestParts, Request, State};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use portcullis_rollout::TenantError;
-use tokio::sync::Mutex;
+use portcullis_rpc::{Fault, Reply, json};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use tokio::time::timeout;
 
 use crate::Control;
 use crate::caller::Caller;
-use crate::operation::{Tagged, refusal};
+use crate::operation::{Refusal, Tagged, refusal};
 
 /// The largest reply in bytes whose tag is that of its content.
 const MOST_CONTENT: u64 = 4 << 20;
@@ -32,13 +35,48 @@ static CHANGES: LazyLock<Changes> = LazyLock::new(Changes::default);
 #[derive(Debug, Default)]
 struct Changes(parking_lot::Mutex<HashMap<Tagged, Weak<Mutex<()>>>>);
 
+/// The condition of a change, which its handler checks when the body has come.
+#[derive(Clone, Debug)]
+pub(crate) struct Condition(Option<Given>);
+
+#[derive(Clone, Debug)]
+struct Given {
+    tagged: Tagged,
+    /// If-Match.
+    is: Option<String>,
+    /// If-None-Match.
+    is_none: Option<String>,
+}
+
+/// The condition of a change of one row, which its command checks: the row itself is compared when it is changed.
+#[derive(Clone, Debug)]
+pub(crate) struct RowCondition {
+    /// If-Match.
+    is: Option<String>,
+    /// If-None-Match.
+    is_none: Option<String>,
+}
+
+/// The turn of a change whose condition is met.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Turn {
+    _held: OwnedMutexGuard<()>,
+}
+
+/// The error of a condition that is not met.
+pub(crate) const CHANGED: &str = "it has changed since it was read, or does not exist: read it again, and use its ETag in If-Match";
+
+/// The error of a condition that something does not exist.
+const EXISTS: &str = "it exists already, and If-None-Match forbids that";
+
 /// How long a change waits for another one.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Checks the condition of a request, and adds the tag to the reply.
 pub(crate) async fn check(
     State(control): State<Arc<Control>>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let method = match request.method() {
@@ -51,7 +89,8 @@ pub(crate) async fn check(
     let tagged = Tagged::of(&method, request.uri().path());
     let Some(tagged) = tagged else {
         if is.is_some() && Tagged::is_of_rows(&method, request.uri().path()) {
-            return refusal(StatusCode::BAD_REQUEST, "If-Match has no meaning here");
+            let text = "If-Match has no meaning for several rows: change one by its id, at /v1/addresses/ID or /v1/trusted/ID";
+            return refusal(StatusCode::BAD_REQUEST, text);
         }
         return next.run(request).await;
     };
@@ -63,28 +102,102 @@ pub(crate) async fn check(
     }
     // A tenant learns nothing of others from conditions: the change itself is refused.
     let caller = request.extensions().get::<Caller>();
-    if caller.is_some_and(|caller| caller.may_ask_about(tagged.name()).is_err()) {
+    let is_foreign = caller.is_some_and(|caller| caller.may_ask_about(tagged.name()).is_err());
+    let has_body = Tagged::has_body(&method, request.uri().path());
+    let condition = (!is_foreign).then_some(Given {
+        tagged,
+        is,
+        is_none,
+    });
+    let condition = Condition(condition);
+    if has_body {
+        request.extensions_mut().insert(condition);
         return next.run(request).await;
     }
-    let lock = CHANGES.lock_of(&tagged);
-    let Ok(_turn) = timeout(PATIENCE, lock.lock()).await else {
-        let text = "another change with a condition takes long: try again later";
-        return refusal(StatusCode::SERVICE_UNAVAILABLE, text);
-    };
-    let now = match tag_now(&tagged, &control).await {
-        Ok(now) => now,
-        Err(error) => return refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string()),
-    };
-    let has = |given: &str| matches(given, now.as_deref(), false);
-    if is.as_deref().is_some_and(|given| !has(given)) {
-        let text = "it has changed since it was read, or does not exist: read it again, and use its ETag in If-Match";
-        return refusal(StatusCode::PRECONDITION_FAILED, text);
+    match condition.hold(&control).await {
+        Ok(_turn) => next.run(request).await,
+        Err(fault) => Refusal::from(fault).into_response(),
     }
-    if is_none.as_deref().is_some_and(has) {
-        let text = "it exists already, and If-None-Match forbids that";
-        return refusal(StatusCode::PRECONDITION_FAILED, text);
+}
+
+impl Condition {
+    /// Checks the condition, and makes other changes of the same seat or tenant with a condition wait until what this returns is dropped;
+    /// `None` without a condition.
+    ///
+    /// # Errors
+    /// 412 if the condition is not met, 503 if it cannot be checked.
+    pub(crate) async fn hold(self, control: &Control) -> Result<Option<Turn>, Fault> {
+        let Some(Given {
+            tagged,
+            is,
+            is_none,
+        }) = self.0
+        else {
+            return Ok(None);
+        };
+        let lock = CHANGES.lock_of(&tagged);
+        let Ok(turn) = timeout(PATIENCE, lock.lock_owned()).await else {
+            let text = "another change with a condition takes long: try again later";
+            return Err(Fault::new(503, text));
+        };
+        let now = tag_now(&tagged, control).await;
+        let now = now.map_err(|error| Fault::new(503, error.to_string()))?;
+        let has = |given: &str| matches(given, now.as_deref(), false);
+        if is.as_deref().is_some_and(|given| !has(given)) {
+            return Err(Fault::new(412, CHANGED));
+        }
+        if is_none.as_deref().is_some_and(has) {
+            return Err(Fault::new(412, EXISTS));
+        }
+        Ok(Some(Turn { _held: turn }))
     }
-    next.run(request).await
+}
+
+impl RowCondition {
+    /// Checks the condition of a row that was read, whose tag is that of the reply to a `GET`.
+    ///
+    /// # Errors
+    /// 412 if the condition is not met, or why the row cannot be read.
+    pub(crate) fn check<T>(
+        &self,
+        read: Result<T, Fault>,
+        reply: impl FnOnce(&T) -> Result<Reply, Fault>,
+    ) -> Result<T, Fault> {
+        let read = match read {
+            Err(fault) if fault.code == 404 && self.is.is_some() => {
+                return Err(Fault::new(412, CHANGED));
+            }
+            read => read?,
+        };
+        let now = tag(&Bytes::from(json::bare(reply(&read)?)));
+        let has = |given: &str| matches(given, Some(&now), false);
+        if self.is.as_deref().is_some_and(|given| !has(given)) {
+            return Err(Fault::new(412, CHANGED));
+        }
+        if self.is_none.as_deref().is_some_and(has) {
+            return Err(Fault::new(412, EXISTS));
+        }
+        Ok(read)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for RowCondition {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(Self {
+            is: condition(&parts.headers, &header::IF_MATCH),
+            is_none: condition(&parts.headers, &header::IF_NONE_MATCH),
+        })
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Condition {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        Ok(parts.extensions.remove().unwrap_or(Self(None)))
+    }
 }
 
 impl Changes {
@@ -109,6 +222,11 @@ async fn tag_now(tagged: &Tagged, control: &Control) -> Result<Option<String>, T
     match tagged {
         Tagged::Content => Ok(None),
         Tagged::Seat(seat) => Ok(tag_of_seat(seat, control)),
+        Tagged::Settings(seat) => {
+            let files = control.registry.files(seat);
+            let settings = files.map(|files| files.seat().config.settings.to_string());
+            Ok(settings.map(|settings| tag(&(seat, settings))))
+        }
         Tagged::Tenant(name) => match control.registry.stored_tenant(name).await {
             Ok(stored) => Ok(Some(tag(&(name, stored.revision, stored.config)))),
             Err(TenantError::Unknown(_)) => Ok(None),

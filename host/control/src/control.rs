@@ -6,12 +6,12 @@ use std::time::Duration;
 use portcullis_config::Token;
 use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::shared::Shared;
-use portcullis_export::{Exports, LiveEvents};
+use portcullis_export::{Exports, LiveEvents, host_name};
 use portcullis_rollout::Registry;
 use tokio::sync::watch;
 
 use crate::acknowledged::Acknowledged;
-use crate::audit::Audit;
+use crate::audit::{Audit, Stored};
 use crate::connections::Connections;
 use crate::descriptors;
 use crate::exposition::Exposition;
@@ -49,8 +49,8 @@ pub struct Control {
     pub(crate) acknowledged: Acknowledged,
     /// The sources of wrong tokens.
     pub(crate) guesses: Guesses,
-    /// The last actions of callers.
-    pub(crate) audit: Audit,
+    /// The actions of callers.
+    pub(crate) audit: Arc<Audit>,
     /// The last decisions of seats that somebody asks about.
     pub(crate) recent: Recent,
     /// The responses to requests with an `Idempotency-Key`.
@@ -73,9 +73,11 @@ impl Control {
         lost_log_lines: fn() -> u64,
         exports: Exports,
     ) -> Self {
+        let audit = Arc::new(audit_of(&shared, &registry));
         let exposition = Exposition::new(
             Arc::clone(&shared),
             Arc::clone(&registry),
+            Arc::clone(&audit),
             lost_log_lines,
             exports,
         );
@@ -93,7 +95,7 @@ impl Control {
             guesses: Guesses::default(),
             history: History::default(),
             acknowledged: Acknowledged::default(),
-            audit: Audit::default(),
+            audit,
             recent: Recent::default(),
             repeats: Repeats::default(),
             live: LiveEvents::new(),
@@ -145,4 +147,13 @@ impl Control {
             Err(Some(error)) => Some(format!("kept until the host ends: {error}")),
         }
     }
+}
+
+/// The audit, which is in the database if the host has one and the configuration keeps actions there.
+fn audit_of(shared: &Shared, registry: &Registry) -> Audit {
+    let config = shared.config.control.audit;
+    let host = host_name();
+    let store = registry.database().filter(|_| config.rows > 0);
+    let stored = store.map(|store| Stored::new(store.clone(), config, &host));
+    Audit::new(host, stored)
 }

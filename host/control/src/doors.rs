@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use portcullis_config::{ControlConfig, Endpoint, Token};
@@ -25,6 +26,9 @@ use super::stream::Listener;
 use super::tls::{self, Tls};
 use super::token_file;
 use super::{http, http_server, sampler};
+
+/// How long the end waits for the last actions to be stored.
+const LAST_ACTIONS: Duration = Duration::from_secs(2);
 
 /// The sockets of all control interfaces.
 pub struct Doors {
@@ -148,6 +152,7 @@ impl Doors {
         let mut tasks = JoinSet::new();
         tasks.spawn(end_streams(Arc::clone(&control), stopping.clone()));
         tasks.spawn(sampler::watch(Arc::clone(&control)));
+        tasks.spawn(store_audit(Arc::clone(&control)));
         for stream in self.streams {
             tasks.spawn(stream.serve(Arc::clone(&control), stopping.clone()));
         }
@@ -166,6 +171,9 @@ impl Doors {
             http_server::serve(router, connections, listener, self.tls, stopping.clone()).await;
         }
         drop(stopping.wait_for(|stop| *stop).await);
+        if let Some(stored) = control.audit.stored() {
+            stored.settled(LAST_ACTIONS).await;
+        }
         tasks.shutdown().await;
     }
 
@@ -263,6 +271,13 @@ impl Doors {
                 Endpoint::Udp(bound)
             }
         })
+    }
+}
+
+/// Stores the actions of callers in the database, if there is one.
+async fn store_audit(control: Arc<Control>) {
+    if let Some(stored) = control.audit.stored() {
+        stored.run().await;
     }
 }
 

@@ -1,5 +1,6 @@
 //! `/metrics`: the sums of all workers' counters, and the state of tables and policies, in the format that the request asks for.
 
+mod audit;
 mod format;
 mod process;
 mod tables;
@@ -22,6 +23,8 @@ use prometheus_client::registry::Registry;
 pub(crate) use format::Format;
 use process::{Process, seconds};
 
+use crate::audit::Audit;
+
 use portcullis_metrics::{
     AttemptResult, Counter, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,
     Retransmission, Scale, TimeCounts, TransactionCounters, Wire, WireCounters, WorkerCounters,
@@ -39,6 +42,7 @@ impl Exposition {
     pub(crate) fn new(
         shared: Arc<Shared>,
         tenants: Arc<Tenants>,
+        audit: Arc<Audit>,
         lost_log_lines: fn() -> u64,
         exports: Exports,
     ) -> Self {
@@ -49,6 +53,7 @@ impl Exposition {
         host.register_collector(Box::new(Host {
             shared,
             tenants,
+            audit,
             lost_log_lines,
             exports,
         }));
@@ -68,6 +73,7 @@ impl Exposition {
 struct Host {
     shared: Arc<Shared>,
     tenants: Arc<Tenants>,
+    audit: Arc<Audit>,
     lost_log_lines: fn() -> u64,
     exports: Exports,
 }
@@ -92,6 +98,7 @@ impl Collector for Host {
         page.connections()?;
         page.host(&self.shared)?;
         page.exports(&self.exports)?;
+        page.audit(&self.audit)?;
         page.table(&self.shared)?;
         page.trusted(&self.shared)?;
         page.rules(&self.shared)?;

@@ -1,5 +1,5 @@
-//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated POST below `/v1` gets the response of the first one, and is not
-//! executed again.
+//! `Idempotency-Key` (draft-ietf-httpapi-idempotency-key-header): a repeated POST, PUT or DELETE below `/v1` gets the response of the first
+//! one, and is not executed again.
 //!
 //! Responses to successful requests are kept. The body of a repetition is compared by its digest, and never held in memory.
 
@@ -62,7 +62,8 @@ pub(crate) async fn answer(
     request: Request,
     next: Next,
 ) -> Response {
-    let is_meant = *request.method() == Method::POST && request.uri().path().starts_with("/v1/");
+    let is_change = [Method::POST, Method::PUT, Method::DELETE].contains(request.method());
+    let is_meant = is_change && request.uri().path().starts_with("/v1/");
     if !is_meant || !request.headers().contains_key(KEY) {
         return next.run(request).await;
     }

@@ -18,5 +18,5 @@ mod told;
 pub use error::ExportError;
 pub use events::{Events, Listener};
 pub use live::{Batch, LiveEvent, LiveEvents, LiveListener};
-pub use otlp::Traces;
+pub use otlp::{Traces, host_name};
 pub use told::{Exports, Told};

@@ -74,13 +74,18 @@ impl Traces {
     }
 }
 
+/// Returns the name of this machine; empty if the system does not say it.
+pub fn host_name() -> String {
+    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
 /// The body of a request with these spans.
 fn body_of(spans: &[String]) -> String {
-    let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let resource = json!({"attributes": [
         text("service.name", "portcullis"),
         text("service.version", env!("CARGO_PKG_VERSION")),
-        text("host.name", host.trim()),
+        text("host.name", &host_name()),
     ]});
     let scope = json!({"name": "portcullis"});
     format!(

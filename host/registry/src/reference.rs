@@ -1,7 +1,6 @@
 //! Where an artifact is: `oci://HOST[:PORT]/REPOSITORY[:TAG][@sha256:…]`.
 
 use std::fmt;
-use std::net::IpAddr;
 use std::str::FromStr;
 
 use thiserror::Error;
@@ -97,12 +96,7 @@ impl Reference {
     /// Whether the registry is on this machine (`localhost`, `127.0.0.0/8`, `[::1]`): such a registry usually has no TLS.
     pub fn is_loopback(&self) -> bool {
         let (name, _) = split_port(&self.host);
-        let address = name.trim_start_matches('[').trim_end_matches(']');
-        match address.parse::<IpAddr>() {
-            Ok(address) => address.to_canonical().is_loopback(),
-            // Names below `localhost` are for the resolver to decide, and may be of another machine.
-            Err(_) => name.eq_ignore_ascii_case("localhost"),
-        }
+        portcullis_text::is_loopback(name)
     }
 }
 

@@ -15,7 +15,7 @@ pub enum StoreError {
         cause: String,
     },
     /// The tables do not exist.
-    #[error("the database {url} has no tables for policies: `portcullis db migrate` makes them")]
+    #[error("the database {url} lacks tables of Portcullis: `portcullis db migrate` makes them")]
     NoTables {
         /// The database.
         url: String,
@@ -32,8 +32,8 @@ pub enum StoreError {
     },
     /// The user of the database may not read or write the tables.
     #[error(
-        "the user of {url} has no right to the tables of pushed policies ({cause}): they need GRANT SELECT, INSERT, UPDATE, DELETE ON \
-         each of portcullis_artifact, portcullis_generation, portcullis_seat and portcullis_tenant"
+        "the user of {url} has no right to the tables of Portcullis ({cause}): they need GRANT SELECT, INSERT, UPDATE, DELETE ON \
+         each of portcullis_artifact, portcullis_generation, portcullis_seat and portcullis_tenant, and GRANT SELECT, INSERT, DELETE ON portcullis_audit"
     )]
     Denied {
         /// The database.
@@ -100,7 +100,7 @@ impl From<Failure> for StoreError {
 fn hint(cause: &str) -> &'static str {
     match cause {
         cause if cause.contains("readonly") => {
-            "; that needs the right to write the tables portcullis_artifact, portcullis_generation, portcullis_seat and portcullis_tenant"
+            "; that needs the right to write the tables portcullis_artifact, portcullis_generation, portcullis_seat, portcullis_tenant and portcullis_audit"
         }
         _ => "",
     }

@@ -1,9 +1,9 @@
-//! Pushed policies and tenants in the database, where every host on it finds them, also after a restart.
+//! Pushed policies, tenants and the audit in the database, where every host on it finds them, also after a restart.
 //!
 //! - [`Store`] reads and writes them, in MySQL, MariaDB, PostgreSQL and SQLite. Its tables are `portcullis_artifact` (the files, each
-//!   once), `portcullis_generation` (number, time, author and seat of each push), `portcullis_seat` (the role of each generation) and
-//!   `portcullis_tenant` (tenants, as the text of their section in a configuration file). `portcullis db migrate` creates them; an SQLite
-//!   file that the host creates has them from the start.
+//!   once), `portcullis_generation` (number, time, author and seat of each push), `portcullis_seat` (the role of each generation),
+//!   `portcullis_tenant` (tenants, as the text of their section in a configuration file) and `portcullis_audit` (actions of operators and
+//!   tenants). `portcullis db migrate` creates them; an SQLite file that the host creates has them from the start.
 //! - [`Store::revision`] is a number that grows with every change of a seat: hosts poll it once a second.
 //!
 //! This crate treats a policy as bytes; the caller validates it before it is stored.
@@ -11,10 +11,12 @@
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+mod action;
 mod error;
 mod seat;
 mod store;
 
+pub use action::{Action, ActionBounds, ActionFilter, StoredAction};
 pub use error::StoreError;
 pub use seat::{Generation, Kept, NewGeneration, Seat, Trial};
-pub use store::{Store, StoredTenant};
+pub use store::{MOST_NOTED, Store, StoredTenant};

@@ -1,5 +1,6 @@
 //! Reading and writing.
 
+mod audit;
 mod tenants;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -10,6 +11,7 @@ use portcullis_database::{
 use sha2::{Digest as _, Sha256};
 use tokio::time::{sleep, timeout};
 
+pub use audit::MOST_NOTED;
 pub use tenants::StoredTenant;
 
 use crate::error::StoreError;

@@ -8,7 +8,10 @@
 )]
 
 use portcullis_database::{Connections, DatabaseUrl, Schema};
-use portcullis_store::{Kept, NewGeneration, Seat, Store, StoreError, Trial};
+use portcullis_store::{
+    Action, ActionBounds, ActionFilter, Kept, MOST_NOTED, NewGeneration, Seat, Store, StoreError,
+    Trial,
+};
 use portcullis_testkit::on_each_server;
 use portcullis_testkit::server::{Dialect, Server};
 use tokio::task::JoinSet;
@@ -19,6 +22,9 @@ on_each_server!(
     what_a_host_kept_in_memory_is_taken_over_by_the_first_one,
     all_who_push_at_once_get_numbers_of_their_own_and_keep_their_files,
     tenants_come_change_and_go_with_a_growing_revision,
+    actions_are_stored_once_and_read_in_pages,
+    actions_beyond_the_bounds_are_deleted,
+    a_tenant_changes_only_at_the_revision_that_was_read,
     what_is_wrong_is_told_with_its_mend,
 );
 
@@ -185,6 +191,184 @@ async fn tenants_come_change_and_go_with_a_growing_revision(dialect: Dialect) {
         (Some(text), 3)
     );
     assert_eq!(tenants[1].changed_by, "cid");
+}
+
+fn action(number: u64, tenant: Option<&str>) -> Action {
+    Action {
+        host: "edge-1".into(),
+        process: "0123456789abcdef0123456789abcdef".into(),
+        number,
+        at: 1_000 * number,
+        author: "ann's \u{fc}?".into(),
+        tenant: tenant.map(str::to_owned),
+        token: None,
+        door: "http".into(),
+        command: "policy.push".into(),
+        seat: Some("acme".into()),
+        subject: None,
+        error: Some("x".repeat(512)),
+    }
+}
+
+async fn actions_are_stored_once_and_read_in_pages(dialect: Dialect) {
+    let (_server, store) = store(dialect).await;
+    assert_eq!(
+        store.actions(&ActionFilter::default(), 10).await,
+        Ok(vec![])
+    );
+    let all: Vec<_> = (1..=MOST_NOTED as u64)
+        .map(|number| action(number, (number % 2 == 0).then_some("acme")))
+        .collect();
+    store.note(&[]).await.unwrap();
+    store.note(&all[..10]).await.unwrap();
+    // A batch whose answer was lost is written again.
+    store.note(&all).await.unwrap();
+    let other = Action {
+        process: "f".repeat(32),
+        host: "edge-2".into(),
+        command: "policy.mode".into(),
+        ..action(1, None)
+    };
+    store.note(std::slice::from_ref(&other)).await.unwrap();
+    let newest = store
+        .actions(&ActionFilter::default(), 1_000)
+        .await
+        .unwrap();
+    assert_eq!(newest.len(), MOST_NOTED + 1);
+    assert_eq!(newest[0].action, other);
+    let stored: Vec<_> = newest[1..].iter().rev().map(|one| &one.action).collect();
+    assert_eq!(stored, all.iter().collect::<Vec<_>>());
+    // Pages by id.
+    let (mut before, mut pages) = (None, Vec::new());
+    loop {
+        let filter = ActionFilter {
+            before,
+            ..ActionFilter::default()
+        };
+        let page = store.actions(&filter, 7).await.unwrap();
+        let Some(last) = page.last() else { break };
+        before = Some(last.id);
+        pages.extend(page);
+    }
+    assert_eq!(pages, newest);
+    let count = async |filter: ActionFilter| store.actions(&filter, 1_000).await.unwrap().len();
+    let text = |text: &str| Some(text.to_owned());
+    for (filter, expected) in [
+        (
+            ActionFilter {
+                host: text("edge-2"),
+                ..ActionFilter::default()
+            },
+            1,
+        ),
+        (
+            ActionFilter {
+                tenant: text("acme"),
+                ..ActionFilter::default()
+            },
+            MOST_NOTED / 2,
+        ),
+        (
+            ActionFilter {
+                seat: text("acme"),
+                command: text("policy.push"),
+                ..ActionFilter::default()
+            },
+            MOST_NOTED,
+        ),
+        (
+            ActionFilter {
+                author: text("ann's \u{fc}?"),
+                ..ActionFilter::default()
+            },
+            MOST_NOTED + 1,
+        ),
+        (
+            ActionFilter {
+                author: text("Ann's \u{fc}?"),
+                ..ActionFilter::default()
+            },
+            0,
+        ),
+        (
+            ActionFilter {
+                seat: text("' OR 1=1 --"),
+                ..ActionFilter::default()
+            },
+            0,
+        ),
+        (
+            ActionFilter {
+                after: Some(newest[3].id),
+                ..ActionFilter::default()
+            },
+            3,
+        ),
+    ] {
+        assert_eq!(count(filter.clone()).await, expected, "{filter:?}");
+    }
+}
+
+async fn actions_beyond_the_bounds_are_deleted(dialect: Dialect) {
+    let (_server, store) = store(dialect).await;
+    for batch in 0..30 {
+        let rows: Vec<_> = (1..=MOST_NOTED as u64)
+            .map(|number| {
+                let number = batch * MOST_NOTED as u64 + number;
+                action(number, (number % 3 != 0).then_some("acme"))
+            })
+            .collect();
+        store.note(&rows).await.unwrap();
+    }
+    let bounds = ActionBounds {
+        rows: 600,
+        rows_of_one: 150,
+        since: 1_000 * 1_101,
+    };
+    // 1,500 rows: the first 1,100 are too old, and two thirds of the others belong to one tenant.
+    let deleted = store.prune_actions(&bounds).await.unwrap();
+    let left = store
+        .actions(&ActionFilter::default(), 10_000)
+        .await
+        .unwrap();
+    let own = left.iter().filter(|one| one.action.tenant.is_some());
+    assert_eq!(own.count(), 150);
+    assert_eq!(left[0].action.number, 1_500);
+    assert!(left.iter().all(|one| one.action.number > 1_100));
+    assert_eq!(
+        (deleted as usize, left.len()),
+        (1_500 - left.len(), 150 + 134)
+    );
+    let bounds = ActionBounds { rows: 7, ..bounds };
+    store.prune_actions(&bounds).await.unwrap();
+    let left = store
+        .actions(&ActionFilter::default(), 10_000)
+        .await
+        .unwrap();
+    let numbers: Vec<_> = left.iter().map(|one| one.action.number).collect();
+    assert_eq!(numbers, [1_500, 1_499, 1_498, 1_497, 1_496, 1_495, 1_494]);
+    assert_eq!(store.prune_actions(&bounds).await, Ok(0));
+}
+
+async fn a_tenant_changes_only_at_the_revision_that_was_read(dialect: Dialect) {
+    let (_server, store) = store(dialect).await;
+    store
+        .put_tenant("acme", Some("a = 1"), "ann")
+        .await
+        .unwrap();
+    let read = store.tenants().await.unwrap().remove(0);
+    let change = async |text: &str| {
+        store
+            .change_tenant("acme", read.revision, text, "bob")
+            .await
+    };
+    assert_eq!(change("a = 2").await, Ok(true));
+    assert_eq!(change("a = 3").await, Ok(false));
+    let now = store.tenants().await.unwrap().remove(0);
+    assert_eq!(
+        (now.config.as_deref(), now.revision, &*now.changed_by),
+        (Some("a = 2"), read.revision + 1, "bob")
+    );
 }
 
 async fn what_is_wrong_is_told_with_its_mend(dialect: Dialect) {

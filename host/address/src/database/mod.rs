@@ -10,6 +10,7 @@ mod import;
 mod load;
 mod loader;
 mod loading;
+mod one_row;
 mod page;
 mod rows;
 mod statements;

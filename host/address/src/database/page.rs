@@ -50,8 +50,18 @@ impl Database {
             Ok(TextRow::new(columns, 0).to_stored())
         });
         let rows = rows.await.map_err(|failure| self.told(failure))?;
+        let mut page = RowPage::of(rows, after, most).ok_or_else(|| self.without_place())?;
+        let is_by_id = matches!((after, page.next), (Cursor::START, Some(Cursor::Id(_))));
+        if is_by_id && self.connections.dialect().sorts_null_last() {
+            // No id is greater than that of the last row with one, so that rows without one would never come.
+            let null = self.statements().null_id();
+            let null = link.row(&null, &[], |row| row.integer(0));
+            let null = null.await.map_err(|failure| self.told(failure))?;
+            if null.is_some() {
+                page.next = Some(Cursor::Skip(most as u64));
+            }
+        }
         link.release().await;
-        let page = RowPage::of(rows, after, most).ok_or_else(|| self.without_place())?;
         Ok(RowPage { total, ..page })
     }
 

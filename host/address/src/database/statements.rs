@@ -77,6 +77,12 @@ impl AddressStatements<'_> {
         format!("SELECT {id}, {columns} FROM {table}{condition}{order} LIMIT {limit}{offset}")
     }
 
+    /// Selects a number for a row without an id.
+    pub(super) fn null_id(&self) -> String {
+        let (id, table) = (self.names.id.quoted(), self.names.table.quoted());
+        format!("SELECT 1 FROM {table} WHERE {id} IS NULL LIMIT 1")
+    }
+
     /// The rows that match, and, with an id, come after it.
     fn condition(&self, filter: &RowFilter, id: Option<&Name>) -> String {
         let id = id.map(|id| format!("{} > ?", id.quoted()));
@@ -128,6 +134,36 @@ impl AddressStatements<'_> {
             self.names.ip_addr.quoted(),
             self.names.mask.quoted(),
             self.names.ip_addr.quoted(),
+        )
+    }
+
+    /// Selects the rows with an id, all columns as text.
+    pub(super) fn one(&self) -> String {
+        let as_text = |column: &Name| self.dialect.as_text(&column.quoted());
+        let (id, table) = (&self.names.id, self.names.table.quoted());
+        let columns = self.names.columns().map(as_text).join(", ");
+        // A second one shows that the ids are not unique.
+        format!(
+            "SELECT {}, {columns} FROM {table} WHERE {} = ? LIMIT 2",
+            as_text(id),
+            id.quoted()
+        )
+    }
+
+    /// Deletes the row with an id that meets the rest of a condition.
+    pub(super) fn delete_one(&self, condition: &str) -> String {
+        let (id, table) = (self.names.id.quoted(), self.names.table.quoted());
+        format!("DELETE FROM {table} WHERE {id} = ?{condition}")
+    }
+
+    /// Replaces the columns of the row with an id that meets the rest of a condition.
+    pub(super) fn replace_one(&self, condition: &str) -> String {
+        let (id, table) = (self.names.id.quoted(), self.names.table.quoted());
+        let columns = self.names.columns();
+        let set = columns.map(|column| format!("{} = ?", column.quoted()));
+        format!(
+            "UPDATE {table} SET {} WHERE {id} = ?{condition}",
+            set.join(", ")
         )
     }
 

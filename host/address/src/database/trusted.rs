@@ -8,6 +8,7 @@ use portcullis_database::{
 
 use super::loader::on_a_thread;
 use super::loading::{MOST_NAMED, number, text};
+use super::one_row::Unchanged;
 use super::rows::fits;
 use super::{Absent, AddError, Database, DatabaseError};
 use crate::pattern::PatternBudget;
@@ -165,6 +166,84 @@ impl Database {
         self.change(&delete, &[source.into()]).await
     }
 
+    /// Returns the rows of the table with this id: one at most, unless the table is a view with ids that are not unique. None if the table has
+    /// no ids.
+    ///
+    /// # Errors
+    /// If the database fails, or has no such table.
+    pub async fn trusted_with_id(&self, id: i64) -> Result<Vec<StoredTrusted>, DatabaseError> {
+        let mut link = self.open(Absent::Refuse).await?;
+        let has_id = self.trusted_has_id(&mut link).await?;
+        let (schema, table) = (&self.schema, &self.schema.trusted.table);
+        link.check_version(schema, table, TRUSTED_VERSION).await?;
+        if !has_id {
+            link.release().await;
+            return Ok(Vec::new());
+        }
+        let (one, values) = (self.trusted_statements().one(), [id.into()]);
+        let rows = link.rows(&one, &values, |row| {
+            let columns = std::array::from_fn(|at| row.column(at));
+            Ok(TextRow { columns, number: 0 }.to_stored())
+        });
+        let rows = rows.await.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(rows)
+    }
+
+    /// Removes the row with this id if it is still as it was read. Returns whether it was.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn remove_trusted_row(
+        &self,
+        id: i64,
+        read: &StoredTrusted,
+    ) -> Result<bool, DatabaseError> {
+        let statements = self.trusted_statements();
+        let unchanged = statements.unchanged(read);
+        let delete = statements.delete_one(&unchanged.condition);
+        let mut values = vec![id.into()];
+        values.extend(unchanged.values);
+        Ok(self.change(&delete, &values).await? > 0)
+    }
+
+    /// Replaces the row with this id, unless a load would skip the new one or another row has its source, if the row is still as it was read.
+    /// Returns whether it was, and the warning of a load.
+    ///
+    /// # Errors
+    /// If the new row is invalid, another row has its source, or the database fails.
+    pub async fn replace_trusted_row(
+        &self,
+        id: i64,
+        read: &StoredTrusted,
+        new: &NewTrusted,
+    ) -> Result<(bool, Option<RowWarning>), AddError> {
+        let warning = new.check()?;
+        let mut link = self.open(Absent::Refuse).await?;
+        link.be_strict().await.map_err(DatabaseError::from)?;
+        let statements = self.trusted_statements();
+        if read.source.as_ref() != Some(&new.source) {
+            let (count, source) = (statements.count(), [Value::from(&new.source)]);
+            let count = link.row(&count, &source, |row| row.integer(0));
+            let count = count.await.map_err(|failure| self.told(failure))?;
+            if count.flatten() != Some(0) {
+                return Err(AddError::Exists {
+                    table: self.schema.trusted.table.to_string(),
+                    source_ip: shown(&new.source),
+                });
+            }
+        }
+        let unchanged = statements.unchanged(read);
+        let update = statements.replace_one(&unchanged.condition);
+        let mut values = new.values().to_vec();
+        values.push(id.into());
+        values.extend(unchanged.values);
+        let changed = link.execute(&update, &values).await;
+        let changed = changed.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok((changed > 0, warning))
+    }
+
     async fn each_trusted(&self, mut each: impl FnMut(TextRow<'_>)) -> Result<(), DatabaseError> {
         let mut link = self.open(Absent::Refuse).await?;
         // The table is checked before its version: without the table, its row in `version` is probably missing too.
@@ -229,6 +308,43 @@ impl TrustedStatements<'_> {
     /// Fails if the table has no id.
     fn probe_id(&self) -> String {
         format!("SELECT `id` FROM {} LIMIT 0", self.names.table.quoted())
+    }
+
+    /// Selects the rows with an id, all columns as text.
+    fn one(&self) -> String {
+        let as_text = |column: &Name| self.dialect.as_text(&column.quoted());
+        let columns = self.columns().map(as_text).join(", ");
+        let (id, table) = (as_text(&Name::known("id")), self.names.table.quoted());
+        // A second one shows that the ids are not unique.
+        format!("SELECT {id}, {columns} FROM {table} WHERE `id` = ? LIMIT 2")
+    }
+
+    /// The condition that a row is still as it was read.
+    fn unchanged<'v>(&self, read: &'v StoredTrusted) -> Unchanged<'v> {
+        let values = [
+            &read.source,
+            &read.proto,
+            &read.from,
+            &read.ruri,
+            &read.tag,
+            &read.priority,
+        ];
+        Unchanged::of(self.dialect, self.columns().into_iter().zip(values))
+    }
+
+    /// Deletes the row with an id that meets the rest of a condition.
+    fn delete_one(&self, condition: &str) -> String {
+        let table = self.names.table.quoted();
+        format!("DELETE FROM {table} WHERE `id` = ?{condition}")
+    }
+
+    /// Replaces the columns of the row with an id that meets the rest of a condition.
+    fn replace_one(&self, condition: &str) -> String {
+        let set = self
+            .columns()
+            .map(|column| format!("{} = ?", column.quoted()));
+        let (table, set) = (self.names.table.quoted(), set.join(", "));
+        format!("UPDATE {table} SET {set} WHERE `id` = ?{condition}")
     }
 
     /// With a parameter for each of [`columns`](Self::columns).

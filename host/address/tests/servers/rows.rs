@@ -1,6 +1,8 @@
 //! Rows of the address table: what is loaded, added and removed.
 
-use portcullis_address::{DatabaseError, Failure, NewRow};
+use portcullis_address::{
+    AddError, Cursor, DatabaseError, Failure, NewRow, NewTrusted, RowFilter, StoredRow,
+};
 use portcullis_testkit::on_each_server;
 use portcullis_testkit::server::Dialect;
 
@@ -11,6 +13,9 @@ on_each_server!(
     rows_are_added_counted_listed_and_removed,
     changed_schemas_cost_rows_and_not_the_host,
     a_load_is_one_state_of_the_table,
+    a_row_changes_only_if_it_is_as_it_was_read,
+    a_trusted_row_changes_only_if_it_is_as_it_was_read,
+    rows_without_an_id_are_listed_with_the_others,
 );
 
 /// The largest group and port that Kamailio's columns hold.
@@ -192,4 +197,126 @@ async fn a_load_is_one_state_of_the_table(dialect: Dialect) {
         () = writes => {}
         () = loads => {}
     }
+}
+
+fn row(ip_addr: &str, tag: Option<&str>) -> NewRow {
+    NewRow {
+        group: 200,
+        ip_addr: ip_addr.to_owned(),
+        mask: 32,
+        port: 5060,
+        tag: tag.map(str::to_owned),
+    }
+}
+
+async fn a_row_changes_only_if_it_is_as_it_was_read(dialect: Dialect) {
+    let (server, database) = with_tables(dialect).await;
+    for (ip_addr, tag) in [("10.0.0.1", Some("Tag ü?")), ("10.0.0.2", None)] {
+        database.add(&row(ip_addr, tag)).await.unwrap();
+    }
+    let read = async |id| database.rows_with_id(id).await.unwrap();
+    let all = database.rows().await.unwrap();
+    let ids: Vec<i64> = all
+        .iter()
+        .map(|row| row.id.as_ref().unwrap().parse().unwrap())
+        .collect();
+    let (one, two) = (ids[0], ids[1]);
+    assert_eq!(read(one).await, [all[0].clone()]);
+    assert_eq!(read(i64::MAX).await, []);
+    // The case of a letter is a difference, whatever the collation of the column.
+    let other_case = StoredRow {
+        tag: Some("tag ü?".to_owned()),
+        ..all[0].clone()
+    };
+    let new = row("10.0.0.3", None);
+    let (is_done, _) = database.replace_row(one, &other_case, &new).await.unwrap();
+    assert!(!is_done && !database.remove_row(one, &other_case).await.unwrap());
+    let (is_done, _) = database.replace_row(one, &all[0], &new).await.unwrap();
+    assert!(is_done);
+    // The row is not the one that was read any more, neither for a change nor for a removal.
+    let (is_done, _) = database.replace_row(one, &all[0], &new).await.unwrap();
+    assert!(!is_done && !database.remove_row(one, &all[0]).await.unwrap());
+    let now = read(one).await.remove(0);
+    assert_eq!(
+        (now.ip_addr.as_deref(), now.tag.as_deref()),
+        (Some("10.0.0.3"), None)
+    );
+    // A NULL is compared, too.
+    server
+        .sql(&format!("UPDATE address SET tag = '' WHERE id = {two}"))
+        .await;
+    assert!(!database.remove_row(two, &all[1]).await.unwrap());
+    let bad = database
+        .replace_row(one, &now, &row("10.0.0.300", None))
+        .await;
+    assert!(matches!(bad, Err(AddError::Row(_))), "{bad:?}");
+    assert!(database.remove_row(one, &now).await.unwrap());
+    assert_eq!(database.rows().await.unwrap().len(), 1);
+}
+
+async fn a_trusted_row_changes_only_if_it_is_as_it_was_read(dialect: Dialect) {
+    let (_server, database) = with_tables(dialect).await;
+    let peer = |source: &str, from: Option<&str>| NewTrusted {
+        source: source.to_owned(),
+        proto: "udp".to_owned(),
+        from: from.map(str::to_owned),
+        ruri: None,
+        tag: None,
+        priority: 5,
+    };
+    for source in ["10.0.0.1", "10.0.0.2"] {
+        database
+            .add_trusted(&peer(source, Some("^sip:")))
+            .await
+            .unwrap();
+    }
+    let all = database.trusted_rows().await.unwrap();
+    let id: i64 = all[0].id.as_ref().unwrap().parse().unwrap();
+    assert_eq!(
+        database.trusted_with_id(id).await.unwrap(),
+        [all[0].clone()]
+    );
+    let taken = database
+        .replace_trusted_row(id, &all[0], &peer("10.0.0.2", None))
+        .await;
+    assert!(matches!(taken, Err(AddError::Exists { .. })), "{taken:?}");
+    let new = peer("10.0.0.1", None);
+    let (is_done, _) = database
+        .replace_trusted_row(id, &all[0], &new)
+        .await
+        .unwrap();
+    assert!(is_done && !database.remove_trusted_row(id, &all[0]).await.unwrap());
+    let now = database.trusted_with_id(id).await.unwrap().remove(0);
+    assert_eq!(
+        (now.from.as_deref(), now.priority.as_deref()),
+        (None, Some("5"))
+    );
+    assert!(database.remove_trusted_row(id, &now).await.unwrap());
+    assert!(database.trusted_with_id(id).await.unwrap().is_empty());
+}
+
+/// The column may be NULL in a table that another tool has made. Such rows come first or last, as the server sorts them.
+async fn rows_without_an_id_are_listed_with_the_others(dialect: Dialect) {
+    let (server, database) = with_tables(dialect).await;
+    server
+        .sql(
+            "ALTER TABLE address RENAME TO kept; \
+             CREATE TABLE address (id BIGINT NULL, grp INT, ip_addr VARCHAR(50), mask INT, port INT, tag VARCHAR(64)); \
+             INSERT INTO address VALUES (1, 1, '10.0.0.1', 32, 0, NULL), (NULL, 1, '10.0.0.2', 32, 0, NULL), \
+             (3, 1, '10.0.0.3', 32, 0, NULL), (NULL, 1, '10.0.0.4', 32, 0, NULL), (5, 1, '10.0.0.5', 32, 0, NULL)",
+        )
+        .await;
+    let (mut after, mut found) = (Cursor::START, Vec::new());
+    loop {
+        let page = database.page(&RowFilter::default(), after, 2).await;
+        let page = page.unwrap();
+        found.extend(page.rows.into_iter().filter_map(|row| row.ip_addr));
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    found.sort_unstable();
+    let expected = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.0.5"];
+    assert_eq!(found, expected);
 }

@@ -1,10 +1,10 @@
-//! `edit-…` of `[tenants.NAME]`: rows of the address table that a tenant may change.
+//! `edit-…` of `[tenants.NAME]`: what a tenant may change: rows of the address table, and its settings.
 
 use super::claims::Claims;
 use crate::section::Section;
 use crate::value::{count, group};
 
-/// Rows of the address table that a tenant may change with its token.
+/// What a tenant may change with its token: rows of the address table, and its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EditConfig {
     /// Their groups.
@@ -15,6 +15,8 @@ pub struct EditConfig {
     pub prefix_v4: u8,
     /// Fewest bits of a row about IPv6 addresses.
     pub prefix_v6: u8,
+    /// Whether it may change the settings of its policy, if the tenant is in the database.
+    pub settings: bool,
 }
 
 /// Reads the keys. A group that selects the requests of a tenant is refused.
@@ -29,6 +31,7 @@ pub(super) fn read(section: &mut Section<'_>, tenant: &str, claims: &mut Claims)
         rows: section.value("edit-rows", default.rows, |v| v.number(0, 1_000_000)),
         prefix_v4: section.value("edit-prefix-v4", default.prefix_v4, |v| count(v, 1, 32)),
         prefix_v6: section.value("edit-prefix-v6", default.prefix_v6, |v| count(v, 1, 128)),
+        settings: section.value("edit-settings", default.settings, |v| v.boolean()),
     }
 }
 
@@ -39,6 +42,7 @@ impl Default for EditConfig {
             rows: 1_000,
             prefix_v4: 24,
             prefix_v6: 48,
+            settings: false,
         }
     }
 }

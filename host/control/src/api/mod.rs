@@ -18,7 +18,7 @@ use crate::commands::{self, address, alert, audit, history, policy, tenant, trus
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 37] = [
+const OPERATIONS: [fn(Routes) -> Routes; 44] = [
     describe,
     trace::operation,
     events::operation,
@@ -34,6 +34,7 @@ const OPERATIONS: [fn(Routes) -> Routes; 37] = [
     policy::decisions,
     policy::recent,
     policy::ShowSettings::operation,
+    policy::PutSettings::operation,
     policy::Activate::operation,
     policy::Rollback::operation,
     policy::SetMode::operation,
@@ -47,11 +48,17 @@ const OPERATIONS: [fn(Routes) -> Routes; 37] = [
     address::Add::operation,
     address::Remove::operation,
     address::Find::operation,
+    address::Show::operation,
+    address::Replace::operation,
+    address::Delete::operation,
     address::Import::operation,
     trusted::ListTrusted::operation,
     trusted::Add::operation,
     trusted::Remove::operation,
     trusted::Find::operation,
+    trusted::Show::operation,
+    trusted::Replace::operation,
+    trusted::Delete::operation,
     history::Show::operation,
     alert::ListAlerts::operation,
     alert::Acknowledge::operation,

@@ -4,6 +4,7 @@ mod change;
 mod find;
 mod import;
 mod list;
+mod one;
 mod rights;
 mod work;
 
@@ -14,7 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reply::{ReloadStatus, Timestamp, lines, milliseconds};
-use super::{FromCall, Procedure, not_reloaded, of_database};
+use super::{ADDRESSES_IN_FILE, FromCall, Procedure, not_reloaded, of_database};
 use crate::Control;
 use crate::caller::Caller;
 
@@ -26,6 +27,7 @@ pub(crate) use import::Import;
 pub use import::RowsImported;
 pub(crate) use list::ListAddresses;
 pub use list::{AddressRow, AddressRows};
+pub(crate) use one::{Delete, Replace, Show};
 
 pub(super) use work::{read_database, with_database};
 
@@ -100,7 +102,9 @@ impl Procedure for Reload {
 /// The fault of a table that cannot be read or changed.
 pub(super) fn fault(error: &DatabaseError) -> Fault {
     match error {
-        DatabaseError::IsFile { .. } => Fault::new(409, error.to_string()),
+        DatabaseError::IsFile { .. } => {
+            Fault::new(409, error.to_string()).because(ADDRESSES_IN_FILE)
+        }
         DatabaseError::Database(_)
         | DatabaseError::File { .. }
         | DatabaseError::NoUsableLine { .. }

@@ -7,6 +7,7 @@
 pub mod address;
 pub mod alert;
 pub mod audit;
+mod cell;
 pub mod core;
 pub mod ctl;
 mod help;
@@ -22,6 +23,7 @@ pub mod status;
 mod system;
 mod table;
 pub mod tenant;
+mod tenant_error;
 pub mod tm;
 pub mod trusted;
 
@@ -32,7 +34,9 @@ use schemars::SchemaGenerator;
 use crate::Control;
 use crate::audit::About;
 use crate::caller::Caller;
+use crate::conditions::CHANGED;
 use crate::operation::RpcCommand;
+pub use cell::Cell;
 pub(crate) use procedure::{Dispatch, FromCall, Procedure};
 use procedure::{expect, not_reloaded};
 pub(crate) use reply::IntoReply;
@@ -170,10 +174,7 @@ impl Command {
                 "control command failed"
             );
         }
-        let done = match caller.is_operator() {
-            true => done,
-            false => done.map_err(without_places),
-        };
+        let done = done.map_err(|fault| shown_to(caller, fault));
         if let Some(noted) = noted {
             noted.end(done.as_ref().err());
         }
@@ -198,10 +199,47 @@ fn of_database(code: i32, error: impl std::fmt::Display) -> Fault {
     Fault::new(code, error.to_string()).because(NO_DATABASE)
 }
 
-/// A tenant does not learn where the database is.
-pub(crate) fn without_places(fault: Fault) -> Fault {
+/// The fault of a row with an id that no row has, in the table of this path.
+fn unknown_row(id: i64, path: &str) -> Fault {
+    Fault::new(
+        404,
+        format!("no row has the id {id}: GET {path} lists the rows"),
+    )
+}
+
+/// The fault of an id that several rows have.
+fn not_unique(id: i64) -> Fault {
+    Fault::new(
+        409,
+        format!(
+            "several rows have the id {id}, which is possible in a view: change them in the tables behind it"
+        ),
+    )
+}
+
+/// The fault of a row that somebody has changed while it was about to be changed.
+fn row_changed() -> Fault {
+    Fault::new(412, CHANGED)
+}
+
+/// The causes of faults whose text names a file of the host. They are what a tenant sees of the fault.
+const FILES: [&str; 2] = [ADDRESSES_IN_FILE, FOLLOWS_FILE];
+const ADDRESSES_IN_FILE: &str = "the addresses are in a file of the host, which its operator edits";
+const FOLLOWS_FILE: &str = "the seat follows a file of the host, which its operator replaces";
+
+/// The fault as this caller sees it.
+pub(crate) fn shown_to(caller: &Caller, fault: Fault) -> Fault {
+    match caller.is_operator() {
+        true => fault,
+        false => without_places(fault),
+    }
+}
+
+/// A tenant does not learn where the database is, nor the names of files of the host.
+fn without_places(fault: Fault) -> Fault {
     match fault.data.as_deref() {
         Some(NO_DATABASE) => Fault::new(fault.code, format!("{NO_DATABASE}: try again later")),
+        Some(cause) if FILES.contains(&cause) => Fault::new(fault.code, cause),
         _ => fault,
     }
 }
@@ -209,6 +247,14 @@ pub(crate) fn without_places(fault: Fault) -> Fault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tenant_learns_that_there_is_a_file_and_not_its_name() {
+        for cause in FILES {
+            let fault = Fault::new(409, "the file /etc/portcullis/a").because(cause);
+            assert_eq!(without_places(fault), Fault::new(409, cause));
+        }
+    }
 
     #[test]
     fn a_tenant_learns_the_reason_and_not_where_the_database_is() {

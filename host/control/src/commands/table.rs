@@ -53,16 +53,20 @@ macro_rules! command_table {
             }
             http {
                 "address.add" => AddressAdd(address::Add),
+                "address.delete" => AddressDelete(address::Delete),
                 "address.import" => AddressImport(address::Import),
                 "address.list" => AddressList(address::ListAddresses),
                 "address.match" => AddressFind(address::Find),
+                "address.replace" => AddressReplace(address::Replace),
                 "address.remove" => AddressRemove(address::Remove),
+                "address.show" => AddressShow(address::Show),
                 "alert.acknowledge" => AlertAcknowledge(alert::Acknowledge),
                 "alert.list" => AlertList(alert::ListAlerts),
                 "audit.list" => AuditList(audit::ListActions),
                 "policy.inspect" => PolicyInspect(policy::Inspect),
                 "policy.push" => PolicyPush(policy::Push),
                 "policy.settings" => PolicySettings(policy::ShowSettings),
+                "policy.putSettings" => PolicyPutSettings(policy::PutSettings),
                 "policy.try" => PolicyTryOut(policy::TryOut),
                 "history.show" => HistoryShow(history::Show),
                 "tenant.put" => TenantPut(tenant::Put),
@@ -70,9 +74,12 @@ macro_rules! command_table {
                 "tenant.self" => TenantOwn(tenant::Own),
                 "tenant.show" => TenantShow(tenant::Show),
                 "trusted.add" => TrustedAdd(trusted::Add),
+                "trusted.delete" => TrustedDelete(trusted::Delete),
                 "trusted.list" => TrustedList(trusted::ListTrusted),
                 "trusted.match" => TrustedFind(trusted::Find),
                 "trusted.remove" => TrustedRemove(trusted::Remove),
+                "trusted.replace" => TrustedReplace(trusted::Replace),
+                "trusted.show" => TrustedShow(trusted::Show),
             }
         }
     };

@@ -3,6 +3,7 @@
 mod change;
 mod find;
 mod list;
+mod one;
 
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -19,6 +20,7 @@ pub(crate) use find::Find;
 pub use find::TrustedMatches;
 pub(crate) use list::ListTrusted;
 pub use list::StoredPeer;
+pub(crate) use one::{Delete, Replace, Show};
 
 /// The path of the table of trusted peers.
 const TRUSTED: &str = "/v1/trusted";

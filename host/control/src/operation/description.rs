@@ -223,7 +223,8 @@ impl Operation {
                 }});
             }
         }
-        if !is_read && Tagged::of(&self.method, self.path).is_some() {
+        let is_of_row = Tagged::is_of_row(&self.method, self.path);
+        if is_of_row || !is_read && Tagged::of(&self.method, self.path).is_some() {
             accept(
                 "If-Match",
                 "The ETag of an earlier reply: 412 if something has changed since",
@@ -231,7 +232,7 @@ impl Operation {
             );
             responses.insert("412".to_owned(), refused());
         }
-        if self.method == Method::POST {
+        if !is_read {
             accept(
                 "Idempotency-Key",
                 "A text of 1 to 255 visible ASCII characters, for this request only: a repetition within an hour gets the same response, and is \
@@ -370,6 +371,10 @@ fn in_path(path: &str) -> impl Iterator<Item = Json> {
                 json!({"type": "string", "pattern": "^(active|[0-9]{1,19})$"}),
             ),
             "id" => ("Id of the alert", text),
+            "row" => (
+                "Id of the row",
+                json!({"type": "integer", "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX}),
+            ),
             _ => (
                 "Name of the tenant: lower-case letters, digits, - and _",
                 text,

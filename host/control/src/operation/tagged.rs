@@ -7,11 +7,16 @@ use axum::http::Method;
 pub(crate) enum Tagged {
     /// The state of a seat.
     Seat(String),
+    /// The settings of a seat.
+    Settings(String),
     /// A stored tenant.
     Tenant(String),
     /// The reply.
     Content,
 }
+
+/// What follows `addresses` and `trusted` in a path and is no row.
+const WORDS: [&str; 2] = ["match", "import"];
 
 impl Tagged {
     /// Returns what the tag of this operation is the tag of; `None` if it has none.
@@ -33,7 +38,9 @@ impl Tagged {
             ("GET" | "PUT" | "DELETE", ["tenants", name]) if *name != "self" => {
                 Some(Self::Tenant(decoded(name)?))
             }
+            ("GET" | "PUT", ["policies", seat, "settings"]) => Some(Self::Settings(decoded(seat)?)),
             ("GET", ["addresses" | "trusted"]) => Some(Self::Content),
+            ("GET", ["addresses" | "trusted", row]) if !WORDS.contains(row) => Some(Self::Content),
             _ => None,
         }
     }
@@ -46,10 +53,33 @@ impl Tagged {
         )
     }
 
+    /// Whether this operation changes one row. Its command checks the condition.
+    pub(crate) fn is_of_row(method: &Method, path: &str) -> bool {
+        let rest = path.strip_prefix("/v1/");
+        let parts: Option<Vec<_>> = rest.map(|rest| rest.split('/').collect());
+        matches!(
+            (method.as_str(), parts.as_deref()),
+            ("PUT" | "DELETE", Some(["addresses" | "trusted", _]))
+        )
+    }
+
+    /// Whether the body of this operation is read before its condition is checked, by its handler: a client that sends slowly keeps nobody
+    /// waiting.
+    pub(crate) fn has_body(method: &Method, path: &str) -> bool {
+        let parts: Option<Vec<_>> = path
+            .strip_prefix("/v1/")
+            .map(|rest| rest.split('/').collect());
+        matches!(
+            (method.as_str(), parts.as_deref()),
+            ("POST", Some(["policies", _]))
+                | ("PUT", Some(["policies", _, "settings"] | ["tenants", _]))
+        )
+    }
+
     /// Returns the name of the tenant that this belongs to, or of the operator's seat.
     pub(crate) fn name(&self) -> Option<&str> {
         match self {
-            Self::Seat(name) | Self::Tenant(name) => Some(name),
+            Self::Seat(name) | Self::Settings(name) | Self::Tenant(name) => Some(name),
             Self::Content => None,
         }
     }
@@ -100,9 +130,17 @@ mod tests {
                 "/v1/tenants/acme",
                 Some(Tagged::Tenant("acme".into())),
             ),
+            (
+                Method::PUT,
+                "/v1/policies/acme/settings",
+                Some(Tagged::Settings("acme".into())),
+            ),
             (Method::GET, "/v1/tenants/self", None),
             (Method::GET, "/v1/tenants", None),
             (Method::GET, "/v1/addresses", Some(Tagged::Content)),
+            (Method::GET, "/v1/addresses/7", Some(Tagged::Content)),
+            (Method::GET, "/v1/addresses/match", None),
+            (Method::DELETE, "/v1/addresses/7", None),
             (Method::POST, "/v1/addresses", None),
             (Method::GET, "/metrics", None),
             (Method::PUT, "/v1/policies/acme", None),
@@ -110,6 +148,9 @@ mod tests {
             (Method::TRACE, "/v1/policies/acme", None),
         ] {
             assert_eq!(of(&method, path), expected, "{method} {path}");
+            let reads = matches!(method, Method::GET | Method::DELETE);
+            let has_body = Tagged::has_body(&method, path);
+            assert!(!has_body || expected.is_some() && !reads, "{method} {path}");
         }
     }
 }

@@ -2,6 +2,7 @@ mod api;
 mod console;
 mod entry;
 mod permissions;
+mod stored;
 mod tokens;
 
 use std::sync::Arc;
@@ -41,12 +42,21 @@ fn control_with(folder: &TempDir, lines: &str) -> Arc<Control> {
 
 /// The same with this configuration.
 fn control_of(folder: &TempDir, text: &str) -> Arc<Control> {
+    control_over(folder, text, |registry| registry)
+}
+
+/// The same with a registry that is made ready.
+fn control_over(
+    folder: &TempDir,
+    text: &str,
+    ready: impl FnOnce(Registry) -> Registry,
+) -> Arc<Control> {
     let mut config = Config::parse(text).unwrap();
     config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
     config.policy.seat.file = Some(folder.path().join("policy.wasm"));
     config.policy.seat.limits.instances = 1;
     let (_never, stop) = tokio::sync::watch::channel(false);
-    let registry = Arc::new(Registry::new(&config, 2, stop).unwrap());
+    let registry = Arc::new(ready(Registry::new(&config, 2, stop).unwrap()));
     let bound = Bound {
         transport: Transport::Udp,
         addr: "127.0.0.1:5060".parse().unwrap(),

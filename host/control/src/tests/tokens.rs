@@ -88,7 +88,8 @@ async fn the_audit_names_what_an_action_concerned() {
         403
     );
     let (_, audit) = ask(&control, READER, Method::GET, "/v1/audit").await;
-    let audit: Value = serde_json::from_str(&audit).unwrap();
+    let mut audit: Value = serde_json::from_str(&audit).unwrap();
+    let audit = audit["entries"].take();
     let told = |at: usize| {
         let action = &audit[at];
         [&action["command"], &action["seat"], &action["subject"]].map(Value::clone)

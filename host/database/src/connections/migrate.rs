@@ -10,11 +10,12 @@ use crate::{Dialect, Failure, Name, Schema};
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Our own tables, unknown to Kamailio.
-static OURS: [Name; 4] = [
+static OURS: [Name; 5] = [
     Name::known("portcullis_artifact"),
     Name::known("portcullis_generation"),
     Name::known("portcullis_seat"),
     Name::known("portcullis_tenant"),
+    Name::known("portcullis_audit"),
 ];
 
 /// The step of a migration for one table.
@@ -63,8 +64,8 @@ impl Connections {
         Ok(steps)
     }
 
-    /// Creates Kamailio's tables `version`, `address` and `trusted`, under the names of the schema, and our own tables for policies and
-    /// tenants, where they are missing. Existing tables and their rows in `version` are never changed. Returns the steps.
+    /// Creates Kamailio's tables `version`, `address` and `trusted`, under the names of the schema, and our own tables for policies,
+    /// tenants and the audit, where they are missing. Existing tables and their rows in `version` are never changed. Returns the steps.
     ///
     /// # Errors
     /// When the database cannot be reached or denies it.
@@ -239,7 +240,11 @@ mod tests {
                 .iter()
                 .map(|step| statements(std::slice::from_ref(step)).count())
                 .collect();
-            assert_eq!(counts, [2, 2, 2 + index, 2, 2, 2, 2], "{steps:#?}");
+            assert_eq!(
+                counts,
+                [2, 2, 2 + index, 2, 2, 2, 2, 2 + index],
+                "{steps:#?}"
+            );
         }
         schema.version_table = "versions".parse().unwrap();
         schema.address.table = "trunks".parse().unwrap();

@@ -67,6 +67,12 @@ impl Dialect for MySql {
         format!("INSTR(CAST(CONVERT({column} USING utf8mb4) AS BINARY), ?) > 0")
     }
 
+    /// Bytes are compared, as for [`contains`](Self::contains).
+    fn is_text(&self, column: &Name) -> String {
+        let column = column.quoted();
+        format!("CAST(CONVERT({column} USING utf8mb4) AS BINARY) = ?")
+    }
+
     fn strict(&self) -> Option<&'static str> {
         Some("SET SESSION sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES')")
     }
@@ -91,6 +97,7 @@ impl Dialect for MySql {
             include_str!("../../../../migrations/mysql/0002_trusted.sql"),
             include_str!("../../../../migrations/mysql/0003_policies.sql"),
             include_str!("../../../../migrations/mysql/0004_tenants.sql"),
+            include_str!("../../../../migrations/mysql/0005_audit.sql"),
         ]
     }
 

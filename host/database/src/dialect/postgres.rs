@@ -71,6 +71,10 @@ impl Dialect for Postgres {
         format!("strpos({}, ?) > 0", self.text(column))
     }
 
+    fn sorts_null_last(&self) -> bool {
+        true
+    }
+
     fn is_there(&self) -> &'static str {
         "SELECT COUNT(*) FROM pg_catalog.pg_class \
          WHERE relname = ? AND relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.pg_table_is_visible(oid)"
@@ -82,6 +86,7 @@ impl Dialect for Postgres {
             include_str!("../../../../migrations/postgres/0002_trusted.sql"),
             include_str!("../../../../migrations/postgres/0003_policies.sql"),
             include_str!("../../../../migrations/postgres/0004_tenants.sql"),
+            include_str!("../../../../migrations/postgres/0005_audit.sql"),
         ]
     }
 

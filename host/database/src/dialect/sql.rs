@@ -54,6 +54,16 @@ pub trait Dialect: fmt::Debug + Send + Sync {
     /// Whether a text contains a text that is the value of the statement, as a condition. Upper and lower case differ.
     fn contains(&self, column: &Name) -> String;
 
+    /// Whether a column, as text, is the text that is the value of the statement, byte for byte.
+    fn is_text(&self, column: &Name) -> String {
+        format!("{} = ?", self.as_text(&column.quoted()))
+    }
+
+    /// Whether rows with NULL come last in an order.
+    fn sorts_null_last(&self) -> bool {
+        false
+    }
+
     /// Makes a connection refuse values that it would otherwise truncate to fit their column.
     fn strict(&self) -> Option<&'static str> {
         None

@@ -120,6 +120,19 @@ impl Filter {
         parts.into_iter().all(Option::is_none)
     }
 
+    /// Whether the filter selects messages from this address.
+    pub fn has_source(&self, source: IpAddr) -> bool {
+        let network = self.network.as_ref();
+        network.is_none_or(|network| network.contains(&source.to_canonical()))
+    }
+
+    /// Whether the filter selects this status of a response; `None` if there is none.
+    pub fn has_code(&self, code: Option<u16>) -> bool {
+        self.codes.is_none_or(|(lowest, highest)| {
+            code.is_some_and(|code| (lowest..=highest).contains(&code))
+        })
+    }
+
     /// Whether the filter selects this Call-ID.
     pub(super) fn is_call(&self, call_id: &[u8]) -> bool {
         let wanted = self.call_id.as_deref();
@@ -128,8 +141,7 @@ impl Filter {
 
     /// The conditions that can be checked before the decision.
     pub(super) fn matches_message(&self, message: Message<'_>, arrival: &Arrival) -> bool {
-        let is_from = |network: &IpNet| network.contains(&arrival.source.ip());
-        if !self.network.as_ref().is_none_or(is_from) {
+        if !self.has_source(arrival.source.ip()) {
             return false;
         }
         let header = |name| message.header(name).map_or(&b""[..], |field| field.value);
@@ -158,12 +170,7 @@ impl Filter {
 
     /// The same if the tenant of the message is unknown.
     pub(super) fn matches_loss(&self, entry: &Entry<'_>) -> bool {
-        let is_code = |&(lowest, highest): &(u16, u16)| {
-            let code = entry.code();
-            code.is_some_and(|code| (lowest..=highest).contains(&code))
-        };
-        self.outcome.is_none_or(|wanted| entry.outcome() == wanted)
-            && self.codes.as_ref().is_none_or(is_code)
+        self.outcome.is_none_or(|wanted| entry.outcome() == wanted) && self.has_code(entry.code())
     }
 }
 

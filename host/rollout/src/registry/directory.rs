@@ -5,7 +5,10 @@ use std::sync::Arc;
 use portcullis_store::{Store, StoreError, StoredTenant};
 use thiserror::Error;
 
-use portcullis_config::{Config, Problem, without_secret};
+use portcullis_config::{
+    Config, Problem, SettingsTextError, TenantConfig, with_settings, without_secret,
+};
+use serde_json::{Map, Value as Json};
 
 use crate::policy_files::PolicyFiles;
 
@@ -30,10 +33,29 @@ pub enum TenantError {
     /// The configuration of the tenant is invalid.
     #[error("{}", shown(.0))]
     Wrong(Vec<Problem>),
+    /// The settings cannot be stored.
+    #[error(transparent)]
+    Settings(#[from] SettingsTextError),
+    /// The settings do not come back from the section as they were given.
+    #[error(
+        "the settings of the tenant {0} cannot be stored as TOML without a change: store the whole tenant"
+    )]
+    Altered(String),
+    /// The settings are not those that the caller has seen.
+    #[error(
+        "the settings of the tenant {0} have changed since they were read: read them again, and use their ETag in If-Match"
+    )]
+    Changed(String),
+    /// Others change the tenant all the time.
+    #[error("the tenant {0} is being changed by others: try again")]
+    Busy(String),
     /// The tenant cannot be set up.
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
+
+/// Most attempts to write the settings of a tenant that others change at the same time.
+const TRIES: usize = 5;
 
 impl Registry {
     /// Applies the tenants of this configuration together with those of the database.
@@ -74,20 +96,67 @@ impl Registry {
     pub async fn put_tenant(&self, name: &str, text: &str, by: &str) -> Result<(), TenantError> {
         let store = self.store()?;
         let config = self.base(name)?;
-        let mut others = config.tenants.clone();
-        {
-            let known = self.directory.known.lock();
-            let usable = known.usable.iter().filter(|tenant| tenant.name != name);
-            others.extend(usable.cloned());
-        }
-        let tenant = config.parse_tenant(name, text, &others);
-        let tenant = tenant.map_err(TenantError::Wrong)?;
+        let tenant = self.parsed(&config, name, text)?;
         let checked = self.tenants.check(&config, &tenant).await;
         checked.map_err(RegistryError::from)?;
         let text = without_secret(text, tenant.token.as_ref());
         store.put_tenant(name, Some(&text), by).await?;
         tracing::info!(event = "tenant_stored", tenant = name, by, "tenant stored");
         Ok(self.apply_all(&config).await?)
+    }
+
+    /// Replaces the settings of a stored tenant for all hosts of the database, and applies them here. The rest of its section stays as it is.
+    /// With `seen`, the stored settings must still be these.
+    ///
+    /// # Errors
+    /// If the tenant is not in the database, or its policies in use refuse the settings, or they cannot be stored; then nothing changes.
+    pub async fn put_settings(
+        &self,
+        name: &str,
+        settings: &Map<String, Json>,
+        seen: Option<&Json>,
+        by: &str,
+    ) -> Result<(), TenantError> {
+        let store = self.store()?;
+        let config = self.base(name)?;
+        for _ in 0..TRIES {
+            let row = self.stored_tenant(name).await?;
+            let section = row.config.unwrap_or_default();
+            let text = with_settings(&section, settings)?;
+            let mut before = self.parsed(&config, name, &section)?;
+            if seen.is_some_and(|seen| *seen != before.seat.settings) {
+                return Err(TenantError::Changed(name.to_owned()));
+            }
+            let tenant = self.parsed(&config, name, &text)?;
+            before.seat.settings = Json::Object(settings.clone());
+            if before != tenant {
+                return Err(TenantError::Altered(name.to_owned()));
+            }
+            let checked = self.tenants.check(&config, &tenant).await;
+            checked.map_err(RegistryError::from)?;
+            if store.change_tenant(name, row.revision, &text, by).await? {
+                tracing::info!(event = "tenant_stored", tenant = name, by, "tenant stored");
+                return Ok(self.apply_all(&config).await?);
+            }
+        }
+        Err(TenantError::Busy(name.to_owned()))
+    }
+
+    /// A section of a tenant, validated together with the other tenants.
+    fn parsed(
+        &self,
+        config: &Config,
+        name: &str,
+        section: &str,
+    ) -> Result<TenantConfig, TenantError> {
+        let mut others = config.tenants.clone();
+        {
+            let known = self.directory.known.lock();
+            let usable = known.usable.iter().filter(|tenant| tenant.name != name);
+            others.extend(usable.cloned());
+        }
+        let tenant = config.parse_tenant(name, section, &others);
+        tenant.map_err(TenantError::Wrong)
     }
 
     /// Removes a tenant from the database.

@@ -7,7 +7,7 @@ mod reconfigure;
 mod sandboxes;
 mod start;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -183,6 +183,16 @@ impl Registry {
             file: Some(ConfigFile { path, running }),
             ..self
         }
+    }
+
+    /// Returns the database of policies and tenants; `None` for a host without one.
+    pub fn database(&self) -> Option<&Store> {
+        self.directory.store()
+    }
+
+    /// Returns the file from which the configuration was read; `None` for a host without one.
+    pub fn config_file(&self) -> Option<&Path> {
+        self.file.as_ref().map(|file| file.path.as_path())
     }
 
     /// Returns the routes of the operator, which targets of the operator's policies must follow. They are empty until the host stores the

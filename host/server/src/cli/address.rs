@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::database::{block_on, is_absent, must_be_there};
 use super::findings::{write_answered, write_findings};
-use super::print::{Format, Table, clean, count, data, shown, stdout, write_json};
+use super::print::{Format, Table, clean, count, data, present, shown, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum AddressCommand {
@@ -202,24 +202,19 @@ fn remove(database: &Database, group: i64, ip: &str, out: &mut impl Write) -> an
 }
 
 fn dump(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+    let rows: Vec<Entry<HostRow<'_>>> = client.call("permissions.addressDump", json!([]))?;
+    let subnet_rows: Vec<SubnetEntry<'_>> = client.call("permissions.subnetDump", json!([]))?;
+    let name_rows: Vec<Entry<DomainRow<'_>>> = client.call("permissions.domainDump", json!([]))?;
     if format.json {
-        let rows = |method| client.call::<Value>(method, json!([]));
-        let dumped = json!({
-            "hosts": rows("permissions.addressDump")?,
-            "subnets": rows("permissions.subnetDump")?,
-            "names": rows("permissions.domainDump")?,
-        });
-        return write_json(out, &dumped);
+        return write_json(out, &dumped(&rows, &subnet_rows, &name_rows));
     }
     let mut hosts = Table::new(["group", "address", "port", "tag"]);
-    let rows: Vec<Entry<HostRow<'_>>> = client.call("permissions.addressDump", json!([]))?;
     for Entry { group, item, .. } in rows {
         let HostRow { ip, port, tag } = item;
         hosts.push([group.to_string(), ip.into(), port.to_string(), shown(&tag)]);
     }
     let mut subnets = Table::new(["group", "network", "mask", "port", "tag"]);
-    let rows: Vec<SubnetEntry<'_>> = client.call("permissions.subnetDump", json!([]))?;
-    for SubnetEntry { group, item, .. } in rows {
+    for SubnetEntry { group, item, .. } in subnet_rows {
         let SubnetRow {
             ip,
             mask,
@@ -230,8 +225,7 @@ fn dump(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
         subnets.push([group.to_string(), ip.into(), mask, port, shown(&tag)]);
     }
     let mut names = Table::new(["group", "name", "port", "tag"]);
-    let rows: Vec<Entry<DomainRow<'_>>> = client.call("permissions.domainDump", json!([]))?;
-    for Entry { group, item, .. } in rows {
+    for Entry { group, item, .. } in name_rows {
         let DomainRow {
             domain_name,
             port,
@@ -247,6 +241,29 @@ fn dump(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
     write_titled(out, "hosts", &hosts, &mut separate)?;
     write_titled(out, "subnets", &subnets, &mut separate)?;
     write_titled(out, "names", &names, &mut separate)
+}
+
+/// The table for programs: the names and values are those of `address show --json`, and not Kamailio's.
+fn dumped(
+    hosts: &[Entry<HostRow<'_>>],
+    subnets: &[SubnetEntry<'_>],
+    names: &[Entry<DomainRow<'_>>],
+) -> Value {
+    let hosts = hosts.iter().map(|Entry { group, item, .. }| {
+        json!({"group": group, "address": item.ip, "port": item.port, "tag": present(&item.tag)})
+    });
+    let subnets = subnets.iter().map(|SubnetEntry { group, item, .. }| {
+        let tag = present(&item.tag);
+        json!({"group": group, "address": item.ip, "mask": item.mask, "port": item.port, "tag": tag})
+    });
+    let names = names.iter().map(|Entry { group, item, .. }| {
+        json!({"group": group, "name": item.domain_name, "port": item.port, "tag": present(&item.tag)})
+    });
+    json!({
+        "hosts": hosts.collect::<Vec<_>>(),
+        "subnets": subnets.collect::<Vec<_>>(),
+        "names": names.collect::<Vec<_>>(),
+    })
 }
 
 fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
@@ -335,7 +352,7 @@ mod tests {
         let shown: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(
             shown["rows"],
-            json!([{"id": "1", "group": "200", "address": "192.168.1.0", "mask": "24", "port": "0", "tag": ""}])
+            json!([{"id": 1, "group": 200, "address": "192.168.1.0", "mask": 24, "port": 0, "tag": ""}])
         );
         assert_eq!(shown["skipped"], 0);
         remove(&database, 200, "192.168.1.0", &mut Vec::new()).unwrap();

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use portcullis_config::Config;
 use portcullis_control::{Problem, token_file};
+use portcullis_text::is_loopback;
 use rustls::CertificateError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -381,9 +382,10 @@ impl Client {
         }
         let answer = match body {
             Some(body) => {
-                let kind = match path.starts_with("/v1/tenants/") {
-                    true => "application/toml",
-                    false => "application/wasm",
+                let kind = match path {
+                    path if path.starts_with("/v1/tenants/") => "application/toml",
+                    path if path.ends_with("/settings") => "application/json",
+                    _ => "application/wasm",
                 };
                 // The host may refuse before the body is sent; without this, the closed connection would hide the reason.
                 let request = request
@@ -479,7 +481,7 @@ impl Base {
                 "{url:?} has a user; the token is taken from the variable {TOKEN} or the configuration: {mend}"
             );
         }
-        if !is_tls && !is_local(authority.host()) {
+        if !is_tls && !is_loopback(authority.host()) {
             bail!(
                 "{url:?} is not on this machine, and the token would cross the network in plain text: write https://, with `certificate` and \
                  `key` in [control] of the host, or a proxy with TLS in front of it"
@@ -496,14 +498,6 @@ impl fmt::Display for Base {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.is_tls { "https" } else { "http" };
         write!(f, "{scheme}://{}", self.authority)
-    }
-}
-
-fn is_local(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    match address.parse::<IpAddr>() {
-        Ok(ip) => ip.to_canonical().is_loopback(),
-        Err(_) => host.eq_ignore_ascii_case("localhost"),
     }
 }
 

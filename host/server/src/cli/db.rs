@@ -92,7 +92,7 @@ mod tests {
         let mut out = Vec::new();
         plan(&database, &mut out).unwrap();
         let script = String::from_utf8(out).unwrap();
-        assert_eq!(script.matches("CREATE TABLE").count(), 7, "{script}");
+        assert_eq!(script.matches("CREATE TABLE").count(), 8, "{script}");
         assert!(script.ends_with(";\n"), "{script}");
         assert!(!path.exists());
 
@@ -103,12 +103,12 @@ mod tests {
             said,
             "created table `version`\ncreated table `address`\ncreated table `trusted`\ncreated table `portcullis_artifact`\n\
              created table `portcullis_generation`\ncreated table `portcullis_seat`\n\
-             created table `portcullis_tenant`\n"
+             created table `portcullis_tenant`\ncreated table `portcullis_audit`\n"
         );
         let mut out = Vec::new();
         migrate(&database, &mut out).unwrap();
         let said = String::from_utf8(out).unwrap();
-        assert_eq!(said.matches("was not changed\n").count(), 7, "{said}");
+        assert_eq!(said.matches("was not changed\n").count(), 8, "{said}");
         block_on(database.load()).unwrap().unwrap();
     }
 }

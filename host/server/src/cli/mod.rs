@@ -12,6 +12,7 @@ mod database;
 mod db;
 mod doctor;
 mod findings;
+mod followed;
 mod https;
 mod import;
 mod man;

@@ -86,6 +86,11 @@ pub(super) fn shown(text: &str) -> String {
     }
 }
 
+/// A text of the running host for programs: Kamailio's word for a missing text is `None`.
+pub(super) fn present(text: &str) -> Option<&str> {
+    (text != "NULL").then_some(text)
+}
+
 /// Standard output for people: text from files, rows and peers is escaped.
 pub(super) fn stdout() -> Clean<StdoutLock<'static>> {
     Clean(io::stdout().lock())

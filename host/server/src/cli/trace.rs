@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, Write};
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -10,77 +10,34 @@ use portcullis_config::Config;
 use portcullis_text::clean_json;
 
 use super::client::{Client, Reach};
+use super::followed::{Followed, borrowed};
 use super::print::{clean, count, stdout};
 
 /// The filter, the format, and the limits. Without a filter, all messages are shown.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only messages from this address or network
-    #[arg(long, value_name = "ADDRESS|NETWORK")]
-    source: Option<String>,
-    /// Only messages with this Call-ID
-    #[arg(long, value_name = "CALL-ID")]
-    call_id: Option<String>,
-    /// Only messages with this method; for responses, the method in CSeq
-    #[arg(long)]
-    method: Option<String>,
     /// Only messages of this tenant; default for the operator
     #[arg(long)]
     tenant: Option<String>,
-    /// Only messages with this user in From
-    #[arg(long, value_name = "USER")]
-    from: Option<String>,
-    /// Only messages with this user in To
-    #[arg(long, value_name = "USER")]
-    to: Option<String>,
     /// Only messages with this outcome: relayed, returned, answered, rejected, absorbed, dropped or undelivered
     #[arg(long)]
     outcome: Option<String>,
-    /// Only messages with this response status: 401, or 4xx for a class
-    #[arg(long)]
-    code: Option<String>,
-    /// Maximum messages per second; further ones are counted [default: 200]
-    #[arg(long)]
-    rate: Option<u32>,
-    /// End after this many messages
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-    /// End after this many seconds
-    #[arg(long, value_name = "N")]
-    seconds: Option<u64>,
-    /// One JSON object per line, instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    followed: Followed,
     #[command(flatten)]
     reach: Reach,
 }
 
 pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
     let client = Client::new(config, &args.reach)?;
-    let rate = args.rate.map(|rate| rate.to_string());
-    let query = [
-        ("source", &args.source),
-        ("call_id", &args.call_id),
-        ("method", &args.method),
-        ("tenant", &args.tenant),
-        ("from", &args.from),
-        ("to", &args.to),
-        ("outcome", &args.outcome),
-        ("code", &args.code),
-        ("rate", &rate),
-    ];
-    let query: Vec<_> = query
-        .iter()
-        .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
-        .collect();
-    let lines = client.follow("/v1/trace", &query)?;
-    if !args.json {
+    let followed = &args.followed;
+    let query = followed.query([("tenant", &args.tenant), ("outcome", &args.outcome)]);
+    let lines = client.follow("/v1/trace", &borrowed(&query))?;
+    if !followed.json {
         eprintln!("following; Ctrl-C ends it");
     }
     let out = &mut stdout();
-    let end = args
-        .seconds
-        .map(|seconds| Instant::now() + Duration::from_secs(seconds));
+    let end = followed.end();
     let is_over = || end.is_some_and(|end| Instant::now() >= end);
     let mut shown = 0;
     // An empty line is sent at intervals, so the end is noticed soon.
@@ -92,13 +49,13 @@ pub(super) fn run(args: &Args, config: &Config) -> anyhow::Result<ExitCode> {
         let Ok(entry) = serde_json::from_str::<Value>(&line) else {
             continue;
         };
-        match args.json {
+        match followed.json {
             true => writeln!(out, "{}", clean_json(&line))?,
             false => write_entry(&entry, out)?,
         }
         out.flush()?;
         shown += u64::from(entry["left_out"].is_null());
-        if args.count.is_some_and(|most| shown >= most) {
+        if followed.count.is_some_and(|most| shown >= most) {
             break;
         }
     }

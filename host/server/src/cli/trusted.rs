@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::database::{block_on, is_absent, must_be_there};
 use super::findings::{write_answered, write_findings};
-use super::print::{Format, Table, clean, count, shown, stdout, write_json};
+use super::print::{Format, Table, clean, count, present, shown, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum TrustedCommand {
@@ -183,13 +183,10 @@ fn remove(database: &Database, source: &str, out: &mut impl Write) -> anyhow::Re
 }
 
 fn dump(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
-    if format.json {
-        return write_json(
-            out,
-            &client.call::<Value>("permissions.trustedDump", json!([]))?,
-        );
-    }
     let peers: Vec<TrustedEntry<'_>> = client.call("permissions.trustedDump", json!([]))?;
+    if format.json {
+        return write_json(out, &dumped(&peers));
+    }
     let mut table = Table::new(["source", "proto", "From", "request URI", "tag", "priority"]);
     for TrustedEntry { item: peer, .. } in peers {
         table.push([
@@ -206,6 +203,21 @@ fn dump(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
         false => table.write(out)?,
     }
     Ok(())
+}
+
+/// The peers for programs: the names and values are those of `trusted show --json`, and not Kamailio's.
+fn dumped(peers: &[TrustedEntry<'_>]) -> Value {
+    let peers = peers.iter().map(|TrustedEntry { item: peer, .. }| {
+        json!({
+            "source": peer.ip,
+            "proto": proto(peer.proto),
+            "from_pattern": present(&peer.pattern),
+            "ruri_pattern": present(&peer.ruri_pattern),
+            "tag": present(&peer.tag),
+            "priority": peer.priority,
+        })
+    });
+    peers.collect()
 }
 
 fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {

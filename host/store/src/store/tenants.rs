@@ -38,6 +38,33 @@ impl Store {
         self.rows(query, &[], tenant).await
     }
 
+    /// Stores the section of a tenant if the tenant still has this revision. Returns whether it had; otherwise nothing is stored, because
+    /// somebody else was first.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn change_tenant(
+        &self,
+        name: &str,
+        revision: u64,
+        config: &str,
+        by: &str,
+    ) -> Result<bool, StoreError> {
+        let update = "UPDATE `portcullis_tenant` SET `config` = ?, `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? \
+                      WHERE `name` = ? AND `revision` = ?";
+        let values = [
+            config.into(),
+            by.into(),
+            signed(now()).into(),
+            name.into(),
+            signed(revision).into(),
+        ];
+        let mut link = self.open().await?;
+        let changed = link.execute(update, &values).await?;
+        link.release().await;
+        Ok(changed > 0)
+    }
+
     /// Stores a tenant, or its removal.
     ///
     /// # Errors

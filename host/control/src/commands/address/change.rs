@@ -32,7 +32,7 @@ pub(crate) struct Remove {
 /// A row to be added.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct RowToAdd {
+pub(super) struct RowToAdd {
     /// Group, from 1.
     group: i64,
     /// An IPv4 or IPv6 address, a network as ADDRESS/BITS or by its first address, or a name.
@@ -49,9 +49,9 @@ struct RowToAdd {
 /// The author of a change.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct AuthorQuery {
+pub(super) struct AuthorQuery {
     /// Author of the change
-    author: Option<String>,
+    pub(super) author: Option<String>,
 }
 
 /// The rows to remove.
@@ -196,6 +196,15 @@ impl Remove {
     }
 }
 
+impl RowToAdd {
+    /// # Errors
+    /// 422 if the network and the mask differ.
+    pub(super) fn into_row(self) -> Result<NewRow, Fault> {
+        let row = NewRow::of_words(self.group, self.address, self.mask, self.port, self.tag);
+        row.map_err(|error| Fault::new(422, error.to_string()))
+    }
+}
+
 async fn add_within(
     database: &Database,
     row: &NewRow,
@@ -213,8 +222,7 @@ async fn add(
     body: Body,
 ) -> Answer {
     let row: RowToAdd = json_body(body).await?;
-    let row = NewRow::of_words(row.group, row.address, row.mask, row.port, row.tag);
-    let row = row.map_err(|error| Fault::new(422, error.to_string()))?;
+    let row = row.into_row()?;
     let caller = caller.called(query.author);
     let added = answer(Add(row).dispatch(&control, &caller).await)?;
     Ok((StatusCode::CREATED, added).into_response())

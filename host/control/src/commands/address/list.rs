@@ -13,7 +13,7 @@ use super::rights::Rights;
 use super::{ADDRESSES, fault, read_database};
 use crate::Control;
 use crate::caller::Caller;
-use crate::commands::{Dispatch, Procedure};
+use crate::commands::{Cell, Dispatch, Procedure};
 use crate::operation::{Answer, Api, Given, Operation, Routes, answer, limit};
 
 /// Number of rows that are returned without `limit`.
@@ -65,15 +65,15 @@ pub struct AddressRows {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressRow {
     /// Id.
-    pub id: Option<String>,
+    pub id: Option<Cell>,
     /// Group.
-    pub group: Option<String>,
+    pub group: Option<Cell>,
     /// Address, network or name.
     pub address: Option<String>,
     /// Bits of the network.
-    pub mask: Option<String>,
+    pub mask: Option<Cell>,
     /// Port; 0 for any.
-    pub port: Option<String>,
+    pub port: Option<Cell>,
     /// Tag.
     pub tag: Option<String>,
 }
@@ -139,11 +139,11 @@ impl ListQuery {
 impl From<StoredRow> for AddressRow {
     fn from(row: StoredRow) -> Self {
         Self {
-            id: row.id,
-            group: row.group,
+            id: row.id.map(Cell::from),
+            group: row.group.map(Cell::from),
             address: row.ip_addr,
-            mask: row.mask,
-            port: row.port,
+            mask: row.mask.map(Cell::from),
+            port: row.port.map(Cell::from),
             tag: row.tag,
         }
     }

@@ -32,6 +32,14 @@ impl Rights {
         }
     }
 
+    /// Whether the caller is the operator.
+    pub(super) fn is_operator(&self) -> bool {
+        match self {
+            Self::Operator => true,
+            Self::Tenant(_) => false,
+        }
+    }
+
     /// Whether the caller may see rows of this group.
     pub(super) fn sees(&self, group: i64) -> bool {
         match self {

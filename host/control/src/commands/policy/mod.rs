@@ -30,7 +30,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::reply::digest;
-use super::{Dispatch, FromCall, Procedure, expect, of_database};
+use super::{Dispatch, FOLLOWS_FILE, FromCall, Procedure, expect, of_database};
 use crate::Control;
 
 pub(crate) use activate::Activate;
@@ -54,8 +54,8 @@ pub(crate) use recent::operation as recent;
 pub use reload::PolicyReload;
 pub(crate) use reload::Reload;
 pub(crate) use rollback::Rollback;
-pub(crate) use settings::ShowSettings;
-pub use settings::{SeatSettings, SettingsOrigin};
+pub(crate) use settings::{PutSettings, ShowSettings};
+pub use settings::{SeatSettings, SettingsChanged, SettingsOrigin};
 pub(crate) use shadow::Shadow;
 pub(crate) use status::Status;
 pub use status::{PolicyFailure, SeatStatus};
@@ -198,7 +198,9 @@ impl CallStats {
 fn fault(error: &ShipError) -> Fault {
     let code = match error {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
-        ShipError::FollowsFile { .. } => 409,
+        ShipError::FollowsFile { .. } => {
+            return Fault::new(409, error.to_string()).because(FOLLOWS_FILE);
+        }
         ShipError::Busy { .. } | ShipError::TooMany { .. } => 429,
         ShipError::Store(_) => return of_database(503, error),
         ShipError::Refused(_) | ShipError::Settings { .. } | ShipError::Signature(_) => 422,

@@ -15,7 +15,7 @@ use super::{WASM, fault};
 use crate::Control;
 use crate::audit::About;
 use crate::caller::Caller;
-use crate::commands::without_places;
+use crate::commands::shown_to;
 use crate::operation::{Answer, Api, Operation, Routes, Segments};
 use crate::room::Purpose;
 
@@ -58,12 +58,10 @@ async fn pull(
     };
     let noted = control.audit.begin(&caller, "policy.pull", about);
     let pulled = file(&control, &caller, &seat, &number).await;
+    // The audit shows a tenant its own actions.
+    let pulled = pulled.map_err(|fault| shown_to(&caller, fault));
     noted.end(pulled.as_ref().err());
-    let sent = pulled.map_err(|fault| match caller.is_operator() {
-        true => fault,
-        false => without_places(fault),
-    })?;
-    Ok(([(header::CONTENT_TYPE, WASM)], sent).into_response())
+    Ok(([(header::CONTENT_TYPE, WASM)], pulled?).into_response())
 }
 
 async fn file(

@@ -17,6 +17,8 @@ use super::super::reply::milliseconds;
 use super::{Dispatch, Procedure, SEAT, SHARE, WASM, digest, fault, share};
 use crate::Control;
 use crate::caller::Caller;
+use crate::commands::shown_to;
+use crate::conditions::Condition;
 use crate::http_server::whole;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 use crate::room::Purpose;
@@ -170,6 +172,7 @@ impl Push {
 async fn push(
     State(control): Api,
     Extension(caller): Extension<Caller>,
+    condition: Condition,
     Segments(seat): Segments<String>,
     Given(query): Given<PushQuery>,
     body: Body,
@@ -181,9 +184,10 @@ async fn push(
         .registry
         .deployments()
         .reserve(&seat, !caller.is_operator());
-    let place = place.map_err(|error| fault(&error))?;
+    let place = place.map_err(|error| shown_to(&caller, fault(&error)))?;
     let (bytes, room) =
         policy_body(&control, &caller, Purpose::Transfer, body, place.most()).await?;
+    let _turn = condition.hold(&control).await?;
     let push = Push {
         seat,
         place,

@@ -1,14 +1,11 @@
 //! The last decisions of a seat's policy, over HTTP.
 
-use std::net::IpAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use axum::response::IntoResponse;
-use ipnet::IpNet;
 use portcullis_dataplane::trace::{self, Filter, Following};
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
@@ -23,9 +20,6 @@ use crate::operation::{
     Answer, Api, Given, IPV4_NETWORK, IPV6_NETWORK, Operation, Routes, Segments, limit,
 };
 use crate::recent::{self, Key};
-
-/// Status codes of responses (RFC 3261 §7.2).
-const CODES: RangeInclusive<u16> = 100..=699;
 
 /// Number of decisions that are returned without `limit`.
 const SOME: usize = 100;
@@ -48,9 +42,9 @@ struct RecentQuery {
     call_id: Option<String>,
     /// Method of the request
     method: Option<String>,
-    /// Status code of the response to the request
-    #[schemars(extend("minimum" = CODES.start(), "maximum" = CODES.end()))]
-    code: Option<u16>,
+    /// Status code of the response to the request: 401, or 4xx for a class
+    #[schemars(extend("pattern" = "^[1-6]([0-9]{2}|xx)$"))]
+    code: Option<String>,
     /// Maximum number of decisions (default: 100)
     #[schemars(extend("minimum" = 1, "maximum" = recent::MOST))]
     limit: Option<usize>,
@@ -70,10 +64,7 @@ pub struct RecentDecisions {
 /// The conditions of a query.
 struct Wanted {
     verdict: Option<Decided>,
-    source: Option<IpNet>,
-    call_id: Option<String>,
-    method: Option<String>,
-    code: Option<u16>,
+    filter: Filter,
 }
 
 /// `GET /v1/policies/{seat}/decisions/recent`.
@@ -155,24 +146,16 @@ impl Wanted {
     /// # Errors
     /// 400 if the source or the status code is invalid.
     fn of(query: RecentQuery) -> Result<Self, Fault> {
-        if let Some(code) = query.code.filter(|code| !CODES.contains(code)) {
-            let (first, last) = CODES.into_inner();
-            let text = format!("code: {code} is not {first} to {last}");
-            return Err(Fault::new(400, text));
-        }
-        let source = query.source.map(|text| match text.parse::<IpAddr>() {
-            Ok(ip) => Ok(IpNet::from(ip)),
-            Err(_) => text.parse::<IpNet>().map_err(|_| {
-                let text = format!("`{text}` is neither an address nor a network");
-                Fault::new(400, text)
-            }),
-        });
+        let mut filter = Filter::default();
+        filter.source = query.source;
+        filter.call_id = query.call_id;
+        filter.method = query.method;
+        filter.code = query.code;
+        let filter = filter.read();
+        let filter = filter.map_err(|error| Fault::new(400, error.to_string()))?;
         Ok(Self {
             verdict: query.verdict,
-            source: source.transpose()?,
-            call_id: query.call_id,
-            method: query.method,
-            code: query.code,
+            filter,
         })
     }
 
@@ -180,13 +163,14 @@ impl Wanted {
         let is = |wanted: &Option<String>, value: Option<&str>| {
             wanted.is_none() || wanted.as_deref() == value
         };
-        let source = decision.source.map(|source| source.ip().to_canonical());
+        let filter = &self.filter;
         self.verdict.is_none_or(|verdict| verdict == decision.kind)
-            && self.code.is_none_or(|code| decision.code == Some(code))
-            && is(&self.call_id, Some(&decision.call_id))
-            && is(&self.method, decision.first_line.split(' ').next())
-            && self
-                .source
-                .is_none_or(|wanted| source.is_some_and(|source| wanted.contains(&source)))
+            && filter.has_code(decision.code)
+            && is(&filter.call_id, Some(&decision.call_id))
+            && is(&filter.method, decision.first_line.split(' ').next())
+            && match decision.source {
+                Some(source) => filter.has_source(source.ip()),
+                None => filter.source.is_none(),
+            }
     }
 }

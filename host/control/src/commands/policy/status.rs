@@ -30,7 +30,7 @@ pub(crate) struct Status {
 pub struct SeatStatus {
     /// Name: a tenant, or default, before or after.
     pub seat: String,
-    /// File that the seat follows; null if policies are pushed to it.
+    /// File that the seat follows; null if policies are pushed to it, and for a tenant.
     pub file: Option<String>,
     /// Name of the active policy.
     pub name: Option<String>,
@@ -102,9 +102,13 @@ impl Procedure for Status {
         Some(&self.seat)
     }
 
-    async fn execute(self, control: &Control, _: &Caller) -> Result<SeatStatus, Fault> {
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<SeatStatus, Fault> {
         let files = files_of(control, &self.seat)?;
-        Ok(SeatStatus::of(&files))
+        let status = SeatStatus::of(&files);
+        Ok(match caller.is_operator() {
+            true => status,
+            false => status.without_file(),
+        })
     }
 }
 
@@ -168,6 +172,15 @@ impl SeatStatus {
             last_failure: PolicyFailure::last(failures),
             stats: active.map(CallStats::of),
         }
+    }
+
+    /// The same for a tenant, which does not learn where the file is.
+    fn without_file(mut self) -> Self {
+        let Some(file) = self.file.take() else {
+            return self;
+        };
+        self.error = self.error.map(|error| error.replace(&file, "the file"));
+        self
     }
 }
 

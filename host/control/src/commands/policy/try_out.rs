@@ -441,7 +441,7 @@ impl Work {
             method: self.request.method().to_string(),
             uri: self.request.uri().to_string(),
             source: self.request.arrival.source,
-            transport: self.request.arrival.transport.to_string(),
+            transport: self.request.arrival.transport.parameter().to_owned(),
             time: rfc3339(self.at),
             table_generation: self.tables.generation,
             not_called: None,

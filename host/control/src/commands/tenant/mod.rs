@@ -7,12 +7,11 @@ mod reload;
 mod remove;
 mod show;
 
-use portcullis_rollout::TenantError;
-use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Dispatch, FromCall, Procedure, of_database};
+use super::tenant_error::fault;
+use super::{Dispatch, FromCall, Procedure};
 use crate::Control;
 
 pub(crate) use list::ListTenants;
@@ -57,15 +56,4 @@ impl TenantChanged {
             live_on_all_workers: control.is_live().await,
         }
     }
-}
-
-fn fault(error: &TenantError) -> Fault {
-    let code = match error {
-        TenantError::Unknown(_) => 404,
-        TenantError::InFile(_) => 409,
-        TenantError::Wrong(_) | TenantError::Registry(_) => 422,
-        TenantError::NoStore => 503,
-        TenantError::Store(_) => return of_database(503, error),
-    };
-    Fault::new(code, error.to_string())
 }

@@ -45,6 +45,8 @@ pub struct TenantLimits {
     pub edit_prefix_v4: u8,
     /// Fewest bits of a row about IPv6 addresses that it adds.
     pub edit_prefix_v6: u8,
+    /// Whether it may change the settings of its policy.
+    pub edit_settings: bool,
     /// Whether its policy may query trusted peers.
     pub trusted: bool,
     /// Pairs of allow and deny files that its policy may query.
@@ -117,6 +119,7 @@ impl TenantLimits {
             edit_rows: edit.rows,
             edit_prefix_v4: edit.prefix_v4,
             edit_prefix_v6: edit.prefix_v6,
+            edit_settings: edit.settings,
             trusted: *trusted,
             rules: rules.clone(),
             headers: headers.clone(),

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::{Dispatch, Procedure, STORED, TENANT, TenantChanged, TenantQuery, fault};
 use crate::Control;
 use crate::caller::Caller;
+use crate::conditions::Condition;
 use crate::http_server::whole;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
@@ -59,11 +60,13 @@ impl Put {
 async fn put_tenant(
     State(control): Api,
     Extension(caller): Extension<Caller>,
+    condition: Condition,
     Segments(name): Segments<String>,
     Given(query): Given<TenantQuery>,
     body: Body,
 ) -> Answer {
     let config = text_body(body).await?;
+    let _turn = condition.hold(&control).await?;
     let caller = caller.called(query.author);
     answer(Put { name, config }.dispatch(&control, &caller).await)
 }

@@ -29,7 +29,7 @@ pub(crate) struct Remove {
 /// A peer to be added.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct PeerToAdd {
+pub(super) struct PeerToAdd {
     /// Source address of requests; any other text is compared literally.
     source: String,
     /// Transport: any, udp, tcp, tls, sctp, ws, wss, or none to disable the row.
@@ -48,9 +48,9 @@ struct PeerToAdd {
 /// The author of a change.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct AuthorQuery {
+pub(super) struct AuthorQuery {
     /// Author of the change
-    author: Option<String>,
+    pub(super) author: Option<String>,
 }
 
 /// The peers to remove.
@@ -151,6 +151,21 @@ impl Remove {
     }
 }
 
+impl PeerToAdd {
+    /// An empty text is NULL.
+    pub(super) fn into_row(self) -> NewTrusted {
+        let text = |text: Option<String>| text.filter(|text| !text.is_empty());
+        NewTrusted {
+            source: self.source,
+            proto: self.proto,
+            from: text(self.from_pattern),
+            ruri: text(self.ruri_pattern),
+            tag: text(self.tag),
+            priority: self.priority,
+        }
+    }
+}
+
 async fn add(
     State(control): Api,
     Extension(caller): Extension<Caller>,
@@ -158,17 +173,8 @@ async fn add(
     body: Body,
 ) -> Answer {
     let peer: PeerToAdd = json_body(body).await?;
-    let text = |text: Option<String>| text.filter(|text| !text.is_empty());
-    let row = NewTrusted {
-        source: peer.source,
-        proto: peer.proto,
-        from: text(peer.from_pattern),
-        ruri: text(peer.ruri_pattern),
-        tag: text(peer.tag),
-        priority: peer.priority,
-    };
     let caller = caller.called(query.author);
-    let added = answer(Add(row).dispatch(&control, &caller).await)?;
+    let added = answer(Add(peer.into_row()).dispatch(&control, &caller).await)?;
     Ok((StatusCode::CREATED, added).into_response())
 }
 

@@ -12,7 +12,7 @@ use super::TRUSTED;
 use crate::Control;
 use crate::caller::Caller;
 use crate::commands::address::{fault, with_database};
-use crate::commands::{Dispatch, Procedure};
+use crate::commands::{Cell, Dispatch, Procedure};
 use crate::operation::{Answer, Api, Operation, Routes, answer};
 
 /// `trusted.list`.
@@ -23,7 +23,7 @@ pub(crate) struct ListTrusted;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct StoredPeer {
     /// Id.
-    pub id: Option<String>,
+    pub id: Option<Cell>,
     /// Source of requests.
     pub source: Option<String>,
     /// Transport.
@@ -35,7 +35,7 @@ pub struct StoredPeer {
     /// Tag.
     pub tag: Option<String>,
     /// Priority.
-    pub priority: Option<String>,
+    pub priority: Option<Cell>,
 }
 
 impl Procedure for ListTrusted {
@@ -56,13 +56,13 @@ impl Procedure for ListTrusted {
 impl From<StoredTrusted> for StoredPeer {
     fn from(row: StoredTrusted) -> Self {
         Self {
-            id: row.id,
+            id: row.id.map(Cell::from),
             source: row.source,
             proto: row.proto,
             from_pattern: row.from,
             ruri_pattern: row.ruri,
             tag: row.tag,
-            priority: row.priority,
+            priority: row.priority.map(Cell::from),
         }
     }
 }

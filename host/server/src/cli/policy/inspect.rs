@@ -29,6 +29,7 @@ pub(super) fn show(file: &Path, format: Format, out: &mut impl Write) -> anyhow:
     let state = between_calls(no_reset(&bytes, &found), Reuse::Never);
     if format.json {
         let mut shown = serde_json::to_value(PolicyInspection::from(found))?;
+        shown["file"] = file.display().to_string().into();
         shown["state"] = state.into();
         return write_json(out, &shown);
     }
@@ -71,6 +72,7 @@ pub(super) fn check(
     if format.json {
         let failure = policy.trial_failure().map(ToString::to_string);
         let found = json!({
+            "file": file.display().to_string(),
             "bytes": policy.inspection().size,
             "digest": format!("sha256:{}", policy.digest()),
             "load_ms": policy.load_time().as_millis(),

@@ -12,6 +12,7 @@ mod publish;
 mod registry;
 mod run;
 mod seat;
+mod settings;
 mod ship;
 mod sign;
 mod tags;
@@ -109,6 +110,10 @@ pub(super) enum PolicyCommand {
         /// enforce or monitor
         mode: String,
     },
+    /// Show the settings that the policies of a seat read on the running host, or replace those of a tenant in the database
+    ///
+    /// Settings of a seat in the configuration file are changed there.
+    Settings(settings::Args),
     /// Follow the decisions of a seat on the running host, a line for each
     ///
     /// Reconnects if the host restarts; Ctrl-C ends it.
@@ -218,6 +223,7 @@ impl Reaching for PolicyCommand {
             | Self::Canary { .. }
             | Self::EndTrial { .. }
             | Self::Mode { .. }
+            | Self::Settings(_)
             | Self::Tail(_)
             | Self::Diff(_) => return None,
         })
@@ -285,6 +291,7 @@ impl PolicyCommand {
             Self::Mode { seat, mode } => {
                 ship::set_mode(&client()?, &seat, &mode, out)?;
             }
+            Self::Settings(args) => settings::run(&client()?, &args, out)?,
             Self::Tail(args) => return tail::run(&args, client, out),
             Self::Diff(Shown { seat, format }) => {
                 ship::diff(&client()?, &seat.seat, format, out)?;

@@ -101,17 +101,11 @@ impl Surroundings {
         seat: &str,
         given: &[String],
     ) -> anyhow::Result<serde_json::Value> {
-        let mut table = match given.iter().all(|word| is_pair(word)) {
+        let table = match given.iter().all(|word| is_pair(word)) {
             true => self.seat(seat)?.settings.clone(),
             false => serde_json::Value::Null,
         };
-        for word in given {
-            match word.split_once('=').filter(|_| is_pair(word)) {
-                Some((key, value)) => set(&mut table, key, value)?,
-                None => table = read_settings(Path::new(word))?,
-            }
-        }
-        Ok(table)
+        with_given(table, given)
     }
 
     /// The tables of a file in the format of Kamailio's `address_file`, or of the configuration; empty ones if there are none.
@@ -157,6 +151,20 @@ fn is_pair(word: &str) -> bool {
         !key.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
     };
     key.is_some_and(is_key)
+}
+
+/// A table with what the arguments give: a TOML or JSON file replaces it, and `key=value` sets one value.
+pub(super) fn with_given(
+    mut table: serde_json::Value,
+    given: &[String],
+) -> anyhow::Result<serde_json::Value> {
+    for word in given {
+        match word.split_once('=').filter(|_| is_pair(word)) {
+            Some((key, value)) => set(&mut table, key, value)?,
+            None => table = read_settings(Path::new(word))?,
+        }
+    }
+    Ok(table)
 }
 
 fn read_settings(file: &Path) -> anyhow::Result<serde_json::Value> {

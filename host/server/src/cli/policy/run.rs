@@ -92,6 +92,7 @@ pub(super) fn run(
     };
     let tried = trial.run(policy, scope);
     let result = Run {
+        file: &args.policy,
         around: &around,
         seat: &args.seat,
         trial,
@@ -114,6 +115,8 @@ pub(super) fn run(
 
 /// One call and its surroundings.
 struct Run<'r> {
+    /// The policy.
+    file: &'r Path,
     around: &'r Surroundings,
     seat: &'r str,
     trial: Trial<'r>,
@@ -278,10 +281,11 @@ impl Run<'_> {
         let look = &self.tried.look;
         let outcome = answered.map(portcullis_cases::Outcome::of);
         json!({
+            "file": self.file,
             "method": request.method(),
             "uri": request.uri(),
             "source": arrival.source,
-            "transport": arrival.transport.to_string(),
+            "transport": arrival.transport.parameter(),
             "time": rfc3339(at),
             "seat": self.seat,
             "tables": self.tables.origin,
@@ -290,6 +294,7 @@ impl Run<'_> {
             "outcome": outcome,
             "asked": asked,
             "fuel": answered.and_then(|answered| answered.fuel),
+            "microseconds": answered.map(|answered| answered.took.as_micros()),
         })
     }
 }

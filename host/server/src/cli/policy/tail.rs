@@ -10,6 +10,7 @@ use portcullis_text::clean_json;
 use serde_json::Value;
 
 use super::super::client::{Client, NoAnswer};
+use super::super::followed::{Followed, borrowed};
 use super::super::print::{clean, count};
 use super::seat::Seat;
 use super::ship::segment;
@@ -28,39 +29,11 @@ pub(in crate::cli) struct Args {
     /// Only decisions of this kind: relay, reject, drop, pass or failed
     #[arg(long)]
     verdict: Option<String>,
-    /// Only requests from this address or network
-    #[arg(long, value_name = "ADDRESS|NETWORK")]
-    source: Option<String>,
-    /// Only requests with this method
-    #[arg(long)]
-    method: Option<String>,
-    /// Only requests with this Call-ID
-    #[arg(long, value_name = "CALL-ID")]
-    call_id: Option<String>,
-    /// Only requests with this user in From
-    #[arg(long, value_name = "USER")]
-    from: Option<String>,
-    /// Only requests with this user in To
-    #[arg(long, value_name = "USER")]
-    to: Option<String>,
-    /// Only requests that the host answered with this status: 401, or 4xx for a class
-    #[arg(long)]
-    code: Option<String>,
     /// Only this share of the dialogs, for example 5%; always the same ones
     #[arg(long)]
     share: Option<String>,
-    /// Maximum decisions per second; further ones are counted [default: 200]
-    #[arg(long)]
-    rate: Option<u32>,
-    /// End after this many decisions
-    #[arg(long, value_name = "N")]
-    count: Option<u64>,
-    /// End after this many seconds
-    #[arg(long, value_name = "N")]
-    seconds: Option<u64>,
-    /// One JSON object per line, instead of text
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    followed: Followed,
 }
 
 /// The host sends a comment every 5 s while there are no decisions. After this time without anything, it hangs, or a firewall on the way has
@@ -94,29 +67,14 @@ pub(super) fn run<W: Write>(
     out: &mut W,
 ) -> anyhow::Result<ExitCode> {
     let path = format!("/v1/policies/{}/decisions", segment(&args.seat.seat)?);
-    let rate = args.rate.map(|rate| rate.to_string());
-    let query = [
-        ("verdict", &args.verdict),
-        ("source", &args.source),
-        ("method", &args.method),
-        ("call_id", &args.call_id),
-        ("from", &args.from),
-        ("to", &args.to),
-        ("code", &args.code),
-        ("share", &args.share),
-        ("rate", &rate),
-    ];
-    let query = query.iter();
-    let query: Vec<_> = query
-        .filter_map(|(name, value)| Some((*name, value.as_deref()?)))
-        .collect();
+    let followed = &args.followed;
+    let query = followed.query([("verdict", &args.verdict), ("share", &args.share)]);
+    let query = borrowed(&query);
     let mut tail = Tail {
         out,
-        json: args.json,
-        left: args.count,
-        end: args
-            .seconds
-            .map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        json: followed.json,
+        left: followed.count,
+        end: followed.end(),
         generation: None,
     };
     let mut events = client()?.follow(&path, &query)?;
