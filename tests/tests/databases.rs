@@ -370,3 +370,49 @@ fn files_are_not_readable_by_other_users() {
         check()
     );
 }
+
+/// The audit is in the database: it has the actions of all hosts, also of one that has ended. While the table is not there, a host lists
+/// its own actions, and stores them when the table is back.
+#[test]
+fn peers_the_audit_is_that_of_all_hosts_of_a_database() {
+    let database = MariaDb::start();
+    let start = || {
+        let builder = Builder::new().database(&database.url());
+        builder.set("policy", "file = \"\"").start()
+    };
+    let actions = |host: &Host| {
+        let (status, text) = host.get("/v1/audit").expect("the host answers");
+        assert_eq!(status, 200, "{text}");
+        let audit: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+        let entries = audit["entries"].as_array().expect("it is a list");
+        let commands: Vec<_> = entries
+            .iter()
+            .map(|entry| entry["command"].as_str().unwrap_or_default().to_owned())
+            .collect();
+        let kept = audit["kept"].as_str().unwrap_or_default().to_owned();
+        (kept, commands)
+    };
+    let (one, two) = (start(), start());
+    one.write("one.wasm", rejecting(486, "one"));
+    one.run("policy push default one.wasm");
+    assert_eq!(
+        actions(&one),
+        ("database".to_owned(), vec!["policy.push".to_owned()])
+    );
+    drop(one);
+    two.run("policy mode default monitor");
+    let all = ["policy.mode", "policy.push"].map(str::to_owned).to_vec();
+    assert_eq!(actions(&two), ("database".to_owned(), all));
+
+    database.sql("kamailio", "RENAME TABLE portcullis_audit TO away");
+    two.run("policy mode default enforce");
+    let own = ["policy.mode", "policy.mode"].map(str::to_owned).to_vec();
+    assert_eq!(actions(&two), ("memory".to_owned(), own));
+    two.wait_for_log("audit_in_memory");
+    database.sql("kamailio", "RENAME TABLE away TO portcullis_audit");
+    let all = ["policy.mode", "policy.mode", "policy.push"].map(str::to_owned);
+    wait::until("the last action is stored", || {
+        (actions(&two) == ("database".to_owned(), all.to_vec())).then_some(())
+    });
+    two.wait_for_log("audit_stored");
+}

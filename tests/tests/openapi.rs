@@ -567,7 +567,7 @@ fn a_policy_of_any_origin_is_tried_without_effect() {
         (&tried["source"], &tried["transport"], &tried["time"]),
         (
             &json!("192.0.2.7:5062"),
-            &json!("TCP"),
+            &json!("tcp"),
             &json!("2026-12-24T18:00:00Z")
         )
     );
@@ -648,7 +648,7 @@ fn reads_have_tags_and_changes_conditions() {
     let json = ("Content-Type", "application/json");
     let row = b"{\"group\": 300, \"address\": \"10.3.0.1\"}";
     let added = host.send("POST", "/v1/addresses", &[json, ("If-Match", &rows)], row);
-    assert_eq!(added.status(), 400, "a row has no condition");
+    assert_eq!(added.status(), 400, "a new row has no condition");
     assert_eq!(
         host.send("POST", "/v1/addresses", &[json], row).status(),
         201

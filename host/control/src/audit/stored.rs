@@ -43,6 +43,8 @@ pub(crate) struct Stored {
     wake: Notify,
     /// Notified when somebody waits for what waits.
     hurry: Notify,
+    /// Notified when a write has failed.
+    failed: Notify,
     /// The number of the last action that was written.
     written: watch::Sender<u64>,
     /// The last error of the database; `None` if there is none.
@@ -63,6 +65,7 @@ impl Stored {
             waiting: Mutex::default(),
             wake: Notify::new(),
             hurry: Notify::new(),
+            failed: Notify::new(),
             written: watch::channel(0).0,
             error: Mutex::default(),
             count: AtomicU64::new(0),
@@ -121,8 +124,13 @@ impl Stored {
 
     /// Waits until everything that waits now is written, for `patience` at most, unless the database has failed.
     pub(crate) async fn settled(&self, patience: Duration) {
-        if self.error.lock().is_none() {
-            self.settled_soon(patience).await;
+        let failed = self.failed.notified();
+        if self.error.lock().is_some() {
+            return;
+        }
+        tokio::select! {
+            () = self.settled_soon(patience) => {}
+            () = failed => {}
         }
     }
 
@@ -187,6 +195,9 @@ impl Stored {
             };
             let noted = self.store.note(&first).await;
             self.tell(noted.as_ref().err());
+            if noted.is_err() {
+                self.failed.notify_waiters();
+            }
             noted?;
             self.waiting.lock().drop_first(first.len(), Instant::now());
             count += first.len();

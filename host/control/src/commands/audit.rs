@@ -136,7 +136,7 @@ impl Procedure for ListActions {
             | (Some(ActionId::Own(_)), Some(ActionId::Row(_))) => {
                 let text =
                     "before and after: one is of the database, and one of the memory of a host";
-                return Err(Fault::new(400, text));
+                return Err(Fault::new(422, text));
             }
             (Some(ActionId::Row(_)), _) | (_, Some(ActionId::Row(_))) => Some(AuditPlace::Database),
             (Some(ActionId::Own(_)), _) | (_, Some(ActionId::Own(_))) => Some(AuditPlace::Memory),
@@ -160,7 +160,7 @@ impl Procedure for ListActions {
             }
             (None, Some(AuditPlace::Database)) => {
                 let text = "before and after: this host keeps no actions in a database";
-                return Err(Fault::new(400, text));
+                return Err(Fault::new(422, text));
             }
         };
         if filter.matches_nothing() {
@@ -175,7 +175,7 @@ impl Procedure for ListActions {
         match of_database_page(stored, &filter, most).await {
             Ok(page) => Ok(page.for_caller(caller)),
             Err(error) if place.is_none() => {
-                let fault = shown_to(caller, of_database(503, &error));
+                let fault = shown_to(caller, of_database(503, error));
                 let warning = format!(
                     "only the actions of this host since its start are listed: {}",
                     fault.message
@@ -353,7 +353,7 @@ impl ListActions {
             "The actions, the newest first; for a tenant, its own. With a database, those of all its hosts; else the last ones of this host, at \
              most 1,000 since its start",
         );
-        routes.on(get.open().refuses(&[503]), list)
+        routes.on(get.open().refuses(&[422, 503]), list)
     }
 }
 

@@ -317,3 +317,31 @@ async fn a_tenants_token_gives_access_to_its_own_seat_only() {
     .await;
     assert_eq!(status, 409, "{answer}");
 }
+
+/// Until the body of a push has come, no other change of the seat waits for it.
+#[tokio::test]
+async fn a_conditional_push_whose_body_does_not_come_keeps_nobody_waiting() {
+    let (_folder, control) = host().await;
+    let request = |path: &str, body: Body| {
+        Request::post(path)
+            .header("Authorization", format!("Bearer {OPERATOR}"))
+            .header("Content-Type", "application/wasm")
+            .header("If-Match", "*")
+            .body(body)
+            .unwrap()
+    };
+    let never = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let slow = request("/v1/policies/acme", Body::from_stream(never));
+    let pushing = {
+        let control = Arc::clone(&control);
+        tokio::spawn(async move { send(&control, slow).await })
+    };
+    let deployments = control.registry.deployments();
+    while deployments.reserve("acme", false).is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let other = request("/v1/policies/acme/activate?generation=7", Body::empty());
+    assert_eq!(send(&control, other).await.0, 404);
+    assert!(!pushing.is_finished());
+    pushing.abort();
+}

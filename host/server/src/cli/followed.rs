@@ -70,7 +70,7 @@ impl Followed {
 }
 
 /// The parameters as a client takes them.
-pub(super) fn borrowed(query: &Query) -> Vec<(&str, &str)> {
+pub(super) fn borrowed(query: &[(&'static str, String)]) -> Vec<(&str, &str)> {
     let all = query.iter();
     all.map(|(name, value)| (*name, value.as_str())).collect()
 }

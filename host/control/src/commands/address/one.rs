@@ -139,10 +139,9 @@ async fn editable(
 ) -> Result<StoredRow, Fault> {
     let read = stored(control, rights, id).await;
     let read = condition.check(read, |row| AddressRow::from(row.clone()).into_reply())?;
-    match group_of(&read) {
-        Some(group) => rights.check_edit(group)?,
-        // Only the operator sees it.
-        None => {}
+    // A row without a valid group is seen by the operator only, who may change every row.
+    if let Some(group) = group_of(&read) {
+        rights.check_edit(group)?;
     }
     Ok(read)
 }
