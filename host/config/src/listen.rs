@@ -36,16 +36,22 @@ impl Listen {
         let Some((transport, rest)) = socket.split_once(':') else {
             return Err(Bad::new("no transport", MEND));
         };
-        let transport =
+        let transport: Transport =
             transport
                 .parse()
                 .map_err(|_| match transport.to_ascii_lowercase().as_str() {
-                    "tls" | "ws" | "wss" | "sctp" => Bad::new(
+                    "ws" | "wss" | "sctp" => Bad::new(
                         format!("the transport {transport} is not supported yet"),
                         "listen on udp or tcp",
                     ),
                     _ => Bad::new(format!("unknown transport `{transport}`"), MEND),
                 })?;
+        if transport == Transport::Tls {
+            return Err(Bad::new(
+                "the transport tls is not supported yet",
+                "listen on udp or tcp",
+            ));
+        }
         let addr =
             parse_socket(rest).ok_or_else(|| Bad::new("not an address with a port", MEND))?;
         Ok(Self {

@@ -227,7 +227,11 @@ fn parse_transport(parameter: &str) -> Result<Transport, Bad> {
     let wrong = || Bad::new(format!("unknown parameter `{parameter}`"), MEND);
     let (name, value) = parameter.split_once('=').ok_or_else(wrong)?;
     match name.eq_ignore_ascii_case("transport") {
-        true => value.parse().map_err(|_| wrong()),
+        true => value
+            .parse()
+            .ok()
+            .filter(|transport| *transport != Transport::Tls)
+            .ok_or_else(wrong),
         false => Err(wrong()),
     }
 }

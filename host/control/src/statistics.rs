@@ -79,10 +79,7 @@ fn core(workers: &[WorkerCounters]) -> Vec<(&'static str, u64)> {
         ("err_requests", relay_errors.sum()),
         ("fwd_replies", sum(workers, |w| &w.relayed_responses)),
         ("fwd_requests", sum(workers, |w| &w.relayed_requests)),
-        (
-            "rcv_replies",
-            total(&|w| w.udp.responses.value() + w.tcp.responses.value()),
-        ),
+        ("rcv_replies", total(&WorkerCounters::received_responses)),
         (
             "rcv_requests",
             Method::ALL.iter().map(|&method| of_method(method)).sum(),

@@ -138,7 +138,7 @@ impl Predecessor {
             },
             framing: match arrival.transport {
                 Transport::Udp => Framing::Datagram,
-                Transport::Tcp => Framing::Stream,
+                Transport::Tcp | Transport::Tls => Framing::Stream,
             },
         })
     }
@@ -277,7 +277,7 @@ mod tests {
             },
             Passed::Message {
                 bytes: b"",
-                arrival: arrival("[2001:db8::2]:5060", Transport::Tcp),
+                arrival: arrival("[2001:db8::2]:5060", Transport::Tls),
                 framing: Framing::Stream,
             },
             Passed::Undelivered(branch(u64::MAX)),

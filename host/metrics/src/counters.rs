@@ -349,6 +349,8 @@ pub struct WorkerCounters {
     pub udp: WireCounters,
     /// TCP.
     pub tcp: WireCounters,
+    /// TLS.
+    pub tls: WireCounters,
     /// Stream connections.
     pub connections: ConnectionCounters,
     /// Responses that the host itself generated (rejections, 400, 483, 200 to OPTIONS, …), by status code.
@@ -480,12 +482,19 @@ impl TenantCounts {
 }
 
 impl WorkerCounters {
+    /// Responses received over all transports.
+    pub fn received_responses(&self) -> u64 {
+        let wires = Wire::ALL.iter();
+        wires.map(|&wire| self.wire(wire).responses.value()).sum()
+    }
+
     /// The counters of one transport.
     #[inline]
     pub fn wire(&self, wire: Wire) -> &WireCounters {
         match wire {
             Wire::Udp => &self.udp,
             Wire::Tcp => &self.tcp,
+            Wire::Tls => &self.tls,
         }
     }
 }

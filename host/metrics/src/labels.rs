@@ -109,6 +109,8 @@ labels! {
         Udp = "udp",
         /// TCP
         Tcp = "tcp",
+        /// TLS
+        Tls = "tls",
     }
 }
 

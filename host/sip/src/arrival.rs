@@ -13,18 +13,22 @@ pub enum Transport {
     Udp,
     /// A byte stream, framed by Content-Length.
     Tcp,
+    /// TLS over TCP (RFC 3261 §26.2), framed like TCP.
+    Tls,
 }
 
 impl Transport {
-    /// Every transport.
-    pub const ALL: [Self; 2] = [Self::Udp, Self::Tcp];
+    /// Every transport, in the order of [`Transport::number`].
+    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
 
-    /// The transport of a message that came over this connection, or over none.
-    pub const fn of_connection(connection: Option<ConnectionId>) -> Self {
-        match connection {
-            Some(_) => Self::Tcp,
-            None => Self::Udp,
-        }
+    /// The place of this transport in [`Transport::ALL`].
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// The transport with this number; `None` for a number that no transport has.
+    pub fn of_number(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
     }
 
     /// The upper-case name that goes into a Via header.
@@ -32,6 +36,7 @@ impl Transport {
         match self {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
+            Self::Tls => "TLS",
         }
     }
 
@@ -40,6 +45,7 @@ impl Transport {
         match self {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
+            Self::Tls => "tls",
         }
     }
 
@@ -47,7 +53,23 @@ impl Transport {
     pub const fn is_reliable(self) -> bool {
         match self {
             Self::Udp => false,
-            Self::Tcp => true,
+            Self::Tcp | Self::Tls => true,
+        }
+    }
+
+    /// Whether the transport meets the demand of a `sips` URI: TLS on this hop (RFC 3261 §26.2.2).
+    pub const fn is_secure(self) -> bool {
+        match self {
+            Self::Udp | Self::Tcp => false,
+            Self::Tls => true,
+        }
+    }
+
+    /// The port of a `sip` URI or a Via that names none (RFC 3261 §19.1.2, §18.2.2).
+    pub const fn default_port(self) -> u16 {
+        match self {
+            Self::Udp | Self::Tcp => 5060,
+            Self::Tls => 5061,
         }
     }
 
@@ -73,9 +95,9 @@ impl FromStr for Transport {
     }
 }
 
-/// A transport name that is neither `udp` nor `tcp`.
+/// A transport name that this host does not support.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("unknown transport {0:?}: use udp or tcp")]
+#[error("unknown transport {0:?}: use udp, tcp or tls")]
 pub struct UnknownTransport(pub String);
 
 /// Identifies one stream connection of this process. Numbers are never reused.
@@ -106,6 +128,8 @@ pub struct Destination {
     pub from: Option<SocketAddr>,
     /// The stream to use if it is still open; otherwise a stream to `addr` is opened.
     pub connection: Option<ConnectionId>,
+    /// Over TLS, the [mark](crate::mark) of the name that the certificate of the peer must have; `None`: it must have the address.
+    pub name: Option<u64>,
 }
 
 #[cfg(test)]
@@ -120,6 +144,11 @@ mod tests {
         assert_eq!(Transport::Udp.parameter(), "udp");
         assert!(Transport::Tcp.is_reliable());
         assert!(!Transport::Udp.is_reliable());
+        for transport in Transport::ALL {
+            assert_eq!(Transport::of_number(transport.number()), Some(transport));
+            assert!(transport.is_reliable() || !transport.is_secure());
+        }
+        assert_eq!(Transport::of_number(Transport::ALL.len() as u8), None);
     }
 
     #[test]
@@ -127,7 +156,7 @@ mod tests {
         let error = "sctp".parse::<Transport>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown transport \"sctp\": use udp or tcp"
+            "unknown transport \"sctp\": use udp, tcp or tls"
         );
     }
 }

@@ -62,5 +62,5 @@ pub use scan::{
     Fault, Field, Framing, HeaderName, Index, Limits, LineEnd, Message, ScanError, StartLine, scan,
 };
 pub use steering::{FilterStep, Steering};
-pub use uri::{Scheme, Uri, UriError, is_readable_uri, scheme_name};
+pub use uri::{Scheme, Uri, UriError, is_readable_uri, is_sips, scheme_name};
 pub use via::{MAGIC_COOKIE, Via, ViaError};

@@ -2,13 +2,13 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use crate::arrival::{Arrival, Destination};
+use crate::arrival::{Arrival, Destination, Transport};
 use crate::edit::{Edits, Text};
 use crate::scan::{Field, HeaderName, Message};
 use crate::via::Via;
 
 /// The default port of SIP over UDP and TCP (RFC 3261 §19.1.2).
-pub(crate) const DEFAULT_PORT: u16 = 5060;
+pub(crate) const DEFAULT_PORT: u16 = Transport::Udp.default_port();
 
 /// The first value of the first Via header.
 pub(crate) struct TopVia<'a> {
@@ -96,7 +96,8 @@ impl<'a> TopVia<'a> {
     /// otherwise the port of sent-by. On streams the reply uses the connection of the request; the address is used if that is closed (RFC
     /// 3261 §18.2.2). `maddr` is not followed: a reply never goes to a third party.
     pub(crate) fn reply_to(&self, arrival: &Arrival) -> Destination {
-        let sent_by = self.via.port.unwrap_or(DEFAULT_PORT);
+        let default = arrival.transport.default_port();
+        let sent_by = self.via.port.unwrap_or(default);
         let is_symmetric = !arrival.transport.is_reliable() && self.is_symmetric();
         let port = if is_symmetric {
             arrival.source.port()
@@ -108,6 +109,7 @@ impl<'a> TopVia<'a> {
             addr: SocketAddr::new(arrival.source.ip(), port),
             from: Some(arrival.local),
             connection: arrival.connection,
+            name: None,
         }
     }
 

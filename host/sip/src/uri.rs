@@ -83,9 +83,12 @@ impl<'a> Uri<'a> {
         })
     }
 
-    /// The port to use: the explicit one, otherwise that of the scheme.
+    /// The port to use: the explicit one, otherwise that of transport and scheme (RFC 3261 §19.1.2).
     pub fn port_or_default(&self) -> u16 {
-        self.port.unwrap_or_else(|| self.scheme.default_port())
+        self.port.unwrap_or_else(|| {
+            let transport = self.known_transport();
+            transport.map_or(self.scheme.default_port(), Transport::default_port)
+        })
     }
 
     /// `lr`: the element is a loose router (RFC 3261 §19.1.1). Some write `lr=on`.
@@ -98,10 +101,17 @@ impl<'a> Uri<'a> {
         self.params.named("transport")?.value
     }
 
-    /// The transport to use: the explicit one, otherwise UDP. `None` for a transport that this host does not support.
+    /// The transport to use: the explicit one, otherwise UDP. For a `sips` URI it is TLS, which TCP means there (RFC 3261 §26.2.2). `None`
+    /// for a transport that this host does not support, or that has no TLS.
     pub fn known_transport(&self) -> Option<Transport> {
-        self.transport()
-            .map_or(Some(Transport::Udp), Transport::from_token)
+        let named = self.transport().map(Transport::from_token);
+        match self.scheme {
+            Scheme::Sip => named.unwrap_or(Some(Transport::Udp)),
+            Scheme::Sips => match named.unwrap_or(Some(Transport::Tls))? {
+                Transport::Udp => None,
+                Transport::Tcp | Transport::Tls => Some(Transport::Tls),
+            },
+        }
     }
 
     /// The `maddr` parameter: the host to send to instead of the URI's own.
@@ -162,6 +172,12 @@ pub fn is_readable_uri(uri: &[u8]) -> bool {
         Err(UriError::Scheme) => is_other_uri(uri),
         read => read.is_ok(),
     }
+}
+
+/// Whether the scheme of a URI is `sips`.
+pub fn is_sips(uri: &[u8]) -> bool {
+    uri.first_chunk::<5>()
+        .is_some_and(|start| start.eq_ignore_ascii_case(b"sips:"))
 }
 
 /// Whether this is a URI of a scheme other than `sip` and `sips`, such as `tel`: it names no host, but a next hop may accept it.

@@ -96,6 +96,7 @@ fn a_response_loses_our_via_and_nothing_else() {
             addr: CALLER.parse().unwrap(),
             from: Some("198.51.100.1:5060".parse().unwrap()),
             connection: None,
+            name: None,
         };
         assert_eq!(received, Received::Forward(expected));
         assert_eq!(out, text.replacen(&ours, "", 1));

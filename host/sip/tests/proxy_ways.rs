@@ -93,7 +93,7 @@ fn a_route_leads_only_where_it_may() {
         ),
         (
             "<sip:192.0.2.65;lr;transport=sctp>",
-            "400 `sip:192.0.2.65;lr;transport=sctp` names an unsupported transport: use udp or tcp",
+            "400 `sip:192.0.2.65;lr;transport=sctp` names an unsupported transport: use udp, tcp or tls",
         ),
         (
             "<sips:192.0.2.65;lr>",

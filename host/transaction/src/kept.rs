@@ -68,7 +68,9 @@ pub(crate) fn read(bytes: &[u8]) -> impl Iterator<Item = Kept<'_>> {
 /// Parts of a destination that are present, as bits.
 const HAS_FROM: u8 = 1;
 const HAS_CONNECTION: u8 = 2;
-const IS_TCP: u8 = 4;
+const HAS_NAME: u8 = 4;
+/// The number of the transport follows these bits.
+const TRANSPORT: u32 = 3;
 
 fn write_destination(to: &Destination, out: &mut Vec<u8>) {
     let Destination {
@@ -76,17 +78,16 @@ fn write_destination(to: &Destination, out: &mut Vec<u8>) {
         addr,
         from,
         connection,
+        name,
     } = to;
-    let mut flags = match transport {
-        Transport::Udp => 0,
-        Transport::Tcp => IS_TCP,
-    };
+    let mut flags = transport.number() << TRANSPORT;
     flags |= if from.is_some() { HAS_FROM } else { 0 };
     flags |= if connection.is_some() {
         HAS_CONNECTION
     } else {
         0
     };
+    flags |= if name.is_some() { HAS_NAME } else { 0 };
     out.push(flags);
     write_address(addr, out);
     if let Some(from) = from {
@@ -94,6 +95,9 @@ fn write_destination(to: &Destination, out: &mut Vec<u8>) {
     }
     if let Some(ConnectionId(number)) = connection {
         out.extend_from_slice(&number.to_ne_bytes());
+    }
+    if let Some(name) = name {
+        out.extend_from_slice(&name.to_ne_bytes());
     }
 }
 
@@ -139,10 +143,7 @@ impl<'k> Rest<'k> {
         let [flags] = self.take()?;
         let has = |flag| flags & flag != 0;
         Some(Destination {
-            transport: match has(IS_TCP) {
-                true => Transport::Tcp,
-                false => Transport::Udp,
-            },
+            transport: Transport::of_number(flags >> TRANSPORT)?,
             addr: self.address()?,
             from: match has(HAS_FROM) {
                 true => Some(self.address()?),
@@ -150,6 +151,10 @@ impl<'k> Rest<'k> {
             },
             connection: match has(HAS_CONNECTION) {
                 true => Some(ConnectionId(u64::from_ne_bytes(self.take()?))),
+                false => None,
+            },
+            name: match has(HAS_NAME) {
+                true => Some(u64::from_ne_bytes(self.take()?)),
                 false => None,
             },
         })
@@ -195,20 +200,18 @@ mod tests {
     fn destination() -> impl Strategy<Value = Destination> {
         let connection = any::<Option<u64>>();
         let parts = (
-            any::<bool>(),
+            prop::sample::select(Transport::ALL.to_vec()),
             address(),
             prop::option::of(address()),
             connection,
+            any::<Option<u64>>(),
         );
-        parts.prop_map(|(is_tcp, addr, from, connection)| Destination {
-            transport: if is_tcp {
-                Transport::Tcp
-            } else {
-                Transport::Udp
-            },
+        parts.prop_map(|(transport, addr, from, connection, name)| Destination {
+            transport,
             addr,
             from,
             connection: connection.map(ConnectionId),
+            name,
         })
     }
 

@@ -158,6 +158,7 @@ mod tests {
             addr: "192.0.2.1:5060".parse().unwrap(),
             from: None,
             connection: None,
+            name: None,
         };
         for (what, bytes) in [(What::Request, &b"first"[..]), (What::Ack, b"second")] {
             outbox.push(what, None, Some(1), to, bytes);

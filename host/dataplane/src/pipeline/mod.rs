@@ -767,5 +767,6 @@ pub(crate) fn wire_of(transport: Transport) -> Wire {
     match transport {
         Transport::Udp => Wire::Udp,
         Transport::Tcp => Wire::Tcp,
+        Transport::Tls => Wire::Tls,
     }
 }

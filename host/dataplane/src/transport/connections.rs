@@ -10,7 +10,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use parking_lot::Mutex;
 use portcullis_config::ConnectionLimits;
-use portcullis_sip::{ConnectionId, Destination};
+use portcullis_sip::{ConnectionId, Destination, Transport};
 use tokio::sync::{mpsc, watch};
 
 use super::places::{Activity, Order, Origin, Standing, Stays};
@@ -51,6 +51,26 @@ impl Outgoing {
             to,
             bytes: Bytes::new(),
             may_try_again: true,
+        }
+    }
+}
+
+/// Where a connection leads: one that this host opened carries messages only for the same transport, address and name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Remote {
+    pub(crate) transport: Transport,
+    pub(crate) addr: SocketAddr,
+    /// See [`Destination::name`].
+    pub(crate) name: Option<u64>,
+}
+
+impl From<&Destination> for Remote {
+    fn from(to: &Destination) -> Self {
+        Self {
+            transport: to.transport,
+            addr: to.addr,
+            // Other transports check no name.
+            name: to.name.filter(|_| to.transport.is_secure()),
         }
     }
 }
@@ -105,7 +125,7 @@ pub(crate) struct Place {
     activity: Arc<Activity>,
 }
 
-/// All connections, indexed by number, and by peer if this host opened them. Locked briefly, by TCP traffic only.
+/// All connections, indexed by number, and by peer if this host opened them. Locked briefly, by stream traffic only.
 #[derive(Debug)]
 pub struct Connections {
     bounds: ConnectionLimits,
@@ -135,9 +155,9 @@ pub(crate) struct Queue {
 #[derive(Debug, Default)]
 struct Table {
     by_id: HashMap<ConnectionId, Entry>,
-    /// The connections opened by this host, by destination. A connection opened by a peer is never found by its address: the present user
+    /// The connections opened by this host, by where they lead. A connection opened by a peer is never found by its address: the present user
     /// of that address and port need not be the intended peer (RFC 5923 §3, §9).
-    opened: HashMap<SocketAddr, ConnectionId>,
+    opened: HashMap<Remote, ConnectionId>,
     /// The order of eviction.
     order: Order,
     /// Connections that are removed but not closed yet: their last messages are on the way to a slow peer.
@@ -160,7 +180,7 @@ struct Held {
 
 #[derive(Debug)]
 struct Entry {
-    peer: SocketAddr,
+    remote: Remote,
     messages: mpsc::UnboundedSender<Waiting>,
     waiting: Arc<AtomicUsize>,
     activity: Arc<Activity>,
@@ -218,8 +238,8 @@ impl Connections {
     }
 
     /// Admits a connection. If no place is free, another connection is evicted: one of the same address, if that is at its limit.
-    pub(crate) fn add(self: &Arc<Self>, peer: SocketAddr, opener: Opener) -> Result<Joined, Full> {
-        let origin = Origin::of(peer.ip());
+    pub(crate) fn add(self: &Arc<Self>, remote: Remote, opener: Opener) -> Result<Joined, Full> {
+        let origin = Origin::of(remote.addr.ip());
         let now = Instant::now();
         let mut table = self.table.lock();
         if table.is_closed {
@@ -244,9 +264,9 @@ impl Connections {
         let id = ConnectionId(self.last.fetch_add(1, Ordering::Relaxed));
         let (queue, messages) = mpsc::unbounded_channel();
         let activity = Arc::new(Activity::new(&self.uses));
-        table.insert(id, peer, queue, &activity);
+        table.insert(id, remote, queue, &activity);
         if opener == Opener::Host {
-            table.opened.insert(peer, id);
+            table.opened.insert(remote, id);
         }
         Ok(Joined {
             id,
@@ -411,19 +431,19 @@ impl Drop for Place {
 impl Table {
     fn entry(&self, to: &Destination) -> Option<&Entry> {
         let named = to.connection.and_then(|id| self.by_id.get(&id));
-        named.or_else(|| self.by_id.get(self.opened.get(&to.addr)?))
+        named.or_else(|| self.by_id.get(self.opened.get(&Remote::from(to))?))
     }
 
     fn insert(
         &mut self,
         id: ConnectionId,
-        peer: SocketAddr,
+        remote: Remote,
         messages: mpsc::UnboundedSender<Waiting>,
         activity: &Arc<Activity>,
     ) {
         let standing = activity.standing();
         let entry = Entry {
-            peer,
+            remote,
             messages,
             waiting: Arc::default(),
             activity: Arc::clone(activity),
@@ -432,7 +452,10 @@ impl Table {
         self.by_id.insert(id, entry);
         self.order.put(id, standing);
         self.held += 1;
-        let held = self.origins.entry(Origin::of(peer.ip())).or_default();
+        let held = self
+            .origins
+            .entry(Origin::of(remote.addr.ip()))
+            .or_default();
         held.places += 1;
         held.live.push(id);
     }
@@ -440,11 +463,11 @@ impl Table {
     fn remove(&mut self, id: ConnectionId) -> Option<Entry> {
         let entry = self.by_id.remove(&id)?;
         // A newer connection to the same peer keeps its entry.
-        if self.opened.get(&entry.peer) == Some(&id) {
-            self.opened.remove(&entry.peer);
+        if self.opened.get(&entry.remote) == Some(&id) {
+            self.opened.remove(&entry.remote);
         }
         self.order.take(entry.standing);
-        if let Some(held) = self.origins.get_mut(&Origin::of(entry.peer.ip())) {
+        if let Some(held) = self.origins.get_mut(&Origin::of(entry.remote.addr.ip())) {
             held.live.retain(|live| *live != id);
         }
         Some(entry)
@@ -505,7 +528,7 @@ impl Table {
         let Some(entry) = self.remove(id) else {
             return;
         };
-        let origin = Origin::of(entry.peer.ip());
+        let origin = Origin::of(entry.remote.addr.ip());
         self.closing.insert(id, (origin, entry.activity));
         if let Some(held) = self.origins.get_mut(&origin) {
             held.closing.push(id);

@@ -16,7 +16,7 @@ use tracing::{info, warn};
 
 pub use bound::Bound;
 pub use connections::{CLOSING, Connections, Unused};
-pub(crate) use connections::{Full, Joined, Opener, Outgoing, Queue, Sent};
+pub(crate) use connections::{Full, Joined, Opener, Outgoing, Queue, Remote, Sent};
 pub(crate) use places::Activity;
 
 use portcullis_config::Spread;
@@ -32,8 +32,19 @@ const BACKLOG: i32 = 1024;
 pub struct WorkerSockets {
     /// UDP sockets with their addresses.
     pub udp: Vec<(UdpSocket, SocketAddr)>,
-    /// TCP listeners with their addresses.
-    pub tcp: Vec<(TcpListener, SocketAddr)>,
+    /// Listeners of stream transports.
+    pub streams: Vec<StreamListener>,
+}
+
+/// A listener of a stream transport.
+#[derive(Debug)]
+pub struct StreamListener {
+    /// The transport of its connections.
+    pub transport: Transport,
+    /// The address.
+    pub local: SocketAddr,
+    /// The socket.
+    pub socket: TcpListener,
 }
 
 /// A listener that could not be bound.
@@ -54,7 +65,11 @@ impl WorkerSockets {
     pub fn add(&mut self, transport: Transport, addr: SocketAddr, socket: OwnedFd) {
         match transport {
             Transport::Udp => self.udp.push((socket.into(), addr)),
-            Transport::Tcp => self.tcp.push((socket.into(), addr)),
+            Transport::Tcp | Transport::Tls => self.streams.push(StreamListener {
+                transport,
+                local: addr,
+                socket: socket.into(),
+            }),
         }
     }
 
@@ -66,9 +81,11 @@ impl WorkerSockets {
                 let place = self.udp.iter().position(|(_, local)| *local == addr)?;
                 taken.udp.push(self.udp.swap_remove(place));
             }
-            Transport::Tcp => {
-                let place = self.tcp.iter().position(|(_, local)| *local == addr)?;
-                taken.tcp.push(self.tcp.swap_remove(place));
+            Transport::Tcp | Transport::Tls => {
+                let mut streams = self.streams.iter();
+                let place = streams
+                    .position(|stream| stream.transport == transport && stream.local == addr)?;
+                taken.streams.push(self.streams.swap_remove(place));
             }
         }
         Some(taken)
@@ -117,7 +134,7 @@ pub fn bind_or_inherit(
         if taken.len() == all.len() {
             for (sockets, taken) in all.iter_mut().zip(taken) {
                 sockets.udp.extend(taken.udp);
-                sockets.tcp.extend(taken.tcp);
+                sockets.streams.extend(taken.streams);
             }
             bound.push(Bound { transport, addr });
             continue;
@@ -199,7 +216,7 @@ fn reserve(transport: Transport, addr: SocketAddr) -> io::Result<()> {
         return Ok(());
     }
     match transport {
-        Transport::Tcp => listener(addr, false).map(drop),
+        Transport::Tcp | Transport::Tls => listener(addr, false).map(drop),
         Transport::Udp => portcullis_udp::bind(addr, Bind::default()).map(drop),
     }
 }
@@ -221,11 +238,15 @@ fn bind_one(
             sockets.udp.push((socket, addr));
             Ok(addr)
         }
-        Transport::Tcp => {
-            let listener = listener(addr, true)?;
-            let addr = listener.local_addr()?;
-            sockets.tcp.push((listener, addr));
-            Ok(addr)
+        Transport::Tcp | Transport::Tls => {
+            let socket = listener(addr, true)?;
+            let local = socket.local_addr()?;
+            sockets.streams.push(StreamListener {
+                transport,
+                local,
+                socket,
+            });
+            Ok(local)
         }
     }
 }
@@ -288,7 +309,7 @@ mod tests {
         assert_eq!(sockets.len(), 3);
         for worker in sockets {
             assert_eq!(worker.udp[0].1, bound[0].addr);
-            assert_eq!(worker.tcp[0].1, bound[1].addr);
+            assert_eq!(worker.streams[0].local, bound[1].addr);
         }
     }
 
@@ -299,8 +320,10 @@ mod tests {
         let (bound, sockets) = bind(both, 2, Spread::Flow).unwrap();
         let descriptors = |all: &[WorkerSockets]| -> Vec<_> {
             let udp = all.iter().map(|sockets| sockets.udp[0].0.as_raw_fd());
-            let tcp = all.iter().map(|sockets| sockets.tcp[0].0.as_raw_fd());
-            udp.chain(tcp).collect()
+            let streams = all
+                .iter()
+                .map(|sockets| sockets.streams[0].socket.as_raw_fd());
+            udp.chain(streams).collect()
         };
         let before = descriptors(&sockets);
         let wanted = bound.iter().map(|bound| (bound.transport, bound.addr));
@@ -402,7 +425,7 @@ mod tests {
     #[test]
     fn a_taken_address_is_named_with_a_mend() {
         let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
-        for transport in [Transport::Udp, Transport::Tcp] {
+        for transport in Transport::ALL {
             let (bound, _sockets) = bind([(transport, any)], 1, Spread::Flow).unwrap();
             let error = bind([(transport, bound[0].addr)], 1, Spread::Flow).unwrap_err();
             let text = error.to_string();

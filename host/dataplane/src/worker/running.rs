@@ -4,8 +4,6 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
-use std::os::fd::AsFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -14,7 +12,7 @@ use std::time::Duration;
 use portcullis_policy::scheduling;
 use portcullis_transaction::Outbox;
 use portcullis_udp::{Errors, Receiver};
-use tokio::net::{TcpListener, UnixDatagram};
+use tokio::net::UnixDatagram;
 use tokio::runtime::{Builder, LocalOptions};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::{JoinSet, yield_now};
@@ -96,7 +94,7 @@ struct Running {
     tasks: JoinSet<()>,
     /// What receives datagrams and accepts connections.
     receiving: JoinSet<()>,
-    listeners: Vec<(Rc<TcpListener>, SocketAddr)>,
+    listeners: Vec<tcp::Listener>,
     orders: Option<mpsc::UnboundedReceiver<Order>>,
     all_sent: mpsc::Receiver<()>,
 }
@@ -110,9 +108,9 @@ impl Running {
         let reports_errors = pipeline.is_stateful();
         let udp = UdpSockets::new(sockets.udp, reports_errors)?;
         let (writers, all_sent) = mpsc::channel(1);
-        let listeners = sockets.tcp.into_iter();
+        let listeners = sockets.streams.into_iter();
         let listeners = listeners
-            .map(|(listener, local)| Ok((Rc::new(TcpListener::from_std(listener)?), local)))
+            .map(tcp::Listener::new)
             .collect::<io::Result<_>>()?;
         let worker = Rc::new_cyclic(|this| {
             RefCell::new(Worker {
@@ -162,8 +160,8 @@ impl Running {
             let serve = udp::serve(Rc::clone(&self.worker), socket);
             self.receiving.spawn_local(serve);
         }
-        for (listener, local) in &self.listeners {
-            let accept = tcp::accept(Rc::clone(&self.worker), Rc::clone(listener), *local);
+        for listener in &self.listeners {
+            let accept = tcp::accept(Rc::clone(&self.worker), listener.clone());
             self.receiving.spawn_local(accept);
         }
     }
@@ -295,9 +293,8 @@ impl Running {
             udp: self.worker.borrow().udp.lend()?,
             ..WorkerSockets::default()
         };
-        for (listener, local) in &self.listeners {
-            let listener = listener.as_fd().try_clone_to_owned()?;
-            lent.tcp.push((listener.into(), *local));
+        for listener in &self.listeners {
+            lent.streams.push(listener.lend()?);
         }
         Ok(lent)
     }

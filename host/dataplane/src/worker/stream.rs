@@ -1,4 +1,4 @@
-//! One TCP connection: receives and sends messages until either side ends.
+//! One stream connection: receives and sends messages until either side ends. The transport gives its two halves to [`run`].
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -7,12 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis_metrics::{HandoverResult, Lost};
+use portcullis_metrics::{HandoverResult, Lost, WireCounters};
 use portcullis_request::Request;
 use portcullis_sip::{Destination, Frame, Framer, Framing, PONG, ScanError, Transport};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -21,7 +19,7 @@ use tracing::debug;
 use super::Worker;
 use super::stream_peer::StreamPeer;
 use crate::handover::Item;
-use crate::pipeline::Handled;
+use crate::pipeline::{Handled, wire_of};
 use crate::transport::Activity;
 use crate::transport::{Joined, Outgoing, Queue};
 
@@ -75,19 +73,20 @@ enum Next {
     Nothing,
 }
 
-/// Carries messages in both directions until either side ends.
-pub(super) async fn run(
+/// Carries messages in both directions until either side ends. `read` and `write` are the halves of the connection: of a TCP socket, or of
+/// what another transport makes of one. What is written need not leave before it is flushed.
+pub(super) async fn run<R, W>(
     worker: Rc<RefCell<Worker>>,
-    stream: TcpStream,
+    (mut read, write): (R, W),
     tcp: StreamPeer,
     joined: Joined,
-) {
+) where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin + 'static,
+{
     // Released when every owner of the descriptor is dropped.
     let Joined { queue, place, .. } = joined;
     let activity = place.activity();
-    // Messages are written as a whole; delaying them to fill a segment only adds latency.
-    let _best_effort = stream.set_nodelay(true);
-    let (mut read, write) = stream.into_split();
     let has_written = Rc::new(Cell::new(false));
     let writer = Writer {
         worker: Rc::clone(&worker),
@@ -104,7 +103,7 @@ pub(super) async fn run(
         written = &mut writer => written.unwrap_or(End::Unwritable),
         () = activity.evicted() => End::Evicted,
     };
-    debug!(event = "tcp_connection_ended", peer = %tcp.peer, ?end, "TCP connection ended");
+    debug!(event = "tcp_connection_ended", peer = %tcp.peer, transport = tcp.transport.parameter(), ?end, "connection ended");
     // Removing the entry drops the sending end of the queue: the writer sends what is left, and ends.
     worker.borrow().connections().remove(tcp.id);
     worker.borrow().counters().connections.closed.inc();
@@ -131,7 +130,7 @@ pub(super) async fn run(
 
 async fn read_all(
     worker: &Rc<RefCell<Worker>>,
-    read: &mut OwnedReadHalf,
+    read: &mut (impl AsyncRead + Unpin),
     tcp: StreamPeer,
     activity: &Activity,
     has_written: &Cell<bool>,
@@ -204,7 +203,7 @@ async fn hand_over_in_time(worker: &Rc<RefCell<Worker>>, owner: usize, item: Ite
     worker.borrow().count_handover(owner, result);
 }
 
-async fn linger(read: &mut OwnedReadHalf) {
+async fn linger(read: &mut (impl AsyncRead + Unpin)) {
     let deadline = Instant::now() + LINGER;
     let mut ignored = Vec::with_capacity(CHUNK);
     let mut total = 0;
@@ -218,10 +217,10 @@ async fn linger(read: &mut OwnedReadHalf) {
 }
 
 /// The sending side of a connection.
-struct Writer {
+struct Writer<W> {
     worker: Rc<RefCell<Worker>>,
     tcp: StreamPeer,
-    write: OwnedWriteHalf,
+    write: W,
     queue: Queue,
     buffer: Vec<u8>,
     has_written: Rc<Cell<bool>>,
@@ -229,7 +228,7 @@ struct Writer {
     _running: Option<mpsc::Sender<()>>,
 }
 
-impl Writer {
+impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Sends what is queued until the queue ends or the peer accepts no more.
     async fn run(mut self) -> End {
         let mut batch = Vec::new();
@@ -238,12 +237,14 @@ impl Writer {
             let (written, result) = self.write().await;
             self.count(&mut batch, written);
             if let Err(error) = result {
-                debug!(event = "tcp_write_failed", peer = %self.tcp.peer, %error, "TCP write failed");
+                debug!(event = "tcp_write_failed", peer = %self.tcp.peer, transport = self.tcp.transport.parameter(), %error, "write failed");
                 self.give_up(batch, &error).await;
                 return End::Unwritable;
             }
             self.has_written.set(true);
         }
+        // A transport may have a last word; a peer that does not take it misses nothing.
+        let _best_effort = timeout(WRITE, self.write.shutdown()).await;
         End::Left
     }
 
@@ -262,7 +263,7 @@ impl Writer {
         }
     }
 
-    /// Writes the buffer: returns how many bytes were written, and why not all of them.
+    /// Writes and flushes the buffer: returns how many bytes were written, and why not all of them.
     async fn write(&mut self) -> (usize, io::Result<()>) {
         let mut written = 0;
         while written < self.buffer.len() {
@@ -274,13 +275,16 @@ impl Writer {
                 Err(_) => return (written, Err(io::ErrorKind::TimedOut.into())),
             }
         }
-        (written, Ok(()))
+        match timeout(WRITE, self.write.flush()).await {
+            Ok(flushed) => (written, flushed),
+            Err(_) => (written, Err(io::ErrorKind::TimedOut.into())),
+        }
     }
 
     /// Counts the messages that were sent, and returns those that were not.
     fn count(&self, batch: &mut Vec<Outgoing>, mut written: usize) {
         let worker = self.worker.borrow();
-        let counters = &worker.counters().tcp;
+        let counters = worker.counters().wire(wire_of(self.tcp.transport));
         let whole = batch.iter().take_while(|message| {
             let is_out = message.bytes.len() <= written;
             written = written.saturating_sub(message.bytes.len());
@@ -323,7 +327,7 @@ impl Worker {
                     }
                 }
                 // Pings received in one piece get one pong: a peer waits for the first pong before it sends a second ping.
-                Ok(Frame::Ping) if has_pinged => this.counters().tcp.keepalives.inc(),
+                Ok(Frame::Ping) if has_pinged => this.wire(tcp.transport).keepalives.inc(),
                 Ok(Frame::Ping) => {
                     activity.kept_alive();
                     this.ping(tcp);
@@ -339,8 +343,9 @@ impl Worker {
                     debug!(
                         event = "stream_unframed",
                         source = %tcp.peer,
+                        transport = tcp.transport.parameter(),
                         %error,
-                        "TCP connection closed: the next SIP message cannot be located"
+                        "connection closed: the next SIP message cannot be located"
                     );
                     this.counters().lost.inc(Lost::Unframed);
                     let readable = framer.bytes(error.readable.clone());
@@ -354,7 +359,7 @@ impl Worker {
     /// Decides on one framed message, unless it is to be deferred. Returns what the connection waits for then.
     fn message(&mut self, bytes: &[u8], tcp: StreamPeer, activity: &Activity) -> Option<Next> {
         activity.received(bytes);
-        let counters = &self.counters().tcp;
+        let counters = self.wire(tcp.transport);
         counters.received.inc();
         counters.received_bytes.add(bytes.len() as u64);
         let mut buffer = std::mem::take(&mut self.stream_in);
@@ -399,6 +404,11 @@ impl Worker {
         self.send_stream_out(destination);
     }
 
+    /// The counters of a transport.
+    fn wire(&self, transport: Transport) -> &WireCounters {
+        self.counters().wire(wire_of(transport))
+    }
+
     fn send_elsewhere(
         worker: &RefCell<Self>,
         tcp: StreamPeer,
@@ -407,7 +417,7 @@ impl Worker {
         tries_again: bool,
     ) {
         let mut this = worker.borrow_mut();
-        this.counters().tcp.send_errors.inc();
+        this.wire(tcp.transport).send_errors.inc();
         this.connections().remove(tcp.id);
         for message in messages {
             if message.may_try_again && tries_again {
@@ -422,7 +432,7 @@ impl Worker {
     }
 
     fn ping(&self, tcp: StreamPeer) {
-        self.counters().tcp.keepalives.inc();
+        self.wire(tcp.transport).keepalives.inc();
         let pong = Outgoing {
             to: tcp.back(),
             bytes: Bytes::from_static(PONG),
@@ -433,8 +443,7 @@ impl Worker {
 
     /// Answers a message that was not framed, as far as it can be parsed.
     fn unframed(&mut self, readable: &[u8], error: &ScanError, tcp: StreamPeer) {
-        let counters = self.counters();
-        counters.tcp.received.inc();
+        self.wire(tcp.transport).received.inc();
         let out = &mut self.stream_out;
         let destination = self.pipeline.unframed(readable, error, &tcp.arrival(), out);
         self.send_stream_out(destination);
@@ -446,7 +455,7 @@ impl Worker {
             return;
         };
         match to.transport {
-            Transport::Tcp => {
+            Transport::Tcp | Transport::Tls => {
                 self.send_stream(Outgoing {
                     to,
                     bytes: Bytes::copy_from_slice(&self.stream_out),

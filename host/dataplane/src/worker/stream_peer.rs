@@ -8,6 +8,7 @@ use portcullis_sip::{Arrival, ConnectionId, Destination, Transport};
 #[derive(Clone, Copy, Debug)]
 pub(super) struct StreamPeer {
     pub(super) id: ConnectionId,
+    pub(super) transport: Transport,
     pub(super) peer: SocketAddr,
     /// The address of the listener, by which peers know this host.
     pub(super) local: SocketAddr,
@@ -18,7 +19,7 @@ impl StreamPeer {
         Arrival {
             source: self.peer,
             local: self.local,
-            transport: Transport::Tcp,
+            transport: self.transport,
             connection: Some(self.id),
         }
     }
@@ -26,10 +27,11 @@ impl StreamPeer {
     /// The return path over this connection.
     pub(super) fn back(self) -> Destination {
         Destination {
-            transport: Transport::Tcp,
+            transport: self.transport,
             addr: self.peer,
             from: Some(self.local),
             connection: Some(self.id),
+            name: None,
         }
     }
 }

@@ -4,12 +4,14 @@ use std::cell::RefCell;
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_metrics::Lost;
 use portcullis_sip::{Destination, Transport};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
@@ -20,7 +22,7 @@ use super::stream;
 use super::stream_peer::StreamPeer;
 use crate::pipeline::Loss;
 use crate::throttle;
-use crate::transport::{Connections, Full, Joined, Opener, Outgoing, Sent};
+use crate::transport::{Connections, Full, Joined, Opener, Outgoing, Remote, Sent, StreamListener};
 
 /// Time limit for opening a connection. Shorter than Timer B and F (32 s), so that the caller gets a response.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -28,16 +30,46 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections during the lifetime of the worker.
-pub(crate) async fn accept(
-    worker: Rc<RefCell<Worker>>,
-    listener: Rc<TcpListener>,
+/// A listener of a stream transport, with the worker's runtime.
+#[derive(Clone)]
+pub(super) struct Listener {
+    socket: Rc<TcpListener>,
+    transport: Transport,
     local: SocketAddr,
-) {
+}
+
+impl Listener {
+    /// Registers the socket with the runtime.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub(super) fn new(listener: StreamListener) -> io::Result<Self> {
+        Ok(Self {
+            socket: Rc::new(TcpListener::from_std(listener.socket)?),
+            transport: listener.transport,
+            local: listener.local,
+        })
+    }
+
+    /// A further descriptor of the socket.
+    ///
+    /// # Errors
+    /// When no descriptor is left.
+    pub(super) fn lend(&self) -> io::Result<StreamListener> {
+        Ok(StreamListener {
+            transport: self.transport,
+            local: self.local,
+            socket: self.socket.as_fd().try_clone_to_owned()?.into(),
+        })
+    }
+}
+
+/// Accepts connections during the lifetime of the worker.
+pub(crate) async fn accept(worker: Rc<RefCell<Worker>>, listener: Listener) {
     loop {
-        match listener.accept().await {
+        match listener.socket.accept().await {
             Ok((stream, peer)) => {
-                let is_full = welcome(&worker, stream, peer, local);
+                let is_full = welcome(&worker, stream, peer, &listener);
                 if is_full {
                     // An evicted connection closes before the next one is accepted.
                     yield_now().await;
@@ -59,17 +91,22 @@ fn welcome(
     worker: &Rc<RefCell<Worker>>,
     stream: TcpStream,
     peer: SocketAddr,
-    local: SocketAddr,
+    listener: &Listener,
 ) -> bool {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let remote = Remote {
+        transport: listener.transport,
+        addr: peer,
+        name: None,
+    };
     let borrowed = worker.borrow();
-    let joined = match borrowed.join(peer, Opener::Peer) {
+    let joined = match borrowed.join(remote, Opener::Peer) {
         Ok(joined) => joined,
         Err(why) => {
             borrowed.pipeline.reporter().lose(&Loss {
                 lost: Lost::TooManyConnections,
                 bytes: b"",
-                transport: Transport::Tcp,
+                transport: listener.transport,
                 peer,
                 detail: &why,
             });
@@ -79,11 +116,12 @@ fn welcome(
     borrowed.counters().connections.accepted.inc();
     let tcp = StreamPeer {
         id: joined.id,
+        transport: listener.transport,
         peer,
-        local,
+        local: listener.local,
     };
     let has_evicted = joined.has_evicted;
-    spawn_local(stream::run(Rc::clone(worker), stream, tcp, joined));
+    spawn_local(stream::run(Rc::clone(worker), halves(stream), tcp, joined));
     has_evicted
 }
 
@@ -98,7 +136,7 @@ impl Worker {
             self.pipeline.reporter().lose(&Loss {
                 lost,
                 bytes,
-                transport: Transport::Tcp,
+                transport: to.transport,
                 peer: to.addr,
                 detail,
             });
@@ -115,7 +153,7 @@ impl Worker {
         let Some(worker) = self.this() else {
             return lose(Lost::NoConnection, &message.bytes, &"the worker ends");
         };
-        let joined = match self.join(to.addr, Opener::Host) {
+        let joined = match self.join(Remote::from(&to), Opener::Host) {
             Ok(joined) => joined,
             Err(why) => return lose(Lost::TooManyConnections, &message.bytes, &why),
         };
@@ -130,8 +168,8 @@ impl Worker {
     }
 
     /// Admits a connection to or from this peer, or returns why not.
-    fn join(&self, peer: SocketAddr, opener: Opener) -> Result<Joined, &'static str> {
-        let joined = self.connections().add(peer, opener).map_err(|full| match full {
+    fn join(&self, remote: Remote, opener: Opener) -> Result<Joined, &'static str> {
+        let joined = self.connections().add(remote, opener).map_err(|full| match full {
             Full::Ending => "the host ends",
             Full::Address => {
                 "the connections of this address are busy or just ending: `tcp-max-connections-per-address` in [sip]"
@@ -194,10 +232,11 @@ async fn open(worker: Rc<RefCell<Worker>>, to: Destination, mut joined: Joined) 
             let local = to.from.or_else(|| stream.local_addr().ok());
             let tcp = StreamPeer {
                 id,
+                transport: to.transport,
                 peer: to.addr,
                 local: local.unwrap_or(to.addr),
             };
-            return stream::run(worker, stream, tcp, joined).await;
+            return stream::run(worker, halves(stream), tcp, joined).await;
         }
         Ok(Err(error)) => error,
         Err(_) => io::ErrorKind::TimedOut.into(),
@@ -209,6 +248,13 @@ async fn open(worker: Rc<RefCell<Worker>>, to: Destination, mut joined: Joined) 
         worker.borrow_mut().undeliverable(&message, &error, true);
     }
     super::udp::flush_all(&worker).await;
+}
+
+/// The halves of a TCP connection.
+fn halves(stream: TcpStream) -> (OwnedReadHalf, OwnedWriteHalf) {
+    // Messages are written as a whole; delaying them to fill a segment only adds latency.
+    let _best_effort = stream.set_nodelay(true);
+    stream.into_split()
 }
 
 /// Connects from the address that our Via names, with a port chosen by the system.

@@ -106,7 +106,7 @@ impl Worker {
         let to = empty.to;
         match to.transport {
             Transport::Udp => self.udp.send(bytes, &to, &self.pipeline),
-            Transport::Tcp => self.send_stream(Outgoing {
+            Transport::Tcp | Transport::Tls => self.send_stream(Outgoing {
                 bytes: Bytes::copy_from_slice(bytes),
                 ..empty
             }),

@@ -122,7 +122,8 @@ impl Target {
         let mend = "write udp:HOST:PORT or tcp:HOST:PORT, for example udp:127.0.0.1:5060";
         let named = target
             .split_once(':')
-            .and_then(|(transport, socket)| Some((transport.parse::<Transport>().ok()?, socket)));
+            .and_then(|(transport, socket)| Some((transport.parse::<Transport>().ok()?, socket)))
+            .filter(|(transport, _)| !transport.is_secure());
         let (transport, socket) = named.with_context(|| format!("--target {target}: {mend}"))?;
         let hop = NextHop::parse(&format!("sip:{socket}"));
         let hop = hop.map_err(|bad| anyhow::anyhow!("--target {target}: {}; {mend}", bad.what))?;

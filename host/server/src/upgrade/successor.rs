@@ -288,8 +288,13 @@ impl Attempt<'_> {
             for (socket, addr) in &sockets.udp {
                 self.say_sip(Transport::Udp, worker, *addr, socket.as_fd())?;
             }
-            for (socket, addr) in &sockets.tcp {
-                self.say_sip(Transport::Tcp, worker, *addr, socket.as_fd())?;
+            for stream in &sockets.streams {
+                self.say_sip(
+                    stream.transport,
+                    worker,
+                    stream.local,
+                    stream.socket.as_fd(),
+                )?;
             }
             let (link, theirs) = Link::pair()?;
             self.say_link(0, worker, &theirs)?;

@@ -113,7 +113,7 @@ fn arrival(edge: &Edge, choice: u8) -> Arrival {
 fn framing(transport: Transport) -> Framing {
     match transport {
         Transport::Udp => Framing::Datagram,
-        Transport::Tcp => Framing::Stream,
+        Transport::Tcp | Transport::Tls => Framing::Stream,
     }
 }
 

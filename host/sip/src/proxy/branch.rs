@@ -6,7 +6,7 @@
 //!   (RFC 3261 §16.11), so all of them get the same branch without state, even over another connection.
 //! - The seal is a keyed hash of the name. A response whose branch has no valid seal is unsolicited.
 //!
-//! A Via parameter `i=SOCKET-CONNECTION-MINUTE-SEAL` records where and when the request came in. Its seal is a keyed hash of these
+//! A Via parameter `i=SOCKET-STREAM-MINUTE-SEAL` records where and when the request came in. Its seal is a keyed hash of these
 //! values, the transaction, and the address that the response goes to, which the next Via names. An observer of a branch can
 //! therefore send responses only to the source of the request, and only for a limited time. The parameter is not part of the
 //! branch: the CANCEL of a request must have the branch of the request, wherever and whenever it arrives.
@@ -15,7 +15,8 @@ use std::net::SocketAddr;
 
 use super::identity::Identity;
 use super::minute::Minute;
-use crate::arrival::{Arrival, ConnectionId};
+use super::stream::Stream;
+use crate::arrival::Arrival;
 use crate::edit::{
     HEX_DIGITS, read_hex, read_short_hex, write_decimal, write_hex, write_short_hex,
 };
@@ -47,7 +48,7 @@ pub(super) struct Origin {
     /// Number of the socket; larger than every number in use if the socket is unknown.
     pub(super) socket: u32,
     /// The stream; `None` for a datagram.
-    pub(super) connection: Option<ConnectionId>,
+    pub(super) stream: Option<Stream>,
     /// Time of arrival.
     pub(super) minute: Minute,
 }
@@ -179,7 +180,7 @@ impl Origin {
         let place = identity.place_of(arrival.transport, arrival.local);
         Self {
             socket: place.map_or(u32::MAX, |(number, _)| number as u32),
-            connection: arrival.connection,
+            stream: Stream::of(arrival),
             minute,
         }
     }
@@ -195,9 +196,7 @@ impl Origin {
         out.extend_from_slice(b";i=");
         write_decimal(self.socket, out);
         out.push(b'-');
-        if let Some(connection) = self.connection {
-            write_hex(connection.0, out);
-        }
+        Stream::write(self.stream, out);
         out.push(b'-');
         write_short_hex(self.minute.0, out);
         out.push(b'-');
@@ -205,11 +204,11 @@ impl Origin {
     }
 
     fn seal(self, key: &Key, transaction: Transaction, back_to: SocketAddr) -> u64 {
-        let (is_stream, connection) = match self.connection {
-            Some(connection) => (1, connection.0),
+        let (transport, connection) = match self.stream {
+            Some(stream) => (stream.transport.number(), stream.connection.0),
             None => (0, 0),
         };
-        let place = u64::from(self.socket) << 32 | is_stream;
+        let place = u64::from(self.socket) << 32 | u64::from(transport);
         let numbers = [transaction.0, place, connection, self.minute.0.into()];
         key.origin(numbers, back_to)
     }
@@ -220,14 +219,11 @@ impl Claim {
     pub(super) fn of(via: &Via<'_>) -> Option<Self> {
         let value = via.params.named("i")?.value?;
         let mut parts = value.split(|&byte| byte == b'-');
-        let (socket, connection) = (parts.next()?, parts.next()?);
+        let (socket, stream) = (parts.next()?, parts.next()?);
         let (minute, seal) = (parts.next()?, parts.next()?);
         let origin = Origin {
             socket: crate::cseq::number(socket, u32::MAX)?,
-            connection: match connection {
-                b"" => None,
-                digits => Some(ConnectionId(read_hex(digits)?)),
-            },
+            stream: Stream::read(stream)?,
             minute: Minute(read_short_hex(minute)?),
         };
         let seal = read_hex(seal)?;

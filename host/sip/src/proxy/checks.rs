@@ -43,7 +43,7 @@ pub(super) fn check(
     if let Err(error) = scanned {
         return Err(Refusal::new(error.fault.code(), error.fault.reason()));
     }
-    let uri = request_uri(uri)?;
+    let uri = request_uri(identity, uri)?;
     if !top.is_well_formed() {
         return Err(Refusal::new(400, "Bad Via"));
     }
@@ -83,10 +83,12 @@ impl Refusal {
 
 /// Parses the request URI; `None` for a scheme other than `sip` (`tel`, `urn:service:sos` of RFC 5031), which names no host: a
 /// Route or a next hop decides where it goes.
-fn request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, Refusal> {
+fn request_uri<'u>(identity: &Identity, uri: &'u [u8]) -> Result<Option<Uri<'u>>, Refusal> {
     let bad = |reason| Err(Refusal::new(400, reason));
     match Uri::parse(uri) {
-        Ok(uri) if uri.scheme == Scheme::Sips => Err(Refusal::new(416, NO_TLS)),
+        Ok(uri) if uri.scheme == Scheme::Sips && !identity.has_tls() => {
+            Err(Refusal::new(416, NO_TLS))
+        }
         // RFC 3261 §19.1.1 has no headers there (RFC 4475 §3.1.2.11).
         Ok(uri) if uri.headers.is_some() => bad("Headers in Request-URI"),
         Ok(uri) => Ok(Some(uri)),
@@ -100,7 +102,7 @@ fn request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, Refusal> {
     }
 }
 
-/// A `sips` URI must not be relayed without TLS, which this host does not have (RFC 5630 §5.3).
+/// A `sips` URI must not be relayed by a host without TLS (RFC 5630 §5.3).
 const NO_TLS: &str = "Unsupported URI Scheme in Request URI";
 
 /// From and To are parsed before the policy call: an unparsable address must not pass a rule about addresses.

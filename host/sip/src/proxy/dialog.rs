@@ -1,7 +1,7 @@
 //! The seal of an accepted dialog: this host writes it into its Record-Route value, and Route brings it back.
 //!
 //! A request within a dialog (RFC 3261 §12.2) brings back the Record-Route values of the request that began the dialog. Ours has a
-//! parameter `seal=MINUTE-OWNER-HOP-SOCKET-ADDRESS-CONNECTION-MAC`: when the dialog was accepted, its owner, the next hop of its
+//! parameter `seal=MINUTE-OWNER-HOP-SOCKET-ADDRESS-STREAM-MAC`: when the dialog was accepted, its owner, the next hop of its
 //! first request, and the source of that. The MAC is a keyed hash of these values, the Call-ID and the caller's tag, which later
 //! requests have as tag of From in one direction and as tag of To in the other. So every host with the key knows the decision
 //! without state, whatever policy is active meanwhile, and the seal is not valid for another dialog.
@@ -14,7 +14,8 @@ use super::Proxy;
 use super::branch::Origin;
 use super::minute::Minute;
 use super::own_route::{OWN_ROUTES, uri_of_route};
-use crate::arrival::{ConnectionId, Transport};
+use super::stream::Stream;
+use crate::arrival::Transport;
 use crate::edit::{read_hex, read_short_hex, write_decimal, write_hex, write_short_hex};
 use crate::key::Key;
 use crate::list::values;
@@ -45,7 +46,7 @@ pub(super) struct Flow {
     pub(super) socket: u32,
     pub(super) addr: SocketAddr,
     /// The stream; none for a datagram.
-    pub(super) connection: Option<ConnectionId>,
+    pub(super) stream: Option<Stream>,
 }
 
 /// The result of verifying the Route values of a request.
@@ -159,9 +160,7 @@ impl Beginning {
         out.push(b'-');
         write_address(self.caller, out);
         out.push(b'-');
-        if let Some(connection) = self.origin.connection {
-            write_hex(connection.0, out);
-        }
+        Stream::write(self.origin.stream, out);
         let written = out.get(start..).unwrap_or_default();
         let mac = key.dialog(call_id(message), tag, written);
         out.push(b'-');
@@ -205,7 +204,7 @@ impl<'a> Sealed<'a> {
         let caller = Flow {
             socket: crate::cseq::number(parts.next()?, u32::MAX)?,
             addr: read_address(parts.next()?)?,
-            connection: optional(parts.next()?)?.map(ConnectionId),
+            stream: Stream::read(parts.next()?)?,
         };
         parts.next().is_none().then_some(Self {
             text,
@@ -220,7 +219,7 @@ impl<'a> Sealed<'a> {
 
 impl Flow {
     pub(super) fn transport(&self) -> Transport {
-        Transport::of_connection(self.connection)
+        Stream::transport(self.stream)
     }
 }
 

@@ -35,7 +35,9 @@ pub(super) struct Place {
     /// `Via: SIP/2.0/TRANSPORT HOST:PORT;branch=`; the branch follows.
     pub(super) via: Box<[u8]>,
     /// `Record-Route: <sip:HOST:PORT;lr` with the transport, if it is not UDP; parameters may follow.
-    pub(super) record_route: Box<[u8]>,
+    record_route: Box<[u8]>,
+    /// `Record-Route: <sips:HOST:PORT;lr`, if the transport is secure.
+    secure_record_route: Option<Box<[u8]>>,
     advertised: Option<Name>,
 }
 
@@ -60,9 +62,9 @@ impl Identity {
         }
     }
 
-    /// Whether host and port (5060 if none) name this host.
-    pub(super) fn is_us(&self, host: Host<'_>, port: Option<u16>) -> bool {
-        let number = port.unwrap_or(DEFAULT_PORT);
+    /// Whether host and port name this host. `default` is the port that is meant without one.
+    pub(super) fn is_us(&self, host: Host<'_>, port: Option<u16>, default: u16) -> bool {
+        let number = port.unwrap_or(default);
         let ip = host.ip().map(|ip| ip.to_canonical());
         let is_place = |place: &Place| {
             let is_addr = ip == Some(place.addr.ip()) && number == place.addr.port();
@@ -77,13 +79,19 @@ impl Identity {
 
     /// Whether the URI's host and port name this host.
     pub(super) fn is_our_uri(&self, uri: &Uri<'_>) -> bool {
-        self.is_us(uri.host, uri.port)
+        self.is_us(uri.host, uri.port, uri.port_or_default())
+    }
+
+    /// Whether one of our sockets has TLS.
+    pub(super) fn has_tls(&self) -> bool {
+        self.places.iter().any(|place| place.transport.is_secure())
     }
 
     /// Whether the Via's sent-by is one that this host writes.
     pub(super) fn is_our_via(&self, via: &Via<'_>) -> bool {
         let transport = Transport::from_token(via.transport);
-        let port = via.port.unwrap_or(DEFAULT_PORT);
+        let default = transport.map_or(DEFAULT_PORT, Transport::default_port);
+        let port = via.port.unwrap_or(default);
         self.places.iter().any(|place| {
             transport == Some(place.transport)
                 && match &place.advertised {
@@ -163,8 +171,15 @@ impl Place {
         };
         let transport = match local.transport {
             Transport::Udp => String::new(),
-            Transport::Tcp => format!(";transport={}", local.transport.parameter()),
+            Transport::Tcp | Transport::Tls => {
+                format!(";transport={}", local.transport.parameter())
+            }
         };
+        let secure_record_route = local.transport.is_secure().then(|| {
+            format!("Record-Route: <sips:{sent_by};lr")
+                .into_bytes()
+                .into()
+        });
         let advertised = local.advertised.as_ref();
         Self {
             transport: local.transport,
@@ -175,11 +190,18 @@ impl Place {
             record_route: format!("Record-Route: <sip:{sent_by}{transport};lr")
                 .into_bytes()
                 .into(),
+            secure_record_route,
             advertised: advertised.map(|(host, port)| Name {
                 host: OwnedHost::parse(host),
                 port: Some(*port),
             }),
         }
+    }
+
+    /// The Record-Route value of this socket, without its end, for a request whose URI has the scheme `sips` or another one.
+    pub(super) fn record_route(&self, is_sips: bool) -> &[u8] {
+        let secure = self.secure_record_route.as_deref();
+        secure.filter(|_| is_sips).unwrap_or(&self.record_route)
     }
 }
 
@@ -358,7 +380,7 @@ mod tests {
         let identity = identity();
         let written = |number| {
             let place: &Place = identity.place(number).unwrap();
-            [&place.via, &place.record_route]
+            [&*place.via, place.record_route(false)]
                 .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
         };
         assert_eq!(

@@ -20,6 +20,7 @@ mod relay_error;
 mod response;
 mod response_changes;
 mod stateful;
+mod stream;
 mod target;
 
 use std::net::SocketAddr;
@@ -145,8 +146,8 @@ impl Proxy {
     /// host responds itself with 400 (with a reason phrase that names the fault), 414, 416, 420, 483, 505 and 513, and to an OPTIONS to the
     /// host itself; never to an ACK or a response. If the top Via cannot be parsed, the response goes to the source of the request.
     ///
-    /// A request URI with scheme `sips` is answered 416, because this host has no TLS and must not relay such a request without it
-    /// (RFC 5630 §5.3). A request URI with a scheme other than `sip` is routed by a Route or a next hop.
+    /// A request URI with scheme `sips` is answered 416 by a host that listens on no TLS socket, because it must not relay such a request
+    /// without TLS (RFC 5630 §5.3). A request URI with a scheme other than `sip` is routed by a Route or a next hop.
     pub fn receive(
         &self,
         message: Message<'_>,
@@ -266,6 +267,7 @@ impl Proxy {
             addr: arrival.source,
             from: Some(arrival.local),
             connection: arrival.connection,
+            name: None,
         })
     }
 

@@ -16,7 +16,7 @@ use crate::list::values;
 use crate::name_addr::NameAddr;
 use crate::routes::{Hop, Permission, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
-use crate::uri::{Scheme, Uri, UriError, is_other_uri};
+use crate::uri::{Scheme, Uri, UriError, is_other_uri, is_sips};
 
 /// The destination of a request and the changes for it.
 pub(super) struct Plan<'a> {
@@ -44,6 +44,8 @@ pub(super) struct Leg<'p> {
     pub(super) place: &'p Place,
     /// The stream to it, if a dialog knows one.
     pub(super) connection: Option<ConnectionId>,
+    /// The mark of the name that led here; `None` for an address.
+    pub(super) name: Option<u64>,
     /// See [`Plan::hop`].
     hop: Option<u64>,
 }
@@ -136,9 +138,12 @@ impl<'a> Planner<'a, '_> {
             (_, None) => self.leg_by_uri(request.as_ref(), uri, dialog)?,
         };
         let leg = self.leg_by_flow(leg, dialog);
+        if (is_sips(received) || is_sips(uri)) && !leg.transport.is_secure() {
+            return Err(RelayError::Insecure(RelayError::shown(uri)));
+        }
         let is_received = uri.as_ptr() == received.as_ptr();
         if !is_received {
-            check_request_uri(uri)?;
+            self.check_request_uri(uri)?;
         }
         Ok(Plan {
             hop: leg.hop,
@@ -178,8 +183,11 @@ impl<'a> Planner<'a, '_> {
         };
         let maddr = uri.params.named("maddr");
         let host = maddr.as_ref().and_then(|maddr| host_of_maddr(maddr.value?));
-        let is_ours = host.is_some_and(|host| self.proxy.identity.is_us(host, uri.port))
-            && uri.known_transport() == Some(self.arrival.transport);
+        let is_ours = host.is_some_and(|host| {
+            self.proxy
+                .identity
+                .is_us(host, uri.port, uri.port_or_default())
+        }) && uri.known_transport() == Some(self.arrival.transport);
         let (Some(maddr), true) = (maddr, is_ours) else {
             return cuts;
         };
@@ -232,6 +240,7 @@ impl<'a> Planner<'a, '_> {
         let leg = self.leg(hop.transport, hop.port, &hop.addresses, hop.uri.as_bytes())?;
         Ok(Leg {
             hop: Some(hop.mark),
+            name: hop.name,
             ..leg
         })
     }
@@ -245,10 +254,7 @@ impl<'a> Planner<'a, '_> {
         if let Some(leg) = self.leg_if_permitted(next, text)? {
             return Ok(leg);
         }
-        let refused = || match next.scheme {
-            Scheme::Sip => RelayError::NotPermitted(RelayError::shown(text)),
-            Scheme::Sips => RelayError::UnsupportedScheme(RelayError::shown(text)),
-        };
+        let refused = || RelayError::NotPermitted(RelayError::shown(text));
         self.leg_within(dialog)?.ok_or_else(refused)
     }
 
@@ -289,7 +295,7 @@ impl<'a> Planner<'a, '_> {
         });
         Leg {
             place: place.unwrap_or(leg.place),
-            connection: flow.connection,
+            connection: flow.stream.map(|stream| stream.connection),
             ..leg
         }
     }
@@ -334,20 +340,21 @@ impl<'a> Planner<'a, '_> {
         };
         let port = uri.port_or_default();
         let one;
-        let addresses = match self.routes.permission(host, port) {
+        let (addresses, name) = match self.routes.permission(host, port) {
             Permission::Refused => return Ok(None),
             Permission::Address(ip) => {
                 one = [ip];
-                &one
+                (&one[..], None)
             }
-            Permission::Addresses(addresses) => addresses,
+            Permission::Name { addresses, mark } => (addresses, Some(mark)),
         };
-        if uri.scheme == Scheme::Sips {
+        if uri.scheme == Scheme::Sips && !self.proxy.identity.has_tls() {
             return Err(RelayError::UnsupportedScheme(RelayError::shown(text)));
         }
         let unsupported = || RelayError::UnsupportedTransport(RelayError::shown(text));
         let transport = uri.known_transport().ok_or_else(unsupported)?;
-        self.leg(transport, port, addresses, text).map(Some)
+        let leg = self.leg(transport, port, addresses, text)?;
+        Ok(Some(Leg { name, ..leg }))
     }
 
     /// The first of these addresses that one of our sockets can reach.
@@ -379,8 +386,21 @@ impl<'a> Planner<'a, '_> {
             addr,
             place,
             connection: None,
+            name: None,
             hop: None,
         })
+    }
+
+    /// A request URI taken from a Route, or written by a policy, obeys the rules for one that is received: a host without TLS must not send a
+    /// `sips` URI (RFC 5630 §5.3), and a request URI has no headers (RFC 3261 §19.1.1).
+    fn check_request_uri(&self, uri: &[u8]) -> Result<(), RelayError> {
+        match read_request_uri(uri)? {
+            Some(new) if new.scheme == Scheme::Sips && !self.proxy.identity.has_tls() => {
+                Err(RelayError::UnsupportedScheme(RelayError::shown(uri)))
+            }
+            Some(new) if new.headers.is_some() => Err(RelayError::BadUri(RelayError::shown(uri))),
+            _ => Ok(()),
+        }
     }
 
     /// Whether the request came from this destination; the source port of a stream is irrelevant.
@@ -420,18 +440,6 @@ fn read_request_uri(uri: &[u8]) -> Result<Option<Uri<'_>>, RelayError> {
     Uri::parse(uri)
         .map(Some)
         .map_err(|_| RelayError::BadUri(RelayError::shown(uri)))
-}
-
-/// A request URI taken from a Route obeys the rules for one that is received: without TLS a `sips` URI must not be sent (RFC 5630 §5.3),
-/// and a request URI has no headers (RFC 3261 §19.1.1).
-fn check_request_uri(uri: &[u8]) -> Result<(), RelayError> {
-    match read_request_uri(uri)? {
-        Some(new) if new.scheme == Scheme::Sips => {
-            Err(RelayError::UnsupportedScheme(RelayError::shown(uri)))
-        }
-        Some(new) if new.headers.is_some() => Err(RelayError::BadUri(RelayError::shown(uri))),
-        _ => Ok(()),
-    }
 }
 
 fn read_route(uri: &[u8]) -> Result<Uri<'_>, RelayError> {

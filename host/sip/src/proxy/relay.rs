@@ -13,6 +13,7 @@ use crate::cseq::MAX_FORWARDS;
 use crate::edit::{Edits, Text, write_hex};
 use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, StartLine};
+use crate::uri::is_sips;
 
 /// Request URI (3), new headers, top Via (2), Max-Forwards, Max-Breadth, removed Routes (own ones and one more on lines of their own: 6), an
 /// added Route and Content-Length.
@@ -217,6 +218,7 @@ fn relay_by<const MOST: usize>(
         addr: plan.leg.addr,
         from: Some(plan.leg.place.addr),
         connection: plan.leg.connection,
+        name: plan.leg.name,
     })
 }
 
@@ -300,12 +302,16 @@ impl Head<'_> {
 
     /// One value if the request leaves by the socket that received it; otherwise two, with that of the leaving side on top, so that each
     /// side gets a value that it can reach (RFC 5658). The first value has the seal of the dialog: requests in both directions return both
-    /// values.
+    /// values. A request with a `sips` URI gets `sips` values where the side has TLS (RFC 3261 §16.6(4)).
     fn write_record_route(&self, line_end: &[u8], out: &mut Vec<u8>) {
         if !self.proxy.record_route || !may_start_dialog(self.message) {
             return;
         }
         let leaving = self.plan.leg.place;
+        let is_sips = match self.message.start_line() {
+            StartLine::Request { uri, .. } => is_sips(uri),
+            StartLine::Response { .. } => false,
+        };
         let coming = self
             .proxy
             .identity
@@ -315,7 +321,7 @@ impl Head<'_> {
             .filter(|place| !std::ptr::eq(*place, leaving));
         let end: &[u8] = if coming.is_some() { b";r2=on>" } else { b">" };
         for (at, place) in [Some(leaving), coming].into_iter().flatten().enumerate() {
-            out.extend_from_slice(&place.record_route);
+            out.extend_from_slice(place.record_route(is_sips));
             if at == 0 {
                 let beginning = dialog::Beginning {
                     origin: Origin::of(&self.proxy.identity, self.arrival, self.proxy.now()),

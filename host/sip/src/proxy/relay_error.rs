@@ -31,12 +31,17 @@ pub enum RelayError {
     #[error("`{0}` is this host itself: a next hop must be another host")]
     Loop(String),
     /// The URI names a transport that this host does not support.
-    #[error("`{0}` names an unsupported transport: use udp or tcp")]
+    #[error("`{0}` names an unsupported transport: use udp, tcp or tls")]
     UnsupportedTransport(String),
-    /// A Route, or a request URI that determines the destination, with an unusable scheme: `tel`, or `sips`, which requires TLS and is
-    /// never downgraded (RFC 5630).
+    /// A Route, or a request URI that determines the destination, with an unusable scheme: `tel`, or `sips` where the
+    /// host has no TLS.
     #[error("`{0}` cannot be followed: its scheme is not sip, and no next hop accepts it")]
     UnsupportedScheme(String),
+    /// A request URI with the scheme `sips`, which demands TLS and is never downgraded (RFC 5630 §5.3), and a next hop without TLS.
+    #[error(
+        "`{0}` demands TLS, and the next hop has none: write the next hop as \"sips:HOST\" or with transport=tls"
+    )]
+    Insecure(String),
     /// With the Via of this host and other additions, the request is too large for a datagram.
     #[error(
         "the request has {0} bytes with our Via, more than a datagram can carry: configure the next hop with transport=tcp"
@@ -77,6 +82,7 @@ impl RelayError {
             Self::NotPermitted(_) => 403,
             Self::NowhereToGo(_) => 404,
             Self::UnsupportedScheme(_) => 416,
+            Self::Insecure(_) => 480,
             Self::Loop(_) => 482,
             Self::TooManyHops => 483,
             Self::UnknownNextHop(_) => 500,
@@ -97,6 +103,7 @@ impl RelayError {
             | Self::Unresolved(_)
             | Self::Loop(_)
             | Self::UnsupportedScheme(_)
+            | Self::Insecure(_)
             | Self::TooLarge(_)
             | Self::NoSocket { .. }
             | Self::TooManyHops
@@ -114,6 +121,7 @@ impl RelayError {
             Self::Loop(_) => RelayErrorKind::Loop,
             Self::UnsupportedTransport(_) => RelayErrorKind::UnsupportedTransport,
             Self::UnsupportedScheme(_) => RelayErrorKind::UnsupportedScheme,
+            Self::Insecure(_) => RelayErrorKind::Insecure,
             Self::TooLarge(_) => RelayErrorKind::TooLarge,
             Self::NoSocket { .. } => RelayErrorKind::NoSocket,
             Self::BadRoute(_) | Self::BadUri(_) | Self::Unrelayable => RelayErrorKind::BadRequest,
@@ -155,6 +163,8 @@ pub enum RelayErrorKind {
     UnsupportedScheme,
     /// See [`RelayError::TooLarge`].
     TooLarge,
+    /// See [`RelayError::Insecure`].
+    Insecure,
 }
 
 impl RelayErrorKind {
@@ -171,6 +181,7 @@ impl RelayErrorKind {
         Self::TooManyHops,
         Self::UnsupportedScheme,
         Self::TooLarge,
+        Self::Insecure,
     ];
 
     /// The place of this kind in [`RelayErrorKind::ALL`].
@@ -192,6 +203,7 @@ impl RelayErrorKind {
             Self::TooManyHops => "too_many_hops",
             Self::UnsupportedScheme => "unsupported_scheme",
             Self::TooLarge => "too_large",
+            Self::Insecure => "insecure",
         }
     }
 }

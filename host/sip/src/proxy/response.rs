@@ -6,7 +6,8 @@ use super::Proxy;
 use super::branch::{Branch, Claim, Origin};
 use super::drop_reason::DropReason;
 use super::relay::write_content_length;
-use crate::arrival::{Arrival, Destination, Transport};
+use super::stream::Stream;
+use crate::arrival::{Arrival, Destination};
 use crate::host::{Host, ip_address};
 use crate::key::Key;
 use crate::routes::{Permission, Routes};
@@ -115,7 +116,7 @@ impl Proxy {
     ) -> Option<Destination> {
         // The response to a request over a stream uses that stream, and the response to a datagram is a datagram, whatever the Via says: a
         // request decrypted before it came here says TLS.
-        let transport = Transport::of_connection(origin.connection);
+        let transport = Stream::transport(origin.stream);
         if self.identity.listens_on(transport, back_to) {
             return None;
         }
@@ -131,7 +132,8 @@ impl Proxy {
             transport,
             addr: back_to,
             from: place.map(|place| place.addr),
-            connection: origin.connection,
+            connection: origin.stream.map(|stream| stream.connection),
+            name: None,
         })
     }
 }
@@ -143,8 +145,9 @@ const MOST_MINUTES: u32 = 24 * 60;
 /// `received` with `rport`, otherwise sent-by, or `maddr`.
 fn ways_back(via: &Via<'_>, origin: Origin) -> [Option<SocketAddr>; 2] {
     let host = via.received().or_else(|| via.host.ip());
-    let sent_by_port = via.port.unwrap_or(DEFAULT_PORT);
-    if origin.connection.is_some() {
+    let default = Stream::transport(origin.stream).default_port();
+    let sent_by_port = via.port.unwrap_or(default);
+    if origin.stream.is_some() {
         return [host.and_then(|ip| usable(ip, sent_by_port)), None];
     }
     let port = via.rport().flatten().unwrap_or(sent_by_port);

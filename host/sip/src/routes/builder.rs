@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{Hop, LONGEST_NAME, PortRule, Routes, mark};
 use crate::arrival::Transport;
 use crate::host::{Host, ip_address, port};
-use crate::uri::{Scheme, Uri};
+use crate::uri::Uri;
 
 /// Next hops and domains as configured, with names that are not resolved yet.
 #[derive(Clone, Debug, Default)]
@@ -35,7 +35,7 @@ impl RoutesBuilder {
     /// Sets the next hop for requests whose Route and request URI name no permitted destination.
     ///
     /// # Errors
-    /// When `uri` is not `sip:HOST`, with `:PORT` and `;transport=udp` or `tcp` if need be.
+    /// When `uri` is not `sip:HOST` or `sips:HOST`, with `:PORT` and `;transport=udp`, `tcp` or `tls` if need be.
     pub fn default_hop(&mut self, uri: &str) -> Result<&mut Self, RouteError> {
         self.default_hop = Some(Target::parse(uri)?);
         Ok(self)
@@ -114,7 +114,7 @@ impl RoutesBuilder {
 pub enum RouteError {
     /// Not a next hop.
     #[error(
-        "`{0}` is not a next hop: write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:127.0.0.1:5080\""
+        "`{0}` is not a next hop: write \"sip:HOST:PORT\", with \";transport=tcp\" or \";transport=tls\" if need be, for example \"sip:127.0.0.1:5080\""
     )]
     Hop(String),
     /// Not a domain.
@@ -144,8 +144,7 @@ impl Target {
     fn parse(text: &str) -> Result<Self, RouteError> {
         let wrong = || RouteError::Hop(text.to_owned());
         let uri = Uri::parse(text.as_bytes()).map_err(|_| wrong())?;
-        let is_plain = uri.scheme == Scheme::Sip
-            && uri.user.is_none()
+        let is_plain = uri.user.is_none()
             && uri.headers.is_none()
             && uri
                 .params
@@ -165,6 +164,7 @@ impl Target {
     fn with(&self, name: &str, resolved: &HashMap<String, Vec<IpAddr>>) -> Hop {
         Hop {
             mark: mark(name),
+            name: self.place.name().map(mark),
             uri: self.uri.clone(),
             transport: self.transport,
             port: self.port,
@@ -250,11 +250,11 @@ mod tests {
         let mut builder = RoutesBuilder::new();
         for bad in [
             "127.0.0.1:5080",
-            "sips:127.0.0.1",
+            "sips:127.0.0.1;transport=udp",
             "sip:alice@127.0.0.1",
             "sip:127.0.0.1:0",
             "sip:10.0.0.300",
-            "sip:a.example;transport=tls",
+            "sip:a.example;transport=sctp",
             "sip:a.example;maddr=10.0.0.1",
             "tel:+1",
         ] {

@@ -27,6 +27,8 @@ pub struct Routes {
     names: HashMap<Box<[u8]>, Named>,
     hosts: HashMap<IpAddr, Ports>,
     nets: Vec<(IpNet, Ports)>,
+    /// The names of next hops and domains by their marks.
+    marks: HashMap<u64, Box<str>>,
 }
 
 /// A configured next hop.
@@ -36,6 +38,8 @@ pub(crate) struct Hop {
     pub(crate) uri: Box<str>,
     /// Its identifier in the seal of a dialog: the [`mark`] of its name.
     pub(crate) mark: u64,
+    /// The mark of its host name; `None` for an address.
+    pub(crate) name: Option<u64>,
     pub(crate) transport: Transport,
     pub(crate) port: u16,
     /// In order; empty while the name is not resolved.
@@ -49,8 +53,13 @@ pub(crate) enum Permission<'r> {
     Refused,
     /// Requests may go to this address.
     Address(IpAddr),
-    /// Requests may go to this name; these are its addresses, none while it is not resolved.
-    Addresses(&'r [IpAddr]),
+    /// Requests may go to this name.
+    Name {
+        /// Its addresses, none while it is not resolved.
+        addresses: &'r [IpAddr],
+        /// Its mark.
+        mark: u64,
+    },
 }
 
 impl Routes {
@@ -80,6 +89,11 @@ impl Routes {
         self.hops.contains_key(name)
     }
 
+    /// The host name of a next hop or domain with this [`mark`], in lower case.
+    pub fn name_of_mark(&self, mark: u64) -> Option<&str> {
+        self.marks.get(&mark).map(|name| &**name)
+    }
+
     /// Whether requests may go to the host and port of this URI.
     pub fn permits(&self, uri: &[u8]) -> bool {
         Uri::parse(uri).is_ok_and(|uri| {
@@ -103,7 +117,10 @@ impl Routes {
         lower.copy_from_slice(name);
         lower.make_ascii_lowercase();
         match self.names.get(&*lower) {
-            Some(named) if named.ports.include(port) => Permission::Addresses(&named.addresses),
+            Some(named) if named.ports.include(port) => Permission::Name {
+                addresses: &named.addresses,
+                mark: named.mark,
+            },
             _ => Permission::Refused,
         }
     }
@@ -124,6 +141,8 @@ impl Routes {
         }
         let named = self.names.entry(name.as_bytes().into()).or_default();
         named.addresses = addresses;
+        named.mark = mark(name);
+        self.marks.insert(named.mark, name.into());
         named.ports.add(port);
     }
 
@@ -151,6 +170,7 @@ pub fn mark(name: &str) -> u64 {
 #[derive(Clone, Debug, Default)]
 struct Named {
     addresses: Box<[IpAddr]>,
+    mark: u64,
     ports: Ports,
 }
 
@@ -265,7 +285,7 @@ mod tests {
         match routes.permission(Host::parse(host.as_bytes()).unwrap(), port) {
             Permission::Refused => "refused".into(),
             Permission::Address(ip) => ip.to_string(),
-            Permission::Addresses(all) => format!("{all:?}"),
+            Permission::Name { addresses, .. } => format!("{addresses:?}"),
         }
     }
 

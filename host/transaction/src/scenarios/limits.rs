@@ -66,6 +66,7 @@ fn begin(host: &mut Host, text: &str, is_in_dialog: bool) -> Result<Id, BeginErr
         addr: caller.source,
         from: None,
         connection: None,
+        name: None,
     };
     host.core
         .begin(host.now, name, message, &caller, back, is_in_dialog)

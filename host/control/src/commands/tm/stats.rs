@@ -84,7 +84,7 @@ impl TransactionStats {
             waiting,
             total: created,
             total_local: 0,
-            rpl_received: sum(&|w| w.udp.responses.value() + w.tcp.responses.value()),
+            rpl_received: sum(&WorkerCounters::received_responses),
             rpl_generated: generated,
             rpl_sent: generated + sum(&|w| w.relayed_responses.value()),
             global_failures: ended(FinalClass::GlobalFailure),

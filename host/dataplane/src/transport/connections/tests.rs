@@ -8,6 +8,14 @@ fn peer(port: u16) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], port))
 }
 
+fn remote(addr: SocketAddr) -> Remote {
+    Remote {
+        transport: Transport::Tcp,
+        addr,
+        name: None,
+    }
+}
+
 fn message(id: Option<ConnectionId>, text: &'static str) -> Outgoing {
     Outgoing {
         to: Destination {
@@ -15,6 +23,7 @@ fn message(id: Option<ConnectionId>, text: &'static str) -> Outgoing {
             addr: peer(1),
             from: None,
             connection: id,
+            name: None,
         },
         bytes: Bytes::from_static(text.as_bytes()),
         may_try_again: true,
@@ -40,7 +49,7 @@ fn connections() -> Arc<Connections> {
 }
 
 fn add(connections: &Arc<Connections>, peer: SocketAddr) -> Result<Joined, Full> {
-    connections.add(peer, Opener::Host)
+    connections.add(remote(peer), Opener::Host)
 }
 
 fn from(last: u8, port: u16) -> SocketAddr {
@@ -81,18 +90,52 @@ fn a_message_finds_its_connection_or_another_to_the_same_peer() {
 #[test]
 fn a_connection_that_a_peer_opened_carries_only_what_names_it() {
     let connections = connections();
-    let mut accepted = connections.add(peer(1), Opener::Peer).unwrap();
+    let mut accepted = connections.add(remote(peer(1)), Opener::Peer).unwrap();
     let unsent = connections.send(message(None, "a request for a next hop with this address"));
     assert!(matches!(unsent, Sent::Unsent(_)), "{unsent:?}");
     assert!(taken(&mut accepted.queue).is_none());
     send(&connections, Some(accepted.id), "a response");
     assert_eq!(taken(&mut accepted.queue).unwrap(), "a response");
     // Nor does it take the place of one that this host opened.
-    let mut opened = connections.add(peer(1), Opener::Host).unwrap();
-    let newer = connections.add(peer(1), Opener::Peer).unwrap();
+    let mut opened = connections.add(remote(peer(1)), Opener::Host).unwrap();
+    let newer = connections.add(remote(peer(1)), Opener::Peer).unwrap();
     connections.remove(newer.id);
     send(&connections, None, "a request");
     assert_eq!(taken(&mut opened.queue).unwrap(), "a request");
+}
+
+#[test]
+fn a_connection_over_tls_carries_only_what_is_for_its_name() {
+    let connections = connections();
+    let secure = |name| Remote {
+        transport: Transport::Tls,
+        name,
+        ..remote(peer(1))
+    };
+    let mut of_name = connections.add(secure(Some(7)), Opener::Host).unwrap();
+    let to = |transport, name| {
+        let mut message = message(None, "a");
+        message.to.transport = transport;
+        message.to.name = name;
+        message
+    };
+    for (transport, name) in [
+        (Transport::Tls, Some(8)),
+        (Transport::Tls, None),
+        (Transport::Tcp, None),
+        (Transport::Tcp, Some(7)),
+    ] {
+        let sent = connections.send(to(transport, name));
+        assert!(matches!(sent, Sent::Unsent(_)), "{transport} {name:?}");
+    }
+    let sent = connections.send(to(Transport::Tls, Some(7)));
+    assert!(matches!(sent, Sent::Queued), "{sent:?}");
+    assert_eq!(taken(&mut of_name.queue).unwrap(), "a");
+    // Over TCP, the name does not matter.
+    let mut plain = connections.add(remote(peer(1)), Opener::Host).unwrap();
+    let sent = connections.send(to(Transport::Tcp, Some(7)));
+    assert!(matches!(sent, Sent::Queued), "{sent:?}");
+    assert_eq!(taken(&mut plain.queue).unwrap(), "a");
 }
 
 #[test]
