@@ -1,0 +1,124 @@
+//! The SIP domains that a certificate speaks for (RFC 5922 §7.1), and how they are compared (§7.2).
+
+use std::net::IpAddr;
+
+use rustls::pki_types::ServerName;
+
+/// The names of a certificate for SIP. The common name never counts.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SipNames {
+    /// Domains of `sip:DOMAIN` among the alternative names, in lower case. If there are any, DNS names do not count.
+    pub uris: Vec<String>,
+    /// DNS names, in lower case; `*.` at the front stands for one label.
+    pub dns: Vec<String>,
+    /// Addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+impl SipNames {
+    /// Whether the certificate is one for this name. `wildcards`: whether `*` stands for a label, against RFC 5922 §7.2, which permits none.
+    pub fn include(&self, wanted: &ServerName<'_>, wildcards: bool) -> bool {
+        match wanted {
+            ServerName::DnsName(name) => self.include_domain(name.as_ref(), wildcards),
+            ServerName::IpAddress(ip) => self.addresses.contains(&IpAddr::from(*ip)),
+            // The library may add kinds of names, which no certificate has here.
+            _ => false,
+        }
+    }
+
+    fn include_domain(&self, wanted: &str, wildcards: bool) -> bool {
+        let wanted = normal(wanted);
+        if !self.uris.is_empty() {
+            return self.uris.contains(&wanted);
+        }
+        let mut dns = self.dns.iter();
+        dns.any(|name| *name == wanted || (wildcards && covers(name, &wanted)))
+    }
+
+    /// The names that peers compare, for display: `sip:` URIs first.
+    pub fn shown(&self) -> Vec<String> {
+        let uris = self.uris.iter().map(|domain| format!("sip:{domain}"));
+        let addresses = self.addresses.iter().map(IpAddr::to_string);
+        uris.chain(self.dns.iter().cloned())
+            .chain(addresses)
+            .collect()
+    }
+}
+
+/// In lower case, without the final dot.
+pub(crate) fn normal(name: &str) -> String {
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.to_ascii_lowercase()
+}
+
+/// Whether a pattern `*.DOMAIN` covers the name: one label more than the domain.
+pub(crate) fn covers(pattern: &str, name: &str) -> bool {
+    let rest = pattern.strip_prefix("*.");
+    let parent = name.split_once('.').map(|(_, parent)| parent);
+    // "*.example" would cover whole top-level domains.
+    rest.is_some_and(|rest| rest.contains('.') && parent == Some(rest))
+}
+
+/// The domain of a URI `sip:DOMAIN` without a user and without parameters; `None` for any other URI.
+pub(crate) fn domain_of_uri(uri: &str) -> Option<String> {
+    let (scheme, domain) = uri.split_once(':')?;
+    let is_plain = !domain.is_empty() && !domain.contains(['@', ';', '?', '/']);
+    // A port is no part of the domain.
+    let domain = domain.split(':').next()?;
+    (scheme.eq_ignore_ascii_case("sip") && is_plain).then(|| normal(domain))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn includes(names: &SipNames, wanted: &str, wildcards: bool) -> bool {
+        let wanted = ServerName::try_from(wanted.to_owned()).unwrap();
+        names.include(&wanted, wildcards)
+    }
+
+    #[test]
+    fn a_sip_uri_outranks_dns_names() {
+        let names = SipNames {
+            uris: vec!["a.example".into()],
+            dns: vec!["b.example".into()],
+            addresses: vec!["192.0.2.1".parse().unwrap()],
+        };
+        assert!(includes(&names, "A.example", false));
+        assert!(!includes(&names, "b.example", false));
+        assert!(includes(&names, "192.0.2.1", false));
+        assert!(!includes(&names, "192.0.2.2", false));
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_one_label_where_it_is_permitted() {
+        let names = SipNames {
+            dns: vec!["*.a.example".into(), "*.example".into()],
+            ..SipNames::default()
+        };
+        assert!(includes(&names, "x.a.example", true));
+        assert!(!includes(&names, "x.a.example", false));
+        for other in ["a.example", "x.y.a.example", "b.example", "xa.example"] {
+            assert!(!includes(&names, other, true), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_plain_sip_uri_names_a_domain() {
+        assert_eq!(domain_of_uri("SIP:A.example."), Some("a.example".into()));
+        assert_eq!(
+            domain_of_uri("sip:a.example:5061"),
+            Some("a.example".into())
+        );
+        for other in [
+            "sips:a.example",
+            "sip:",
+            "sip:ada@a.example",
+            "sip:a.example;lr",
+            "https://a.example",
+            "a.example",
+        ] {
+            assert_eq!(domain_of_uri(other), None, "{other}");
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Files in PEM.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::InconsistentKeys;
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::{self, PemObject};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+
+use crate::error::TlsError;
+
+/// The largest file in bytes: lists of revoked certificates are the longest.
+const LARGEST: u64 = 16 << 20;
+
+/// Where the configuration has a file.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place<'p> {
+    pub(crate) section: &'p str,
+    pub(crate) key: &'static str,
+    pub(crate) file: &'p Path,
+}
+
+/// Reads a certificate, followed by those of its issuers, with its key. `section` is the section of the configuration that has them as
+/// `certificate` and `key`.
+///
+/// # Errors
+/// What prevents their use.
+pub fn read_pair(
+    section: &str,
+    certificate: &Path,
+    key: &Path,
+    provider: &CryptoProvider,
+) -> Result<CertifiedKey, TlsError> {
+    let chain = Place {
+        section,
+        key: "certificate",
+        file: certificate,
+    }
+    .certificates()?;
+    let place = Place {
+        section,
+        key: "key",
+        file: key,
+    };
+    let secret = match PrivateKeyDer::from_pem_slice(&place.bytes()?) {
+        Ok(secret) => secret,
+        Err(pem::Error::NoItemsFound) => return Err(TlsError::NoKey(key.to_owned())),
+        Err(error) => return Err(place.is_no_pem(error)),
+    };
+    let files = (certificate.to_owned(), key.to_owned());
+    match CertifiedKey::from_der(chain, secret, provider) {
+        Ok(certified) => Ok(certified),
+        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
+            Err(TlsError::Mismatch {
+                certificate: files.0,
+                key: files.1,
+            })
+        }
+        Err(error) => Err(TlsError::Refused {
+            certificate: files.0,
+            key: files.1,
+            error,
+        }),
+    }
+}
+
+impl Place<'_> {
+    /// The certificates in the file, at least one.
+    pub(crate) fn certificates(self) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+        let bytes = self.bytes()?;
+        let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&bytes).collect();
+        let all = all.map_err(|error| self.is_no_pem(error))?;
+        match all.is_empty() {
+            true => Err(TlsError::NoCertificate(self.file.to_owned())),
+            false => Ok(all),
+        }
+    }
+
+    /// The authorities in the file, at least one.
+    pub(crate) fn authorities(self) -> Result<Arc<rustls::RootCertStore>, TlsError> {
+        let mut store = rustls::RootCertStore::empty();
+        for (at, certificate) in self.certificates()?.into_iter().enumerate() {
+            store
+                .add(certificate)
+                .map_err(|error| TlsError::Authorities {
+                    file: self.file.to_owned(),
+                    what: format!("certificate {}: {error}", at + 1),
+                })?;
+        }
+        Ok(Arc::new(store))
+    }
+
+    /// The revocation lists in the file, at least one.
+    pub(crate) fn revocations(
+        self,
+    ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+        let bytes = self.bytes()?;
+        let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
+        let all = all.map_err(|error| self.is_no_pem(error))?;
+        match all.is_empty() {
+            true => Err(TlsError::NoCrl(self.file.to_owned())),
+            false => Ok(all),
+        }
+    }
+
+    fn bytes(self) -> Result<Vec<u8>, TlsError> {
+        let mut bytes = Vec::new();
+        let read =
+            File::open(self.file).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
+        match read {
+            Ok(_) => Ok(bytes),
+            Err(error) => Err(TlsError::File {
+                section: self.section.to_owned(),
+                key: self.key,
+                file: self.file.to_owned(),
+                error,
+            }),
+        }
+    }
+
+    fn is_no_pem(self, error: pem::Error) -> TlsError {
+        TlsError::Pem {
+            section: self.section.to_owned(),
+            key: self.key,
+            file: self.file.to_owned(),
+            error,
+        }
+    }
+}

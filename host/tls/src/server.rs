@@ -1,0 +1,199 @@
+//! Connections that peers open: the certificate for the name that a client asks for, and what is demanded of its own certificate.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use rustls::crypto::CryptoProvider;
+use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
+use rustls::sign::SingleCertAndKey;
+use rustls::{SupportedProtocolVersion, version};
+
+use crate::certificate::Certificate;
+use crate::error::TlsError;
+use crate::names::{covers, normal};
+use crate::pem::{Place, read_pair};
+use crate::profile::{ClientAuth, MinVersion, Profile};
+
+/// The protocol inside TLS (ALPN).
+pub(crate) const PROTOCOL: &[u8] = b"sip/2";
+
+/// Session tickets for one full handshake; a client that opens connections in parallel needs more than one.
+const TICKETS: usize = 2;
+
+/// A profile whose files have been read.
+#[derive(Debug)]
+pub struct Server {
+    /// The profile.
+    pub profile: Profile,
+    /// What its certificate says.
+    pub certificate: Certificate,
+    /// For clients that offer `sip/2`, and for all others: a client need not know ALPN, and one that offers another protocol is served.
+    with_protocol: Arc<ServerConfig>,
+    without_protocol: Arc<ServerConfig>,
+}
+
+/// Whether the time of a certificate is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Dates {
+    /// One that has expired, or is not valid yet, is refused.
+    Checked,
+    /// It is used all the same: a host that starts has no better one.
+    Ignored,
+}
+
+/// The profiles, and their choice by name.
+#[derive(Debug, Default)]
+pub(crate) struct Servers {
+    pub(crate) all: Vec<Arc<Server>>,
+    /// Positions in `all`.
+    exact: HashMap<String, usize>,
+    wildcards: Vec<(String, usize)>,
+    default: Option<usize>,
+}
+
+impl Server {
+    /// Reads the files of a profile.
+    pub(crate) fn read(
+        profile: &Profile,
+        dates: Dates,
+        provider: &Arc<CryptoProvider>,
+        ticketer: &Arc<dyn ProducesTickets>,
+    ) -> Result<Self, TlsError> {
+        let section = format!("tls.{}", profile.name);
+        let pair = read_pair(&section, &profile.certificate, &profile.key, provider)?;
+        let certificate = Certificate::of_chain(&profile.certificate, &pair.cert)?;
+        if dates == Dates::Checked && !certificate.is_valid_at(SystemTime::now()) {
+            return Err(certificate.outdated(&profile.certificate));
+        }
+        if !profile.is_default && profile.names.is_empty() && certificate.names.dns.is_empty() {
+            return Err(TlsError::Nameless {
+                section,
+                file: profile.certificate.clone(),
+            });
+        }
+        let refused = |error| TlsError::Refused {
+            certificate: profile.certificate.clone(),
+            key: profile.key.clone(),
+            error,
+        };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
+            .with_protocol_versions(versions(profile.min_version))
+            .map_err(refused)?;
+        let builder = match clients(profile, &section, provider)? {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let resolver = Arc::new(SingleCertAndKey::from(pair));
+        let mut config = builder.with_cert_resolver(resolver);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        // A resumed session would skip the check of the client's certificate, which may have been revoked.
+        match profile.client_auth {
+            ClientAuth::None => {
+                config.ticketer = Arc::clone(ticketer);
+                config.send_tls13_tickets = TICKETS;
+            }
+            ClientAuth::Optional | ClientAuth::Required => config.send_tls13_tickets = 0,
+        }
+        let without_protocol = Arc::new(config.clone());
+        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        Ok(Self {
+            profile: profile.clone(),
+            certificate,
+            with_protocol: Arc::new(config),
+            without_protocol,
+        })
+    }
+
+    /// The names for which the profile is chosen.
+    pub fn names(&self) -> &[String] {
+        match self.profile.names.is_empty() {
+            true => &self.certificate.names.dns,
+            false => &self.profile.names,
+        }
+    }
+
+    /// What a handshake needs, for a client that offers these protocols (ALPN).
+    pub(crate) fn config<'p>(
+        &self,
+        mut protocols: impl Iterator<Item = &'p [u8]>,
+    ) -> Arc<ServerConfig> {
+        Arc::clone(match protocols.any(|protocol| protocol == PROTOCOL) {
+            true => &self.with_protocol,
+            false => &self.without_protocol,
+        })
+    }
+}
+
+impl Servers {
+    pub(crate) fn new(all: Vec<Arc<Server>>) -> Self {
+        let mut servers = Self::default();
+        for (at, server) in all.iter().enumerate() {
+            for name in server.names() {
+                let name = normal(name);
+                // The first profile that has a name keeps it.
+                match name.starts_with("*.") {
+                    true => servers.wildcards.push((name, at)),
+                    false => drop(servers.exact.entry(name).or_insert(at)),
+                }
+            }
+        }
+        let only = (all.len() == 1).then_some(0);
+        let default = all.iter().position(|server| server.profile.is_default);
+        Self {
+            default: default.or(only),
+            all,
+            ..servers
+        }
+    }
+
+    /// The profile for a name that a client asks for: the one that has it, or a wildcard for it, otherwise the default one.
+    pub(crate) fn of(&self, name: Option<&str>) -> Option<&Arc<Server>> {
+        let named = name.map(normal).and_then(|name| {
+            let wildcard = || {
+                let mut all = self.wildcards.iter();
+                all.find(|(pattern, _)| covers(pattern, &name))
+                    .map(|(_, at)| *at)
+            };
+            self.exact.get(&name).copied().or_else(wildcard)
+        });
+        self.all.get(named.or(self.default)?)
+    }
+}
+
+/// What checks the certificates of clients; `None` if they need none.
+fn clients(
+    profile: &Profile,
+    section: &str,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>, TlsError> {
+    let (ClientAuth::Optional | ClientAuth::Required, Some(file)) =
+        (profile.client_auth, &profile.client_ca)
+    else {
+        return Ok(None);
+    };
+    let place = |key, file| Place { section, key, file };
+    let roots = place("client-ca", file.as_path()).authorities()?;
+    let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+    if let Some(crl) = &profile.crl {
+        let lists = place("crl", crl.as_path()).revocations()?;
+        // A list of one authority says nothing of the certificates of another one.
+        builder = builder.with_crls(lists).allow_unknown_revocation_status();
+    }
+    if profile.client_auth == ClientAuth::Optional {
+        builder = builder.allow_unauthenticated();
+    }
+    let wrong = |error: rustls::server::VerifierBuilderError| TlsError::Authorities {
+        file: profile.crl.clone().unwrap_or_else(|| file.clone()),
+        what: error.to_string(),
+    };
+    builder.build().map(Some).map_err(wrong)
+}
+
+pub(crate) fn versions(least: MinVersion) -> &'static [&'static SupportedProtocolVersion] {
+    static ALL: [&SupportedProtocolVersion; 2] = [&version::TLS13, &version::TLS12];
+    match least {
+        MinVersion::Tls12 => &ALL,
+        MinVersion::Tls13 => &ALL[..1],
+    }
+}

@@ -1,0 +1,209 @@
+//! What is in use, and how it is replaced.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::{ProducesTickets, ServerConfig};
+
+use crate::certificate::Certificate;
+use crate::client::Client;
+use crate::error::TlsError;
+use crate::profile::{Authorities, Profile, Settings};
+use crate::server::{Dates, Server, Servers};
+
+/// The certificates, keys and authorities of a host. A handshake uses what is there when it begins; a connection is not affected by later
+/// changes.
+#[derive(Debug)]
+pub struct Tls {
+    settings: Settings,
+    provider: Arc<CryptoProvider>,
+    /// The keys of session tickets. They outlive each reload, so that sessions are resumed after it.
+    ticketer: Arc<dyn ProducesTickets>,
+    servers: ArcSwap<Servers>,
+    client: ArcSwap<Client>,
+    /// One reload at a time. By section: why its files were refused at the last reload.
+    faults: Mutex<Vec<(String, String)>>,
+}
+
+/// The result of reloading one section.
+#[derive(Debug)]
+pub struct Reloaded {
+    /// The section of the configuration.
+    pub section: String,
+    /// Whether its certificate is another one than before, or why the previous files stay in use.
+    pub result: Result<bool, TlsError>,
+}
+
+/// One certificate in use.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// The section of the configuration.
+    pub section: String,
+    /// Its profile; `None` for `[relay.tls]`.
+    pub profile: Option<Profile>,
+    /// The names for which clients get the certificate.
+    pub server_names: Vec<String>,
+    /// What the certificate says.
+    pub certificate: Certificate,
+    /// Why its files were refused at the last reload.
+    pub fault: Option<String>,
+}
+
+/// The section of connections that the host opens.
+const RELAY: &str = "relay.tls";
+
+impl Tls {
+    /// Reads all files. A certificate that has expired is used: the host has no other one.
+    ///
+    /// # Errors
+    /// What prevents the use of the first file that is wrong.
+    pub fn open(settings: &Settings) -> Result<Self, TlsError> {
+        let provider = Arc::new(ring::default_provider());
+        let ticketer: Arc<dyn ProducesTickets> = match ring::Ticketer::new() {
+            Ok(ticketer) => ticketer,
+            // Without random numbers, handshakes fail, too.
+            Err(error) => {
+                return Err(TlsError::Refused {
+                    certificate: PathBuf::new(),
+                    key: PathBuf::new(),
+                    error,
+                });
+            }
+        };
+        let read = |profile| Server::read(profile, Dates::Ignored, &provider, &ticketer);
+        let servers = settings.profiles.iter().map(read);
+        let servers = servers
+            .map(|server| server.map(Arc::new))
+            .collect::<Result<_, _>>()?;
+        let client = Client::read(&settings.relay, Dates::Ignored, &provider)?;
+        Ok(Self {
+            settings: settings.clone(),
+            servers: ArcSwap::from_pointee(Servers::new(servers)),
+            client: ArcSwap::from_pointee(client),
+            provider,
+            ticketer,
+            faults: Mutex::default(),
+        })
+    }
+
+    /// What a handshake with a client needs that asks for this name (SNI) and offers these protocols (ALPN); `None` if no profile fits.
+    pub fn server<'p>(
+        &self,
+        name: Option<&str>,
+        protocols: impl Iterator<Item = &'p [u8]>,
+    ) -> Option<Arc<ServerConfig>> {
+        let servers = self.servers.load();
+        servers.of(name).map(|server| server.config(protocols))
+    }
+
+    /// What a handshake with a next hop needs.
+    pub fn client(&self) -> Arc<Client> {
+        self.client.load_full()
+    }
+
+    /// Reads all files again. A section with a fault keeps what it has; all others get what their files contain now.
+    pub fn reload(&self) -> Vec<Reloaded> {
+        let mut faults = self.faults.lock();
+        let mut results = Vec::new();
+        let before = self.servers.load_full();
+        let mut all = Vec::new();
+        for (server, profile) in before.all.iter().zip(&self.settings.profiles) {
+            let read = Server::read(profile, Dates::Checked, &self.provider, &self.ticketer);
+            let result = match read {
+                Ok(new) => {
+                    let is_other = new.certificate != server.certificate;
+                    all.push(Arc::new(new));
+                    Ok(is_other)
+                }
+                Err(error) => {
+                    all.push(Arc::clone(server));
+                    Err(error)
+                }
+            };
+            results.push(Reloaded {
+                section: format!("tls.{}", profile.name),
+                result,
+            });
+        }
+        self.servers.store(Arc::new(Servers::new(all)));
+        let client = Client::read(&self.settings.relay, Dates::Checked, &self.provider);
+        results.push(Reloaded {
+            section: RELAY.into(),
+            result: client.map(|new| {
+                let is_other = new.certificate != self.client.load().certificate;
+                self.client.store(Arc::new(new));
+                is_other
+            }),
+        });
+        let refused = results.iter().filter_map(|one| {
+            let error = one.result.as_ref().err()?;
+            Some((one.section.clone(), error.to_string()))
+        });
+        *faults = refused.collect();
+        results
+    }
+
+    /// The certificates in use.
+    pub fn list(&self) -> Vec<Listed> {
+        let faults = self.faults.lock().clone();
+        let fault = |section: &str| {
+            let found = faults.iter().find(|(one, _)| one == section);
+            found.map(|(_, fault)| fault.clone())
+        };
+        let servers = self.servers.load();
+        let servers = servers.all.iter().map(|server| {
+            let section = format!("tls.{}", server.profile.name);
+            Listed {
+                fault: fault(&section),
+                section,
+                profile: Some(server.profile.clone()),
+                server_names: server.names().to_vec(),
+                certificate: server.certificate.clone(),
+            }
+        });
+        let client = self.client.load();
+        let client = client.certificate.iter().map(|certificate| Listed {
+            section: RELAY.into(),
+            profile: None,
+            server_names: Vec::new(),
+            certificate: certificate.clone(),
+            fault: fault(RELAY),
+        });
+        servers.chain(client).collect()
+    }
+
+    /// The first moment at which a certificate in use expires; `None` without any certificate.
+    pub fn first_expiry(&self) -> Option<SystemTime> {
+        let all = self.list().into_iter();
+        all.map(|listed| listed.certificate.not_after).min()
+    }
+
+    /// All files that a reload reads.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let profiles = self.settings.profiles.iter().flat_map(|profile| {
+            [&profile.certificate, &profile.key]
+                .into_iter()
+                .chain(&profile.client_ca)
+                .chain(&profile.crl)
+        });
+        let relay = &self.settings.relay;
+        let pair = relay.pair.iter().flat_map(|(one, other)| [one, other]);
+        let authorities = match &relay.authorities {
+            Authorities::System => None,
+            Authorities::File(file) => Some(file),
+        };
+        let mut all: Vec<_> = profiles.chain(pair).chain(authorities).cloned().collect();
+        all.sort();
+        all.dedup();
+        all
+    }
+
+    /// Whether there is a profile for peers that connect.
+    pub fn has_servers(&self) -> bool {
+        !self.settings.profiles.is_empty()
+    }
+}
