@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use portcullis_address::DatabaseUrl;
 use portcullis_sip::Transport;
+use portcullis_tls::{Profile, Settings};
 
 use super::capture::CaptureConfig;
 use super::control::ControlConfig;
@@ -21,7 +22,9 @@ use super::relay::{self, RelayConfig};
 use super::section::{Document, Outline, Section, Value};
 use super::shape::Shape;
 use super::sip::{self, SipConfig};
+use super::streams::StreamsConfig;
 use super::tenant::{self, Operator, TenantConfig};
+use super::tls;
 use super::transactions::{self, TransactionsConfig};
 use super::value::count;
 
@@ -54,6 +57,10 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// `[relay]`
     pub relay: RelayConfig,
+    /// `[streams]`
+    pub streams: StreamsConfig,
+    /// `[tls.…]`, in the order of their names.
+    pub tls: Vec<Profile>,
     /// `[transactions]`
     pub transactions: TransactionsConfig,
     /// `[tenants.…]`, in the order of their names.
@@ -198,6 +205,16 @@ impl Config {
         self.workers.unwrap_or_else(cores)
     }
 
+    /// Returns what SIP over TLS needs; `None` if the host does not listen on TLS.
+    pub fn tls_settings(&self) -> Option<Settings> {
+        let mut listen = self.listen.iter();
+        let has_tls = listen.any(|listen| listen.transport.is_secure());
+        has_tls.then(|| Settings {
+            profiles: self.tls.clone(),
+            relay: self.relay.tls.clone(),
+        })
+    }
+
     fn for_tenants(&self) -> Operator<'_> {
         Operator {
             listen: &self.listen,
@@ -223,6 +240,8 @@ impl Default for Config {
             permissions: PermissionsConfig::default(),
             policy: PolicyConfig::default(),
             relay: RelayConfig::default(),
+            streams: StreamsConfig::default(),
+            tls: Vec::new(),
             transactions: TransactionsConfig::default(),
             tenants: Vec::new(),
             control: ControlConfig::default(),
@@ -254,6 +273,8 @@ fn root(mut root: Section<'_>) -> Config {
         permissions: permissions::read(root.section("permissions")),
         policy: policy::read(root.section("policy"), defaults.policy),
         relay: relay::read(root.section("relay"), defaults.relay),
+        streams: StreamsConfig::read(root.section("streams"), defaults.streams),
+        tls: tls::read_profiles(root.section("tls")),
         transactions: transactions::read(root.section("transactions"), defaults.transactions),
         tenants: Vec::new(),
         control: ControlConfig::read(root.section("control"), defaults.control),
@@ -265,8 +286,33 @@ fn root(mut root: Section<'_>) -> Config {
         listen,
     };
     config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
+    reject_half_tls(&root, &config);
     root.finish();
     config
+}
+
+/// Reports a listener on TLS without a certificate, and a next hop over TLS without a listener, whose address Via and Record-Route would name.
+fn reject_half_tls(root: &Section<'_>, config: &Config) {
+    let has_tls = config.tls_settings().is_some();
+    if has_tls && config.tls.is_empty() {
+        let mend = "add a section [tls.NAME] with `certificate` and `key`";
+        root.reject(
+            "listen",
+            Bad::new("a TLS address without a certificate", mend),
+        );
+    }
+    let relay = &config.relay;
+    let mut hops = relay
+        .next_hop
+        .iter()
+        .chain(relay.next_hops.iter().map(|(_, hop)| hop));
+    if !has_tls && let Some(hop) = hops.find(|hop| hop.transport.is_some_and(Transport::is_secure))
+    {
+        let what = format!("the next hop {hop} needs TLS, and `listen` has no TLS address");
+        let mend =
+            "add one for Via and Record-Route to `listen`, for example \"tls:192.0.2.1:5061\"";
+        root.reject("relay", Bad::new(what, mend));
+    }
 }
 
 fn workers(value: Value<'_>) -> Result<Option<usize>, Bad> {
@@ -298,8 +344,13 @@ fn spread(value: Value<'_>) -> Result<Spread, Bad> {
 
 fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
     let mut seen = Vec::<Listen>::new();
+    let has_certificates = root.has_any(&["tls"]);
     let read = root.list("listen", default, |value| {
         let listen = Listen::parse(value.text()?)?;
+        if listen.transport.is_secure() && !has_certificates {
+            let mend = "add a section [tls.NAME] with `certificate` and `key`";
+            return Err(Bad::new("a TLS address without a certificate", mend));
+        }
         let same = |other: &&Listen| {
             other.transport == listen.transport
                 && other.addr == listen.addr
@@ -375,6 +426,9 @@ mod tests {
             "policy.before",
             "tenants.acme",
             "relay",
+            "relay.tls",
+            "streams",
+            "tls.edge",
             "transactions",
             "control",
             "log",

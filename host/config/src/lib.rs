@@ -29,7 +29,9 @@ mod schema;
 mod section;
 mod shape;
 mod sip;
+mod streams;
 mod tenant;
+mod tls;
 mod token;
 mod transactions;
 mod value;
@@ -54,9 +56,8 @@ pub use relay::{RelayConfig, RelayMode, Trying};
 pub use role::{NamedToken, TokenRole};
 pub use schema::schema;
 pub use sip::{ConnectionLimits, ForceRport, SipConfig};
-pub use tenant::{
-    EditConfig, Rate, SelectorConfig, SettingsTextError, TenantConfig, with_settings,
-};
+pub use streams::StreamsConfig;
+pub use tenant::{EditConfig, Rate, SelectorConfig, TenantConfig};
 pub use token::Token;
 pub use token::without_secret;
 pub use transactions::TransactionsConfig;

@@ -1,4 +1,4 @@
-//! Listen addresses: `udp:192.0.2.1:5060`, `tcp:[2001:db8::1]:5060`, `udp:0.0.0.0:5060 advertise sip.example.com:5060`.
+//! Listen addresses: `udp:192.0.2.1:5060`, `tcp:[2001:db8::1]:5060`, `tls:192.0.2.1:5061`, `udp:0.0.0.0:5060 advertise sip.example.com:5060`.
 
 use std::fmt;
 use std::io;
@@ -28,9 +28,9 @@ impl Listen {
     /// # Errors
     /// What is wrong with the text, and how to correct it.
     pub fn parse(text: &str) -> Result<Self, Bad> {
-        const MEND: &str = "write \"udp:ADDRESS:PORT\" or \"tcp:ADDRESS:PORT\", IPv6 in brackets, for example \"udp:[::1]:5060\"";
+        const MEND: &str = "write \"udp:ADDRESS:PORT\", \"tcp:ADDRESS:PORT\" or \"tls:ADDRESS:PORT\", IPv6 in brackets, for example \"udp:[::1]:5060\"";
         let (socket, advertise) = match text.split_once(" advertise ") {
-            Some((socket, advertise)) => (socket.trim(), Some(parse_advertise(advertise.trim())?)),
+            Some((socket, advertise)) => (socket.trim(), Some(advertise.trim())),
             None => (text, None),
         };
         let Some((transport, rest)) = socket.split_once(':') else {
@@ -42,22 +42,17 @@ impl Listen {
                 .map_err(|_| match transport.to_ascii_lowercase().as_str() {
                     "ws" | "wss" | "sctp" => Bad::new(
                         format!("the transport {transport} is not supported yet"),
-                        "listen on udp or tcp",
+                        "listen on udp, tcp or tls",
                     ),
                     _ => Bad::new(format!("unknown transport `{transport}`"), MEND),
                 })?;
-        if transport == Transport::Tls {
-            return Err(Bad::new(
-                "the transport tls is not supported yet",
-                "listen on udp or tcp",
-            ));
-        }
-        let addr =
-            parse_socket(rest).ok_or_else(|| Bad::new("not an address with a port", MEND))?;
+        let addr = parse_socket(rest, transport)
+            .ok_or_else(|| Bad::new("not an address with a port", MEND))?;
+        let advertise = advertise.map(|text| parse_advertise(text, transport));
         Ok(Self {
             transport,
             addr,
-            advertise,
+            advertise: advertise.transpose()?,
         })
     }
 
@@ -112,8 +107,8 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Reads an address with an optional port. IPv6 addresses are in brackets.
-fn parse_socket(text: &str) -> Option<SocketAddr> {
+/// Reads an address with an optional port, by default that of the transport. IPv6 addresses are in brackets.
+fn parse_socket(text: &str, transport: Transport) -> Option<SocketAddr> {
     if let Ok(addr) = text.parse() {
         return Some(addr);
     }
@@ -121,10 +116,10 @@ fn parse_socket(text: &str) -> Option<SocketAddr> {
         Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into(),
         None => text.parse::<std::net::Ipv4Addr>().ok()?.into(),
     };
-    Some(SocketAddr::new(ip, SIP_PORT))
+    Some(SocketAddr::new(ip, transport.default_port()))
 }
 
-fn parse_advertise(text: &str) -> Result<(String, u16), Bad> {
+fn parse_advertise(text: &str, transport: Transport) -> Result<(String, u16), Bad> {
     let mend = "write \"… advertise HOST:PORT\", IPv6 in brackets";
     let (host, port) = match text.rsplit_once(':') {
         Some((host, port)) if !host.is_empty() && !text.ends_with(']') => {
@@ -134,7 +129,7 @@ fn parse_advertise(text: &str) -> Result<(String, u16), Bad> {
                 port.ok_or_else(|| Bad::new("not a valid advertised port", mend))?,
             )
         }
-        _ => (text, SIP_PORT),
+        _ => (text, transport.default_port()),
     };
     if !is_host(host) {
         return Err(Bad::new("not a valid advertised host", mend));
@@ -182,6 +177,12 @@ mod tests {
             "udp:10.0.0.5:5060"
         );
         assert_eq!(
+            Listen::parse("tls:10.0.0.5 advertise a.example")
+                .unwrap()
+                .to_string(),
+            "tls:10.0.0.5:5061 advertise a.example:5061"
+        );
+        assert_eq!(
             Listen::parse("tcp:[::1] advertise a.example")
                 .unwrap()
                 .to_string(),
@@ -197,10 +198,7 @@ mod tests {
             ("udp:::1:5060", "not an address with a port"),
             ("udp:localhost:5060", "not an address with a port"),
             ("udp:127.0.0.1:99999", "not an address with a port"),
-            (
-                "tls:127.0.0.1:5061",
-                "the transport tls is not supported yet",
-            ),
+            ("ws:127.0.0.1:8080", "the transport ws is not supported yet"),
             (
                 "udp:127.0.0.1:5060 advertise a b",
                 "not a valid advertised host",

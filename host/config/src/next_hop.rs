@@ -14,7 +14,7 @@ use super::problem::Bad;
 pub struct NextHop {
     /// Address or name.
     pub host: Host,
-    /// Port; `None` means the default port of the transport, 5060.
+    /// Port; `None` means the default port of the transport, 5060 or, for TLS, 5061.
     pub port: Option<u16>,
     /// Transport; `None` means UDP (RFC 3263 §4.1 without NAPTR and SRV).
     pub transport: Option<Transport>,
@@ -60,16 +60,16 @@ pub enum Hosts {
 }
 
 impl NextHop {
-    /// Reads a SIP URI that consists of host, port and transport.
+    /// Reads a SIP URI that consists of host, port and transport. `sips:HOST` is `sip:HOST;transport=tls`.
     ///
     /// # Errors
     /// What is wrong with the text, and how to correct it.
     pub fn parse(text: &str) -> Result<Self, Bad> {
-        const MEND: &str = "write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:127.0.0.1:5080\"";
+        const MEND: &str = "write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP and \";transport=tls\" for TLS, for example \"sip:127.0.0.1:5080\"";
         let rest = match text.split_once(':') {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("sip") => rest,
-            Some((scheme, _)) if scheme.eq_ignore_ascii_case("sips") => {
-                return Err(Bad::new("TLS is not supported yet", "use sip:"));
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("sips") => {
+                return Self::parse_secure(rest);
             }
             _ => return Err(Bad::new("not a SIP URI", MEND)),
         };
@@ -89,6 +89,27 @@ impl NextHop {
             port,
             transport,
         })
+    }
+
+    /// The port, by default that of the transport.
+    pub fn port_or_default(&self) -> u16 {
+        let transport = self.transport.unwrap_or(Transport::Udp);
+        self.port.unwrap_or(transport.default_port())
+    }
+
+    /// Reads what follows `sips:`, which means TLS (RFC 3261 §26.2.2).
+    fn parse_secure(rest: &str) -> Result<Self, Bad> {
+        let hop = Self::parse(&format!("sip:{rest}"))?;
+        match hop.transport {
+            None | Some(Transport::Tcp | Transport::Tls) => Ok(Self {
+                transport: Some(Transport::Tls),
+                ..hop
+            }),
+            Some(Transport::Udp) => Err(Bad::new(
+                "a sips URI over UDP, which has no TLS",
+                "remove \";transport=udp\"",
+            )),
+        }
     }
 }
 
@@ -223,15 +244,12 @@ fn parse_host(text: &str) -> Option<Host> {
 }
 
 fn parse_transport(parameter: &str) -> Result<Transport, Bad> {
-    const MEND: &str = "the only parameter is \";transport=udp\" or \";transport=tcp\"";
+    const MEND: &str =
+        "the only parameter is \";transport=udp\", \";transport=tcp\" or \";transport=tls\"";
     let wrong = || Bad::new(format!("unknown parameter `{parameter}`"), MEND);
     let (name, value) = parameter.split_once('=').ok_or_else(wrong)?;
     match name.eq_ignore_ascii_case("transport") {
-        true => value
-            .parse()
-            .ok()
-            .filter(|transport| *transport != Transport::Tls)
-            .ok_or_else(wrong),
+        true => value.parse().map_err(|_| wrong()),
         false => Err(wrong()),
     }
 }
@@ -247,9 +265,13 @@ mod tests {
             "sip:[::1]:5080;transport=tcp",
             "sip:[2001:db8::1]",
             "sip:proxy.example.com;transport=udp",
+            "sip:proxy.example.com;transport=tls",
         ] {
             assert_eq!(NextHop::parse(text).unwrap().to_string(), text);
         }
+        let secure = NextHop::parse("sips:proxy.example.com").unwrap();
+        assert_eq!(secure.to_string(), "sip:proxy.example.com;transport=tls");
+        assert_eq!(secure.port_or_default(), 5061);
         let shouted = NextHop::parse("SIP:Proxy.Example.COM.:5060;Transport=TCP").unwrap();
         assert_eq!(
             shouted.to_string(),
@@ -261,7 +283,10 @@ mod tests {
     fn invalid_next_hops_are_refused() {
         for (text, what) in [
             ("127.0.0.1:5080", "not a SIP URI"),
-            ("sips:127.0.0.1", "TLS is not supported yet"),
+            (
+                "sips:127.0.0.1;transport=udp",
+                "a sips URI over UDP, which has no TLS",
+            ),
             ("sip:alice@127.0.0.1", "a next hop has no user part"),
             ("sip:127.0.0.1:0", "not a host with a port"),
             ("sip:::1", "not a host with a port"),
@@ -269,8 +294,8 @@ mod tests {
             ("sip:", "not a host name or address"),
             ("sip:a.example;lr", "unknown parameter `lr`"),
             (
-                "sip:a.example;transport=tls",
-                "unknown parameter `transport=tls`",
+                "sip:a.example;transport=sctp",
+                "unknown parameter `transport=sctp`",
             ),
         ] {
             assert_eq!(NextHop::parse(text).unwrap_err().what, what, "{text}");

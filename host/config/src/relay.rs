@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use portcullis_tls::RelayProfile;
+
 use super::next_hop::{Domain, NextHop};
 use super::problem::Bad;
 use super::section::{Section, Value};
+use super::tls;
 use super::value::{duration, one_of};
 
 /// Where requests may go.
@@ -26,6 +29,8 @@ pub struct RelayConfig {
     pub ring: Duration,
     /// Limit of the time until the first response of a target, if another one follows it.
     pub no_answer: Duration,
+    /// `[relay.tls]`
+    pub tls: RelayProfile,
 }
 
 /// Whether the host keeps transactions of the requests that it relays.
@@ -65,6 +70,7 @@ impl Default for RelayConfig {
             trying: Trying::Now,
             ring: RING,
             no_answer: NO_ANSWER,
+            tls: RelayProfile::default(),
         }
     }
 }
@@ -95,6 +101,7 @@ pub(super) fn read(mut section: Section<'_>, default: RelayConfig) -> RelayConfi
         no_answer: section.value("no-answer", default.no_answer, |v| {
             duration(v, Duration::from_millis(100), Duration::from_secs(32))
         }),
+        tls: tls::read_relay(section.section("tls"), default.tls),
     };
     section.finish();
     read

@@ -5,6 +5,7 @@ mod format;
 mod process;
 mod tables;
 mod tenants;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;
@@ -96,6 +97,7 @@ impl Collector for Host {
         page.transactions()?;
         page.policy_calls()?;
         page.connections()?;
+        page.tls(&self.shared)?;
         page.host(&self.shared)?;
         page.exports(&self.exports)?;
         page.audit(&self.audit)?;
@@ -384,28 +386,28 @@ impl Page<'_, '_> {
         let directions = [("accepted", accepted), ("opened", opened)];
         self.family(
             "connections",
-            "TCP connections opened",
+            "Stream connections opened",
             "direction",
             directions,
         )?;
         let open = (accepted + opened).saturating_sub(closed);
-        self.gauge("connections_open", "Open TCP connections", open)?;
+        self.gauge("connections_open", "Open stream connections", open)?;
         let errors = self.sum(|w| &w.connections.connect_errors);
         self.counter(
             "connect_errors",
-            "TCP connections that could not be opened",
+            "Stream connections that could not be opened",
             errors,
         )?;
         let evicted = self.sum(|w| &w.connections.evicted);
         self.counter(
             "connections_evicted",
-            "Idle TCP connections closed to make room",
+            "Idle stream connections closed to make room",
             evicted,
         )?;
         let errors = self.sum(|w| &w.connections.accept_errors);
         self.counter(
             "accept_errors",
-            "TCP connections not accepted because no file descriptor was left",
+            "Stream connections not accepted because no file descriptor was left",
             errors,
         )
     }

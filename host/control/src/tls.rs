@@ -1,24 +1,17 @@
 //! TLS of the control port: the certificate and its key are files, which are read again when they change.
 
 use std::fmt;
-use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use portcullis_address::FileWatch;
 use portcullis_config::TlsFiles;
+use portcullis_tls::{TlsError, read_pair};
+use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, ring};
-use rustls::pki_types::pem::{self, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, ServerConfig};
-use thiserror::Error;
 use tokio_rustls::TlsAcceptor;
-
-/// The largest file in bytes.
-const LARGEST: u64 = 1 << 20;
 
 /// The protocol inside TLS (ALPN).
 const PROTOCOL: &[u8] = b"http/1.1";
@@ -33,45 +26,6 @@ pub(crate) struct Tls {
 /// The certificate in use. A handshake takes the one that is there when it begins.
 #[derive(Debug)]
 struct Current(ArcSwap<CertifiedKey>);
-
-/// Why a certificate or its key cannot be used.
-#[derive(Debug, Error)]
-pub(crate) enum TlsError {
-    /// A file cannot be read.
-    #[error("cannot read {}: {error}; change `{key}` in [control]", file.display())]
-    File {
-        key: &'static str,
-        file: PathBuf,
-        error: std::io::Error,
-    },
-    /// A file is not PEM.
-    #[error("{} is not a file in PEM: {error}; change `{key}` in [control]", file.display())]
-    Pem {
-        key: &'static str,
-        file: PathBuf,
-        error: pem::Error,
-    },
-    /// A file without a certificate.
-    #[error("{} contains no certificate: it needs a block \"BEGIN CERTIFICATE\"", .0.display())]
-    NoCertificate(PathBuf),
-    /// A file without a private key.
-    #[error(
-        "{} contains no private key: it needs a block \"BEGIN PRIVATE KEY\", \"BEGIN EC PRIVATE KEY\" or \"BEGIN RSA PRIVATE KEY\", \
-         which is not encrypted",
-        .0.display()
-    )]
-    NoKey(PathBuf),
-    /// The key is that of another certificate.
-    #[error("the key in {} does not belong to the first certificate in {}", key.display(), certificate.display())]
-    Mismatch { certificate: PathBuf, key: PathBuf },
-    /// The library refuses them.
-    #[error("{} and {} cannot be used: {error}", certificate.display(), key.display())]
-    Refused {
-        certificate: PathBuf,
-        key: PathBuf,
-        error: rustls::Error,
-    },
-}
 
 impl Tls {
     /// Reads the certificate and its key.
@@ -146,58 +100,11 @@ pub(crate) fn problem(files: &TlsFiles) -> Option<String> {
     Tls::open(files).err().map(|error| error.to_string())
 }
 
-fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
-    let TlsFiles { certificate, key } = files;
-    let chain = contents(certificate, "certificate")?;
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&chain).collect();
-    let chain = chain.map_err(|error| TlsError::Pem {
-        key: "certificate",
-        file: certificate.clone(),
-        error,
-    })?;
-    if chain.is_empty() {
-        return Err(TlsError::NoCertificate(certificate.clone()));
-    }
-    let secret = contents(key, "key")?;
-    let secret = match PrivateKeyDer::from_pem_slice(&secret) {
-        Ok(secret) => secret,
-        Err(pem::Error::NoItemsFound) => return Err(TlsError::NoKey(key.clone())),
-        Err(error) => {
-            return Err(TlsError::Pem {
-                key: "key",
-                file: key.clone(),
-                error,
-            });
-        }
-    };
-    match CertifiedKey::from_der(chain, secret, provider) {
-        Ok(certified) => Ok(certified),
-        Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)) => {
-            Err(TlsError::Mismatch {
-                certificate: certificate.clone(),
-                key: key.clone(),
-            })
-        }
-        Err(error) => Err(TlsError::Refused {
-            certificate: certificate.clone(),
-            key: key.clone(),
-            error,
-        }),
-    }
-}
+/// The section of the configuration that names the files.
+const SECTION: &str = "control";
 
-fn contents(file: &Path, key: &'static str) -> Result<Vec<u8>, TlsError> {
-    let mut bytes = Vec::new();
-    let read =
-        std::fs::File::open(file).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
-    match read {
-        Ok(_) => Ok(bytes),
-        Err(error) => Err(TlsError::File {
-            key,
-            file: file.to_owned(),
-            error,
-        }),
-    }
+fn read(files: &TlsFiles, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    read_pair(SECTION, &files.certificate, &files.key, provider)
 }
 
 impl ResolvesServerCert for Current {

@@ -9,6 +9,7 @@
 pub mod active;
 pub mod drain;
 pub mod handover;
+pub mod handshakes;
 pub mod inspection;
 pub mod link;
 pub mod notice_log;

@@ -15,6 +15,7 @@ use portcullis_sync::GracePeriod;
 
 use crate::drain::Drain;
 use crate::handover::Handovers;
+use crate::handshakes::Handshakes;
 use crate::notices::Notices;
 use crate::orders::Orders;
 use crate::tenants::{Shadow, Tenants};
@@ -47,6 +48,8 @@ pub struct Shared {
     pub routes: Arc<ArcSwap<Routes>>,
     /// The TCP connections of all workers.
     pub connections: Arc<Connections>,
+    /// TLS handshakes; `None` without TLS.
+    pub handshakes: Option<Handshakes>,
     /// Messages that workers hand over to each other.
     pub handovers: Handovers,
     /// What the control side asks of workers.
@@ -66,6 +69,20 @@ impl Shared {
     #[inline]
     pub(crate) fn captures_verdicts(&self) -> bool {
         self.capture.as_ref().is_some_and(Capture::has_verdicts)
+    }
+
+    /// The host name with this mark among all next hops and domains, those of tenants included. This is no work for each message.
+    pub(crate) fn name_of_mark(&self, mark: u64) -> Option<String> {
+        let own = self.routes.load();
+        if let Some(name) = own.name_of_mark(mark) {
+            return Some(name.to_owned());
+        }
+        let tenants = self.tenants.load();
+        let mut routes = tenants
+            .named
+            .iter()
+            .filter_map(|tenant| tenant.routes.as_ref());
+        routes.find_map(|routes| routes.load().name_of_mark(mark).map(str::to_owned))
     }
 
     /// Waits until every worker has finished any decision that began before this call, so that everything published earlier is in effect on

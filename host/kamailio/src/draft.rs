@@ -417,7 +417,7 @@ mod tests {
                 "",
                 "listen = [",
                 "    \"udp:10.0.0.5:5060\",  # here",
-                "#     \"tls:10.0.0.5:5061\",  # here: not taken: the transport tls is not supported yet; listen on udp or tcp",
+                "#     \"tls:10.0.0.5:5061\",  # here: not taken: a TLS address without a certificate; add a section [tls.NAME] with `certificate` and `key`",
                 "]",
             ]
         );

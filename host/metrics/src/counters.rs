@@ -10,8 +10,8 @@ use portcullis_sip::{DropReason, RelayErrorKind};
 use portcullis_sync::ReadSections;
 
 use super::labels::{
-    AttemptResult, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,
-    Retransmission, Shed, Wire,
+    AttemptResult, FinalClass, HandoverResult, HandshakeResult, IcmpError, InDialog, Label, Lost,
+    Method, Retransmission, Shed, Wire,
 };
 
 /// A number that one thread writes and any thread may read.
@@ -292,6 +292,15 @@ pub struct ConnectionCounters {
     pub accept_errors: Counter,
 }
 
+/// TLS handshakes, by their results.
+#[derive(Debug, Default)]
+pub struct HandshakeCounters {
+    /// Of connections that peers opened.
+    pub accepted: Counts<HandshakeResult, { HandshakeResult::COUNT }>,
+    /// Of connections to next hops.
+    pub opened: Counts<HandshakeResult, { HandshakeResult::COUNT }>,
+}
+
 /// The transactions of one worker.
 #[derive(Debug, Default)]
 pub struct TransactionCounters {
@@ -353,6 +362,8 @@ pub struct WorkerCounters {
     pub tls: WireCounters,
     /// Stream connections.
     pub connections: ConnectionCounters,
+    /// TLS handshakes.
+    pub handshakes: HandshakeCounters,
     /// Responses that the host itself generated (rejections, 400, 483, 200 to OPTIONS, …), by status code.
     pub replies: CodeCounts,
     /// Requests relayed.

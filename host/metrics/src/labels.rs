@@ -115,6 +115,34 @@ labels! {
 }
 
 labels! {
+    /// The result of a TLS handshake.
+    HandshakeResult {
+        /// A new session of TLS 1.2.
+        Tls12 = "tls1.2",
+        /// A new session of TLS 1.3.
+        Tls13 = "tls1.3",
+        /// A resumed session.
+        Resumed = "resumed",
+        /// It took too long.
+        Timeout = "timeout",
+        /// The peer closed the connection.
+        Closed = "closed",
+        /// The peer showed no certificate, and must.
+        NoCertificate = "no_certificate",
+        /// The certificate of the peer is not valid, revoked, or for another name.
+        BadCertificate = "bad_certificate",
+        /// The peer refused: mostly because it does not accept the certificate of this host.
+        Refused = "refused",
+        /// What the peer sent is no TLS, or no version or cipher that is accepted.
+        Protocol = "protocol",
+        /// A client asked for a name that no certificate has.
+        UnknownName = "unknown_name",
+        /// The address of the client has too many handshakes; none was begun.
+        Limited = "limited",
+    }
+}
+
+labels! {
     /// The result of a target of a transaction.
     AttemptResult {
         /// A 2xx response.

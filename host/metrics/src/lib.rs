@@ -9,11 +9,11 @@ mod counters;
 mod labels;
 
 pub use counters::{
-    BUCKETS, CallTimes, CodeCounts, ConnectionCounters, Counter, Counts, NamedCounts,
-    ResponseTimes, Scale, Sums, TenantCounters, TenantCounts, TimeCounts, TransactionCounters,
-    WireCounters, WorkerCounters,
+    BUCKETS, CallTimes, CodeCounts, ConnectionCounters, Counter, Counts, HandshakeCounters,
+    NamedCounts, ResponseTimes, Scale, Sums, TenantCounters, TenantCounts, TimeCounts,
+    TransactionCounters, WireCounters, WorkerCounters,
 };
 pub use labels::{
-    AttemptResult, FinalClass, HandoverResult, IcmpError, InDialog, Label, Lost, Method,
-    Retransmission, Shed, Wire,
+    AttemptResult, FinalClass, HandoverResult, HandshakeResult, IcmpError, InDialog, Label, Lost,
+    Method, Retransmission, Shed, Wire,
 };

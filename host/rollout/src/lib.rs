@@ -17,6 +17,7 @@ mod registry;
 pub mod resolve;
 mod settings;
 mod tenant_set;
+pub mod tls_files;
 
 pub use aside::{Aside, AsideError};
 pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};

@@ -14,6 +14,7 @@ use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_control::{Control, Doors, Lent, Listening};
 use portcullis_dataplane::drain::{Drain, Stage};
 use portcullis_dataplane::handover::Handovers;
+use portcullis_dataplane::handshakes::Handshakes;
 use portcullis_dataplane::notice_log;
 use portcullis_dataplane::notices::Notices;
 use portcullis_dataplane::orders::Orders;
@@ -28,10 +29,12 @@ use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
 use portcullis_rollout::resolve::Resolver;
+use portcullis_rollout::tls_files;
 use portcullis_rollout::{ReconfigureError, Registry, Start};
 use portcullis_sip::{Local, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_text::one_line;
+use portcullis_tls::Tls;
 use rustix::process::Signal;
 use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::watch;
@@ -360,6 +363,7 @@ impl Host {
             routes,
             connections: Arc::new(Connections::new(parts.bounds(&config))),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
+            handshakes: handshakes(&config, workers)?,
             handovers: Handovers::new(workers),
             orders: Orders::new(workers, predecessor.is_none()),
             notices: Notices::new(workers),
@@ -420,6 +424,9 @@ impl Host {
         });
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move { addresses.watch().await });
+        if let Some(handshakes) = &self.shared.handshakes {
+            tokio::spawn(tls_files::watch(Arc::clone(handshakes.tls())));
+        }
         if let Some(start) = self.start {
             tokio::spawn(start.finish());
         }
@@ -542,7 +549,7 @@ impl Running {
     fn reload(&self) {
         tracing::info!(
             event = "reload_requested",
-            "SIGHUP: reloading tenants, policies, tables and rules"
+            "SIGHUP: reloading tenants, policies, tables, rules and certificates"
         );
         let registry = Arc::clone(&self.registry);
         tokio::spawn(async move {
@@ -554,6 +561,10 @@ impl Running {
             }
             registry.reload_all().await;
         });
+        if let Some(handshakes) = &self.shared.handshakes {
+            let tls = Arc::clone(handshakes.tls());
+            tokio::spawn(async move { tls_files::reload(&tls).await });
+        }
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move {
             // The results are logged.
@@ -651,6 +662,19 @@ fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
         }
     }
     Ok(all)
+}
+
+/// The threads of TLS handshakes, with the certificates that they need; `None` without TLS.
+fn handshakes(config: &Config, workers: usize) -> anyhow::Result<Option<Handshakes>> {
+    let Some(settings) = config.tls_settings() else {
+        return Ok(None);
+    };
+    let tls = Arc::new(Tls::open(&settings)?);
+    // Workers have all processors; a storm of handshakes has half of them at most.
+    let threads = workers.div_ceil(2);
+    let handshakes = Handshakes::start(tls, threads, config.streams.handshake)
+        .context("cannot start the threads of TLS handshakes")?;
+    Ok(Some(handshakes))
 }
 
 /// The keys of the configured file, or of the one in systemd's state directory; otherwise those of the predecessor, or random keys.

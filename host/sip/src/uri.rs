@@ -86,8 +86,9 @@ impl<'a> Uri<'a> {
     /// The port to use: the explicit one, otherwise that of transport and scheme (RFC 3261 §19.1.2).
     pub fn port_or_default(&self) -> u16 {
         self.port.unwrap_or_else(|| {
+            let of_scheme = self.scheme.default_port();
             let transport = self.known_transport();
-            transport.map_or(self.scheme.default_port(), Transport::default_port)
+            transport.map_or(of_scheme, Transport::default_port)
         })
     }
 

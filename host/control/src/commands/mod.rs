@@ -23,7 +23,7 @@ pub mod status;
 mod system;
 mod table;
 pub mod tenant;
-mod tenant_error;
+pub mod tls;
 pub mod tm;
 pub mod trusted;
 

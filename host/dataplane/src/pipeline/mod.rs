@@ -36,6 +36,7 @@ use responder::{NO_HEADERS, Responder};
 use stateful::{Begun, Belongs, NotBegun, Stateful, Tools};
 
 pub(crate) use reporter::{Loss, Reporter};
+pub(crate) use responder::Answers;
 
 /// The state of one worker for deciding on messages. Other workers share only what is in [`Shared`].
 pub struct Pipeline {
@@ -752,6 +753,11 @@ impl Pipeline {
         if let Some(stateful) = self.stateful.as_deref_mut() {
             stateful.leave();
         }
+    }
+
+    /// Whether the operator has a row for this address in the table.
+    pub(crate) fn knows_address(&self, ip: IpAddr) -> bool {
+        self.responder.knows_address(ip)
     }
 
     /// Passes on what belongs to transactions of the processes that had the sockets before; nothing without any.

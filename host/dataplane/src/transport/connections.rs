@@ -11,6 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use portcullis_config::ConnectionLimits;
 use portcullis_sip::{ConnectionId, Destination, Transport};
+use portcullis_tls::Peer;
 use tokio::sync::{mpsc, watch};
 
 use super::places::{Activity, Order, Origin, Standing, Stays};
@@ -184,6 +185,8 @@ struct Entry {
     messages: mpsc::UnboundedSender<Waiting>,
     waiting: Arc<AtomicUsize>,
     activity: Arc<Activity>,
+    /// The peer, if TLS has verified its certificate.
+    identity: Option<Arc<Peer>>,
     /// Its position in the order of eviction.
     standing: Standing,
 }
@@ -333,6 +336,19 @@ impl Connections {
         self.table.lock().make_room(Instant::now())
     }
 
+    /// Notes who the peer is: TLS has verified its certificate.
+    pub(crate) fn identify(&self, id: ConnectionId, peer: Option<Arc<Peer>>) {
+        if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
+            entry.identity = peer;
+        }
+    }
+
+    /// The verified peer of a connection.
+    pub fn identity(&self, id: ConnectionId) -> Option<Arc<Peer>> {
+        let table = self.table.lock();
+        table.by_id.get(&id)?.identity.clone()
+    }
+
     /// Notes that a request from this connection begins a transaction, whichever worker has it.
     pub(crate) fn begins(&self, id: ConnectionId, request: &[u8]) {
         if let Some(entry) = self.table.lock().by_id.get(&id) {
@@ -368,6 +384,14 @@ impl Connections {
     /// The number of connections.
     pub fn len(&self) -> usize {
         self.table.lock().by_id.len()
+    }
+
+    /// The number of connections over TLS.
+    pub fn secure(&self) -> usize {
+        let table = self.table.lock();
+        let all = table.by_id.values();
+        all.filter(|entry| entry.remote.transport.is_secure())
+            .count()
     }
 
     /// The most connections at the same time.
@@ -447,6 +471,7 @@ impl Table {
             messages,
             waiting: Arc::default(),
             activity: Arc::clone(activity),
+            identity: None,
             standing,
         };
         self.by_id.insert(id, entry);

@@ -17,7 +17,7 @@ use tracing::{info, warn};
 pub use bound::Bound;
 pub use connections::{CLOSING, Connections, Unused};
 pub(crate) use connections::{Full, Joined, Opener, Outgoing, Queue, Remote, Sent};
-pub(crate) use places::Activity;
+pub(crate) use places::{Activity, Origin};
 
 use portcullis_config::Spread;
 

@@ -24,7 +24,7 @@ const LOOKS: usize = 64;
 
 /// The unit of the limit per address: an IPv4 address, or an IPv6 /64, which one customer controls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Origin(IpAddr);
+pub(crate) struct Origin(IpAddr);
 
 /// The use of a connection, updated without a lock by its own task and by those that send over it.
 #[derive(Debug)]
@@ -68,7 +68,7 @@ pub(super) struct Standing {
 }
 
 impl Origin {
-    pub(super) fn of(ip: IpAddr) -> Self {
+    pub(crate) fn of(ip: IpAddr) -> Self {
         Self(match ip.to_canonical() {
             IpAddr::V4(ip) => ip.into(),
             IpAddr::V6(ip) => {

@@ -6,6 +6,8 @@ mod stream;
 mod stream_peer;
 mod tcp;
 mod timer;
+mod tls;
+mod tls_stream;
 mod transactions;
 mod udp;
 mod udp_sockets;
@@ -38,6 +40,8 @@ pub(crate) struct Worker {
     pub(crate) waiting: VecDeque<(Option<usize>, Box<Request>)>,
     /// Turns of the connections with a deferred request.
     pub(crate) slow: Rc<Semaphore>,
+    /// TLS handshakes in progress.
+    slots: Rc<tls::Slots>,
     /// Buffers for messages received from or sent to a stream.
     pub(crate) stream_in: Vec<u8>,
     pub(crate) stream_out: Vec<u8>,

@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use super::timer::Timer;
 use super::udp::{SLICE, flush_all};
 use super::udp_sockets::{BATCH, UdpSockets};
-use super::{Worker, passed, tcp, transactions, udp};
+use super::{Worker, passed, tcp, tls, transactions, udp};
 use crate::link::Link;
 use crate::orders::Order;
 use crate::pipeline::Pipeline;
@@ -112,6 +112,8 @@ impl Running {
         let listeners = listeners
             .map(tcp::Listener::new)
             .collect::<io::Result<_>>()?;
+        let bounds = &pipeline.shared().config.streams;
+        let slots = Rc::new(tls::Slots::new(bounds, std::time::Instant::now()));
         let worker = Rc::new_cyclic(|this| {
             RefCell::new(Worker {
                 pipeline,
@@ -120,6 +122,7 @@ impl Running {
                 udp,
                 waiting: VecDeque::new(),
                 slow: Rc::new(Semaphore::new(1)),
+                slots,
                 stream_in: Vec::new(),
                 stream_out: Vec::new(),
                 sends: Outbox::default(),

@@ -3,16 +3,17 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_metrics::Lost;
 use portcullis_sip::{Destination, Transport};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{sleep, timeout};
 use tracing::debug;
@@ -20,6 +21,7 @@ use tracing::debug;
 use super::Worker;
 use super::stream;
 use super::stream_peer::StreamPeer;
+use super::tls;
 use crate::pipeline::Loss;
 use crate::throttle;
 use crate::transport::{Connections, Full, Joined, Opener, Outgoing, Remote, Sent, StreamListener};
@@ -67,9 +69,19 @@ impl Listener {
 /// Accepts connections during the lifetime of the worker.
 pub(crate) async fn accept(worker: Rc<RefCell<Worker>>, listener: Listener) {
     loop {
+        let mut room = None;
+        if listener.transport.is_secure() {
+            // Connections beyond the number of handshakes wait with the system.
+            let slots = Rc::clone(&worker.borrow().slots);
+            room = slots.room().await;
+            if room.is_none() {
+                // Without room there is no handshake, and without a handshake no connection.
+                return;
+            }
+        }
         match listener.socket.accept().await {
             Ok((stream, peer)) => {
-                let is_full = welcome(&worker, stream, peer, &listener);
+                let is_full = welcome(&worker, stream, peer, &listener, room);
                 if is_full {
                     // An evicted connection closes before the next one is accepted.
                     yield_now().await;
@@ -92,8 +104,17 @@ fn welcome(
     stream: TcpStream,
     peer: SocketAddr,
     listener: &Listener,
+    room: Option<OwnedSemaphorePermit>,
 ) -> bool {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let slot = match room.map(|room| worker.borrow().slot(room, peer.ip())) {
+        None => None,
+        Some(Ok(slot)) => Some(slot),
+        Some(Err(refusal)) => {
+            worker.borrow().refuse_handshake(refusal, peer);
+            return false;
+        }
+    };
     let remote = Remote {
         transport: listener.transport,
         addr: peer,
@@ -121,7 +142,11 @@ fn welcome(
         local: listener.local,
     };
     let has_evicted = joined.has_evicted;
-    spawn_local(stream::run(Rc::clone(worker), halves(stream), tcp, joined));
+    let worker = Rc::clone(worker);
+    match slot {
+        None => spawn_local(stream::run(worker, halves(stream), tcp, joined)),
+        Some(slot) => spawn_local(tls::accepted(worker, stream, tcp, joined, slot)),
+    };
     has_evicted
 }
 
@@ -184,6 +209,12 @@ impl Worker {
         Ok(joined)
     }
 
+    /// A place for a TLS handshake with this address.
+    fn slot(&self, room: OwnedSemaphorePermit, ip: IpAddr) -> Result<tls::Slot, tls::Refusal> {
+        let is_known = self.pipeline.knows_address(ip);
+        self.slots.take(room, ip, is_known, Instant::now())
+    }
+
     /// Logs a connection that could not be accepted. If the system has no descriptor left, an idle connection is evicted.
     fn not_accepted(&self, error: &io::Error) {
         debug!(event = "tcp_accept_failed", %error, "TCP connection not accepted");
@@ -212,6 +243,12 @@ impl Worker {
         self.send_stream_out(destination);
     }
 
+    /// Notes that a next hop has taken a connection.
+    fn opened(&self, to: &Destination) {
+        self.counters().connections.opened.inc();
+        self.pipeline.shared().notices.hops.works(to.addr);
+    }
+
     pub(crate) fn connections(&self) -> &Arc<Connections> {
         &self.pipeline.shared().connections
     }
@@ -221,14 +258,6 @@ async fn open(worker: Rc<RefCell<Worker>>, to: Destination, mut joined: Joined) 
     let id = joined.id;
     let error = match timeout(CONNECT, connect(&to)).await {
         Ok(Ok(stream)) => {
-            worker.borrow().counters().connections.opened.inc();
-            worker
-                .borrow()
-                .pipeline
-                .shared()
-                .notices
-                .hops
-                .works(to.addr);
             let local = to.from.or_else(|| stream.local_addr().ok());
             let tcp = StreamPeer {
                 id,
@@ -236,7 +265,19 @@ async fn open(worker: Rc<RefCell<Worker>>, to: Destination, mut joined: Joined) 
                 peer: to.addr,
                 local: local.unwrap_or(to.addr),
             };
-            return stream::run(worker, halves(stream), tcp, joined).await;
+            match to.transport {
+                Transport::Udp | Transport::Tcp => {
+                    worker.borrow().opened(&to);
+                    return stream::run(worker, halves(stream), tcp, joined).await;
+                }
+                Transport::Tls => match tls::connected(&worker, &to, stream, &joined).await {
+                    Ok(halves) => {
+                        worker.borrow().opened(&to);
+                        return stream::run(worker, halves, tcp, joined).await;
+                    }
+                    Err(error) => error,
+                },
+            }
         }
         Ok(Err(error)) => error,
         Err(_) => io::ErrorKind::TimedOut.into(),

@@ -91,12 +91,12 @@ fn what_is_not_served_is_said_with_its_line() {
     );
     assert_eq!(
         said(&import)[0],
-        "/etc/k/k.cfg:2: listen = \"tls:10.0.0.1:5061\" cannot be taken over: the transport tls is not supported yet; listen on udp or tcp"
+        "/etc/k/k.cfg:2: listen = \"tls:10.0.0.1:5061\" cannot be taken over: a TLS address without a certificate; add a section [tls.NAME] with `certificate` and `key`"
     );
     assert!(
         import
             .text
-            .contains("#     \"tls:10.0.0.1:5061\",  # k.cfg:2: not taken: the transport tls"),
+            .contains("#     \"tls:10.0.0.1:5061\",  # k.cfg:2: not taken: a TLS address without a certificate"),
         "{}",
         import.text
     );

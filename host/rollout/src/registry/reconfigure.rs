@@ -86,6 +86,8 @@ fn other_sections(running: &Config, file: &Config) -> Vec<&'static str> {
         ("permissions", running.permissions != file.permissions),
         ("policy", running.policy != file.policy),
         ("relay", running.relay != file.relay),
+        ("streams", running.streams != file.streams),
+        ("tls", running.tls != file.tls),
         ("control", running.control != file.control),
         ("records", running.records != file.records),
         ("log", running.log != file.log),

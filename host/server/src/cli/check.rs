@@ -27,6 +27,7 @@ use serde_json::{Value, json};
 
 use super::check_hops;
 use super::check_tables;
+use super::check_tls;
 use super::findings::Finding;
 use super::policy::state_of;
 use super::print::{Format, clean, count, stdout, write_json};
@@ -225,6 +226,7 @@ fn check_rest(
         check_names(config, findings);
         if is_sound("listen") && is_sound("sip") {
             findings.extend("relay", check_hops::check(config));
+            findings.extend("tls", check_tls::check(config));
         }
     }
     if is_sound("sip") {

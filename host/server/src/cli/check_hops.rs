@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
 use portcullis_sip::Transport;
 
-use portcullis_config::{Config, Host, Listen, NextHop, SIP_PORT};
+use portcullis_config::{Config, Host, Listen, NextHop};
 
 use super::findings::Finding;
 
@@ -51,7 +51,7 @@ impl Own {
     ) -> Option<Finding> {
         const MEND: &str = "every request to it is answered 482: name another host";
         let transport = hop.transport.unwrap_or(Transport::Udp);
-        let port = hop.port.unwrap_or(SIP_PORT);
+        let port = hop.port_or_default();
         match &hop.host {
             Host::Addr(ip) => {
                 let listen = self.socket(transport, *ip, port)?;

@@ -5,6 +5,7 @@ mod answer;
 mod check;
 mod check_hops;
 mod check_tables;
+mod check_tls;
 mod client;
 mod completions;
 mod config;
@@ -24,6 +25,7 @@ mod probe;
 mod replay;
 mod rules;
 mod tenant;
+mod tls;
 mod trace;
 mod trusted;
 
@@ -54,7 +56,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run the host until SIGTERM or SIGINT. SIGHUP reloads tenants, policies, tables and rules.
+    /// Run the host until SIGTERM or SIGINT. SIGHUP reloads tenants, policies, tables, rules and certificates.
     Serve,
     /// Check configuration, tables, rules and policy without serving, and report every error.
     Check(check::Args),
@@ -76,6 +78,8 @@ enum Command {
     Policy(Remote<policy::PolicyCommand>),
     /// Show the tenants, and apply changes of the configuration file.
     Tenant(Remote<tenant::TenantCommand>),
+    /// Show and reload the certificates of SIP over TLS.
+    Tls(Remote<tls::TlsCommand>),
     /// Trace messages on the running host: which policies were called, what was decided, where messages went, and why not.
     Trace(trace::Args),
     /// Translate Kamailio's configuration.
@@ -140,6 +144,10 @@ impl Cli {
                 command.run(|| Ok(Config::find(named)?), &reach)
             }
             Command::Tenant(remote) => {
+                let (command, reach) = remote.checked()?;
+                command.run(&Config::find(named)?.0, &reach)
+            }
+            Command::Tls(remote) => {
                 let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }

@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use portcullis_sip::{Transport, is_readable_uri};
 
 use dialog::{Answer, Request};
-use portcullis_config::{Host, NextHop, SIP_PORT, parse_duration};
+use portcullis_config::{Host, NextHop, parse_duration};
 use wire::Wire;
 
 use super::print::{clean, stdout};
@@ -102,6 +102,11 @@ impl Target {
         } else {
             hop.transport.unwrap_or(Transport::Udp)
         };
+        if transport.is_secure() {
+            bail!(
+                "probe speaks no TLS: `openssl s_client -connect HOST:5061` shows whether a host does"
+            );
+        }
         let host = match hop.port {
             Some(port) => format!("{}:{port}", hop.host),
             None => hop.host.to_string(),
@@ -238,7 +243,7 @@ fn show(out: &mut impl Write, what: &str, wire: &Wire, message: &[u8]) -> std::i
 }
 
 fn resolve(hop: &NextHop, from: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
-    let port = hop.port.unwrap_or(SIP_PORT);
+    let port = hop.port_or_default();
     let addr = match &hop.host {
         Host::Addr(ip) => SocketAddr::new(*ip, port),
         Host::Name(name) => (name.as_str(), port)

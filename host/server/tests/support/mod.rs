@@ -173,6 +173,7 @@ impl Setup {
             counters: (0..self.workers)
                 .map(|_| WorkerCounters::default())
                 .collect(),
+            handshakes: None,
             handovers: Handovers::new(self.workers),
             orders: Orders::new(self.workers, true),
             notices: Notices::new(self.workers),

@@ -276,6 +276,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::arrival::{ConnectionId, Transport};
     use crate::scan::{Framing, Index, Limits, scan};
 
     const SECRET: [u8; 16] = [7; 16];
@@ -449,8 +450,12 @@ mod tests {
             other: SocketAddr,
         ) {
             let key = Key::new(&SECRET);
-            let connection = connection.map(ConnectionId);
-            let origin = Origin { socket, connection, minute: Minute(minute) };
+            let stream = |transport, id| Some(Stream { transport, connection: ConnectionId(id) });
+            let origin = Origin {
+                socket,
+                stream: connection.and_then(|id| stream(Transport::Tls, id)),
+                minute: Minute(minute),
+            };
             let mut text = b"SIP/2.0/TCP a;branch=z9hG4bKx".to_vec();
             origin.write(&key, Transaction(name), back_to, &mut text);
             let claim = Claim::of(&Via::parse(&text).unwrap()).unwrap();
@@ -463,7 +468,8 @@ mod tests {
             for turned in [
                 Origin { socket: socket ^ 1, ..origin },
                 Origin { minute: Minute(minute ^ 1), ..origin },
-                Origin { connection: Some(ConnectionId(connection.map_or(0, |id| id.0 ^ 1))), ..origin },
+                Origin { stream: stream(Transport::Tls, connection.map_or(0, |id| id ^ 1)), ..origin },
+                Origin { stream: stream(Transport::Tcp, connection.unwrap_or(0)), ..origin },
             ] {
                 let turned = Claim { origin: turned, ..claim };
                 prop_assert!(!turned.holds(&key, Transaction(name), back_to));

@@ -20,11 +20,11 @@ pub struct TcpInfoReply {
     pub readers: u64,
     /// Limit of the number of connections.
     pub max_connections: u64,
-    /// Limit of the number of TLS connections: there is no TLS.
+    /// Limit of the number of TLS connections: that of all connections; 0 without TLS.
     pub max_tls_connections: u64,
     /// Open connections.
     pub opened_connections: u64,
-    /// Open TLS connections: none.
+    /// Open TLS connections.
     pub opened_tls_connections: u64,
     /// Bytes that wait to be written.
     pub write_queued_bytes: u64,
@@ -46,9 +46,12 @@ impl Procedure for TcpInfo {
         Ok(TcpInfoReply {
             readers: control.shared.counters.len() as u64,
             max_connections: connections.limit() as u64,
-            max_tls_connections: 0,
+            max_tls_connections: match control.shared.handshakes {
+                Some(_) => connections.limit() as u64,
+                None => 0,
+            },
             opened_connections: connections.len() as u64,
-            opened_tls_connections: 0,
+            opened_tls_connections: connections.secure() as u64,
             write_queued_bytes: connections.waiting_bytes() as u64,
         })
     }

@@ -1,4 +1,4 @@
-//! Limits the responses that the host itself sends to one source.
+//! Limits what one source gets of the host: responses that the host itself sends, and TLS handshakes.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
@@ -9,10 +9,10 @@ use portcullis_rate::{Clock, Due, each};
 /// Buckets of one worker. Sources that hash to the same bucket share its rate.
 const BUCKETS: usize = 1 << 14;
 
-/// A rate limiter of responses for each source, an IPv4 address or an IPv6 /64. The table has a fixed size, and a response costs a few
+/// A rate limiter for each source, an IPv4 address or an IPv6 /64. The table has a fixed size, and a response costs a few
 /// instructions. The hash is keyed, so that nobody outside can predict which sources share a bucket.
 #[derive(Debug)]
-pub(super) struct Answers {
+pub(crate) struct Answers {
     buckets: Box<[Due]>,
     hasher: RandomState,
     /// Nanoseconds that each response takes.
@@ -24,7 +24,7 @@ pub(super) struct Answers {
 
 impl Answers {
     /// With `per_second` 0 there is no limit.
-    pub(super) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
+    pub(crate) fn new(per_second: u32, burst: u32, now: Instant) -> Self {
         let count = if per_second == 0 { 0 } else { BUCKETS };
         let each = each(per_second);
         Self {
@@ -37,25 +37,25 @@ impl Answers {
     }
 
     /// Whether there is any limit.
-    pub(super) fn is_limited(&self) -> bool {
+    pub(crate) fn is_limited(&self) -> bool {
         !self.buckets.is_empty()
     }
 
     /// Counts one response to this source; false if the source has reached its limit.
-    pub(super) fn take(&self, source: IpAddr, now: Instant) -> bool {
+    pub(crate) fn take(&self, source: IpAddr, now: Instant) -> bool {
         let bucket = self.bucket(source);
         bucket.is_none_or(|due| due.take(self.clock.at(now), self.each, self.burst))
     }
 
     /// Returns one response to the bucket: its receiver has proved that it received it.
-    pub(super) fn give_back(&self, source: IpAddr) {
+    pub(crate) fn give_back(&self, source: IpAddr) {
         if let Some(due) = self.bucket(source) {
             due.give_back(self.each);
         }
     }
 
     /// Empties the bucket of the source: it is in the address table.
-    pub(super) fn forget(&self, source: IpAddr) {
+    pub(crate) fn forget(&self, source: IpAddr) {
         if let Some(due) = self.bucket(source) {
             due.clear();
         }

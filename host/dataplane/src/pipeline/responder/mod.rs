@@ -20,7 +20,7 @@ use super::judge::{Judged, answer_without_room};
 use super::reporter::Reporter;
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
-use answers::Answers;
+pub(crate) use answers::Answers;
 
 /// Sends the responses of one worker.
 pub(super) struct Responder {
@@ -298,7 +298,7 @@ impl Responder {
     }
 
     /// The same, whatever the port of the row. A response may go to another port than its request came from.
-    fn knows_address(&self, ip: IpAddr) -> bool {
+    pub(super) fn knows_address(&self, ip: IpAddr) -> bool {
         self.has_row(ip, |_port| true)
     }
 
