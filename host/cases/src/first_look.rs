@@ -33,6 +33,7 @@ pub fn first_look(request: &Request, aliases: &[String]) -> FirstLook {
         record_route: true,
         server_header: None,
         force_rport: Vec::new(),
+        clients: portcullis_sip::Clients::default(),
     });
     let mut reply = Vec::new();
     match proxy.receive(request.message(), Ok(()), arrival, &mut reply) {

@@ -14,6 +14,7 @@ use super::database::{self, DatabaseConfig};
 use super::events::EventsConfig;
 use super::listen::{Listen, SIP_PORT};
 use super::log::{self, LogConfig};
+use super::nat::{self, NatConfig};
 use super::permissions::{self, PermissionsConfig};
 use super::policy::{self, PolicyConfig, SeatConfig};
 use super::problem::{Bad, ConfigError, Problem};
@@ -61,6 +62,8 @@ pub struct Config {
     pub streams: StreamsConfig,
     /// `[tls.…]`, in the order of their names.
     pub tls: Vec<Profile>,
+    /// `[nat]`
+    pub nat: NatConfig,
     /// `[transactions]`
     pub transactions: TransactionsConfig,
     /// `[tenants.…]`, in the order of their names.
@@ -242,6 +245,7 @@ impl Default for Config {
             relay: RelayConfig::default(),
             streams: StreamsConfig::default(),
             tls: Vec::new(),
+            nat: NatConfig::default(),
             transactions: TransactionsConfig::default(),
             tenants: Vec::new(),
             control: ControlConfig::default(),
@@ -275,6 +279,7 @@ fn root(mut root: Section<'_>) -> Config {
         relay: relay::read(root.section("relay"), defaults.relay),
         streams: StreamsConfig::read(root.section("streams"), defaults.streams),
         tls: tls::read_profiles(root.section("tls")),
+        nat: nat::read(root.section("nat"), defaults.nat, &listen),
         transactions: transactions::read(root.section("transactions"), defaults.transactions),
         tenants: Vec::new(),
         control: ControlConfig::read(root.section("control"), defaults.control),
@@ -429,6 +434,7 @@ mod tests {
             "relay.tls",
             "streams",
             "tls.edge",
+            "nat",
             "transactions",
             "control",
             "log",
@@ -570,7 +576,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, transactions, control, capture, events, records, log, sip, tenants",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, nat, transactions, control, capture, events, records, log, sip, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

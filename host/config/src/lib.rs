@@ -18,6 +18,7 @@ pub mod invariants;
 mod listen;
 mod log;
 mod log_level;
+mod nat;
 mod next_hop;
 mod permissions;
 mod policy;
@@ -44,6 +45,7 @@ pub use events::{EventLevel, EventsConfig};
 pub use forwarding::ForwardingLimits;
 pub use listen::{Listen, SIP_PORT};
 pub use log::{LogConfig, LogFormat};
+pub use nat::NatConfig;
 pub use next_hop::{Domain, Host, Hosts, NextHop, Ports};
 pub use permissions::PermissionsConfig;
 pub use policy::{

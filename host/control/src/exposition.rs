@@ -191,6 +191,12 @@ impl Page<'_, '_> {
             "kind",
             errors,
         )?;
+        let flows = self.sum(|w| &w.flow_requests);
+        self.counter(
+            "flow_requests",
+            "Requests relayed along the flow of a client",
+            flows,
+        )?;
         let absorbed = self.sum(|w| &w.absorbed_acks);
         self.counter(
             "absorbed_acks",

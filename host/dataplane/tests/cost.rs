@@ -141,6 +141,7 @@ impl Host {
                 record_route: true,
                 server_header: Some("Portcullis".into()),
                 force_rport: Vec::new(),
+                clients: portcullis_sip::Clients::default(),
             }),
             routes: routes.build(&HashMap::new()),
             selector: Selector::new(&config.tenants),

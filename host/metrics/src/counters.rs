@@ -380,6 +380,8 @@ pub struct WorkerCounters {
     pub policy_time: TimeCounts,
     /// Messages dropped by the proxy rules.
     pub dropped: Counts<DropReason, { DropReason::ALL.len() }>,
+    /// Requests relayed along the flow of a client.
+    pub flow_requests: Counter,
     /// Requests that could not be relayed, by cause.
     pub relay_errors: Counts<RelayErrorKind, { RelayErrorKind::ALL.len() }>,
     /// Messages that the transports could not carry.

@@ -269,6 +269,8 @@ labels! {
         Unanswerable = "unanswerable",
         /// A response to a source over UDP that reached its limit, a retransmission too.
         AnswerLimit = "answer_limit",
+        /// A message along the flow of a client that has closed its connection.
+        FlowGone = "flow_gone",
     }
 }
 

@@ -443,6 +443,7 @@ mod tests {
                 record_route: true,
                 server_header: None,
                 force_rport: Vec::new(),
+                clients: portcullis_sip::Clients::default(),
             });
             let received = proxy.receive(request.message(), Ok(()), &arrival, &mut Vec::new());
             let is_seen = received == Received::Judge;

@@ -31,7 +31,7 @@ use portcullis_rollout::compiler;
 use portcullis_rollout::resolve::Resolver;
 use portcullis_rollout::tls_files;
 use portcullis_rollout::{ReconfigureError, Registry, Start};
-use portcullis_sip::{Local, Proxy, ProxyConfig};
+use portcullis_sip::{Clients, Local, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_text::one_line;
 use portcullis_tls::Tls;
@@ -711,6 +711,11 @@ fn proxy_config(
     let force_rport = sockets
         .filter(|(listen, _)| config.sip.force_rport.goes_for(listen))
         .map(|(_, bound)| bound.addr);
+    let clients = listen.iter().zip(bound);
+    let clients = clients
+        .filter(|(listen, _)| config.nat.has_clients(listen))
+        .map(|(_, bound)| (bound.transport, bound.addr));
+    let flow_minutes = config.nat.flow_lifetime.as_secs() / 60;
     ProxyConfig {
         locals: locals.collect(),
         aliases: config.sip.aliases.clone(),
@@ -720,5 +725,9 @@ fn proxy_config(
         record_route: config.relay.record_route,
         server_header: config.sip.server_header.clone(),
         force_rport: force_rport.collect(),
+        clients: Clients {
+            sockets: clients.collect(),
+            minutes: u32::try_from(flow_minutes).unwrap_or(u32::MAX),
+        },
     }
 }

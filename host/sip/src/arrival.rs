@@ -126,10 +126,13 @@ pub struct Destination {
     pub addr: SocketAddr,
     /// The local socket to send from; `None` lets the sender choose by address family.
     pub from: Option<SocketAddr>,
-    /// The stream to use if it is still open; otherwise a stream to `addr` is opened.
+    /// The stream to use if it is still open; otherwise a stream to `addr` is opened, unless `is_flow` is set.
     pub connection: Option<ConnectionId>,
     /// Over TLS, the [mark](crate::mark) of the name that the certificate of the peer must have; `None`: it must have the address.
     pub name: Option<u64>,
+    /// Whether only the flow of a client may be used (RFC 5626 §5.3): if its stream is gone, or its address cannot be reached, the message
+    /// fails with 430 (Flow Failed).
+    pub is_flow: bool,
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::steering::Steering;
 
 /// A 16-byte secret and what is derived from it.
 ///
-/// To-tags, branches, branch seals, seals of ways back and seals of dialogs each have a key of their own, so that a value of one
+/// To-tags, branches, branch seals, seals of ways back, of flows and of dialogs each have a key of their own, so that a value of one
 /// kind says nothing about another. All hosts that share an address (a cluster) must share the key.
 #[derive(Clone)]
 pub(crate) struct Key {
@@ -19,6 +19,7 @@ pub(crate) struct Key {
     branch: SipHasher24,
     seal: SipHasher24,
     origin: SipHasher24,
+    flow: SipHasher24,
     dialog: sip128::SipHasher24,
     steering: Steering,
 }
@@ -71,6 +72,7 @@ impl Key {
             branch: derive(b"branch__"),
             seal: derive(b"seal____"),
             origin: derive(b"origin__"),
+            flow: derive(b"flow____"),
             dialog: sip128::SipHasher24::new_with_keys(first, second),
             steering: Steering::new(|counter| {
                 let mut hasher = derive(b"steering");
@@ -119,6 +121,11 @@ impl Key {
         address[..16].copy_from_slice(&ip.octets());
         address[16..].copy_from_slice(&back_to.port().to_le_bytes());
         self.origin.hash(&bytes)
+    }
+
+    /// The seal of a flow token: over the values before it.
+    pub(crate) fn flow(&self, values: &[u8]) -> u64 {
+        self.flow.hash(values)
     }
 
     /// The seal of a dialog: over its Call-ID, the caller's tag, and the values beside the seal.

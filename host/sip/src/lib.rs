@@ -38,6 +38,7 @@ mod reply;
 mod routes;
 mod scan;
 mod steering;
+mod stun;
 mod token;
 mod top_via;
 mod uri;
@@ -52,8 +53,8 @@ pub use list::{Value, Values, holds_empty, values};
 pub use name_addr::{NameAddr, NameAddrError};
 pub use params::{Param, Params};
 pub use proxy::{
-    Branch, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, Forward, HeaderChange, Local, Proxy,
-    ProxyConfig, Received, RelayError, RelayErrorKind, RequestName, ResponseChanges, Target,
+    Branch, Clients, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, Forward, HeaderChange, Local,
+    Proxy, ProxyConfig, Received, RelayError, RelayErrorKind, RequestName, ResponseChanges, Target,
     Transaction, shorten, to_has_tag, write_ack, write_cancel, write_response,
 };
 pub use reason::standard_reason;
@@ -62,5 +63,6 @@ pub use scan::{
     Fault, Field, Framing, HeaderName, Index, Limits, LineEnd, Message, ScanError, StartLine, scan,
 };
 pub use steering::{FilterStep, Steering};
+pub use stun::{answer_binding, is_stun};
 pub use uri::{Scheme, Uri, UriError, is_readable_uri, is_sips, scheme_name};
 pub use via::{MAGIC_COOKIE, Via, ViaError};

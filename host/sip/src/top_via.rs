@@ -110,6 +110,7 @@ impl<'a> TopVia<'a> {
             from: Some(arrival.local),
             connection: arrival.connection,
             name: None,
+            is_flow: false,
         }
     }
 

@@ -92,6 +92,7 @@ fn a_response_loses_our_via_and_nothing_else() {
         let text = response(code, &request);
         let (received, out) = edge.receive(&text, &udp(NEXT_HOP));
         let expected = Destination {
+            is_flow: false,
             transport: Transport::Udp,
             addr: CALLER.parse().unwrap(),
             from: Some("198.51.100.1:5060".parse().unwrap()),

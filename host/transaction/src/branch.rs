@@ -198,6 +198,14 @@ impl<T> Branch<T> {
         true
     }
 
+    /// Whether its request was sent along the flow of a client, which nothing else leads to (RFC 5626 §5.3).
+    pub(crate) fn is_along_flow(&self) -> bool {
+        match &self.stage {
+            Stage::Sent(sent) => sent.to.is_flow,
+            Stage::Waiting | Stage::Preparing { .. } | Stage::Unsent => false,
+        }
+    }
+
     /// The request could not be sent. Returns whether that matters: after a response it does not.
     pub(crate) fn fail(&mut self) -> bool {
         let is_pending = self.is_pending();

@@ -87,7 +87,7 @@ impl Cause {
 /// Why a request could not be sent to a target.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// A transport error: counts as a 503 of the target (RFC 3261 §16.9).
+    /// A transport error: counts as a 503 of the target (RFC 3261 §16.9), or as a 430 along the flow of a client (RFC 5626 §5.3.1).
     Unreachable,
     /// No address: counts as a 503 of the target.
     Unresolved,
@@ -97,8 +97,9 @@ pub enum Failure {
 
 impl Failure {
     /// The code and the cause of the attempt.
-    pub(crate) fn result(self) -> (u16, Cause) {
+    pub(crate) fn result(self, is_along_flow: bool) -> (u16, Cause) {
         match self {
+            Self::Unreachable if is_along_flow => (430, Cause::Unreachable),
             Self::Unreachable => (503, Cause::Unreachable),
             Self::Unresolved => (503, Cause::Unresolved),
             Self::Refused(code) => (code, Cause::Refused),
@@ -125,4 +126,18 @@ pub struct End {
     pub final_response: Option<Duration>,
     /// Time from the request to the end.
     pub took: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_that_is_gone_has_a_code_of_its_own() {
+        let unreachable = Failure::Unreachable;
+        assert_eq!(unreachable.result(false), (503, Cause::Unreachable));
+        assert_eq!(unreachable.result(true), (430, Cause::Unreachable));
+        let refused = Failure::Refused(403);
+        assert_eq!(refused.result(true), (403, Cause::Refused));
+    }
 }

@@ -69,8 +69,9 @@ pub(crate) fn read(bytes: &[u8]) -> impl Iterator<Item = Kept<'_>> {
 const HAS_FROM: u8 = 1;
 const HAS_CONNECTION: u8 = 2;
 const HAS_NAME: u8 = 4;
+const IS_FLOW: u8 = 8;
 /// The number of the transport follows these bits.
-const TRANSPORT: u32 = 3;
+const TRANSPORT: u32 = 4;
 
 fn write_destination(to: &Destination, out: &mut Vec<u8>) {
     let Destination {
@@ -79,6 +80,7 @@ fn write_destination(to: &Destination, out: &mut Vec<u8>) {
         from,
         connection,
         name,
+        is_flow,
     } = to;
     let mut flags = transport.number() << TRANSPORT;
     flags |= if from.is_some() { HAS_FROM } else { 0 };
@@ -88,6 +90,7 @@ fn write_destination(to: &Destination, out: &mut Vec<u8>) {
         0
     };
     flags |= if name.is_some() { HAS_NAME } else { 0 };
+    flags |= if *is_flow { IS_FLOW } else { 0 };
     out.push(flags);
     write_address(addr, out);
     if let Some(from) = from {
@@ -157,6 +160,7 @@ impl<'k> Rest<'k> {
                 true => Some(u64::from_ne_bytes(self.take()?)),
                 false => None,
             },
+            is_flow: has(IS_FLOW),
         })
     }
 
@@ -205,14 +209,18 @@ mod tests {
             prop::option::of(address()),
             connection,
             any::<Option<u64>>(),
+            any::<bool>(),
         );
-        parts.prop_map(|(transport, addr, from, connection, name)| Destination {
-            transport,
-            addr,
-            from,
-            connection: connection.map(ConnectionId),
-            name,
-        })
+        parts.prop_map(
+            |(transport, addr, from, connection, name, is_flow)| Destination {
+                transport,
+                addr,
+                from,
+                connection: connection.map(ConnectionId),
+                name,
+                is_flow,
+            },
+        )
     }
 
     proptest! {

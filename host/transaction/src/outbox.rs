@@ -159,6 +159,7 @@ mod tests {
             from: None,
             connection: None,
             name: None,
+            is_flow: false,
         };
         for (what, bytes) in [(What::Request, &b"first"[..]), (What::Ack, b"second")] {
             outbox.push(what, None, Some(1), to, bytes);

@@ -71,6 +71,7 @@ impl Host {
             record_route: true,
             server_header: None,
             force_rport: Vec::new(),
+            clients: portcullis_sip::Clients::default(),
         }));
         let mut routes = RoutesBuilder::new();
         for number in 0..2 * FIRST_TCP {

@@ -46,6 +46,7 @@ impl Host {
             record_route: true,
             server_header: None,
             force_rport: Vec::new(),
+            clients: portcullis_sip::Clients::default(),
         }));
         let mut routes = RoutesBuilder::new();
         routes.hop("hop", "sip:203.0.113.1:5060").unwrap();

@@ -75,6 +75,7 @@ fn control_over(
         record_route: true,
         server_header: None,
         force_rport: Vec::new(),
+        clients: portcullis_sip::Clients::default(),
     });
     let parts = descriptors::Parts::of(u64::MAX, 0, 2, &config);
     let bounds = parts.bounds(&config);

@@ -141,7 +141,9 @@ impl Trouble {
             | RelayErrorKind::UnsupportedTransport
             | RelayErrorKind::BadRequest
             | RelayErrorKind::TooManyHops
-            | RelayErrorKind::UnsupportedScheme => None,
+            | RelayErrorKind::UnsupportedScheme
+            | RelayErrorKind::FlowGone
+            | RelayErrorKind::BadFlow => None,
         }
     }
 
@@ -155,7 +157,7 @@ impl Trouble {
             Lost::TooManyConnections => Some(Self::TooManyConnections),
             Lost::ReceiveBufferFull => Some(Self::ReceiveBufferFull),
             Lost::AnswerLimit => Some(Self::AnswerLimit),
-            Lost::Unframed | Lost::Unanswerable => None,
+            Lost::Unframed | Lost::Unanswerable | Lost::FlowGone => None,
         }
     }
 }

@@ -11,6 +11,7 @@ mod targets;
 
 use std::fmt::Display;
 use std::mem;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -249,6 +250,11 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Option<Destination> {
         self.responder.undeliverable(bytes, to, out)
+    }
+
+    /// Whether a STUN request from this source may be answered now.
+    pub(crate) fn admits_stun(&self, source: IpAddr) -> bool {
+        self.shared.config.nat.stun && self.responder.admits_stun(source)
     }
 
     /// Relays a request of an admitted dialog along its path, if it is to follow the dialog. `None` if policies are to be called.

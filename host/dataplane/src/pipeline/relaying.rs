@@ -1,5 +1,6 @@
 //! Writes relayed requests: the target, the routes and the header changes of a decision.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_metrics::WorkerCounters;
@@ -93,12 +94,29 @@ impl<'p> Relaying<'p> {
             request_uri: request_uri.map(str::as_bytes),
             changes: &changes,
             branch,
+            is_of_client: self.is_in_client_group(arrival.source.ip()),
         };
         let mut write = |routes: &Routes| proxy.forward(message, arrival, routes, &forward, out);
-        match is_operators {
+        let written = match is_operators {
             true => write(self.routes),
             false => self.with_routes(judgement, write),
+        };
+        written.inspect(|to| {
+            if to.is_flow {
+                self.counters().flow_requests.inc();
+            }
+        })
+    }
+
+    /// Whether the operator's rows of the address table say that this is the address of a client.
+    fn is_in_client_group(&self, ip: IpAddr) -> bool {
+        let groups = &self.shared.config.nat.client_groups;
+        if groups.is_empty() {
+            return false;
         }
+        let addresses = self.shared.addresses.current();
+        let mut entries = addresses.table.lookup(ip).iter();
+        entries.any(|entry| groups.contains(&entry.group))
     }
 
     /// Counts a target to which a request cannot be relayed.

@@ -170,17 +170,21 @@ impl Reporter {
         error: &dyn Display,
         is_down: bool,
     ) {
-        let lost = &self.shared.counters[self.number].lost;
-        lost.inc(Lost::NoConnection);
+        let lost = match to.is_flow {
+            true => Lost::FlowGone,
+            false => Lost::NoConnection,
+        };
+        self.shared.counters[self.number].lost.inc(lost);
         let loss = Loss {
-            lost: Lost::NoConnection,
+            lost,
             bytes,
             transport: to.transport,
             peer: to.addr,
             detail: error,
         };
         self.trace_loss(&loss);
-        if bytes.starts_with(b"SIP/") {
+        // That a client leaves is its own affair.
+        if bytes.starts_with(b"SIP/") || to.is_flow {
             return log_loss(&loss);
         }
         let call_id = call_id_in(bytes);

@@ -356,7 +356,8 @@ impl Connections {
         }
     }
 
-    /// Queues a message on the connection that it names, if that is open, otherwise on one that this host opened to its address.
+    /// Queues a message on the connection that it names, if that is open, otherwise on one that this host opened to its address, unless only the
+    /// flow of a client may be used.
     pub(crate) fn send(&self, message: Outgoing) -> Sent {
         let table = self.table.lock();
         let Some(entry) = table.entry(&message.to) else {
@@ -455,6 +456,9 @@ impl Drop for Place {
 impl Table {
     fn entry(&self, to: &Destination) -> Option<&Entry> {
         let named = to.connection.and_then(|id| self.by_id.get(&id));
+        if to.is_flow {
+            return named;
+        }
         named.or_else(|| self.by_id.get(self.opened.get(&Remote::from(to))?))
     }
 

@@ -380,6 +380,7 @@ mod tests {
             record_route: true,
             server_header: None,
             force_rport: Vec::new(),
+            clients: portcullis_sip::Clients::default(),
         })
     }
 

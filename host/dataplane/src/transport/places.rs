@@ -16,6 +16,14 @@ use tokio::sync::Notify;
 /// Maximum time for which a request protects its connection: longer than Timer C of RFC 3261 §16.6.
 const UNDER_WAY: Duration = Duration::from_secs(200);
 
+/// A connection without a complete message in either direction for this time is closed. Keep-alives count as messages (RFC 5626 sends them
+/// every 2 minutes at most).
+const IDLE: Duration = Duration::from_secs(300);
+
+/// The same after a registration: the usual time until its client registers again, and a tenth more. Without its connection, the client could not be
+/// reached meanwhile.
+const REGISTERED: Duration = Duration::from_secs(3_960);
+
 /// The first bytes of a response.
 const SIP: &[u8] = b"SIP/2.0 ";
 
@@ -39,6 +47,8 @@ pub(crate) struct Activity {
     under_way: AtomicU32,
     /// Start of the last of these requests, in milliseconds since `start`.
     began: AtomicU64,
+    /// When the last registration over it was accepted, in milliseconds since `start`, plus 1; 0 for none.
+    registered: AtomicU64,
     start: Instant,
     /// Whether input waits: a part of a message, or a request whose turn has not come.
     has_input: AtomicBool,
@@ -98,6 +108,7 @@ impl Activity {
             is_known: AtomicBool::new(false),
             under_way: AtomicU32::new(0),
             began: AtomicU64::new(0),
+            registered: AtomicU64::new(0),
             start: Instant::now(),
             has_input: AtomicBool::new(false),
             evicted: Notify::new(),
@@ -135,11 +146,33 @@ impl Activity {
         }
     }
 
+    /// How long the connection may be without a message now.
+    pub(crate) fn idle(&self) -> Duration {
+        match self.registered.load(Ordering::Relaxed) {
+            0 => IDLE,
+            since => {
+                let since = Duration::from_millis(since - 1);
+                let rest = REGISTERED.saturating_sub(self.start.elapsed().saturating_sub(since));
+                rest.max(IDLE)
+            }
+        }
+    }
+
     /// Notes a message to the peer.
     pub(crate) fn sent(&self, message: &[u8]) {
         self.used();
         match message.starts_with(SIP) {
-            true if is_counted(message) => self.response(),
+            true if is_final(message) => {
+                let method = method_of(message);
+                if method != b"CANCEL" {
+                    self.response();
+                }
+                if method == b"REGISTER" && is_registered(message) {
+                    let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+                    self.registered
+                        .store(now.saturating_add(1), Ordering::Relaxed);
+                }
+            }
             true => {}
             // The response to a keep-alive.
             false if message.starts_with(b"\r\n") => {}
@@ -206,22 +239,34 @@ impl Standing {
 
 /// Whether this is the final response to a request that [`Activity::let_in`] counts.
 fn is_counted(message: &[u8]) -> bool {
-    is_final(message) && !is_to_cancel(message)
+    is_final(message) && method_of(message) != b"CANCEL"
 }
 
-/// Whether the CSeq of a response has the method CANCEL.
-fn is_to_cancel(response: &[u8]) -> bool {
-    let lines = response
-        .split(|byte| *byte == b'\n')
-        .map(<[u8]>::trim_ascii);
-    let mut head = lines.take_while(|line| !line.is_empty());
-    head.find_map(|line| {
+/// The method in the CSeq of a response; empty if it cannot be found.
+fn method_of(response: &[u8]) -> &[u8] {
+    let cseq = fields(response).find(|(name, _)| name.eq_ignore_ascii_case(b"CSeq"));
+    let words = cseq.map(|(_, value)| value.rsplit(|byte| matches!(byte, b' ' | b'\t')));
+    words.and_then(|mut words| words.next()).unwrap_or_default()
+}
+
+/// Whether the response to a REGISTER says that a registration is in effect: it names the contacts (RFC 3261 §10.3).
+fn is_registered(response: &[u8]) -> bool {
+    let is_contact =
+        |name: &[u8]| name.eq_ignore_ascii_case(b"Contact") || name.eq_ignore_ascii_case(b"m");
+    response.starts_with(b"SIP/2.0 2") && fields(response).any(|(name, _)| is_contact(name))
+}
+
+/// The lines of the header, as name and value.
+fn fields(message: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    let lines = message.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let head = lines.take_while(|line| !line.is_empty());
+    head.filter_map(|line| {
         let colon = line.iter().position(|byte| *byte == b':')?;
-        let (name, value) = line.split_at(colon);
-        let is_cseq = name.trim_ascii_end().eq_ignore_ascii_case(b"CSeq");
-        is_cseq.then(|| value.ends_with(b" CANCEL") || value.ends_with(b"\tCANCEL"))
+        Some((
+            line[..colon].trim_ascii_end(),
+            line[colon + 1..].trim_ascii(),
+        ))
     })
-    .unwrap_or(false)
 }
 
 /// Whether a response is final (RFC 3261 §17).
@@ -334,6 +379,22 @@ mod tests {
         activity
             .sent(b"SIP/2.0 487 Request Terminated\r\nCSeq: 1 INVITE\r\n\r\nCSeq: 1 CANCEL\r\n");
         assert!(!activity.is_busy(now));
+    }
+
+    #[test]
+    fn a_registered_connection_may_be_idle_for_longer() {
+        let activity = Activity::new(&Arc::default());
+        for other in [
+            &b"SIP/2.0 401 Unauthorized\r\nCSeq: 1 REGISTER\r\nContact: <sip:a>\r\n\r\n"[..],
+            // The registrar names no contact after the last one was removed.
+            b"SIP/2.0 200 OK\r\nCSeq: 2 REGISTER\r\n\r\nContact: <sip:a>\r\n",
+            b"SIP/2.0 200 OK\r\nCSeq: 3 INVITE\r\nContact: <sip:a>\r\n\r\n",
+        ] {
+            activity.sent(other);
+            assert_eq!(activity.idle(), IDLE);
+        }
+        activity.sent(b"SIP/2.0 200 OK\r\nCSeq: 4 REGISTER\r\nm: <sip:a>\r\n\r\n");
+        assert!(activity.idle() > REGISTERED / 2);
     }
 
     #[test]

@@ -23,10 +23,6 @@ use crate::pipeline::{Handled, wire_of};
 use crate::transport::Activity;
 use crate::transport::{Joined, Outgoing, Queue};
 
-/// A connection without a complete message in either direction for this time is closed. Keep-alives count as messages (RFC 5626 sends them
-/// every 2 minutes at most).
-const IDLE: Duration = Duration::from_secs(300);
-
 /// Maximum time between the two halves of a ping.
 const PING: Duration = Duration::from_secs(1);
 
@@ -136,7 +132,7 @@ async fn read_all(
     has_written: &Cell<bool>,
 ) -> End {
     let mut framer = Framer::new(&worker.borrow().pipeline.shared().config.sip.limits);
-    let mut deadline = Instant::now() + IDLE;
+    let mut deadline = Instant::now() + activity.idle();
     loop {
         let until = match framer.holds_line_end() {
             true => deadline.min(Instant::now() + PING),
@@ -153,7 +149,7 @@ async fn read_all(
                 continue;
             }
             Err(_) if framer.pending() == 0 && has_written.replace(false) => {
-                deadline = Instant::now() + IDLE;
+                deadline = Instant::now() + activity.idle();
                 continue;
             }
             Err(_) => return End::Idle,
@@ -175,7 +171,7 @@ async fn read_all(
             }
         }
         if framer.pending() < pending {
-            deadline = Instant::now() + IDLE;
+            deadline = Instant::now() + activity.idle();
             // The writers of the results run before more is read.
             yield_now().await;
         }
@@ -420,7 +416,7 @@ impl Worker {
         this.wire(tcp.transport).send_errors.inc();
         this.connections().remove(tcp.id);
         for message in messages {
-            if message.may_try_again && tries_again {
+            if message.may_try_again && tries_again && !message.to.is_flow {
                 this.send_stream(Outgoing {
                     may_try_again: false,
                     ..message
@@ -456,10 +452,10 @@ impl Worker {
         };
         match to.transport {
             Transport::Tcp | Transport::Tls => {
-                self.send_stream(Outgoing {
-                    to,
-                    bytes: Bytes::copy_from_slice(&self.stream_out),
-                    may_try_again: true,
+                let bytes = Bytes::copy_from_slice(&self.stream_out);
+                self.send_stateless(Outgoing {
+                    bytes,
+                    ..Outgoing::of(to)
                 });
             }
             Transport::Udp => {

@@ -32,6 +32,7 @@ impl StreamPeer {
             from: Some(self.local),
             connection: Some(self.id),
             name: None,
+            is_flow: false,
         }
     }
 }

@@ -175,6 +175,10 @@ impl Worker {
             }
             Sent::Unsent(message) => message,
         };
+        if to.is_flow {
+            let detail = "the client has closed its connection";
+            return lose(Lost::FlowGone, &message.bytes, &detail);
+        }
         let Some(worker) = self.this() else {
             return lose(Lost::NoConnection, &message.bytes, &"the worker ends");
         };
@@ -190,6 +194,20 @@ impl Worker {
         let _queued = connections.send(Outgoing { to, ..message });
         spawn_local(open(worker, to, joined));
         true
+    }
+
+    /// Sends a message that has no transaction. The sender of a request along a flow that is gone is told so.
+    pub(super) fn send_stateless(&mut self, message: Outgoing) {
+        let to = message.to;
+        let request = to.is_flow.then(|| message.bytes.clone());
+        if self.send_stream(message) {
+            return;
+        }
+        if let Some(request) = request {
+            let out = &mut self.stream_out;
+            let destination = self.pipeline.undeliverable(&request, &to, out);
+            self.send_stream_out(destination);
+        }
     }
 
     /// Admits a connection to or from this peer, or returns why not.

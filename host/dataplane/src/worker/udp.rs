@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use portcullis_metrics::{IcmpError, Lost};
 use portcullis_request::Request;
-use portcullis_sip::{Arrival, Destination, Framing, Transport};
+use portcullis_sip::{Arrival, Destination, Framing, Transport, answer_binding, is_stun};
 use portcullis_udp::{Errors, Polled};
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -199,6 +199,17 @@ impl Worker {
             return counters.udp.keepalives.inc();
         }
         let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        if is_stun(bytes) {
+            counters.udp.keepalives.inc();
+            let out = self.udp.buffer(number);
+            if answer_binding(bytes, source, out)
+                && source.port() != 0
+                && self.pipeline.admits_stun(source.ip())
+            {
+                self.udp.commit(number, source, &self.pipeline);
+            }
+            return;
+        }
         if truncated {
             return self.pipeline.reporter().lose(&Loss {
                 lost: Lost::Truncated,
@@ -245,10 +256,9 @@ impl Worker {
             Transport::Udp => self.udp.send_draft(number, &to, &self.pipeline),
             Transport::Tcp | Transport::Tls => {
                 let bytes = Bytes::copy_from_slice(self.udp.draft(number));
-                self.send_stream(Outgoing {
-                    to,
+                self.send_stateless(Outgoing {
                     bytes,
-                    may_try_again: true,
+                    ..Outgoing::of(to)
                 });
             }
         }

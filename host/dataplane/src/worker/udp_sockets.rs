@@ -98,6 +98,15 @@ impl UdpSockets {
         }
     }
 
+    /// Queues the draft in the buffer of this socket, which is no SIP message: traces and capture servers do not get it. It is lost if too much waits.
+    pub(super) fn commit(&mut self, number: usize, to: SocketAddr, pipeline: &Pipeline) {
+        if self.has_room(number) {
+            let sent_bytes = &pipeline.counters().udp.sent_bytes;
+            sent_bytes.add(self.draft(number).len() as u64);
+            self.sockets[number].sender.commit(to);
+        }
+    }
+
     /// Queues a datagram, and passes whole batches to the kernel. No draft may be in a buffer. Returns false if no socket can send it.
     pub(super) fn send(&mut self, bytes: &[u8], to: &Destination, pipeline: &Pipeline) -> bool {
         let Some(from) = self.towards(bytes, to, pipeline) else {

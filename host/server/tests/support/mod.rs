@@ -142,6 +142,7 @@ impl Setup {
             record_route: config.relay.record_route,
             server_header: config.sip.server_header.clone(),
             force_rport: forced,
+            clients: portcullis_sip::Clients::default(),
         });
         let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
         let addresses = block_on(address_book(url, &self.rows));

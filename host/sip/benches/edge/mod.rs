@@ -23,6 +23,7 @@ pub(crate) fn edge() -> (Proxy, Routes) {
         record_route: true,
         server_header: Some("Portcullis".into()),
         force_rport: Vec::new(),
+        clients: portcullis_sip::Clients::default(),
     };
     let mut routes = RoutesBuilder::new();
     let added = routes.default_hop("sip:192.0.2.80:5080").map(|_| ());

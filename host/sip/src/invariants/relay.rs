@@ -455,19 +455,29 @@ impl Way<'_> {
                 _ => return false,
             }
         }
-        let may_start_dialog = self.edge.record_routes
+        let has_flow = self.edge.has_clients || self.to.is_flow;
+        if self.edge.has_clients && before.method() == b"REGISTER" {
+            let is_path = |line: &[u8]| self.is_own_value(line, b"Path: <sip:flow-", before);
+            return is_via && others.len() == 1 && is_path(others[0]);
+        }
+        let may_start_dialog = (self.edge.record_routes || has_flow)
             && matches!(
                 before.method(),
                 b"INVITE" | b"SUBSCRIBE" | b"REFER" | b"NOTIFY"
             );
-        let are_record_routes = others.iter().all(|line| {
-            let value = lines::value(line);
-            line.starts_with(b"Record-Route: <sip:")
-                && line.ends_with(before.line_end)
-                && values(value).count() == 1
-                && Uri::parse(uri_of(value)).is_ok_and(|uri| is_ours(uri.host))
-        });
+        let mut record_routes = others.iter();
+        let are_record_routes =
+            record_routes.all(|line| self.is_own_value(line, b"Record-Route: <sip:", before));
         is_via && others.len() <= 2 && (may_start_dialog || others.is_empty()) && are_record_routes
+    }
+
+    /// Whether a line begins so and has one value, a URI of the proxy.
+    fn is_own_value(&self, line: &[u8], start: &[u8], before: &Lines<'_>) -> bool {
+        let value = lines::value(line);
+        line.starts_with(start)
+            && line.ends_with(before.line_end)
+            && values(value).count() == 1
+            && Uri::parse(uri_of(value)).is_ok_and(|uri| is_ours(uri.host))
     }
 }
 

@@ -12,10 +12,10 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::Proxy;
 use super::branch::Origin;
+use super::flow::Flow;
 use super::minute::Minute;
 use super::own_route::{OWN_ROUTES, uri_of_route};
 use super::stream::Stream;
-use crate::arrival::Transport;
 use crate::edit::{read_hex, read_short_hex, write_decimal, write_hex, write_short_hex};
 use crate::key::Key;
 use crate::list::values;
@@ -37,16 +37,6 @@ pub(super) enum End {
     Caller(Flow),
     /// The callee, through the next hop with this mark, if the first request went to a next hop of the configuration.
     Callee(Option<u64>),
-}
-
-/// The socket and the source of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Flow {
-    /// The number of the socket.
-    pub(super) socket: u32,
-    pub(super) addr: SocketAddr,
-    /// The stream; none for a datagram.
-    pub(super) stream: Option<Stream>,
 }
 
 /// The result of verifying the Route values of a request.
@@ -214,12 +204,6 @@ impl<'a> Sealed<'a> {
             caller,
             mac,
         })
-    }
-}
-
-impl Flow {
-    pub(super) fn transport(&self) -> Transport {
-        Stream::transport(self.stream)
     }
 }
 

@@ -34,10 +34,12 @@ pub(super) struct Place {
     pub(super) addr: SocketAddr,
     /// `Via: SIP/2.0/TRANSPORT HOST:PORT;branch=`; the branch follows.
     pub(super) via: Box<[u8]>,
-    /// `Record-Route: <sip:HOST:PORT;lr` with the transport, if it is not UDP; parameters may follow.
-    record_route: Box<[u8]>,
-    /// `Record-Route: <sips:HOST:PORT;lr`, if the transport is secure.
-    secure_record_route: Option<Box<[u8]>>,
+    /// `HOST:PORT;lr` with the transport, if it is not UDP, for Record-Route and Path; parameters may follow.
+    route: Box<[u8]>,
+    /// `HOST:PORT;lr` with the scheme `sips`, if the transport is secure.
+    secure_route: Option<Box<[u8]>>,
+    /// Whether its peers are clients: see [`Clients`](super::Clients).
+    pub(super) has_clients: bool,
     advertised: Option<Name>,
 }
 
@@ -55,9 +57,17 @@ enum OwnedHost {
 }
 
 impl Identity {
-    pub(super) fn new(locals: &[Local], aliases: &[String]) -> Self {
+    pub(super) fn new(
+        locals: &[Local],
+        aliases: &[String],
+        clients: &[(Transport, SocketAddr)],
+    ) -> Self {
+        let place = |local: &Local| {
+            let has_clients = clients.contains(&(local.transport, local.addr));
+            Place::new(local, has_clients)
+        };
         Self {
-            places: locals.iter().map(Place::new).collect(),
+            places: locals.iter().map(place).collect(),
             aliases: aliases.iter().map(|alias| Name::parse(alias)).collect(),
         }
     }
@@ -163,7 +173,7 @@ impl Identity {
 }
 
 impl Place {
-    fn new(local: &Local) -> Self {
+    fn new(local: &Local, has_clients: bool) -> Self {
         let addr = SocketAddr::new(local.addr.ip().to_canonical(), local.addr.port());
         let sent_by = match &local.advertised {
             Some((host, port)) => format!("{host}:{port}"),
@@ -175,11 +185,10 @@ impl Place {
                 format!(";transport={}", local.transport.parameter())
             }
         };
-        let secure_record_route = local.transport.is_secure().then(|| {
-            format!("Record-Route: <sips:{sent_by};lr")
-                .into_bytes()
-                .into()
-        });
+        let secure_route = local
+            .transport
+            .is_secure()
+            .then(|| format!("{sent_by};lr").into_bytes().into());
         let advertised = local.advertised.as_ref();
         Self {
             transport: local.transport,
@@ -187,10 +196,9 @@ impl Place {
             via: format!("Via: SIP/2.0/{} {sent_by};branch=", local.transport)
                 .into_bytes()
                 .into(),
-            record_route: format!("Record-Route: <sip:{sent_by}{transport};lr")
-                .into_bytes()
-                .into(),
-            secure_record_route,
+            route: format!("{sent_by}{transport};lr").into_bytes().into(),
+            secure_route,
+            has_clients,
             advertised: advertised.map(|(host, port)| Name {
                 host: OwnedHost::parse(host),
                 port: Some(*port),
@@ -198,10 +206,13 @@ impl Place {
         }
     }
 
-    /// The Record-Route value of this socket, without its end, for a request whose URI has the scheme `sips` or another one.
-    pub(super) fn record_route(&self, is_sips: bool) -> &[u8] {
-        let secure = self.secure_record_route.as_deref();
-        secure.filter(|_| is_sips).unwrap_or(&self.record_route)
+    /// The beginning and the rest of a value of Record-Route or Path with this socket, without its end: a user part may come between both.
+    /// `is_sips` says whether the request URI has the scheme `sips`.
+    pub(super) fn route(&self, is_sips: bool) -> (&'static [u8], &[u8]) {
+        match &self.secure_route {
+            Some(route) if is_sips => (b"<sips:", route),
+            Some(_) | None => (b"<sip:", &self.route),
+        }
     }
 }
 
@@ -278,6 +289,7 @@ mod tests {
                 "other.example:5090".into(),
                 "198.51.100.7".into(),
             ],
+            &[],
         )
     }
 
@@ -346,6 +358,7 @@ mod tests {
                 local(Transport::Udp, "127.0.0.1:5060"),
             ],
             &[],
+            &[],
         );
         let from = |transport, ip: &str, arrived: &str| {
             let place =
@@ -380,21 +393,21 @@ mod tests {
         let identity = identity();
         let written = |number| {
             let place: &Place = identity.place(number).unwrap();
-            [&*place.via, place.record_route(false)]
+            [&*place.via, place.route(false).1]
                 .map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
         };
         assert_eq!(
             written(0),
             [
                 "Via: SIP/2.0/UDP 127.0.0.1:5060;branch=",
-                "Record-Route: <sip:127.0.0.1:5060;lr"
+                "127.0.0.1:5060;lr"
             ]
         );
         assert_eq!(
             written(2),
             [
                 "Via: SIP/2.0/TCP edge.example.com:5080;branch=",
-                "Record-Route: <sip:edge.example.com:5080;transport=tcp;lr"
+                "edge.example.com:5080;transport=tcp;lr"
             ]
         );
         assert_eq!(written(3)[0], "Via: SIP/2.0/UDP [2001:db8::1]:5060;branch=");

@@ -10,6 +10,7 @@ mod branch;
 mod checks;
 mod dialog;
 mod drop_reason;
+mod flow;
 mod hop_by_hop;
 mod identity;
 mod minute;
@@ -26,7 +27,7 @@ mod target;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use crate::arrival::{Arrival, Destination};
+use crate::arrival::{Arrival, Destination, Transport};
 use crate::key::{Keys, Request};
 use crate::name_addr::NameAddr;
 use crate::reason::standard_reason;
@@ -60,6 +61,8 @@ pub struct Proxy {
     record_route: bool,
     /// How long the seal of a dialog is valid, in minutes.
     dialog_minutes: u32,
+    /// How long a flow token is valid, in minutes.
+    flow_minutes: u32,
     /// The present [`Minute`].
     minute: AtomicU32,
     /// The whole Server line, or empty.
@@ -87,6 +90,27 @@ pub struct ProxyConfig {
     /// The UDP sockets of `locals` for which responses go to the source port of a request, whether or not the request asks for it with
     /// `rport`: Kamailio's `force_rport()`.
     pub force_rport: Vec<SocketAddr>,
+    /// The peers that are reached by the flow that they opened.
+    pub clients: Clients,
+}
+
+/// The peers that are reached by the flow that they opened, and by nothing else (RFC 5626): phones behind NAT, browsers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Clients {
+    /// The sockets of `locals` whose peers are clients, except for the hosts of next hops and domains.
+    pub sockets: Vec<(Transport, SocketAddr)>,
+    /// How long a flow token is valid, in minutes from the request for which it was made.
+    pub minutes: u32,
+}
+
+impl Default for Clients {
+    /// No sockets, and a week.
+    fn default() -> Self {
+        Self {
+            sockets: Vec::new(),
+            minutes: 7 * 24 * 60,
+        }
+    }
 }
 
 /// The outcome of the first look at a message.
@@ -115,11 +139,12 @@ impl Proxy {
                 format!("Server: {server}\r\n").into_bytes()
             });
         Self {
-            identity: Identity::new(&config.locals, &config.aliases),
+            identity: Identity::new(&config.locals, &config.aliases, &config.clients.sockets),
             force_rport: config.force_rport.into(),
             keys: Keys::new(&config.key, &config.earlier_keys),
             record_route: config.record_route,
             dialog_minutes: config.dialog_minutes,
+            flow_minutes: config.clients.minutes,
             minute: AtomicU32::new(0),
             server_line: server_line.unwrap_or_default().into(),
         }
@@ -268,6 +293,7 @@ impl Proxy {
             from: Some(arrival.local),
             connection: arrival.connection,
             name: None,
+            is_flow: false,
         })
     }
 

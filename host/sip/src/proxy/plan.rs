@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::ops::Range;
 
 use super::Proxy;
-use super::dialog::{Dialog, DialogSeal, End, Flow};
+use super::dialog::{Dialog, DialogSeal, End};
+use super::flow::{Flow, Token};
 use super::identity::Place;
 use super::own_route::{OWN_ROUTES, uri_of_route};
 use super::relay_error::RelayError;
@@ -24,6 +25,8 @@ pub(super) struct Plan<'a> {
     pub(super) leg: Leg<'a>,
     /// The mark of the configured next hop, if it is one.
     pub(super) hop: Option<u64>,
+    /// The token of the flow, if the request goes along that of a client.
+    pub(super) token: Option<Token>,
     /// The new request URI, if it differs from the received one.
     pub(super) uri: Option<&'a [u8]>,
     /// Parts of the received request URI to remove; empty ranges mean nothing.
@@ -100,6 +103,12 @@ impl<'a> Planner<'a, '_> {
         let cut_from_uri = self.cut_own_maddr(request.as_mut(), uri);
         let mut routes = self.routes_after_ours(last.is_some())?;
         let mut add_route = None;
+        let user = match (last, routes.ours) {
+            // The only value of ours is the request URI.
+            (Some(_), 0) => Uri::parse(received).ok().and_then(|uri| uri.user),
+            _ => routes.user,
+        };
+        let token = self.token(user)?;
 
         let dialog = match target {
             Target::Within(dialog) => Some(dialog),
@@ -111,21 +120,32 @@ impl<'a> Planner<'a, '_> {
             }
             Target::AsRouted | Target::NextHop(_) | Target::Uri(_) => None,
         };
-        let leg = match (target, routes.next) {
-            (Target::NextHop(name), _) => {
+        let leg = match (token, target, routes.next) {
+            // A client is reached by its flow, whatever else names another place.
+            (Some(token), _, next) => {
+                if let Some(route) = next
+                    && !read_route(route)?.is_loose_router()
+                {
+                    add_route = Some(uri);
+                    uri = route;
+                    routes.ours += 1;
+                }
+                self.leg_of_token(&token)?
+            }
+            (None, Target::NextHop(name), _) => {
                 let hop = self
                     .routes
                     .hop(name)
                     .ok_or_else(|| RelayError::UnknownNextHop(name.to_owned()))?;
                 self.leg_to_hop(hop)?
             }
-            (Target::Uri(text), _) => {
+            (None, Target::Uri(text), _) => {
                 let text = text.as_bytes();
                 let refused = || RelayError::NotPermitted(RelayError::shown(text));
                 let uri = Uri::parse(text).map_err(|_| refused())?;
                 self.leg_if_permitted(&uri, text)?.ok_or_else(refused)?
             }
-            (_, Some(route)) => {
+            (None, _, Some(route)) => {
                 let next = read_route(route)?;
                 if !next.is_loose_router() {
                     // The next hop is a strict router: it expects itself in the request URI (§16.6(6)).
@@ -135,9 +155,12 @@ impl<'a> Planner<'a, '_> {
                 }
                 self.leg_by_route(&next, route, dialog)?
             }
-            (_, None) => self.leg_by_uri(request.as_ref(), uri, dialog)?,
+            (None, _, None) => self.leg_by_uri(request.as_ref(), uri, dialog)?,
         };
-        let leg = self.leg_by_flow(leg, dialog);
+        let leg = match token {
+            Some(_) => leg,
+            None => self.leg_by_flow(leg, dialog),
+        };
         if (is_sips(received) || is_sips(uri)) && !leg.transport.is_secure() {
             return Err(RelayError::Insecure(RelayError::shown(uri)));
         }
@@ -147,6 +170,7 @@ impl<'a> Planner<'a, '_> {
         }
         Ok(Plan {
             hop: leg.hop,
+            token,
             leg,
             uri: (!is_received).then_some(uri),
             cut_from_uri: if is_received {
@@ -167,7 +191,9 @@ impl<'a> Planner<'a, '_> {
         request: Option<&Uri<'_>>,
     ) -> Result<Option<&'a [u8]>, RelayError> {
         let is_ours = |uri: &Uri<'_>| {
-            uri.user.is_none() && uri.is_loose_router() && self.proxy.identity.is_our_uri(uri)
+            uri.user.is_none_or(Token::is_meant)
+                && uri.is_loose_router()
+                && self.proxy.identity.is_our_uri(uri)
         };
         if !request.is_some_and(is_ours) {
             return Ok(None);
@@ -209,24 +235,77 @@ impl<'a> Planner<'a, '_> {
     /// Counts our own Route values at the front and finds the first one that is not ours.
     fn routes_after_ours(&self, without_last: bool) -> Result<Remaining<'a>, RelayError> {
         let mut ours = 0;
+        let mut user = None;
         let mut values = self.route_values().peekable();
         while let Some(value) = values.next() {
             if without_last && values.peek().is_none() {
                 break;
             }
             let route = uri_of_route(value)?;
-            if !self.proxy.identity.is_our_uri(&read_route(route)?) {
+            let read = read_route(route)?;
+            if !self.proxy.identity.is_our_uri(&read) {
                 return Ok(Remaining {
                     ours,
+                    user,
                     next: Some(route),
                 });
             }
+            user = read.user;
             ours += 1;
             if ours > OWN_ROUTES {
                 return Err(RelayError::Loop(RelayError::shown(route)));
             }
         }
-        Ok(Remaining { ours, next: None })
+        Ok(Remaining {
+            ours,
+            user,
+            next: None,
+        })
+    }
+
+    /// The token of the flow that the request goes along. Of the values of this host that follow each other, the last one names the side that
+    /// the request leaves by: that of the flow of the sender is in front, so that it is not sent back. `user` is the user part of the last one.
+    fn token(&self, user: Option<&[u8]>) -> Result<Option<Token>, RelayError> {
+        let Some(user) = user.filter(|user| Token::is_meant(user)) else {
+            return Ok(None);
+        };
+        let Ok(token) = Token::read(&self.proxy.keys, user) else {
+            return Err(RelayError::ForgedFlow(RelayError::shown(user)));
+        };
+        // The routes of the operator have no owner.
+        let owner = self.routes.owner();
+        if owner.is_some() && owner != token.owner {
+            return Err(RelayError::ForeignFlow(RelayError::shown(user)));
+        }
+        if token.minute.age(self.proxy.now()) >= self.proxy.flow_minutes {
+            return Err(RelayError::FlowGone("its token has expired"));
+        }
+        Ok(Some(token))
+    }
+
+    /// The path along the flow of a client, and no other.
+    fn leg_of_token(&self, token: &Token) -> Result<Leg<'a>, RelayError> {
+        let Flow {
+            socket,
+            addr,
+            stream,
+        } = token.flow;
+        let place = self.proxy.identity.place(socket as usize);
+        let place = place.filter(|place| {
+            place.transport == token.flow.transport() && place.addr.is_ipv4() == addr.is_ipv4()
+        });
+        let place = place.ok_or(RelayError::FlowGone("its socket is not in `listen`"))?;
+        if self.proxy.identity.listens_on(place.transport, addr) {
+            return Err(RelayError::Loop(addr.to_string()));
+        }
+        Ok(Leg {
+            transport: place.transport,
+            addr,
+            place,
+            connection: stream.map(|stream| stream.connection),
+            name: None,
+            hop: None,
+        })
     }
 
     fn route_values(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
@@ -428,6 +507,8 @@ pub fn to_has_tag(message: Message<'_>) -> bool {
 /// The Route values after ours.
 struct Remaining<'a> {
     ours: usize,
+    /// The user part of the last one of ours.
+    user: Option<&'a [u8]>,
     /// The URI of the first one.
     next: Option<&'a [u8]>,
 }

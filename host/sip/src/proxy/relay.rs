@@ -5,12 +5,17 @@ use std::net::SocketAddr;
 use super::Proxy;
 use super::branch::{Branch, Origin, Transaction};
 use super::dialog;
+use super::flow::{Flow, Token};
+use super::identity::Place;
 use super::plan::{Plan, to_has_tag};
 use super::relay_error::RelayError;
 use super::target::Target;
 use crate::arrival::{Arrival, Destination};
 use crate::cseq::MAX_FORWARDS;
 use crate::edit::{Edits, Text, write_hex};
+use crate::key::Key;
+use crate::list::{Value, values};
+use crate::name_addr::NameAddr;
 use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::uri::is_sips;
@@ -52,6 +57,8 @@ pub struct Forward<'f> {
     /// The branch to write and the target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. ACK and CANCEL, which
     /// follow an INVITE and never fork, do not get a value that they have not. `None` for a stateless proxy, which never forks.
     pub branch: Option<(Branch, u8)>,
+    /// Whether the sender is a client, whatever socket received the request: see [`Clients`](crate::Clients).
+    pub is_of_client: bool,
 }
 
 impl Forward<'_> {
@@ -62,6 +69,7 @@ impl Forward<'_> {
             request_uri: None,
             changes: &[],
             branch: Some((branch, breadth)),
+            is_of_client: false,
         }
     }
 }
@@ -108,8 +116,18 @@ impl Proxy {
             request_uri: None,
             changes,
             branch: None,
+            is_of_client: false,
         };
         self.forward(message, arrival, routes, &forward, out)
+    }
+
+    /// Whether the sender of a request is a client because of the socket that received it. A next hop is none, and neither is a host of a
+    /// domain, except over a transport that only clients use.
+    fn is_client(&self, arrival: &Arrival, routes: &Routes) -> bool {
+        let place = self.identity.place_of(arrival.transport, arrival.local);
+        let is_stream = arrival.transport.is_reliable();
+        place.is_some_and(|(_, place)| place.has_clients)
+            && !routes.is_source_of_host(arrival.source, is_stream)
     }
 
     /// Relays a request to one target. With a branch, it gets a mark that [`Proxy::is_loop`] finds.
@@ -146,6 +164,7 @@ fn relay_by<const MOST: usize>(
         request_uri,
         changes,
         branch: fork,
+        is_of_client,
     } = *forward;
     let top = proxy
         .top_via(message, arrival)
@@ -156,6 +175,7 @@ fn relay_by<const MOST: usize>(
     let breadth = fork
         .map(|(_, breadth)| breadth)
         .filter(|_| has_breadth || may_fork(message));
+    let is_of_client = is_of_client || proxy.is_client(arrival, routes);
     let head = Head {
         proxy,
         message,
@@ -169,6 +189,11 @@ fn relay_by<const MOST: usize>(
         breadth,
         back_to: proxy.back_to(&top, arrival, routes),
         owner: routes.owner(),
+        client: is_of_client.then(|| Token {
+            flow: Flow::of(proxy, arrival),
+            owner: routes.owner(),
+            minute: proxy.now(),
+        }),
         adds_max_forwards: max_forwards.is_none(),
         changes,
     };
@@ -219,6 +244,7 @@ fn relay_by<const MOST: usize>(
         from: Some(plan.leg.place.addr),
         connection: plan.leg.connection,
         name: plan.leg.name,
+        is_flow: plan.token.is_some(),
     })
 }
 
@@ -269,6 +295,8 @@ struct Head<'a> {
     back_to: SocketAddr,
     /// The owner of the request: see [`Routes::owner`].
     owner: Option<u64>,
+    /// The flow of the sender, if that is a client.
+    client: Option<Token>,
     adds_max_forwards: bool,
     changes: &'a [HeaderChange<'a>],
 }
@@ -289,6 +317,7 @@ impl Head<'_> {
         }
         out.extend_from_slice(line_end);
         self.write_record_route(line_end, out);
+        self.write_path(line_end, out);
         if self.adds_max_forwards {
             out.extend_from_slice(b"Max-Forwards: ");
             Text::Number(MAX_FORWARDS.into()).write(out);
@@ -303,8 +332,15 @@ impl Head<'_> {
     /// One value if the request leaves by the socket that received it; otherwise two, with that of the leaving side on top, so that each
     /// side gets a value that it can reach (RFC 5658). The first value has the seal of the dialog: requests in both directions return both
     /// values. A request with a `sips` URI gets `sips` values where the side has TLS (RFC 3261 §16.6(4)).
+    ///
+    /// Always two if a client is on either side: its value has the token of its flow, and the order of both values tells the direction of a
+    /// request. A client can be reached in no other way, so its dialogs stay here even if the host records no routes.
     fn write_record_route(&self, line_end: &[u8], out: &mut Vec<u8>) {
-        if !self.proxy.record_route || !may_start_dialog(self.message) {
+        if !may_start_dialog(self.message) {
+            return;
+        }
+        let has_flow = self.client.is_some() || self.plan.token.is_some();
+        if !self.proxy.record_route && !has_flow {
             return;
         }
         let leaving = self.plan.leg.place;
@@ -316,12 +352,24 @@ impl Head<'_> {
             .proxy
             .identity
             .place_of(self.arrival.transport, self.arrival.local);
-        let coming = coming
-            .map(|(_, place)| place)
-            .filter(|place| !std::ptr::eq(*place, leaving));
+        let coming = match coming {
+            Some((_, place)) => (has_flow || !std::ptr::eq(place, leaving)).then_some(place),
+            None => has_flow.then_some(leaving),
+        };
+        let key = self.proxy.keys.current();
+        // The flow lasts as long as its present use.
+        let callee = self.plan.token.map(|token| Token {
+            minute: self.proxy.now(),
+            ..token
+        });
         let end: &[u8] = if coming.is_some() { b";r2=on>" } else { b">" };
-        for (at, place) in [Some(leaving), coming].into_iter().flatten().enumerate() {
-            out.extend_from_slice(place.record_route(is_sips));
+        let sides = [
+            Some((leaving, callee)),
+            coming.map(|place| (place, self.client)),
+        ];
+        for (at, (place, token)) in sides.into_iter().flatten().enumerate() {
+            out.extend_from_slice(b"Record-Route: ");
+            write_own_uri(place, is_sips, token.as_ref(), key, out);
             if at == 0 {
                 let beginning = dialog::Beginning {
                     origin: Origin::of(&self.proxy.identity, self.arrival, self.proxy.now()),
@@ -329,11 +377,34 @@ impl Head<'_> {
                     owner: self.owner,
                     hop: self.plan.hop,
                 };
-                beginning.write(self.proxy.keys.current(), self.message, out);
+                beginning.write(key, self.message, out);
             }
             out.extend_from_slice(end);
             out.extend_from_slice(line_end);
         }
+    }
+
+    /// The value for the registrar of a client: requests to the client come back here, and to its flow (RFC 3327, RFC 5626 §5.1). Whether the
+    /// registrar keeps it for a client that does not support Path is up to the registrar.
+    fn write_path(&self, line_end: &[u8], out: &mut Vec<u8>) {
+        let StartLine::Request { method, uri, .. } = self.message.start_line() else {
+            return;
+        };
+        let coming = self
+            .proxy
+            .identity
+            .place_of(self.arrival.transport, self.arrival.local);
+        let (Some(client), Some((_, place)), b"REGISTER") = (&self.client, coming, method) else {
+            return;
+        };
+        out.extend_from_slice(b"Path: ");
+        let key = self.proxy.keys.current();
+        write_own_uri(place, is_sips(uri), Some(client), key, out);
+        if is_outbound(self.message) {
+            out.extend_from_slice(b";ob");
+        }
+        out.push(b'>');
+        out.extend_from_slice(line_end);
     }
 
     /// After all other headers: added header fields, a Route that must be last, and the length that a stream needs.
@@ -361,6 +432,38 @@ impl Head<'_> {
             write_content_length(self.message, out);
         }
     }
+}
+
+/// Writes `<` and a URI of this host, with the token of a flow as its user part; parameters may follow.
+fn write_own_uri(
+    place: &Place,
+    is_sips: bool,
+    token: Option<&Token>,
+    key: &Key,
+    out: &mut Vec<u8>,
+) {
+    let (start, rest) = place.route(is_sips);
+    out.extend_from_slice(start);
+    if token.is_some_and(|token| token.write(key, out)) {
+        out.push(b'@');
+    }
+    out.extend_from_slice(rest);
+}
+
+/// Whether a REGISTER asks for what RFC 5626 adds, and this host is the first hop (§4.2.1, §5.1).
+fn is_outbound(message: Message<'_>) -> bool {
+    let has_option = |value: Value<'_>| value.bytes.eq_ignore_ascii_case(b"outbound");
+    let has_reg_id = |value: Value<'_>| {
+        let contact = NameAddr::parse(value.bytes).ok();
+        contact.is_some_and(|contact| contact.params.named("reg-id").is_some())
+    };
+    let all = |name| {
+        let fields = message.headers(name);
+        fields.flat_map(|field| values(field.value))
+    };
+    all(HeaderName::Via).take(2).count() == 1
+        && all(HeaderName::Supported).any(has_option)
+        && all(HeaderName::Contact).any(has_reg_id)
 }
 
 /// Writes the header line that a message needs on a stream.

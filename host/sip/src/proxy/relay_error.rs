@@ -63,6 +63,17 @@ pub enum RelayError {
     /// The request URI cannot be parsed.
     #[error("the request URI `{0}` cannot be read")]
     BadUri(String),
+    /// The flow that the Route of this host names is gone (RFC 5626 §5.3.1).
+    #[error("the flow of the client is gone: {0}; the client has to register again")]
+    FlowGone(&'static str),
+    /// The Route of this host has a flow token that this host did not make, or that was changed.
+    #[error(
+        "`{0}` is no flow token of this host: it was changed, or made with a key that is not in `key-file`"
+    )]
+    ForgedFlow(String),
+    /// The Route of this host has the flow token of a client of another tenant.
+    #[error("`{0}` names a client of another tenant")]
+    ForeignFlow(String),
     /// Max-Forwards is used up, or is not a number.
     #[error("Max-Forwards leaves no further hop")]
     TooManyHops,
@@ -79,10 +90,11 @@ impl RelayError {
             | Self::BadUri(_)
             | Self::Unrelayable
             | Self::UnsupportedTransport(_) => 400,
-            Self::NotPermitted(_) => 403,
+            Self::NotPermitted(_) | Self::ForgedFlow(_) | Self::ForeignFlow(_) => 403,
             Self::NowhereToGo(_) => 404,
             Self::UnsupportedScheme(_) => 416,
             Self::Insecure(_) => 480,
+            Self::FlowGone(_) => 430,
             Self::Loop(_) => 482,
             Self::TooManyHops => 483,
             Self::UnknownNextHop(_) => 500,
@@ -98,6 +110,7 @@ impl RelayError {
             Self::BadUri(_) => "Bad Request-URI",
             Self::UnsupportedTransport(_) => "Unsupported Transport",
             Self::NotPermitted(_) => "Relaying Denied",
+            Self::ForgedFlow(_) | Self::ForeignFlow(_) => "Invalid Flow Token",
             Self::UnknownNextHop(_)
             | Self::NowhereToGo(_)
             | Self::Unresolved(_)
@@ -106,6 +119,7 @@ impl RelayError {
             | Self::Insecure(_)
             | Self::TooLarge(_)
             | Self::NoSocket { .. }
+            | Self::FlowGone(_)
             | Self::TooManyHops
             | Self::Unrelayable => crate::reason::standard_reason(self.code()),
         }
@@ -126,6 +140,8 @@ impl RelayError {
             Self::NoSocket { .. } => RelayErrorKind::NoSocket,
             Self::BadRoute(_) | Self::BadUri(_) | Self::Unrelayable => RelayErrorKind::BadRequest,
             Self::TooManyHops => RelayErrorKind::TooManyHops,
+            Self::FlowGone(_) => RelayErrorKind::FlowGone,
+            Self::ForgedFlow(_) | Self::ForeignFlow(_) => RelayErrorKind::BadFlow,
         }
     }
 
@@ -165,6 +181,10 @@ pub enum RelayErrorKind {
     TooLarge,
     /// See [`RelayError::Insecure`].
     Insecure,
+    /// See [`RelayError::FlowGone`].
+    FlowGone,
+    /// See [`RelayError::ForgedFlow`] and [`RelayError::ForeignFlow`].
+    BadFlow,
 }
 
 impl RelayErrorKind {
@@ -182,6 +202,8 @@ impl RelayErrorKind {
         Self::UnsupportedScheme,
         Self::TooLarge,
         Self::Insecure,
+        Self::FlowGone,
+        Self::BadFlow,
     ];
 
     /// The place of this kind in [`RelayErrorKind::ALL`].
@@ -204,6 +226,8 @@ impl RelayErrorKind {
             Self::UnsupportedScheme => "unsupported_scheme",
             Self::TooLarge => "too_large",
             Self::Insecure => "insecure",
+            Self::FlowGone => "flow_gone",
+            Self::BadFlow => "bad_flow",
         }
     }
 }
@@ -241,6 +265,9 @@ mod tests {
             },
             RelayError::BadRoute("a".into()),
             RelayError::BadUri("a".into()),
+            RelayError::FlowGone("a"),
+            RelayError::ForgedFlow("a".into()),
+            RelayError::ForeignFlow("a".into()),
             RelayError::TooManyHops,
             RelayError::Unrelayable,
         ] {

@@ -134,6 +134,7 @@ impl Proxy {
             from: place.map(|place| place.addr),
             connection: origin.stream.map(|stream| stream.connection),
             name: None,
+            is_flow: false,
         })
     }
 }

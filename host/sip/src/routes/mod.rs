@@ -7,7 +7,7 @@
 mod builder;
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use siphasher::sip::SipHasher24;
@@ -99,6 +99,12 @@ impl Routes {
         Uri::parse(uri).is_ok_and(|uri| {
             self.permission(uri.host, uri.port_or_default()) != Permission::Refused
         })
+    }
+
+    /// Whether this is the source of a next hop, or of a host of a domain that is no network. The source port of a stream says nothing.
+    pub(crate) fn is_source_of_host(&self, source: SocketAddr, is_stream: bool) -> bool {
+        let ports = self.hosts.get(&source.ip());
+        ports.is_some_and(|ports| is_stream || ports.include(source.port()))
     }
 
     /// Whether requests may go to this host and port.

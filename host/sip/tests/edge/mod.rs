@@ -50,6 +50,7 @@ impl Edge {
             record_route: true,
             server_header: Some("Portcullis".into()),
             force_rport: Vec::new(),
+            clients: portcullis_sip::Clients::default(),
         };
         configure(&mut config);
         let mut builder = RoutesBuilder::new();

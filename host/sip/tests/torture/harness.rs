@@ -60,6 +60,7 @@ impl Harness {
                 record_route: true,
                 server_header: None,
                 force_rport: Vec::new(),
+                clients: portcullis_sip::Clients::default(),
             }),
             routes: builder.build(&resolved),
             arrival: Arrival {

@@ -280,8 +280,9 @@ impl<T: Clone> Context<T> {
         let Some(branch) = self.targets.branch(number) else {
             return;
         };
+        let is_along_flow = branch.is_along_flow();
         if branch.fail() {
-            let (code, cause) = failure.result();
+            let (code, cause) = failure.result(is_along_flow);
             self.end_locally(now, number, code, cause, tools);
             self.advance(now, tools);
         }

@@ -77,6 +77,7 @@ fn world() -> &'static (Arc<Proxy>, Routes) {
             record_route: true,
             server_header: None,
             force_rport: Vec::new(),
+            clients: portcullis_sip::Clients::default(),
         });
         let mut routes = RoutesBuilder::new();
         for (name, transport) in [("0", "udp"), ("1", "tcp")] {

@@ -67,6 +67,7 @@ fn begin(host: &mut Host, text: &str, is_in_dialog: bool) -> Result<Id, BeginErr
         from: None,
         connection: None,
         name: None,
+        is_flow: false,
     };
     host.core
         .begin(host.now, name, message, &caller, back, is_in_dialog)

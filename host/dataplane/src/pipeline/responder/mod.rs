@@ -29,6 +29,8 @@ pub(super) struct Responder {
     reporter: Reporter,
     /// What each source has got.
     answers: Answers,
+    /// The same for STUN.
+    stun: Answers,
 }
 
 /// Why a request gets no transaction.
@@ -55,6 +57,9 @@ const SHED: &str = "transactions_full";
 /// Reason phrase when the next hop refuses connections.
 const UNREACHABLE: &str = "Next Hop Unreachable";
 
+/// Most answers to STUN per second, and at once, for each source. A client asks every 24 s or less often (RFC 5626 §4.4.2).
+const STUN_PER_SECOND: u32 = 10;
+
 /// No further header fields in a response.
 pub(super) const NO_HEADERS: &[(&str, &str)] = &[];
 
@@ -64,6 +69,7 @@ impl Responder {
         let sip = &shared.config.sip;
         Self {
             answers: Answers::new(sip.answers_per_second, sip.answers_burst, Instant::now()),
+            stun: Answers::new(STUN_PER_SECOND, STUN_PER_SECOND, Instant::now()),
             number,
             reporter,
             shared,
@@ -177,8 +183,8 @@ impl Responder {
         }
     }
 
-    /// The response to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop had sent it. It is
-    /// routed back by the Vias, so no state is needed. `bytes` is the request as it was relayed to `to`.
+    /// The response to the sender of a request that could not be delivered (RFC 3261 §16.9): a 503 as if the next hop had sent it, or
+    /// a 430 along the flow of a client (RFC 5626 §5.3.1). It is routed back by the Vias, so no state is needed. `bytes` is the request as it was relayed to `to`.
     pub(super) fn undeliverable(
         &self,
         bytes: &[u8],
@@ -196,13 +202,17 @@ impl Responder {
         scan(bytes, Framing::Stream, &Limits::NONE, &mut index).ok()?;
         let request = Message::new(bytes, &index);
         let mut reply = Vec::new();
-        proxy.reject(request, &next_hop, 503, UNREACHABLE, NO_HEADERS, &mut reply)?;
+        let (code, reason) = match to.is_flow {
+            true => (430, ""),
+            false => (503, UNREACHABLE),
+        };
+        proxy.reject(request, &next_hop, code, reason, NO_HEADERS, &mut reply)?;
         let scanned = scan(&reply, Framing::Stream, &Limits::NONE, &mut index);
         let reply = Message::new(&reply, &index);
         let Received::Forward(destination) = proxy.receive(reply, scanned, &next_hop, out) else {
             return None;
         };
-        self.counters().replies.inc(503);
+        self.counters().replies.inc(code);
         Some(destination)
     }
 
@@ -214,6 +224,11 @@ impl Responder {
         }
         self.counters().replies.inc(code_of(reply));
         true
+    }
+
+    /// Whether a STUN request from this source may be answered now.
+    pub(super) fn admits_stun(&self, source: IpAddr) -> bool {
+        self.stun.take(source, Instant::now())
     }
 
     /// Whether any response may be kept back.

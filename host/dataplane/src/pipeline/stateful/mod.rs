@@ -671,6 +671,9 @@ fn failure_of(error: &RelayError) -> Failure {
         RelayError::TooManyHops
         | RelayError::BadRoute(_)
         | RelayError::BadUri(_)
+        | RelayError::FlowGone(_)
+        | RelayError::ForgedFlow(_)
+        | RelayError::ForeignFlow(_)
         | RelayError::Unrelayable => Failure::Refused(error.code()),
         RelayError::UnknownNextHop(_)
         | RelayError::NotPermitted(_)

@@ -24,6 +24,7 @@ fn message(id: Option<ConnectionId>, text: &'static str) -> Outgoing {
             from: None,
             connection: id,
             name: None,
+            is_flow: false,
         },
         bytes: Bytes::from_static(text.as_bytes()),
         may_try_again: true,

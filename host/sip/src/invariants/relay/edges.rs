@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use crate::arrival::Transport;
 use crate::host::Host;
-use crate::proxy::{Local, Proxy, ProxyConfig};
+use crate::proxy::{Clients, Local, Proxy, ProxyConfig};
 use crate::routes::{Routes, RoutesBuilder};
 
 /// A proxy under test.
@@ -19,13 +19,16 @@ pub(super) struct Edge {
     pub(super) record_routes: bool,
     /// On its UDP sockets.
     pub(super) forces_rport: bool,
+    /// On all of its sockets: peers have flow tokens.
+    pub(super) has_clients: bool,
 }
 
 /// The addresses of the proxies under test, and the names that they have.
 const ADDRESSES: [&str; 2] = ["198.51.100.1", "2001:db8::1"];
 const NAMES: [&[u8]; 2] = [b"edge.example.com", b"nat.example.com"];
 
-/// One that listens on IPv4 and IPv6, UDP and TCP, and records its route; and one behind NAT that answers to the source port.
+/// One that listens on IPv4 and IPv6, UDP and TCP, and records its route; and one behind NAT that answers to the source port, and whose
+/// peers are clients.
 pub(super) fn edges() -> &'static [Edge; 2] {
     static EDGES: OnceLock<[Edge; 2]> = OnceLock::new();
     EDGES.get_or_init(|| [edge(false), edge(true)])
@@ -79,10 +82,16 @@ fn edge(is_behind_nat: bool) -> Edge {
     let addresses = ["192.0.2.90", "2001:db8::90"].map(|ip| ip.parse().expect("an address"));
     let resolved: HashMap<String, Vec<IpAddr>> =
         HashMap::from([("gw.example.net".to_owned(), addresses.to_vec())]);
+    let mut clients = Clients::default();
+    if is_behind_nat {
+        let sockets = addrs.map(|addr| transports.map(|transport| (transport, addr)));
+        clients.sockets = sockets.concat();
+    }
     Edge {
         proxy: Proxy::new(ProxyConfig {
             locals: [v4, v6].concat(),
             record_route: !is_behind_nat,
+            clients,
             force_rport: if is_behind_nat {
                 addrs.to_vec()
             } else {
@@ -95,6 +104,7 @@ fn edge(is_behind_nat: bool) -> Edge {
         local_v6: addrs[1],
         record_routes: !is_behind_nat,
         forces_rport: is_behind_nat,
+        has_clients: is_behind_nat,
     }
 }
 
@@ -108,6 +118,7 @@ fn config() -> ProxyConfig {
         record_route: true,
         server_header: None,
         force_rport: Vec::new(),
+        clients: Clients::default(),
     }
 }
 

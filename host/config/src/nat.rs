@@ -1,0 +1,95 @@
+//! `[nat]`: clients that are reached by the flow that they opened, such as phones behind NAT.
+
+use std::time::Duration;
+
+use super::listen::Listen;
+use super::problem::Bad;
+use super::section::Section;
+use super::value::{duration, group};
+
+/// Clients that are reached by the flow that they opened (RFC 5626).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NatConfig {
+    /// Listen addresses whose peers are clients, except for the hosts of next hops and domains.
+    pub clients: Vec<Listen>,
+    /// Groups of the address table whose addresses are those of clients, on all listen addresses.
+    pub client_groups: Vec<u32>,
+    /// How long the host accepts a flow token.
+    pub flow_lifetime: Duration,
+    /// Whether the host answers STUN on its UDP listen addresses.
+    pub stun: bool,
+}
+
+/// A week: longer than any registration lasts.
+const FLOW_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
+
+impl NatConfig {
+    /// Whether the peers of this listen address are clients.
+    pub fn has_clients(&self, listen: &Listen) -> bool {
+        self.clients.iter().any(|one| one.covers(listen))
+    }
+}
+
+impl Default for NatConfig {
+    fn default() -> Self {
+        Self {
+            clients: Vec::new(),
+            client_groups: Vec::new(),
+            flow_lifetime: FLOW_LIFETIME,
+            stun: true,
+        }
+    }
+}
+
+pub(super) fn read(mut section: Section<'_>, default: NatConfig, listen: &[Listen]) -> NatConfig {
+    let read = NatConfig {
+        clients: section.list("clients", default.clients, |value| {
+            let one = Listen::parse(value.text()?)?;
+            if !listen.iter().any(|listen| listen.covers(&one)) {
+                return Err(Bad::new("not one of `listen`", "write it as in `listen`"));
+            }
+            Ok(one)
+        }),
+        client_groups: section.list("client-groups", default.client_groups, group),
+        flow_lifetime: section.value("flow-lifetime", default.flow_lifetime, |v| {
+            duration(
+                v,
+                Duration::from_secs(60),
+                Duration::from_secs(365 * 24 * 3_600),
+            )
+        }),
+        stun: section.value("stun", default.stun, |v| v.boolean()),
+    };
+    section.finish();
+    read
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Config;
+
+    #[test]
+    fn clients_are_peers_of_listen_addresses() {
+        let config = Config::parse(
+            "listen = [\"udp:0.0.0.0:5060\", \"tcp:127.0.0.1:5060\"]\n[nat]\nclients = [\"udp:192.0.2.1:5060\"]\n\
+             client-groups = [300]\nflow-lifetime = \"2h\"\nstun = false\n",
+        )
+        .unwrap();
+        let nat = config.nat;
+        assert_eq!((&nat.client_groups[..], nat.stun), (&[300][..], false));
+        assert_eq!(nat.flow_lifetime.as_secs(), 7_200);
+        let listen = |text| crate::Listen::parse(text).unwrap();
+        assert!(nat.has_clients(&listen("udp:192.0.2.1:5060")));
+        assert!(!nat.has_clients(&listen("udp:192.0.2.2:5060")));
+        assert!(!nat.has_clients(&listen("tcp:127.0.0.1:5060")));
+    }
+
+    #[test]
+    fn clients_of_another_address_are_refused() {
+        let problems = Config::parse("[nat]\nclients = [\"udp:192.0.2.1:5060\"]\n").unwrap_err();
+        assert_eq!(
+            problems[0].to_string(),
+            "2:12: nat.clients[0] = \"udp:192.0.2.1:5060\": not one of `listen`; write it as in `listen`"
+        );
+    }
+}
