@@ -6,7 +6,6 @@
 mod bench;
 mod book;
 mod build;
-mod console;
 mod debian;
 mod deny;
 mod disk;
@@ -14,6 +13,7 @@ mod fuzz;
 mod languages;
 mod loom;
 mod miri;
+mod npm;
 mod package;
 mod policy;
 mod process;

@@ -13,7 +13,7 @@ use crate::process::{cargo, find, run as run_command};
 use crate::soak::{CallsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Package, Workspace, root};
-use crate::{book, console, deny, disk, fuzz, languages, loom, package, schemathesis};
+use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis};
 
 /// Run all checks and tests
 ///
@@ -100,7 +100,7 @@ const PEERS: [Need; 21] = [
         name: "chromium",
         package: "chromium",
     },
-    // They run the console's tests, with the packages of tests/console.
+    // They run the tests in a browser, with the packages of tests/console and tests/phones.
     Need {
         name: "node",
         package: "nodejs",
@@ -182,8 +182,9 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             disk::require(&env::temp_dir(), ROOM)
         });
         steps.step("policies in other languages", languages::build_quickly);
-        steps.step("packages of the console's tests", || {
-            console::install(&workspace.target)
+        steps.step("packages of the tests in a browser", || {
+            npm::install("console", &workspace.target)?;
+            npm::install("phones", &workspace.target)
         });
         steps.step("schemathesis", || schemathesis::install(&workspace.target));
     }

@@ -99,7 +99,7 @@ impl Packet {
     fn addresses(&mut self, way: &Way) {
         let protocol = match way.transport {
             Transport::Udp => 17,
-            Transport::Tcp | Transport::Tls => 6,
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => 6,
         };
         let family = |family: u8| (family, protocol);
         let (from, to) = (way.from.ip().to_canonical(), way.to.ip().to_canonical());

@@ -28,6 +28,7 @@ use super::tenant::{self, Operator, TenantConfig};
 use super::tls;
 use super::transactions::{self, TransactionsConfig};
 use super::value::count;
+use super::websocket::{self, WebSocketConfig};
 
 /// A configuration file with every key, its default and its meaning.
 pub const DEFAULTS: &str = include_str!("defaults.toml");
@@ -64,6 +65,8 @@ pub struct Config {
     pub tls: Vec<Profile>,
     /// `[nat]`
     pub nat: NatConfig,
+    /// `[websocket]`
+    pub websocket: WebSocketConfig,
     /// `[transactions]`
     pub transactions: TransactionsConfig,
     /// `[tenants.…]`, in the order of their names.
@@ -246,6 +249,7 @@ impl Default for Config {
             streams: StreamsConfig::default(),
             tls: Vec::new(),
             nat: NatConfig::default(),
+            websocket: WebSocketConfig::default(),
             transactions: TransactionsConfig::default(),
             tenants: Vec::new(),
             control: ControlConfig::default(),
@@ -280,6 +284,7 @@ fn root(mut root: Section<'_>) -> Config {
         streams: StreamsConfig::read(root.section("streams"), defaults.streams),
         tls: tls::read_profiles(root.section("tls")),
         nat: nat::read(root.section("nat"), defaults.nat, &listen),
+        websocket: websocket::read(root.section("websocket"), defaults.websocket),
         transactions: transactions::read(root.section("transactions"), defaults.transactions),
         tenants: Vec::new(),
         control: ControlConfig::read(root.section("control"), defaults.control),
@@ -435,6 +440,7 @@ mod tests {
             "streams",
             "tls.edge",
             "nat",
+            "websocket",
             "transactions",
             "control",
             "log",
@@ -576,7 +582,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, nat, transactions, control, capture, events, records, log, sip, tenants",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, nat, websocket, transactions, control, capture, events, records, log, sip, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

@@ -36,6 +36,7 @@ mod tls;
 mod token;
 mod transactions;
 mod value;
+mod websocket;
 
 pub use capture::CaptureConfig;
 pub use config::{Config, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, SYSTEM_FILE, Spread};
@@ -64,3 +65,4 @@ pub use token::Token;
 pub use token::without_secret;
 pub use transactions::TransactionsConfig;
 pub use value::{parse_duration, show_size};
+pub use websocket::WebSocketConfig;

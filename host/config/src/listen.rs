@@ -28,7 +28,7 @@ impl Listen {
     /// # Errors
     /// What is wrong with the text, and how to correct it.
     pub fn parse(text: &str) -> Result<Self, Bad> {
-        const MEND: &str = "write \"udp:ADDRESS:PORT\", \"tcp:ADDRESS:PORT\" or \"tls:ADDRESS:PORT\", IPv6 in brackets, for example \"udp:[::1]:5060\"";
+        const MEND: &str = "write \"TRANSPORT:ADDRESS:PORT\", with udp, tcp, tls, ws or wss, IPv6 in brackets, for example \"udp:[::1]:5060\"";
         let (socket, advertise) = match text.split_once(" advertise ") {
             Some((socket, advertise)) => (socket.trim(), Some(advertise.trim())),
             None => (text, None),
@@ -40,7 +40,7 @@ impl Listen {
             transport
                 .parse()
                 .map_err(|_| match transport.to_ascii_lowercase().as_str() {
-                    "ws" | "wss" | "sctp" => Bad::new(
+                    "sctp" => Bad::new(
                         format!("the transport {transport} is not supported yet"),
                         "listen on udp, tcp or tls",
                     ),
@@ -183,6 +183,12 @@ mod tests {
             "tls:10.0.0.5:5061 advertise a.example:5061"
         );
         assert_eq!(
+            Listen::parse("ws:10.0.0.5 advertise a.example")
+                .unwrap()
+                .to_string(),
+            "ws:10.0.0.5:80 advertise a.example:80"
+        );
+        assert_eq!(
             Listen::parse("tcp:[::1] advertise a.example")
                 .unwrap()
                 .to_string(),
@@ -198,7 +204,10 @@ mod tests {
             ("udp:::1:5060", "not an address with a port"),
             ("udp:localhost:5060", "not an address with a port"),
             ("udp:127.0.0.1:99999", "not an address with a port"),
-            ("ws:127.0.0.1:8080", "the transport ws is not supported yet"),
+            (
+                "sctp:127.0.0.1:5060",
+                "the transport sctp is not supported yet",
+            ),
             (
                 "udp:127.0.0.1:5060 advertise a b",
                 "not a valid advertised host",

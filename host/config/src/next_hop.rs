@@ -105,7 +105,7 @@ impl NextHop {
                 transport: Some(Transport::Tls),
                 ..hop
             }),
-            Some(Transport::Udp) => Err(Bad::new(
+            Some(Transport::Udp | Transport::Ws | Transport::Wss) => Err(Bad::new(
                 "a sips URI over UDP, which has no TLS",
                 "remove \";transport=udp\"",
             )),
@@ -249,7 +249,11 @@ fn parse_transport(parameter: &str) -> Result<Transport, Bad> {
     let wrong = || Bad::new(format!("unknown parameter `{parameter}`"), MEND);
     let (name, value) = parameter.split_once('=').ok_or_else(wrong)?;
     match name.eq_ignore_ascii_case("transport") {
-        true => value.parse().map_err(|_| wrong()),
+        true => value
+            .parse::<Transport>()
+            .ok()
+            .filter(|transport| !transport.is_websocket())
+            .ok_or_else(wrong),
         false => Err(wrong()),
     }
 }

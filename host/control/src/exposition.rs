@@ -191,6 +191,12 @@ impl Page<'_, '_> {
             "kind",
             errors,
         )?;
+        let refused = self.sum(|w| &w.websockets_refused);
+        self.counter(
+            "websockets_refused",
+            "WebSocket connections refused",
+            refused,
+        )?;
         let flows = self.sum(|w| &w.flow_requests);
         self.counter(
             "flow_requests",

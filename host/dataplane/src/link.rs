@@ -136,10 +136,7 @@ impl Predecessor {
                 connection: None,
                 ..*arrival
             },
-            framing: match arrival.transport {
-                Transport::Udp => Framing::Datagram,
-                Transport::Tcp | Transport::Tls => Framing::Stream,
-            },
+            framing: Framing::of(arrival.transport),
         })
     }
 

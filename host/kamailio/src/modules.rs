@@ -82,7 +82,7 @@ fn is_covered(name: &str) -> bool {
 
 fn explanation(name: &str) -> Option<&'static str> {
     Some(match name {
-        "usrloc" | "registrar" | "nathelper" | "path" => {
+        "usrloc" | "registrar" => {
             "there is no registrar: relay REGISTER, and calls to registered users, to one with relay_to(\"NAME\")"
         }
         "auth" | "auth_db" | "auth_ephemeral" | "auth_radius" => {
@@ -108,7 +108,13 @@ fn explanation(name: &str) -> Option<&'static str> {
             "the host keeps transactions and no dialogs: account for whole calls on the server behind, and trace requests with `portcullis trace`"
         }
         "tls" | "tlsa" => "TLS is not served yet: put a TLS proxy in front, or wait",
-        "websocket" | "outbound" => "WebSocket is not served yet",
+        "nathelper" | "path" | "outbound" => {
+            "name the listen addresses of phones behind NAT in `clients` of [nat]: the host writes their flow into Path and Record-Route, \
+             leaves Contact alone and answers keep-alives; the registrar needs use_path (docs/nat.md)"
+        }
+        "websocket" => {
+            "add \"ws:ADDRESS:PORT\" to `listen`; path, origins and pings are in [websocket] (docs/websocket.md)."
+        }
         "xhttp" => "HTTP for operators is on a port of its own: see `listen` in [control]",
         "pike" | "ratelimit" | "pipelimit" => {
             "a policy limits rates with counters::rate_limit(key, per_second, burst); the policy rate-guard does so for each source, and \

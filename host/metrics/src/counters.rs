@@ -360,6 +360,10 @@ pub struct WorkerCounters {
     pub tcp: WireCounters,
     /// TLS.
     pub tls: WireCounters,
+    /// WebSocket.
+    pub ws: WireCounters,
+    /// WebSocket over TLS.
+    pub wss: WireCounters,
     /// Stream connections.
     pub connections: ConnectionCounters,
     /// TLS handshakes.
@@ -380,6 +384,8 @@ pub struct WorkerCounters {
     pub policy_time: TimeCounts,
     /// Messages dropped by the proxy rules.
     pub dropped: Counts<DropReason, { DropReason::ALL.len() }>,
+    /// Connections of WebSocket that were refused.
+    pub websockets_refused: Counter,
     /// Requests relayed along the flow of a client.
     pub flow_requests: Counter,
     /// Requests that could not be relayed, by cause.
@@ -508,6 +514,8 @@ impl WorkerCounters {
             Wire::Udp => &self.udp,
             Wire::Tcp => &self.tcp,
             Wire::Tls => &self.tls,
+            Wire::Ws => &self.ws,
+            Wire::Wss => &self.wss,
         }
     }
 }

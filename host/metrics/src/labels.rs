@@ -111,6 +111,10 @@ labels! {
         Tcp = "tcp",
         /// TLS
         Tls = "tls",
+        /// WebSocket
+        Ws = "ws",
+        /// WebSocket over TLS
+        Wss = "wss",
     }
 }
 

@@ -713,7 +713,7 @@ fn proxy_config(
         .map(|(_, bound)| bound.addr);
     let clients = listen.iter().zip(bound);
     let clients = clients
-        .filter(|(listen, _)| config.nat.has_clients(listen))
+        .filter(|(listen, _)| listen.transport.is_websocket() || config.nat.has_clients(listen))
         .map(|(_, bound)| (bound.transport, bound.addr));
     let flow_minutes = config.nat.flow_lifetime.as_secs() / 60;
     ProxyConfig {

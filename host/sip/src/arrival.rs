@@ -15,11 +15,15 @@ pub enum Transport {
     Tcp,
     /// TLS over TCP (RFC 3261 §26.2), framed like TCP.
     Tls,
+    /// WebSocket (RFC 7118): each of its messages is a SIP message. Only clients open connections.
+    Ws,
+    /// WebSocket over TLS.
+    Wss,
 }
 
 impl Transport {
     /// Every transport, in the order of [`Transport::number`].
-    pub const ALL: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+    pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
 
     /// The place of this transport in [`Transport::ALL`].
     pub const fn number(self) -> u8 {
@@ -37,6 +41,8 @@ impl Transport {
             Self::Udp => "UDP",
             Self::Tcp => "TCP",
             Self::Tls => "TLS",
+            Self::Ws => "WS",
+            Self::Wss => "WSS",
         }
     }
 
@@ -46,6 +52,8 @@ impl Transport {
             Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
+            Self::Ws => "ws",
+            Self::Wss => "wss",
         }
     }
 
@@ -53,23 +61,41 @@ impl Transport {
     pub const fn is_reliable(self) -> bool {
         match self {
             Self::Udp => false,
-            Self::Tcp | Self::Tls => true,
+            Self::Tcp | Self::Tls | Self::Ws | Self::Wss => true,
+        }
+    }
+
+    /// The name in the `transport` parameter of a URI: WebSocket has one name, with TLS and without (RFC 7118 §5.2.3).
+    pub const fn uri_parameter(self) -> &'static str {
+        match self {
+            Self::Udp | Self::Tcp | Self::Tls | Self::Ws => self.parameter(),
+            Self::Wss => Self::Ws.parameter(),
+        }
+    }
+
+    /// Whether only clients open connections, so that a destination without a connection cannot be reached.
+    pub const fn is_websocket(self) -> bool {
+        match self {
+            Self::Udp | Self::Tcp | Self::Tls => false,
+            Self::Ws | Self::Wss => true,
         }
     }
 
     /// Whether the transport meets the demand of a `sips` URI: TLS on this hop (RFC 3261 §26.2.2).
     pub const fn is_secure(self) -> bool {
         match self {
-            Self::Udp | Self::Tcp => false,
-            Self::Tls => true,
+            Self::Udp | Self::Tcp | Self::Ws => false,
+            Self::Tls | Self::Wss => true,
         }
     }
 
-    /// The port of a `sip` URI or a Via that names none (RFC 3261 §19.1.2, §18.2.2).
+    /// The port of a `sip` URI or a Via that names none (RFC 3261 §19.1.2, §18.2.2; RFC 7118 §5.2.2).
     pub const fn default_port(self) -> u16 {
         match self {
             Self::Udp | Self::Tcp => 5060,
             Self::Tls => 5061,
+            Self::Ws => 80,
+            Self::Wss => 443,
         }
     }
 
@@ -97,7 +123,7 @@ impl FromStr for Transport {
 
 /// A transport name that this host does not support.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("unknown transport {0:?}: use udp, tcp or tls")]
+#[error("unknown transport {0:?}: use udp, tcp, tls, ws or wss")]
 pub struct UnknownTransport(pub String);
 
 /// Identifies one stream connection of this process. Numbers are never reused.
@@ -159,7 +185,7 @@ mod tests {
         let error = "sctp".parse::<Transport>().unwrap_err();
         assert_eq!(
             error.to_string(),
-            "unknown transport \"sctp\": use udp, tcp or tls"
+            "unknown transport \"sctp\": use udp, tcp, tls, ws or wss"
         );
     }
 }

@@ -111,6 +111,7 @@ impl<'a> Uri<'a> {
             Scheme::Sips => match named.unwrap_or(Some(Transport::Tls))? {
                 Transport::Udp => None,
                 Transport::Tcp | Transport::Tls => Some(Transport::Tls),
+                Transport::Ws | Transport::Wss => Some(Transport::Wss),
             },
         }
     }

@@ -38,19 +38,20 @@ fn with(configure: impl FnOnce(&mut ProxyConfig)) -> Edge {
     edge
 }
 
-/// The Path that a registrar gets.
+/// The values of Path that a registrar gets: the last one has the token.
 fn path(edge: &Edge, arrival: &portcullis_sip::Arrival, lines: &[&str]) -> String {
     let register = request("REGISTER", "sip:example.com", lines);
     let (_, sent) = edge.relay(&register, arrival).unwrap();
     assert_eq!(headers(&sent, "Record-Route"), [""; 0]);
     let paths = headers(&sent, "Path");
-    assert!(paths[0].starts_with("<sip:flow-"), "{paths:?}");
-    paths[0].to_owned()
+    let last = paths.last().unwrap();
+    assert!(last.starts_with("<sip:flow-"), "{paths:?}");
+    paths.join(", ")
 }
 
 fn user(value: &str) -> &str {
-    let uri = value.strip_prefix("<sip:").unwrap();
-    uri.split_once('@').map_or("", |(user, _)| user)
+    let at = value.find("flow-").unwrap();
+    value[at..].split_once('@').unwrap().0
 }
 
 /// A request of the registrar to the client, with this Route value.
@@ -73,12 +74,14 @@ fn a_registrar_gets_the_flow_of_a_client_and_requests_come_back_along_it() {
         tcp(CALLER, u64::MAX),
     ] {
         let path = path(&edge, &arrival, &[]);
-        let host = match (arrival.source.is_ipv4(), arrival.transport) {
-            (true, Transport::Udp) => "198.51.100.1:5060;lr",
-            (true, Transport::Tcp) => "198.51.100.1:5060;transport=tcp;lr",
-            (false, _) => "[2001:db8::1]:5060;lr",
+        // The registrar gets a value that it can reach if the client has another socket.
+        let registrars = "<sip:198.51.100.1:5060;lr>, ";
+        let (front, host) = match (arrival.source.is_ipv4(), arrival.transport.is_reliable()) {
+            (true, false) => ("", "198.51.100.1:5060;lr"),
+            (true, true) => (registrars, "198.51.100.1:5060;transport=tcp;lr"),
+            (false, _) => (registrars, "[2001:db8::1]:5060;lr"),
         };
-        assert_eq!(path, format!("<sip:{}@{host}>", user(&path)));
+        assert_eq!(path, format!("{front}<sip:{}@{host}>", user(&path)));
         for method in ["INVITE", "OPTIONS", "MESSAGE", "CANCEL", "ACK"] {
             let text = to_client(method, &path);
             let (to, sent) = edge.relay(&text, &udp(NEXT_HOP)).unwrap();
@@ -345,6 +348,7 @@ fn a_token_expires_and_a_socket_may_be_gone() {
     edge.proxy.set_time(BEGUN + WEEK);
     assert_eq!(refused(&edge, &text), (430, "Flow Failed"));
     let six = path(&edge, &udp("[2001:db8::10]:40000"), &[]);
+    let six = format!("<sip:{}@198.51.100.1:5060;lr>", user(&six));
     let fewer = with(|config| config.locals.truncate(1));
     assert_eq!(
         refused(&fewer, &to_client("INVITE", &six)),

@@ -8,6 +8,49 @@ use tempfile::TempDir;
 
 use crate::wait;
 
+/// A configuration of a registrar for `example.com` at `@ADDR@`, which keeps Path and records its route.
+pub const REGISTRAR: &str = r#"#!KAMAILIO
+debug=2
+log_stderror=yes
+children=2
+auto_aliases=no
+listen=udp:@ADDR@
+alias="example.com"
+loadmodule "ctl.so"
+loadmodule "tm.so"
+loadmodule "sl.so"
+loadmodule "rr.so"
+loadmodule "siputils.so"
+loadmodule "textops.so"
+loadmodule "usrloc.so"
+loadmodule "registrar.so"
+modparam("ctl", "binrpc", "unix:@FOLDER@/ctl")
+modparam("usrloc", "db_mode", 0)
+modparam("registrar", "use_path", 1)
+modparam("registrar", "path_mode", 0)
+request_route {
+    if (is_method("REGISTER")) {
+        save("location");
+        exit;
+    }
+    if (is_method("CANCEL") || is_method("ACK") && !has_totag()) {
+        t_relay();
+        exit;
+    }
+    if (has_totag()) {
+        loose_route();
+        t_relay();
+        exit;
+    }
+    record_route();
+    if (!lookup("location")) {
+        sl_send_reply("404", "Not Found");
+        exit;
+    }
+    t_relay();
+}
+"#;
+
 /// A running Kamailio.
 #[derive(Debug)]
 pub struct Kamailio {

@@ -142,6 +142,7 @@ impl Trouble {
             | RelayErrorKind::BadRequest
             | RelayErrorKind::TooManyHops
             | RelayErrorKind::UnsupportedScheme
+            | RelayErrorKind::Insecure
             | RelayErrorKind::FlowGone
             | RelayErrorKind::BadFlow => None,
         }

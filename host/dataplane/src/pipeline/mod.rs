@@ -156,9 +156,9 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Handled) {
-        let patience = match framing {
-            Framing::Datagram => Patience::InRow,
-            Framing::Stream => Patience::ByItself,
+        let patience = match arrival.connection {
+            None => Patience::InRow,
+            Some(_) => Patience::ByItself,
         };
         self.handle_with(patience, bytes, framing, arrival, out)
     }
@@ -780,5 +780,7 @@ pub(crate) fn wire_of(transport: Transport) -> Wire {
         Transport::Udp => Wire::Udp,
         Transport::Tcp => Wire::Tcp,
         Transport::Tls => Wire::Tls,
+        Transport::Ws => Wire::Ws,
+        Transport::Wss => Wire::Wss,
     }
 }

@@ -43,6 +43,8 @@ pub(crate) struct Outgoing {
     pub(crate) bytes: Bytes,
     /// Whether another connection may be tried if this one breaks.
     pub(crate) may_try_again: bool,
+    /// Whether these are bytes of the connection itself, and no SIP message: a frame of WebSocket.
+    pub(crate) is_control: bool,
 }
 
 impl Outgoing {
@@ -52,6 +54,7 @@ impl Outgoing {
             to,
             bytes: Bytes::new(),
             may_try_again: true,
+            is_control: false,
         }
     }
 }
@@ -374,7 +377,9 @@ impl Connections {
             _here: here,
             _everywhere: everywhere,
         };
-        entry.activity.sent(&waiting.message.bytes);
+        if !waiting.message.is_control {
+            entry.activity.sent(&waiting.message.bytes);
+        }
         match entry.messages.send(waiting) {
             Ok(()) => Sent::Queued,
             // A connection whose task is ending cannot be used.

@@ -65,11 +65,13 @@ impl WorkerSockets {
     pub fn add(&mut self, transport: Transport, addr: SocketAddr, socket: OwnedFd) {
         match transport {
             Transport::Udp => self.udp.push((socket.into(), addr)),
-            Transport::Tcp | Transport::Tls => self.streams.push(StreamListener {
-                transport,
-                local: addr,
-                socket: socket.into(),
-            }),
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                self.streams.push(StreamListener {
+                    transport,
+                    local: addr,
+                    socket: socket.into(),
+                });
+            }
         }
     }
 
@@ -81,7 +83,7 @@ impl WorkerSockets {
                 let place = self.udp.iter().position(|(_, local)| *local == addr)?;
                 taken.udp.push(self.udp.swap_remove(place));
             }
-            Transport::Tcp | Transport::Tls => {
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
                 let mut streams = self.streams.iter();
                 let place = streams
                     .position(|stream| stream.transport == transport && stream.local == addr)?;
@@ -216,7 +218,9 @@ fn reserve(transport: Transport, addr: SocketAddr) -> io::Result<()> {
         return Ok(());
     }
     match transport {
-        Transport::Tcp | Transport::Tls => listener(addr, false).map(drop),
+        Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+            listener(addr, false).map(drop)
+        }
         Transport::Udp => portcullis_udp::bind(addr, Bind::default()).map(drop),
     }
 }
@@ -238,7 +242,7 @@ fn bind_one(
             sockets.udp.push((socket, addr));
             Ok(addr)
         }
-        Transport::Tcp | Transport::Tls => {
+        Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
             let socket = listener(addr, true)?;
             let local = socket.local_addr()?;
             sockets.streams.push(StreamListener {

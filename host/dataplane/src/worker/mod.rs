@@ -1,5 +1,6 @@
 //! One worker: a thread with its own runtime, its own sockets, and a pipeline. Workers share only [`Shared`](crate::shared::Shared).
 
+mod inbound;
 mod passed;
 mod running;
 mod stream;
@@ -11,6 +12,7 @@ mod tls_stream;
 mod transactions;
 mod udp;
 mod udp_sockets;
+mod websocket;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

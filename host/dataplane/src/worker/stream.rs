@@ -3,13 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use portcullis_metrics::{HandoverResult, Lost, WireCounters};
-use portcullis_request::Request;
-use portcullis_sip::{Destination, Frame, Framer, Framing, PONG, ScanError, Transport};
+use portcullis_metrics::Lost;
+use portcullis_sip::{Destination, Frame, Framer, PONG, ScanError, Transport};
+use portcullis_websocket::write_message;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::{spawn_local, yield_now};
@@ -17,9 +16,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::Worker;
+use super::inbound::{End, Next, decide_in_turn, hand_over_in_time};
 use super::stream_peer::StreamPeer;
-use crate::handover::Item;
-use crate::pipeline::{Handled, wire_of};
+use super::websocket;
+use crate::pipeline::wire_of;
 use crate::transport::Activity;
 use crate::transport::{Joined, Outgoing, Queue};
 
@@ -29,9 +29,6 @@ const PING: Duration = Duration::from_secs(1);
 /// Maximum time for which a peer may accept no bytes at all.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// Maximum time for which a connection waits until another worker takes its message.
-const HAND_OVER: Duration = Duration::from_secs(1);
-
 /// Bytes requested by one read, and gathered for one write.
 const CHUNK: usize = 16 * 1024;
 
@@ -39,35 +36,6 @@ const CHUNK: usize = 16 * 1024;
 /// and the peer could lose the response with the cause.
 const LINGER: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 256 * 1024;
-
-/// Why a connection is not read any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
-    /// The peer closed it, or it broke.
-    Closed,
-    /// No message was received or sent for too long.
-    Idle,
-    /// The start of the next message cannot be located.
-    Unframed,
-    /// The peer reads nothing.
-    Unwritable,
-    /// It was removed from the table: the host ends, or another process has the listeners, and nothing was in progress.
-    Left,
-    /// The connection was evicted.
-    Evicted,
-}
-
-/// What a connection waits for.
-enum Next {
-    /// More input.
-    Bytes,
-    /// Its turn, for this deferred request.
-    Turn(Box<Request>),
-    /// Room in the queue of the worker with this number, which owns the transaction of this message.
-    Room(usize, Item),
-    /// Nothing: the stream cannot be parsed any more.
-    Nothing,
-}
 
 /// Carries messages in both directions until either side ends. `read` and `write` are the halves of the connection: of a TCP socket, or of
 /// what another transport makes of one. What is written need not leave before it is flushed.
@@ -94,8 +62,14 @@ pub(super) async fn run<R, W>(
         _running: worker.borrow().writers(),
     };
     let mut writer = spawn_local(writer.run());
+    let reading = async {
+        match tcp.transport.is_websocket() {
+            true => websocket::read_all(&worker, &mut read, tcp, activity, &has_written).await,
+            false => read_all(&worker, &mut read, tcp, activity, &has_written).await,
+        }
+    };
     let end = tokio::select! {
-        end = read_all(&worker, &mut read, tcp, activity, &has_written) => end,
+        end = reading => end,
         written = &mut writer => written.unwrap_or(End::Unwritable),
         () = activity.evicted() => End::Evicted,
     };
@@ -178,27 +152,6 @@ async fn read_all(
     }
 }
 
-/// Decides on a deferred request, after those of other connections that have waited for longer, and after input of any socket that has
-/// arrived meanwhile.
-async fn decide_in_turn(worker: &Rc<RefCell<Worker>>, request: Request, activity: &Activity) {
-    let slow = Rc::clone(&worker.borrow().slow);
-    let _turn = slow.acquire().await;
-    yield_now().await;
-    worker.borrow_mut().decide_stream(request, activity);
-    super::udp::flush_all(worker).await;
-}
-
-/// Hands a message over to a worker whose queue is full. TCP does not retransmit what is lost here.
-async fn hand_over_in_time(worker: &Rc<RefCell<Worker>>, owner: usize, item: Item) {
-    let shared = Arc::clone(worker.borrow().pipeline.shared());
-    let is_taken = shared.handovers.push_within(HAND_OVER, owner, item).await;
-    let result = match is_taken {
-        true => HandoverResult::Taken,
-        false => HandoverResult::Full,
-    };
-    worker.borrow().count_handover(owner, result);
-}
-
 async fn linger(read: &mut (impl AsyncRead + Unpin)) {
     let deadline = Instant::now() + LINGER;
     let mut ignored = Vec::with_capacity(CHUNK);
@@ -224,10 +177,16 @@ struct Writer<W> {
     _running: Option<mpsc::Sender<()>>,
 }
 
+/// A message, and how many bytes it has on the connection.
+struct Encoded {
+    message: Outgoing,
+    length: usize,
+}
+
 impl<W: AsyncWrite + Unpin> Writer<W> {
     /// Sends what is queued until the queue ends or the peer accepts no more.
     async fn run(mut self) -> End {
-        let mut batch = Vec::new();
+        let mut batch = Vec::<Encoded>::new();
         while let Some(message) = self.queue.next().await {
             self.gather(message, &mut batch);
             let (written, result) = self.write().await;
@@ -245,13 +204,20 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     /// Copies a message, and others already waiting, into the buffer: many small ones are sent in one write.
-    fn gather(&mut self, first: Outgoing, batch: &mut Vec<Outgoing>) {
+    fn gather(&mut self, first: Outgoing, batch: &mut Vec<Encoded>) {
         self.buffer.clear();
         self.buffer.shrink_to(4 * CHUNK);
         let mut next = Some(first);
         while let Some(message) = next {
-            self.buffer.extend_from_slice(&message.bytes);
-            batch.push(message);
+            let before = self.buffer.len();
+            match self.tcp.transport.is_websocket() && !message.is_control {
+                true => write_message(&message.bytes, &mut self.buffer),
+                false => self.buffer.extend_from_slice(&message.bytes),
+            }
+            batch.push(Encoded {
+                message,
+                length: self.buffer.len() - before,
+            });
             next = match self.buffer.len() {
                 ..CHUNK => self.queue.next_now(),
                 _ => None,
@@ -278,26 +244,29 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     /// Counts the messages that were sent, and returns those that were not.
-    fn count(&self, batch: &mut Vec<Outgoing>, mut written: usize) {
+    fn count(&self, batch: &mut Vec<Encoded>, mut written: usize) {
         let worker = self.worker.borrow();
         let counters = worker.counters().wire(wire_of(self.tcp.transport));
-        let whole = batch.iter().take_while(|message| {
-            let is_out = message.bytes.len() <= written;
-            written = written.saturating_sub(message.bytes.len());
+        let whole = batch.iter().take_while(|encoded| {
+            let is_out = encoded.length <= written;
+            written = written.saturating_sub(encoded.length);
             is_out
         });
         let whole = whole.count();
-        for message in batch.drain(..whole) {
-            counters.sent.inc();
-            counters.sent_bytes.add(message.bytes.len() as u64);
+        for Encoded { message, .. } in batch.drain(..whole) {
+            if !message.is_control {
+                counters.sent.inc();
+                counters.sent_bytes.add(message.bytes.len() as u64);
+            }
         }
     }
 
     /// What a broken connection did not accept is sent over another one, once; what a peer did not read is dropped.
-    async fn give_up(mut self, unsent: Vec<Outgoing>, error: &io::Error) {
+    async fn give_up(mut self, unsent: Vec<Encoded>, error: &io::Error) {
         self.queue.close();
         let waiting = std::iter::from_fn(|| self.queue.next_now());
-        let messages = unsent.into_iter().chain(waiting);
+        let unsent = unsent.into_iter().map(|encoded| encoded.message);
+        let messages = unsent.chain(waiting).filter(|message| !message.is_control);
         let tries_again = error.kind() != io::ErrorKind::TimedOut;
         Worker::send_elsewhere(&self.worker, self.tcp, messages, error, tries_again);
         super::udp::flush_all(&self.worker).await;
@@ -352,59 +321,6 @@ impl Worker {
         }
     }
 
-    /// Decides on one framed message, unless it is to be deferred. Returns what the connection waits for then.
-    fn message(&mut self, bytes: &[u8], tcp: StreamPeer, activity: &Activity) -> Option<Next> {
-        activity.received(bytes);
-        let counters = self.wire(tcp.transport);
-        counters.received.inc();
-        counters.received_bytes.add(bytes.len() as u64);
-        let mut buffer = std::mem::take(&mut self.stream_in);
-        buffer.clear();
-        buffer.extend_from_slice(bytes);
-        let out = &mut self.stream_out;
-        let (buffer, handled) = self
-            .pipeline
-            .handle(buffer, Framing::Stream, &tcp.arrival(), out);
-        self.stream_in = buffer;
-        match handled {
-            Handled::Done(destination) => self.send_handled(destination, activity),
-            Handled::Relayed => {}
-            Handled::HandOver(owner) => {
-                let item = Item::Message {
-                    bytes: self.stream_in.clone(),
-                    arrival: tcp.arrival(),
-                    framing: Framing::Stream,
-                };
-                if let Err(item) = self.try_hand_over(owner, item) {
-                    return Some(Next::Room(owner, item));
-                }
-            }
-            Handled::Waits(request) => return Some(Next::Turn(request)),
-        }
-        self.send_transactions();
-        None
-    }
-
-    /// Decides on a deferred request.
-    fn decide_stream(&mut self, request: Request, activity: &Activity) {
-        let destination = self.pipeline.decide(request, &mut self.stream_out);
-        self.send_handled(destination, activity);
-        self.send_transactions();
-    }
-
-    /// Sends the result of a connection's message. A relayed request makes the connection a known one.
-    fn send_handled(&mut self, destination: Option<Destination>, activity: &Activity) {
-        if destination.is_some() {
-            activity.relayed(&self.stream_out);
-        }
-        self.send_stream_out(destination);
-    }
-
-    /// The counters of a transport.
-    fn wire(&self, transport: Transport) -> &WireCounters {
-        self.counters().wire(wire_of(transport))
-    }
-
     fn send_elsewhere(
         worker: &RefCell<Self>,
         tcp: StreamPeer,
@@ -430,9 +346,9 @@ impl Worker {
     fn ping(&self, tcp: StreamPeer) {
         self.wire(tcp.transport).keepalives.inc();
         let pong = Outgoing {
-            to: tcp.back(),
             bytes: Bytes::from_static(PONG),
             may_try_again: false,
+            ..Outgoing::of(tcp.back())
         };
         self.send_stream(pong);
     }
@@ -451,7 +367,7 @@ impl Worker {
             return;
         };
         match to.transport {
-            Transport::Tcp | Transport::Tls => {
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
                 let bytes = Bytes::copy_from_slice(&self.stream_out);
                 self.send_stateless(Outgoing {
                     bytes,

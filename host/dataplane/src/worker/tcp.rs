@@ -175,7 +175,7 @@ impl Worker {
             }
             Sent::Unsent(message) => message,
         };
-        if to.is_flow {
+        if to.is_flow || to.transport.is_websocket() {
             let detail = "the client has closed its connection";
             return lose(Lost::FlowGone, &message.bytes, &detail);
         }
@@ -295,6 +295,8 @@ async fn open(worker: Rc<RefCell<Worker>>, to: Destination, mut joined: Joined) 
                     }
                     Err(error) => error,
                 },
+                // Only clients open these.
+                Transport::Ws | Transport::Wss => io::ErrorKind::Unsupported.into(),
             }
         }
         Ok(Err(error)) => error,

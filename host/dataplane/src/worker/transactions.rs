@@ -106,10 +106,12 @@ impl Worker {
         let to = empty.to;
         match to.transport {
             Transport::Udp => self.udp.send(bytes, &to, &self.pipeline),
-            Transport::Tcp | Transport::Tls => self.send_stream(Outgoing {
-                bytes: Bytes::copy_from_slice(bytes),
-                ..empty
-            }),
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                self.send_stream(Outgoing {
+                    bytes: Bytes::copy_from_slice(bytes),
+                    ..empty
+                })
+            }
         }
     }
 

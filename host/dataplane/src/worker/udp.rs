@@ -254,7 +254,7 @@ impl Worker {
     fn send_draft(&mut self, number: usize, to: Destination) {
         match to.transport {
             Transport::Udp => self.udp.send_draft(number, &to, &self.pipeline),
-            Transport::Tcp | Transport::Tls => {
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
                 let bytes = Bytes::copy_from_slice(self.udp.draft(number));
                 self.send_stateless(Outgoing {
                     bytes,

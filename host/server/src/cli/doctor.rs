@@ -148,7 +148,9 @@ fn listen(config: &Config) -> Vec<Line> {
         let wanted = listen.to_string();
         let bound = match listen.transport {
             Transport::Udp => UdpSocket::bind(listen.addr).map(drop),
-            Transport::Tcp | Transport::Tls => TcpListener::bind(listen.addr).map(drop),
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                TcpListener::bind(listen.addr).map(drop)
+            }
         };
         match bound {
             Ok(()) => Line::new("listen", Status::Ok, format!("{wanted} is free")),

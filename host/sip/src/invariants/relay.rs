@@ -111,10 +111,7 @@ fn arrival(edge: &Edge, choice: u8) -> Arrival {
 }
 
 fn framing(transport: Transport) -> Framing {
-    match transport {
-        Transport::Udp => Framing::Datagram,
-        Transport::Tcp | Transport::Tls => Framing::Stream,
-    }
+    Framing::of(transport)
 }
 
 /// One request that was relayed.
@@ -457,8 +454,14 @@ impl Way<'_> {
         }
         let has_flow = self.edge.has_clients || self.to.is_flow;
         if self.edge.has_clients && before.method() == b"REGISTER" {
-            let is_path = |line: &[u8]| self.is_own_value(line, b"Path: <sip:flow-", before);
-            return is_via && others.len() == 1 && is_path(others[0]);
+            let Some((token, before_it)) = others.split_last() else {
+                return false;
+            };
+            let is_path = |line: &[u8], start: &[u8]| self.is_own_value(line, start, before);
+            return is_via
+                && before_it.len() <= 1
+                && before_it.iter().all(|line| is_path(line, b"Path: <sip:"))
+                && is_path(token, b"Path: <sip:flow-");
         }
         let may_start_dialog = (self.edge.record_routes || has_flow)
             && matches!(

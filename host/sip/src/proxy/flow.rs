@@ -98,7 +98,7 @@ impl Token {
         match self.flow.addr.ip() {
             IpAddr::V4(ip) => bytes.push(&ip.octets()),
             IpAddr::V6(ip) => bytes.push(&ip.octets()),
-        }
+        };
         bytes.push(&self.flow.addr.port().to_be_bytes());
         if let Some(stream) = self.flow.stream {
             bytes.push(&stream.connection.0.to_be_bytes());

@@ -179,16 +179,18 @@ impl Place {
             Some((host, port)) => format!("{host}:{port}"),
             None => addr.to_string(),
         };
-        let transport = match local.transport {
+        let parameter = match local.transport {
             Transport::Udp => String::new(),
-            Transport::Tcp | Transport::Tls => {
-                format!(";transport={}", local.transport.parameter())
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                format!(";transport={}", local.transport.uri_parameter())
             }
         };
-        let secure_route = local
-            .transport
-            .is_secure()
-            .then(|| format!("{sent_by};lr").into_bytes().into());
+        // TLS is what a `sips` URI means without the parameter.
+        let secure_route = match local.transport {
+            Transport::Udp | Transport::Tcp | Transport::Ws => None,
+            Transport::Tls => Some(format!("{sent_by};lr")),
+            Transport::Wss => Some(format!("{sent_by}{parameter};lr")),
+        };
         let advertised = local.advertised.as_ref();
         Self {
             transport: local.transport,
@@ -196,8 +198,8 @@ impl Place {
             via: format!("Via: SIP/2.0/{} {sent_by};branch=", local.transport)
                 .into_bytes()
                 .into(),
-            route: format!("{sent_by}{transport};lr").into_bytes().into(),
-            secure_route,
+            route: format!("{sent_by}{parameter};lr").into_bytes().into(),
+            secure_route: secure_route.map(|route| route.into_bytes().into()),
             has_clients,
             advertised: advertised.map(|(host, port)| Name {
                 host: OwnedHost::parse(host),

@@ -431,7 +431,10 @@ impl<'a> Planner<'a, '_> {
             return Err(RelayError::UnsupportedScheme(RelayError::shown(text)));
         }
         let unsupported = || RelayError::UnsupportedTransport(RelayError::shown(text));
-        let transport = uri.known_transport().ok_or_else(unsupported)?;
+        let transport = uri.known_transport();
+        // Only clients open connections of WebSocket: a flow leads to them, and no URI.
+        let transport = transport.filter(|transport| !transport.is_websocket());
+        let transport = transport.ok_or_else(unsupported)?;
         let leg = self.leg(transport, port, addresses, text)?;
         Ok(Some(Leg { name, ..leg }))
     }

@@ -127,7 +127,8 @@ impl Proxy {
         let place = self.identity.place_of(arrival.transport, arrival.local);
         let is_stream = arrival.transport.is_reliable();
         place.is_some_and(|(_, place)| place.has_clients)
-            && !routes.is_source_of_host(arrival.source, is_stream)
+            && (arrival.transport.is_websocket()
+                || !routes.is_source_of_host(arrival.source, is_stream))
     }
 
     /// Relays a request to one target. With a branch, it gets a mark that [`Proxy::is_loop`] finds.
@@ -384,8 +385,9 @@ impl Head<'_> {
         }
     }
 
-    /// The value for the registrar of a client: requests to the client come back here, and to its flow (RFC 3327, RFC 5626 §5.1). Whether the
-    /// registrar keeps it for a client that does not support Path is up to the registrar.
+    /// The values for the registrar of a client: requests to the client come back here, and to its flow (RFC 3327, RFC 5626 §5.1). As in
+    /// Record-Route, the side of the registrar is on top if it is another socket: the registrar need not speak the transport of the client.
+    /// Whether it keeps Path for a client that does not support that is up to the registrar.
     fn write_path(&self, line_end: &[u8], out: &mut Vec<u8>) {
         let StartLine::Request { method, uri, .. } = self.message.start_line() else {
             return;
@@ -394,12 +396,19 @@ impl Head<'_> {
             .proxy
             .identity
             .place_of(self.arrival.transport, self.arrival.local);
-        let (Some(client), Some((_, place)), b"REGISTER") = (&self.client, coming, method) else {
+        let (Some(client), Some((_, coming)), b"REGISTER") = (&self.client, coming, method) else {
             return;
         };
+        let (key, is_sips) = (self.proxy.keys.current(), is_sips(uri));
+        let leaving = self.plan.leg.place;
+        if !std::ptr::eq(leaving, coming) {
+            out.extend_from_slice(b"Path: ");
+            write_own_uri(leaving, is_sips, None, key, out);
+            out.push(b'>');
+            out.extend_from_slice(line_end);
+        }
         out.extend_from_slice(b"Path: ");
-        let key = self.proxy.keys.current();
-        write_own_uri(place, is_sips(uri), Some(client), key, out);
+        write_own_uri(coming, is_sips, Some(client), key, out);
         if is_outbound(self.message) {
             out.extend_from_slice(b";ob");
         }

@@ -157,7 +157,10 @@ impl Target {
             uri: text.into(),
             place: Place::of(uri.host).ok_or_else(wrong)?,
             port: uri.port_or_default(),
-            transport: uri.known_transport().ok_or_else(wrong)?,
+            transport: uri
+                .known_transport()
+                .filter(|transport| !transport.is_websocket())
+                .ok_or_else(wrong)?,
         })
     }
 

@@ -3,6 +3,7 @@
 use super::index::{Entry, Span, StartSpans};
 use super::lines::{leading_line_ends, line_break, raw_header};
 use super::{Fault, HeaderName, Index, Limits, LineEnd, ScanError, start_line};
+use crate::arrival::Transport;
 use crate::cseq::{CSeq, content_length, max_forwards};
 use crate::token;
 use crate::via;
@@ -14,6 +15,16 @@ pub enum Framing {
     Datagram,
     /// A message that [`Framer`](crate::Framer) cut out of a stream: Content-Length must be there.
     Stream,
+}
+
+impl Framing {
+    /// How a transport frames its messages. A message of WebSocket has an end, as a datagram has (RFC 7118 §5).
+    pub fn of(transport: Transport) -> Self {
+        match transport {
+            Transport::Udp | Transport::Ws | Transport::Wss => Self::Datagram,
+            Transport::Tcp | Transport::Tls => Self::Stream,
+        }
+    }
 }
 
 /// Reads one message into `index`.

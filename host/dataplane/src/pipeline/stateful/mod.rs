@@ -681,6 +681,7 @@ fn failure_of(error: &RelayError) -> Failure {
         | RelayError::Loop(_)
         | RelayError::UnsupportedTransport(_)
         | RelayError::UnsupportedScheme(_)
+        | RelayError::Insecure(_)
         | RelayError::TooLarge(_)
         | RelayError::NoSocket { .. } => Failure::Unreachable,
     }

@@ -28,6 +28,7 @@ fn message(id: Option<ConnectionId>, text: &'static str) -> Outgoing {
         },
         bytes: Bytes::from_static(text.as_bytes()),
         may_try_again: true,
+        is_control: false,
     }
 }
 

@@ -1,4 +1,4 @@
-//! Packages of the console's tests.
+//! Packages of the tests in a browser.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,13 @@ use anyhow::{Context, Result};
 use crate::process::run;
 use crate::workspace::root;
 
-/// Installs what `tests/console/package-lock.json` names, into `console` of the target directory. Nothing happens if it is there.
-pub(crate) fn install(target: &Path) -> Result<()> {
-    let (from, to) = (root().join("tests/console"), target.join("console"));
+/// Installs what `package-lock.json` in this folder of `tests` names, into the folder of the same name in the target directory. Nothing happens if
+/// it is there.
+pub(crate) fn install(folder: &str, target: &Path) -> Result<()> {
+    let (from, to) = (root().join("tests").join(folder), target.join(folder));
     let lock = "package-lock.json";
-    let wanted = fs::read(from.join(lock)).context("tests/console/package-lock.json")?;
+    let wanted = fs::read(from.join(lock));
+    let wanted = wanted.with_context(|| format!("tests/{folder}/{lock}"))?;
     let installed = fs::read(to.join("node_modules/.of")).ok();
     if installed.as_ref() == Some(&wanted) {
         return Ok(());
