@@ -85,10 +85,7 @@ pub fn read_message(bytes: &[u8], arrival: Arrival) -> Result<Request, MessageEr
         false => bytes.to_vec(),
     };
     let mut index = Index::default();
-    let framing = match arrival.transport.is_reliable() {
-        true => Framing::Stream,
-        false => Framing::Datagram,
-    };
+    let framing = Framing::of(arrival.transport);
     if let Err(error) = scan(&bytes, framing, &Limits::default(), &mut index) {
         let before = bytes.get(..error.offset).unwrap_or(&bytes);
         return Err(MessageError::Scan {

@@ -28,7 +28,7 @@ impl Listen {
     /// # Errors
     /// What is wrong with the text, and how to correct it.
     pub fn parse(text: &str) -> Result<Self, Bad> {
-        const MEND: &str = "write \"TRANSPORT:ADDRESS:PORT\", with udp, tcp, tls, ws or wss, IPv6 in brackets, for example \"udp:[::1]:5060\"";
+        const MEND: &str = "write \"udp:ADDRESS:PORT\", or tcp, tls, ws or wss in place of udp, IPv6 in brackets, for example \"udp:[::1]:5060\"";
         let (socket, advertise) = match text.split_once(" advertise ") {
             Some((socket, advertise)) => (socket.trim(), Some(advertise.trim())),
             None => (text, None),

@@ -128,7 +128,7 @@ impl Target {
         let named = target
             .split_once(':')
             .and_then(|(transport, socket)| Some((transport.parse::<Transport>().ok()?, socket)))
-            .filter(|(transport, _)| !transport.is_secure());
+            .filter(|(transport, _)| !transport.is_secure() && !transport.is_websocket());
         let (transport, socket) = named.with_context(|| format!("--target {target}: {mend}"))?;
         let hop = NextHop::parse(&format!("sip:{socket}"));
         let hop = hop.map_err(|bad| anyhow::anyhow!("--target {target}: {}; {mend}", bad.what))?;
