@@ -25,6 +25,7 @@ mod policy;
 mod problem;
 mod records;
 mod relay;
+mod resolver;
 mod role;
 mod schema;
 mod section;
@@ -56,6 +57,7 @@ pub use policy::{
 pub use problem::{Bad, ConfigError, Problem};
 pub use records::RecordsConfig;
 pub use relay::{RelayConfig, RelayMode, Trying};
+pub use resolver::ResolverConfig;
 pub use role::{NamedToken, TokenRole};
 pub use schema::schema;
 pub use sip::{ConnectionLimits, ForceRport, SipConfig};

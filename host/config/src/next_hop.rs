@@ -14,9 +14,9 @@ use super::problem::Bad;
 pub struct NextHop {
     /// Address or name.
     pub host: Host,
-    /// Port; `None` means the default port of the transport, 5060 or, for TLS, 5061.
+    /// Port; `None` means those of the SRV records of the name, or 5060.
     pub port: Option<u16>,
-    /// Transport; `None` means UDP (RFC 3263 §4.1 without NAPTR and SRV).
+    /// Transport; `None` means that of the NAPTR or SRV records of the name, or UDP (RFC 3263 §4.1).
     pub transport: Option<Transport>,
 }
 

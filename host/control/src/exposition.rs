@@ -100,7 +100,7 @@ impl Collector for Host {
         page.tls(&self.shared)?;
         page.host(&self.shared)?;
         page.exports(&self.exports)?;
-        page.audit(&self.audit)?;
+        page.names(self.tenants.dns())?;
         page.table(&self.shared)?;
         page.trusted(&self.shared)?;
         page.rules(&self.shared)?;
@@ -286,6 +286,11 @@ impl Page<'_, '_> {
             "late_successes",
             "2xx responses to an INVITE after its first final response",
             total(&|t| t.late_successes.value()),
+        )?;
+        page.counter(
+            "address_failovers",
+            "Addresses of targets that failed and were followed by another address",
+            total(&|t| t.failovers.value()),
         )?;
         let attempts = AttemptResult::ALL
             .iter()

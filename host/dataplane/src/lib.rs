@@ -8,6 +8,7 @@
 
 pub mod active;
 pub mod drain;
+pub mod failed_addresses;
 pub mod handover;
 pub mod handshakes;
 pub mod inspection;

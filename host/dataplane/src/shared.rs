@@ -14,6 +14,7 @@ use portcullis_sip::{Proxy, Routes};
 use portcullis_sync::GracePeriod;
 
 use crate::drain::Drain;
+use crate::failed_addresses::FailedAddresses;
 use crate::handover::Handovers;
 use crate::handshakes::Handshakes;
 use crate::notices::Notices;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub proxy: Arc<Proxy>,
     /// Next hops and domains with their resolved addresses; a task replaces them when names are resolved again.
     pub routes: Arc<ArcSwap<Routes>>,
+    /// Addresses of next hops that have failed lately.
+    pub failed_addresses: FailedAddresses,
     /// The TCP connections of all workers.
     pub connections: Arc<Connections>,
     /// TLS handshakes; `None` without TLS.

@@ -123,6 +123,13 @@ impl Draft {
         self.entry(section, key, false).items = vec![item];
     }
 
+    /// Sets a key to `false`.
+    pub(super) fn switch_off(&mut self, section: &'static str, key: &'static str, origin: Origin) {
+        let mut item = Item::new("false".into(), origin);
+        item.is_text = false;
+        self.entry(section, key, false).items = vec![item];
+    }
+
     /// Adds an item to a list.
     pub(super) fn push(
         &mut self,
@@ -382,12 +389,13 @@ fn plain(text: &str) -> String {
 }
 
 /// The sections of a file, in order; the first one has no header.
-const SECTIONS: [&str; 8] = [
+const SECTIONS: [&str; 9] = [
     "",
     "database",
     "permissions",
     "policy",
     "relay",
+    "resolver",
     "control",
     "log",
     "sip",

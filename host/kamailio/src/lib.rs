@@ -84,8 +84,9 @@ pub fn import(
     let (tokens, mut findings) = Preprocessor::new(file, &text, defines, surroundings).run();
     let (statements, more) = statement::statements(&tokens);
     findings.extend(more);
-    let (draft, more) = translate::translate(file, &statements, surroundings);
+    let (mut draft, more) = translate::translate(file, &statements, surroundings);
     findings.extend(more);
+    settings::keep_defaults_of_names(&mut draft);
     let (text, taken, more) = draft.settle();
     findings.extend(more);
     finding::sort(&mut findings);

@@ -78,6 +78,19 @@ pub(super) fn setting(
             }
             None => left_out.unknown.push(format!("{name} ({})", place.short())),
         },
+        "dns_try_naptr" if is_off(value) => {
+            draft.switch_off("resolver", "naptr", Origin::line(place));
+        }
+        "dns_try_naptr" => draft.switch_on("resolver", "naptr", Origin::line(place)),
+        // As this host does.
+        "dns_srv_lb" | "dns_srv_loadbalancing" if !is_off(value) => {}
+        "use_dns_failover" => {
+            let most = if is_off(value) { 1 } else { 4 };
+            draft.set_number("resolver", "addresses", most, Origin::line(place));
+        }
+        "dns_try_ipv6" if is_off(value) => {
+            draft.set("resolver", "families", "ipv4", Origin::line(place));
+        }
         "version_table" => draft.set(
             "database",
             "version-table",
@@ -100,6 +113,24 @@ pub(super) fn setting(
             None => left_out.unknown.push(format!("{name} ({})", place.short())),
         },
     }
+}
+
+/// Writes the keys that keep what Kamailio does with names unless it is told otherwise.
+pub(super) fn keep_defaults_of_names(draft: &mut Draft) {
+    if !draft.has("resolver", "naptr") {
+        let remark =
+            "as Kamailio without dns_try_naptr; true lets NAPTR records choose the transport";
+        draft.switch_off("resolver", "naptr", Origin::none(remark));
+    }
+    if !draft.has("resolver", "addresses") {
+        let remark = "as Kamailio without use_dns_failover; 4 tries further addresses of a name";
+        draft.set_number("resolver", "addresses", 1, Origin::none(remark));
+    }
+}
+
+/// Whether the value switches something off.
+fn is_off(value: &Value) -> bool {
+    value.number() == Some(0)
 }
 
 /// Kamailio's levels: -1 errors, 0 warnings, 1 notices, 2 information, 3 debugging.
@@ -135,9 +166,6 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
         }
         "auto_bind_ipv6" if is_on => {
             "name the IPv6 addresses in `listen`: \"udp:[::]:5060\" stands for all"
-        }
-        "dns_try_naptr" | "dns_srv_lb" | "dns_srv_loadbalancing" if is_on => {
-            "names in [relay] are resolved to addresses (A and AAAA), without SRV and NAPTR: name host and port"
         }
         "cfgengine" => {
             "the routing logic is in another language: look there for KSR.permissions.* and write it as a policy"

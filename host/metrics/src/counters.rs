@@ -332,6 +332,8 @@ pub struct TransactionCounters {
     pub attempts: Counts<AttemptResult, { AttemptResult::COUNT }>,
     /// The same for each named next hop of the configuration.
     pub next_hop_attempts: NamedCounts<AttemptResult, { AttemptResult::COUNT }>,
+    /// Addresses of targets that failed and were followed by another address.
+    pub failovers: Counter,
     /// Retransmissions.
     pub retransmissions: Counts<Retransmission, { Retransmission::COUNT }>,
     /// Responses without a transaction, which were dropped.

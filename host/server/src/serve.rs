@@ -13,6 +13,7 @@ use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_control::{Control, Doors, Lent, Listening};
 use portcullis_dataplane::drain::{Drain, Stage};
+use portcullis_dataplane::failed_addresses::FailedAddresses;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::handshakes::Handshakes;
 use portcullis_dataplane::notice_log;
@@ -316,8 +317,8 @@ impl Host {
         };
         opened.must_do_for(&registry)?;
         tell_what_others_see(&config);
-        let mut resolver = Resolver::new(&config.relay)?;
-        resolver.resolve().await;
+        let mut resolver = Resolver::new(&config.relay, registry.dns())?;
+        resolver.resolve_first().await;
         let routes = Arc::clone(registry.routes());
         routes.store(Arc::new(resolver.routes()));
         let listen = expand(&config.listen)?;
@@ -368,6 +369,7 @@ impl Host {
             orders: Orders::new(workers, predecessor.is_none()),
             notices: Notices::new(workers),
             drain: Drain::default(),
+            failed_addresses: FailedAddresses::default(),
             listen: bound,
             started,
             config,

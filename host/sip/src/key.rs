@@ -21,6 +21,7 @@ pub(crate) struct Key {
     origin: SipHasher24,
     flow: SipHasher24,
     dialog: sip128::SipHasher24,
+    draw: SipHasher24,
     steering: Steering,
 }
 
@@ -74,6 +75,7 @@ impl Key {
             origin: derive(b"origin__"),
             flow: derive(b"flow____"),
             dialog: sip128::SipHasher24::new_with_keys(first, second),
+            draw: derive(b"draw____"),
             steering: Steering::new(|counter| {
                 let mut hasher = derive(b"steering");
                 hasher.write_u8(counter);
@@ -123,9 +125,14 @@ impl Key {
         self.origin.hash(&bytes)
     }
 
-    /// The seal of a flow token: over the values before it.
-    pub(crate) fn flow(&self, values: &[u8]) -> u64 {
-        self.flow.hash(values)
+    /// The number of a call in draws among the servers of a name.
+    pub(crate) fn call(&self, call_id: &[u8]) -> u64 {
+        self.draw.hash(call_id)
+    }
+
+    /// What the call with this number draws for a server.
+    pub(crate) fn draw(&self, call: u64, service: u64) -> u64 {
+        mac_of_numbers(self.draw, [call, service])
     }
 
     /// The seal of a dialog: over its Call-ID, the caller's tag, and the values beside the seal.

@@ -54,7 +54,7 @@ fn sent(edge: &Edge, text: &str, number: u8) -> String {
             let sent = edge
                 .proxy
                 .forward(message, &arrival, &edge.routes, &forward, out);
-            assert_eq!(sent.unwrap().addr, NEXT_HOP.parse().unwrap());
+            assert_eq!(sent.unwrap().to.addr, NEXT_HOP.parse().unwrap());
         })
     })
 }

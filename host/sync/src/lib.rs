@@ -9,6 +9,7 @@
 mod breaker;
 mod grace_period;
 mod idle_sleep;
+mod marks;
 mod nap_clock;
 mod primitives;
 mod published;
@@ -18,6 +19,7 @@ mod single_flight;
 pub use breaker::{Breaker, Tripped};
 pub use grace_period::{GracePeriod, ReadSections};
 pub use idle_sleep::{IdleSleep, Running, Work};
+pub use marks::Marks;
 pub use nap_clock::{Nap, NapClock};
 #[cfg(not(all(test, loom)))]
 pub use published::PublishedReader;

@@ -1,5 +1,7 @@
 //! One target of a transaction: its client transaction, its CANCEL, and its result.
 
+use std::time::Duration;
+
 use portcullis_sip::{
     Destination, HeaderName, Message, StartLine, Via, shorten, write_ack, write_cancel,
 };
@@ -26,6 +28,10 @@ pub(crate) struct Branch<T> {
     pub(crate) breadth: u8,
     /// Its result. The client transaction may have to live on after it.
     pub(crate) attempt: Option<Attempt>,
+    /// The number of the branch that tried the first address of the target.
+    pub(crate) first: u8,
+    /// Whether another branch tries the next address of the target.
+    pub(crate) is_replaced: bool,
     began: Time,
     stage: Stage,
 }
@@ -66,6 +72,10 @@ struct Sent {
     failed: Option<Time>,
     /// Limit of the time until the first response.
     no_answer: Option<Time>,
+    /// Whether another address of the target can be tried.
+    is_followed: bool,
+    /// Whether a provisional response above 100 came.
+    has_rung: bool,
     /// Timer C: the limit of the time until the final response to an INVITE.
     timer_c: Option<Time>,
     cancel: Cancel,
@@ -119,8 +129,42 @@ impl<T> Branch<T> {
             number,
             breadth: 0,
             attempt: None,
+            first: number,
+            is_replaced: false,
             began: Time::ZERO,
             stage: Stage::Waiting,
+        }
+    }
+
+    /// The branch for the next address of the target, which takes the place of this one.
+    pub(crate) fn successor(&mut self, now: Time, number: u8, timers: &Timers) -> Self
+    where
+        T: Clone,
+    {
+        self.is_replaced = true;
+        let mut next = Self {
+            turn: self.turn,
+            first: self.first,
+            ..Self::new(self.id, number, self.target.clone(), self.turn.round)
+        };
+        next.start(now, self.breadth, timers);
+        next.began = self.began;
+        next
+    }
+
+    /// Whether another address of the target gets its turn if this one has no answer, or does not serve the request (RFC 3263 §4.3).
+    pub(crate) fn may_be_followed(&self) -> bool {
+        match &self.stage {
+            Stage::Sent(sent) => sent.is_followed && !sent.has_rung && self.attempt.is_none(),
+            Stage::Waiting | Stage::Preparing { .. } | Stage::Unsent => false,
+        }
+    }
+
+    /// Where its request was sent.
+    pub(crate) fn destination(&self) -> Option<&Destination> {
+        match &self.stage {
+            Stage::Sent(sent) => Some(&sent.to),
+            Stage::Waiting | Stage::Preparing { .. } | Stage::Unsent => None,
         }
     }
 
@@ -170,26 +214,31 @@ impl<T> Branch<T> {
         self.stage = Stage::Preparing { until: now + limit };
     }
 
-    /// The request was written. Returns whether the branch waited for it.
+    /// The request was written. `followed` is the limit of the time until the first response if another address follows. Returns whether the
+    /// branch waited for it.
     pub(crate) fn forward(
         &mut self,
         now: Time,
         request: &[u8],
         to: Destination,
         is_invite: bool,
+        followed: Option<Duration>,
         tools: &mut Tools<T>,
     ) -> bool {
         if !matches!(self.stage, Stage::Preparing { .. }) {
             return false;
         }
         let timers = &tools.config.timers;
+        let limits = [self.target.no_answer, followed];
         self.stage = Stage::Sent(Sent {
             client: Client::start(now, is_invite, timers, to.transport),
             to,
             request: tools.buffers.copy(request),
             ack: Vec::new(),
             failed: None,
-            no_answer: self.target.no_answer.map(|limit| now + limit),
+            no_answer: limits.into_iter().flatten().min().map(|limit| now + limit),
+            is_followed: followed.is_some(),
+            has_rung: false,
             timer_c: is_invite.then(|| now + self.target.ring),
             cancel: Cancel::No,
         });
@@ -264,6 +313,7 @@ impl<T> Branch<T> {
         }
         sent.no_answer = None;
         if code < 200 {
+            sent.has_rung |= code > 100;
             if code > 100 && sent.timer_c.is_some() {
                 sent.timer_c = Some(now + self.target.ring);
             }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use portcullis_sip::Destination;
+
 use crate::slab::Id;
 
 /// Something for the caller of this crate to do or to count.
@@ -14,6 +16,17 @@ pub enum Event<T> {
         id: Id,
         /// The number of the target, which is part of its branch.
         branch: u8,
+    },
+    /// An address of a target has failed, and another one is tried: [`Event::Start`] follows (RFC 3263 §4.3).
+    Failover {
+        /// The transaction.
+        id: Id,
+        /// The target.
+        target: T,
+        /// The address.
+        from: Destination,
+        /// Its result.
+        attempt: Attempt,
     },
     /// All targets have failed, and the plan says to ask. The caller calls [`Transactions::step`](crate::Transactions::step) or
     /// [`Transactions::answer`](crate::Transactions::answer).
@@ -29,6 +42,8 @@ pub enum Event<T> {
         target: T,
         /// The result.
         attempt: Attempt,
+        /// Where its request was sent last; `None` if it was not.
+        to: Option<Destination>,
     },
     /// A transaction has its answer, and nothing more is expected of its targets. Its id names nothing from now on.
     Ended {

@@ -10,7 +10,8 @@
 //!    ([`Proxy::is_loop`](portcullis_sip::Proxy::is_loop)), and the policy decides. A rejection needs no transaction.
 //! 2. [`Transactions::begin`] makes one, [`Transactions::plan`] names the targets in ranks.
 //! 3. For each target whose turn has come, [`Event::Start`] asks for its request: the caller resolves the target, writes the request with
-//!    [`Proxy::forward`](portcullis_sip::Proxy::forward), and passes it to [`Transactions::forward`].
+//!    [`Proxy::forward`](portcullis_sip::Proxy::forward), and passes it to [`Transactions::forward`]. If it says there that the target has
+//!    further addresses, another [`Event::Start`] asks for the request to the next one when this one fails.
 //! 4. Responses, CANCEL and ACK arrive through [`Transactions::receive`], timers through [`Transactions::expire`]. When all targets have
 //!    failed, [`Event::Ask`] may ask for the next step.
 //! 5. [`Event::Ended`] says how it ended. What remains is small: it absorbs retransmissions for 64·T1. A million of them take less than 300 MB,
@@ -68,7 +69,7 @@ pub use machine::{
     ServerInvite, ServerNonInvite, ServerTimer,
 };
 pub use outbox::{Outbox, Outgoing, What};
-pub use plan::{MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};
+pub use plan::{MOST_ADDRESSES, MOST_TARGETS, Plan, PlanError, StatusSet, Step, Target};
 pub use slab::Id;
 pub use time::Time;
 pub use timers::Timers;

@@ -7,6 +7,9 @@ use thiserror::Error;
 /// Most targets of one transaction.
 pub const MOST_TARGETS: usize = 16;
 
+/// Most addresses of one target that are tried (RFC 3263 §4.3).
+pub const MOST_ADDRESSES: usize = 4;
+
 /// Where a request goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan<T> {

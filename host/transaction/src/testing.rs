@@ -30,6 +30,8 @@ pub(crate) struct Host {
     pub(crate) core: Transactions<usize>,
     pub(crate) proxy: Arc<Proxy>,
     pub(crate) now: Time,
+    /// Number of the addresses of each target.
+    pub(crate) addresses: usize,
     routes: Routes,
     index: Index,
     out: Vec<u8>,
@@ -52,6 +54,7 @@ pub(crate) struct Sent {
 pub(crate) enum Told {
     Ask,
     Outcome(usize, u16),
+    Failover(u16, u16),
     Ended(End),
 }
 
@@ -83,6 +86,7 @@ impl Host {
             core: Transactions::new(Arc::clone(&proxy), config),
             proxy,
             now: Time::ZERO,
+            addresses: 1,
             routes: routes.build(&HashMap::new()),
             index: Index::default(),
             out: Vec::new(),
@@ -139,7 +143,12 @@ impl Host {
                 &mut self.out,
             )
             .unwrap();
-        self.core.forward(self.now, id, branch, &self.out, to)
+        let tried = self.core.tried(id, branch).count();
+        let mut to = to.to;
+        to.addr.set_port(to.addr.port() + tried as u16);
+        let followed = (tried + 1 < self.addresses).then_some(Duration::from_secs(4));
+        self.core
+            .forward_first(self.now, id, branch, &self.out, to, followed)
     }
 
     /// Everything that was sent and told; targets get their requests at once.
@@ -160,6 +169,9 @@ impl Host {
                 None => return (sent, told),
                 Some(Event::Start { id, branch, .. }) => assert!(self.forward(id, branch)),
                 Some(Event::Ask { .. }) => told.push(Told::Ask),
+                Some(Event::Failover { from, attempt, .. }) => {
+                    told.push(Told::Failover(from.addr.port(), attempt.code));
+                }
                 Some(Event::Outcome {
                     target, attempt, ..
                 }) => {

@@ -124,7 +124,7 @@ impl Host {
                 &mut self.out,
             );
             self.core
-                .forward(self.now, id, branch, &self.out, to.unwrap());
+                .forward(self.now, id, branch, &self.out, to.unwrap().to);
         }
     }
 

@@ -1,9 +1,10 @@
-//! Metrics of the address table, the trusted peers and the rules.
+//! Metrics of the address table, the trusted peers, the rules and the cache of names.
 
 use std::fmt;
 
 use portcullis_address::DatabaseState;
 use portcullis_dataplane::shared::Shared;
+use portcullis_rollout::resolve::Dns;
 
 use super::{Page, seconds};
 
@@ -56,6 +57,26 @@ impl Page<'_, '_> {
             "address_loaded_timestamp_seconds",
             "Load time of the address table since the Unix epoch",
             loaded,
+        )
+    }
+
+    pub(super) fn names(&mut self, dns: &Dns) -> fmt::Result {
+        let counts = dns.counts();
+        let results = [
+            ("found", counts.found),
+            ("none", counts.none),
+            ("failed", counts.failed),
+        ];
+        self.family(
+            "dns_queries",
+            "Queries to name servers by result",
+            "result",
+            results,
+        )?;
+        self.gauge(
+            "dns_cache_entries",
+            "Queries in the cache of names",
+            dns.entries() as u64,
         )
     }
 

@@ -104,6 +104,7 @@ fn control_over(
         orders: Orders::new(2, true),
         notices: Notices::new(2),
         drain: Drain::default(),
+        failed_addresses: Default::default(),
         started: SystemTime::now(),
     };
     Arc::new(Control::new(

@@ -17,8 +17,8 @@ use std::time::Instant;
 
 use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Branch, Destination, DialogSeal, Framing, Index, Message, Received, RelayError,
-    RequestName, Routes, ScanError, StartLine, Transport, scan,
+    Arrival, Branch, Destination, DialogSeal, Forwarded, Framing, Index, Message, Received,
+    RelayError, RequestName, Routes, ScanError, StartLine, Transport, scan,
 };
 
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
@@ -525,8 +525,10 @@ impl Pipeline {
         };
         let target = targets.first();
         let judged = judgement.on(message, arrival);
-        let sent = match relaying.write(judged, target, branch, out) {
-            Ok(destination) => {
+        let sent = match relaying.write(judged, target, branch, &[], out) {
+            Ok(Forwarded {
+                to: destination, ..
+            }) => {
                 self.counters().relayed_requests.inc();
                 if self.reporter.is_watched() {
                     let fate = Fate::Relayed(destination);
@@ -567,7 +569,7 @@ impl Pipeline {
         let targets = judgement.forwarding.as_deref();
         if targets.is_none_or(|forwarding| forwarding.targets.is_empty()) {
             match stateful.write(name, judged, &tools.relaying) {
-                Ok(to) => written = Some(to),
+                Ok(forwarded) => written = Some(forwarded),
                 Err(error) => return Handled::Done(self.refuse(&error, judged, out)),
             }
         }

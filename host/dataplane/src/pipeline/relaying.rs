@@ -8,14 +8,15 @@ use portcullis_policy::{Edit, ForwardTarget, Forwarding, Place, Verdict};
 use portcullis_records::Recorder;
 use portcullis_records::calls::Calls;
 use portcullis_sip::{
-    Arrival, Branch, Destination, Forward, HeaderChange, HeaderName, Message, Proxy, RelayError,
-    RequestName, Routes, Target,
+    Arrival, Branch, Choice, Destination, Forward, Forwarded, HeaderChange, HeaderName, Message,
+    Proxy, RelayError, RequestName, Routes, Target,
 };
 
 use portcullis_transaction::max_breadth;
 
 use super::judge::{Judged, Judgement, Outcome};
 use super::targets::in_order;
+use crate::failed_addresses::FailedAddresses;
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
 
@@ -51,19 +52,30 @@ impl<'p> Relaying<'p> {
         &self.shared.proxy
     }
 
+    /// The addresses that have failed lately.
+    pub(super) fn failed_addresses(&self) -> &'p FailedAddresses {
+        &self.shared.failed_addresses
+    }
+
+    /// Most addresses of a target that are tried.
+    pub(super) fn most_addresses(&self) -> usize {
+        usize::from(self.shared.config.resolver.addresses)
+    }
+
     pub(super) fn counters(&self) -> &'p WorkerCounters {
         &self.shared.counters[self.number]
     }
 
     /// Writes a request as a decision says, to this target of its policy if there is one, with this branch and Max-Breadth, or with the branch that a
-    /// stateless proxy writes.
+    /// stateless proxy writes. Addresses that were `tried` are left out.
     pub(super) fn write(
         &self,
         judged: Judged<'_>,
         target: Option<&ForwardTarget>,
         branch: Option<(Branch, u8)>,
+        tried: &[Destination],
         out: &mut Vec<u8>,
-    ) -> Result<Destination, RelayError> {
+    ) -> Result<Forwarded, RelayError> {
         let Judged {
             judgement,
             message,
@@ -94,7 +106,10 @@ impl<'p> Relaying<'p> {
             request_uri: request_uri.map(str::as_bytes),
             changes: &changes,
             branch,
-            is_of_client: self.is_in_client_group(arrival.source.ip()),
+            choice: Choice {
+                tried,
+                has_failed: &|transport, addr| self.shared.failed_addresses.has(transport, addr),
+            },
         };
         let mut write = |routes: &Routes| proxy.forward(message, arrival, routes, &forward, out);
         let written = match is_operators {

@@ -211,6 +211,20 @@ fn the_cores_settings_go_where_they_belong() {
 }
 
 #[test]
+fn names_lead_where_they_led_before() {
+    let resolver = |text: &str| Config::parse(&imported(text).text).unwrap().resolver;
+    let usual = resolver("debug=2\n");
+    assert_eq!((usual.naptr, usual.srv, usual.addresses), (false, true, 1));
+    let all = resolver("dns_try_naptr=on\nuse_dns_failover=yes\ndns_srv_lb=on\n");
+    assert_eq!((all.naptr, all.addresses), (true, 4));
+    let none = resolver("dns_try_naptr=no\nuse_dns_failover=0\ndns_try_ipv6=off\n");
+    assert_eq!((none.naptr, none.addresses), (false, 1));
+    assert_ne!(none.families, usual.families);
+    let text = imported("debug=2\n").text;
+    assert!(text.contains("naptr = false  # as Kamailio"), "{text}");
+}
+
+#[test]
 fn calls_of_the_routing_logic_are_listed_with_their_rust() {
     let import = imported(
         "loadmodule \"permissions.so\"\nrequest_route {\n  if (allow_source_address(\"200\") || $si == \"allow_address(\") {\n\

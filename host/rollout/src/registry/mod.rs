@@ -28,6 +28,7 @@ use crate::compiler::Occasion;
 use crate::deployments::Deployments;
 use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::progress::Loading;
+use crate::resolve::Dns;
 use crate::settings::{forget_what_refuses, settings_of};
 use crate::tenant_set::{RETAINED_GENERATIONS, TenantSet, TenantSetError};
 
@@ -58,6 +59,7 @@ pub struct Registry {
     /// The engine for policies that are called without effect.
     aside: Aside,
     routes: Arc<ArcSwap<Routes>>,
+    dns: Arc<Dns>,
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     tenants: Arc<TenantSet>,
@@ -112,6 +114,7 @@ impl Registry {
         let sandboxes = kept_by_each(workers, runtime.limits().instances);
         let wake = Arc::new(Notify::new());
         let routes = Arc::<ArcSwap<Routes>>::default();
+        let dns = Dns::new(&config.resolver);
         let files_of = |name: &str, config: &SeatConfig| {
             let slot = Arc::new(PolicySlot::keeping(RETAINED_GENERATIONS));
             let counters = Arc::new(Counters::new(config.counters));
@@ -150,6 +153,7 @@ impl Registry {
             workers,
             Arc::clone(&wake),
             stop,
+            Arc::clone(&dns),
         );
         let tenants = Arc::new(tenants);
         let loading = Arc::new(Loading::default());
@@ -158,6 +162,7 @@ impl Registry {
             shadow,
             sandboxes,
             aside,
+            dns,
             routes,
             wake,
             deployments: Deployments::new(Arc::clone(&tenants), Arc::clone(&loading)),
@@ -199,6 +204,11 @@ impl Registry {
     /// resolved ones.
     pub fn routes(&self) -> &Arc<ArcSwap<Routes>> {
         &self.routes
+    }
+
+    /// Returns what resolves the names of routes.
+    pub fn dns(&self) -> &Arc<Dns> {
+        &self.dns
     }
 
     /// Returns the deployments of all seats.

@@ -141,7 +141,9 @@ async fn targets(tenant: &str, guest: &str, name: &str) -> (usize, u64) {
     let (_never, stop) = watch::channel(false);
     let registry = Registry::new(&config, 1, stop).unwrap();
     registry.apply(&config, &config.tenants).await.unwrap();
-    let routes = Resolver::new(&config.relay).unwrap().routes();
+    let routes = Resolver::new(&config.relay, registry.dns())
+        .unwrap()
+        .routes();
     registry.routes().store(Arc::new(routes));
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/guests");
     let text = std::fs::read(folder.join(guest).with_extension("wat")).unwrap();

@@ -18,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use crate::compiler;
 use crate::policy_files::PolicyFiles;
-use crate::resolve::Resolver;
+use crate::resolve::{Dns, Resolver};
 use crate::settings::{settings_of, takes};
 
 use plan::{Carried, SetUp, plan, step};
@@ -35,6 +35,7 @@ pub(crate) struct TenantSet {
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     stop: watch::Receiver<bool>,
+    dns: Arc<Dns>,
     current: Arc<ArcSwap<Tenants>>,
     /// The policy files of the operator's seats, `default` first.
     operators: Vec<Arc<PolicyFiles>>,
@@ -82,12 +83,14 @@ impl TenantSet {
         workers: usize,
         wake: Arc<Notify>,
         stop: watch::Receiver<bool>,
+        dns: Arc<Dns>,
     ) -> Self {
         Self {
             runtime,
             workers,
             wake,
             stop,
+            dns,
             current: Arc::new(ArcSwap::from_pointee(operator)),
             operators: operators.into_iter().collect(),
             running: Mutex::default(),
@@ -233,12 +236,12 @@ impl TenantSet {
         {
             self.check_settings(tenant).await?;
         }
-        let resolver = Resolver::of_tenant(&config.relay, tenant);
+        let resolver = Resolver::of_tenant(&config.relay, tenant, &self.dns);
         let mut resolver = resolver.map_err(|source| TenantSetError::Routes {
             tenant: tenant.name.clone(),
             source,
         })?;
-        resolver.resolve().await;
+        resolver.resolve_first().await;
         Ok(resolver)
     }
 

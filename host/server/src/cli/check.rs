@@ -1,13 +1,14 @@
 //! `portcullis check`: every error in configuration, database and policy, before a host is started.
 
 use std::io::Write;
-use std::net::{ToSocketAddrs, UdpSocket};
+use std::net::UdpSocket;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
+use futures_util::future::join_all;
 use portcullis_config::{
     Config, ConfigError, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts, Problem,
     SYSTEM_FILE, SeatConfig,
@@ -17,7 +18,8 @@ use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_policy::Runtime;
 use portcullis_rollout::compiler::{self, Kept};
 use portcullis_rollout::policy_files::{PolicyFileError, PolicyFiles};
-use portcullis_rollout::resolve;
+use portcullis_rollout::resolve::Dns;
+use portcullis_sip::Lookup;
 
 use crate::modes;
 use crate::rights;
@@ -27,7 +29,7 @@ use serde_json::{Value, json};
 
 use super::check_hops;
 use super::check_tables;
-use super::check_tls;
+use super::database::block_on;
 use super::findings::Finding;
 use super::policy::state_of;
 use super::print::{Format, clean, count, stdout, write_json};
@@ -223,7 +225,7 @@ fn check_rest(
         findings.odd("tenants", problem);
     }
     if is_sound("relay") {
-        check_names(config, findings);
+        check_names(config, findings)?;
         if is_sound("listen") && is_sound("sip") {
             findings.extend("relay", check_hops::check(config));
             findings.extend("tls", check_tls::check(config));
@@ -456,41 +458,43 @@ fn told(
 }
 
 /// Names that do not resolve now may resolve later; until then calls to them fail.
-fn check_names(config: &Config, findings: &mut Findings) {
+fn check_names(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
     let relay = &config.relay;
     let hops = relay
         .next_hop
         .iter()
         .chain(relay.next_hops.iter().map(|(_, hop)| hop));
-    let mut names: Vec<&str> = hops
+    let mut lookups: Vec<Lookup> = hops
         .filter_map(|hop| match &hop.host {
-            Host::Name(name) => Some(name.as_str()),
+            Host::Name(name) => Some(Lookup::of(name, hop.port, hop.transport)),
             Host::Addr(_) => None,
         })
-        .chain(names_of(&relay.domains))
+        .chain(lookups_of(&relay.domains))
         .collect();
     for tenant in &config.tenants {
-        names.extend(names_of(&tenant.domains));
+        lookups.extend(lookups_of(&tenant.domains));
     }
-    names.sort_unstable();
-    names.dedup();
-    for name in names {
-        match (name, 0).to_socket_addrs() {
-            Ok(found) => match resolve::usable(name, found.map(|addr| addr.ip())) {
-                Some(_) => findings.good("relay", format!("{name} resolves")),
-                None => findings.odd("relay", format!("{name}: {}", resolve::NO_USABLE_ADDRESS)),
-            },
-            Err(error) => findings.odd(
+    lookups.sort_unstable();
+    lookups.dedup();
+    let dns = Dns::new(&config.resolver);
+    let found = block_on(join_all(lookups.iter().map(|lookup| dns.plan(lookup))))?;
+    for (lookup, found) in lookups.iter().zip(found) {
+        let name = &lookup.name;
+        match found.error() {
+            None => findings.good("relay", format!("{name} resolves")),
+            Some(error) => findings.odd(
                 "relay",
                 format!("{name}: {error}; requests to it are answered 503 until it resolves"),
             ),
         }
     }
+    Ok(())
 }
 
-fn names_of(domains: &[Domain]) -> impl Iterator<Item = &str> {
+/// Where URIs with these names lead if they have neither port nor transport.
+fn lookups_of(domains: &[Domain]) -> impl Iterator<Item = Lookup> {
     domains.iter().filter_map(|domain| match &domain.hosts {
-        Hosts::Name(name) => Some(name.as_str()),
+        Hosts::Name(name) => Some(Lookup::of(name, None, None)),
         Hosts::Net(_) => None,
     })
 }

@@ -23,6 +23,7 @@ mod policy;
 mod print;
 mod probe;
 mod replay;
+mod resolve;
 mod rules;
 mod tenant;
 mod tls;
@@ -89,6 +90,8 @@ enum Command {
     /// Standard output is deterministic. The exit code is 0 if no decision differs; 1 if one differs that was not expected, and for errors;
     /// 2 if there was nothing to replay. The output first lists the parts of a capture that could not be parsed.
     Replay(replay::Args),
+    /// Show where a URI leads: each DNS query with its answer, and the addresses in the order in which they are tried.
+    Resolve(resolve::Args),
     /// Send one request and print the response.
     Probe(probe::Args),
     /// Compile a policy from standard input for the host that started this.
@@ -154,6 +157,7 @@ impl Cli {
             Command::Trace(args) => trace::run(&args, &Config::find(named)?.0),
             Command::Import(args) => import::run(&args),
             Command::Replay(args) => replay::run(&args, &Config::find(named)?.0),
+            Command::Resolve(args) => resolve::run(&args, named),
             Command::Probe(args) => probe::run(&args),
             Command::Compile(bounds) => Ok(compiler::work(&bounds)),
             Command::Answer(args) => answer::run(&args),

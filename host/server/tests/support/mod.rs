@@ -28,7 +28,7 @@ use portcullis_dataplane::worker;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{PolicySlot, Runtime};
 use portcullis_rollout::Registry;
-use portcullis_rollout::resolve::Resolver;
+use portcullis_rollout::resolve::{Dns, Resolver};
 use portcullis_sip::{Destination, Local, Proxy, ProxyConfig, Transport};
 use portcullis_transaction::Outbox;
 use tempfile::TempDir;
@@ -146,7 +146,7 @@ impl Setup {
         });
         let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
         let addresses = block_on(address_book(url, &self.rows));
-        let mut resolver = Resolver::new(&config.relay).unwrap();
+        let mut resolver = Resolver::new(&config.relay, &Dns::new(&config.resolver)).unwrap();
         block_on(resolver.resolve());
         let (_never, stop) = watch::channel(false);
         let registry = Arc::new(Registry::new(&config, self.workers, stop).unwrap());
@@ -179,6 +179,7 @@ impl Setup {
             orders: Orders::new(self.workers, true),
             notices: Notices::new(self.workers),
             drain: Drain::default(),
+            failed_addresses: Default::default(),
             started: SystemTime::now(),
             config,
         });

@@ -46,7 +46,7 @@ pub use drop_reason::DropReason;
 pub use hop_by_hop::{shorten, write_ack, write_cancel};
 pub use identity::Local;
 pub use plan::to_has_tag;
-pub use relay::{DEFAULT_BREADTH, Forward, HeaderChange};
+pub use relay::{DEFAULT_BREADTH, Forward, Forwarded, HeaderChange};
 pub use relay_error::{RelayError, RelayErrorKind};
 pub use response_changes::{ResponseChanges, write_response};
 pub use stateful::RequestName;

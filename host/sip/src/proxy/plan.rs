@@ -15,7 +15,7 @@ use crate::arrival::{Arrival, ConnectionId, Transport};
 use crate::host::{Host, ip_address};
 use crate::list::values;
 use crate::name_addr::NameAddr;
-use crate::routes::{Hop, Permission, Routes};
+use crate::routes::{Candidate, Choice, Hop, Permission, Rank, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::uri::{Scheme, Uri, UriError, is_other_uri, is_sips};
 
@@ -47,10 +47,17 @@ pub(super) struct Leg<'p> {
     pub(super) place: &'p Place,
     /// The stream to it, if a dialog knows one.
     pub(super) connection: Option<ConnectionId>,
-    /// The mark of the name that led here; `None` for an address.
-    pub(super) name: Option<u64>,
+    /// See [`Forwarded::others`](super::Forwarded::others).
+    pub(super) others: usize,
     /// See [`Plan::hop`].
     hop: Option<u64>,
+}
+
+/// What a decision says about the destination.
+pub(super) struct Whereto<'f> {
+    pub(super) target: Target<'f>,
+    pub(super) request_uri: Option<&'f [u8]>,
+    pub(super) choice: Choice<'f>,
 }
 
 impl<'a> Plan<'a> {
@@ -59,8 +66,7 @@ impl<'a> Plan<'a> {
         message: Message<'a>,
         arrival: &Arrival,
         routes: &'a Routes,
-        target: Target<'_>,
-        request_uri: Option<&'a [u8]>,
+        whereto: Whereto<'a>,
     ) -> Result<Self, RelayError> {
         let StartLine::Request { uri, .. } = message.start_line() else {
             return Err(RelayError::Unrelayable);
@@ -70,8 +76,9 @@ impl<'a> Plan<'a> {
             message,
             arrival,
             routes,
+            choice: whereto.choice,
         };
-        planner.plan(uri, target, request_uri)
+        planner.plan(uri, whereto.target, whereto.request_uri)
     }
 }
 
@@ -80,6 +87,7 @@ struct Planner<'a, 'r> {
     message: Message<'a>,
     arrival: &'r Arrival,
     routes: &'a Routes,
+    choice: Choice<'r>,
 }
 
 impl<'a> Planner<'a, '_> {
@@ -316,7 +324,8 @@ impl<'a> Planner<'a, '_> {
     }
 
     fn leg_to_hop(&self, hop: &Hop) -> Result<Leg<'a>, RelayError> {
-        let leg = self.leg(hop.transport, hop.port, &hop.addresses, hop.uri.as_bytes())?;
+        let candidates = hop.candidates.iter().copied();
+        let leg = self.leg(candidates, hop.uri.as_bytes())?;
         Ok(Leg {
             hop: Some(hop.mark),
             name: hop.name,
@@ -348,7 +357,7 @@ impl<'a> Planner<'a, '_> {
             }
             Some(End::Caller(flow)) => {
                 let (transport, addr) = (flow.transport(), flow.addr);
-                let leg = self.leg(transport, addr.port(), &[addr.ip()], b"the caller")?;
+                let leg = self.leg([Candidate::plain(transport, addr)], b"the caller")?;
                 Ok(Some(self.along(leg, flow)))
             }
         }
@@ -418,71 +427,99 @@ impl<'a> Planner<'a, '_> {
             return Ok(None);
         };
         let port = uri.port_or_default();
-        let one;
-        let (addresses, name) = match self.routes.permission(host, port) {
-            Permission::Refused => return Ok(None),
-            Permission::Address(ip) => {
-                one = [ip];
-                (&one[..], None)
-            }
-            Permission::Name { addresses, mark } => (addresses, Some(mark)),
-        };
-        if uri.scheme == Scheme::Sips && !self.proxy.identity.has_tls() {
+        let permission = self.routes.permission(host, port);
+        if !permission.is_granted() {
+            return Ok(None);
+        }
+        if uri.scheme == Scheme::Sips {
             return Err(RelayError::UnsupportedScheme(RelayError::shown(text)));
         }
         let unsupported = || RelayError::UnsupportedTransport(RelayError::shown(text));
-        let transport = uri.known_transport();
-        // Only clients open connections of WebSocket: a flow leads to them, and no URI.
-        let transport = transport.filter(|transport| !transport.is_websocket());
-        let transport = transport.ok_or_else(unsupported)?;
-        let leg = self.leg(transport, port, addresses, text)?;
-        Ok(Some(Leg { name, ..leg }))
+        let transport = uri.known_transport().ok_or_else(unsupported)?;
+        let leg = match permission {
+            Permission::Refused => return Ok(None),
+            Permission::Address(ip) => {
+                let addr = SocketAddr::new(ip, port);
+                self.leg([Candidate::plain(transport, addr)], text)
+            }
+            Permission::Name(named) => {
+                let named_transport = uri.transport().map(|_| transport);
+                self.leg(named.candidates(uri.port, named_transport), text)
+            }
+        };
+        leg.map(Some)
     }
 
-    /// The first of these addresses that one of our sockets can reach.
+    /// The first of these addresses in the order of the call that one of our sockets can reach. Our own addresses are left out.
     fn leg(
         &self,
-        transport: Transport,
-        port: u16,
-        addresses: &[IpAddr],
+        candidates: impl IntoIterator<Item = Candidate>,
         text: &[u8],
     ) -> Result<Leg<'a>, RelayError> {
-        let place = |&ip: &IpAddr| {
-            let place = self
-                .proxy
-                .identity
-                .place_towards(transport, ip, self.arrival.local);
-            place.map(|place| (SocketAddr::new(ip, port), place))
-        };
-        let Some((addr, place)) = addresses.iter().find_map(place) else {
-            return Err(match addresses.first() {
-                Some(&ip) => RelayError::NoSocket { transport, ip },
-                None => RelayError::Unresolved(RelayError::shown(text)),
+        let identity = &self.proxy.identity;
+        let (mut first, mut own, mut fitting) = (None, false, 0);
+        let mut best: Option<(Option<Rank>, Candidate, &Place)> = None;
+        for (index, candidate) in candidates.into_iter().enumerate() {
+            first = first.or(Some(candidate));
+            let Candidate {
+                transport, addr, ..
+            } = candidate;
+            let Some(place) = identity.place_towards(transport, addr.ip(), self.arrival.local)
+            else {
+                continue;
+            };
+            if identity.listens_on(transport, addr) {
+                own = true;
+                continue;
+            }
+            if self.choice.was_tried(&candidate) {
+                continue;
+            }
+            fitting += 1;
+            // Most next hops have one address, which needs no rank.
+            best = match best {
+                None => Some((None, candidate, place)),
+                Some((rank, known, at)) => {
+                    let known_rank = rank.unwrap_or_else(|| self.rank(&known, 0));
+                    let rank = self.rank(&candidate, index);
+                    if rank < known_rank {
+                        Some((Some(rank), candidate, place))
+                    } else {
+                        Some((Some(known_rank), known, at))
+                    }
+                }
+            };
+        }
+        let Some((_, candidate, place)) = best else {
+            return Err(match first {
+                Some(_) if own => RelayError::Loop(RelayError::shown(text)),
+                Some(Candidate {
+                    transport, addr, ..
+                }) if self.choice.tried.is_empty() => RelayError::NoSocket {
+                    transport,
+                    ip: addr.ip(),
+                },
+                Some(_) | None => RelayError::Unresolved(RelayError::shown(text)),
             });
         };
-        if self.proxy.identity.listens_on(transport, addr) {
-            return Err(RelayError::Loop(RelayError::shown(text)));
-        }
         Ok(Leg {
-            transport,
-            addr,
+            transport: candidate.transport,
+            addr: candidate.addr,
             place,
             connection: None,
-            name: None,
+            others: fitting - 1,
             hop: None,
         })
     }
 
-    /// A request URI taken from a Route, or written by a policy, obeys the rules for one that is received: a host without TLS must not send a
-    /// `sips` URI (RFC 5630 §5.3), and a request URI has no headers (RFC 3261 §19.1.1).
-    fn check_request_uri(&self, uri: &[u8]) -> Result<(), RelayError> {
-        match read_request_uri(uri)? {
-            Some(new) if new.scheme == Scheme::Sips && !self.proxy.identity.has_tls() => {
-                Err(RelayError::UnsupportedScheme(RelayError::shown(uri)))
-            }
-            Some(new) if new.headers.is_some() => Err(RelayError::BadUri(RelayError::shown(uri))),
-            _ => Ok(()),
-        }
+    /// The place of an address in the order of this call. The index of the first one need not be exact.
+    fn rank(&self, candidate: &Candidate, index: usize) -> Rank {
+        let call_id = self.message.header(HeaderName::CallId);
+        let call_id = call_id.map_or(&b""[..], |field| field.value);
+        let key = self.proxy.keys.current();
+        let number = key.draw(key.call(call_id), candidate.service);
+        let has_failed = (self.choice.has_failed)(candidate.transport, candidate.addr);
+        Rank::of(candidate, index, has_failed, number)
     }
 
     /// Whether the request came from this destination; the source port of a stream is irrelevant.

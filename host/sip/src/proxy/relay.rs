@@ -5,18 +5,13 @@ use std::net::SocketAddr;
 use super::Proxy;
 use super::branch::{Branch, Origin, Transaction};
 use super::dialog;
-use super::flow::{Flow, Token};
-use super::identity::Place;
-use super::plan::{Plan, to_has_tag};
+use super::plan::{Plan, Whereto, to_has_tag};
 use super::relay_error::RelayError;
 use super::target::Target;
 use crate::arrival::{Arrival, Destination};
 use crate::cseq::MAX_FORWARDS;
 use crate::edit::{Edits, Text, write_hex};
-use crate::key::Key;
-use crate::list::{Value, values};
-use crate::name_addr::NameAddr;
-use crate::routes::Routes;
+use crate::routes::{Choice, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::uri::is_sips;
 
@@ -57,8 +52,17 @@ pub struct Forward<'f> {
     /// The branch to write and the target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. ACK and CANCEL, which
     /// follow an INVITE and never fork, do not get a value that they have not. `None` for a stateless proxy, which never forks.
     pub branch: Option<(Branch, u8)>,
-    /// Whether the sender is a client, whatever socket received the request: see [`Clients`](crate::Clients).
-    pub is_of_client: bool,
+    /// Which of the addresses of a name the request goes to.
+    pub choice: Choice<'f>,
+}
+
+/// Where a request goes that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Forwarded {
+    /// The destination.
+    pub to: Destination,
+    /// Number of further addresses of the same next hop, where the request may go if this one fails (RFC 3263 §4.3).
+    pub others: usize,
 }
 
 impl Forward<'_> {
@@ -69,7 +73,7 @@ impl Forward<'_> {
             request_uri: None,
             changes: &[],
             branch: Some((branch, breadth)),
-            is_of_client: false,
+            choice: Choice::FIRST,
         }
     }
 }
@@ -116,9 +120,10 @@ impl Proxy {
             request_uri: None,
             changes,
             branch: None,
-            is_of_client: false,
+            choice: Choice::FIRST,
         };
-        self.forward(message, arrival, routes, &forward, out)
+        let forwarded = self.forward(message, arrival, routes, &forward, out);
+        forwarded.map(|forwarded| forwarded.to)
     }
 
     /// Whether the sender of a request is a client because of the socket that received it. A next hop is none, and neither is a host of a
@@ -142,7 +147,7 @@ impl Proxy {
         routes: &Routes,
         forward: &Forward<'_>,
         out: &mut Vec<u8>,
-    ) -> Result<Destination, RelayError> {
+    ) -> Result<Forwarded, RelayError> {
         out.clear();
         let relay = match forward.changes {
             [] => relay_by::<MOST_EDITS>,
@@ -159,19 +164,24 @@ fn relay_by<const MOST: usize>(
     routes: &Routes,
     forward: &Forward<'_>,
     out: &mut Vec<u8>,
-) -> Result<Destination, RelayError> {
+) -> Result<Forwarded, RelayError> {
     let Forward {
         target,
         request_uri,
         changes,
         branch: fork,
-        is_of_client,
+        choice,
     } = *forward;
     let top = proxy
         .top_via(message, arrival)
         .ok_or(RelayError::Unrelayable)?;
     let max_forwards = max_forwards(message)?;
-    let plan = Plan::of(proxy, message, arrival, routes, target, request_uri)?;
+    let whereto = Whereto {
+        target,
+        request_uri,
+        choice,
+    };
+    let plan = Plan::of(proxy, message, arrival, routes, whereto)?;
     let has_breadth = message.header(HeaderName::MaxBreadth).is_some();
     let breadth = fork
         .map(|(_, breadth)| breadth)
@@ -239,13 +249,14 @@ fn relay_by<const MOST: usize>(
     if out.len() > most {
         return Err(RelayError::TooLarge(out.len()));
     }
-    Ok(Destination {
-        transport: plan.leg.transport,
-        addr: plan.leg.addr,
-        from: Some(plan.leg.place.addr),
-        connection: plan.leg.connection,
-        name: plan.leg.name,
-        is_flow: plan.token.is_some(),
+    Ok(Forwarded {
+        to: Destination {
+            transport: plan.leg.transport,
+            addr: plan.leg.addr,
+            from: Some(plan.leg.place.addr),
+            connection: plan.leg.connection,
+        },
+        others: plan.leg.others,
     })
 }
 

@@ -10,7 +10,7 @@ use super::stream::Stream;
 use crate::arrival::{Arrival, Destination};
 use crate::host::{Host, ip_address};
 use crate::key::Key;
-use crate::routes::{Permission, Routes};
+use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, ScanError};
 use crate::top_via::{DEFAULT_PORT, TopVia};
 use crate::via::Via;
@@ -103,7 +103,7 @@ impl Proxy {
                 IpAddr::V4(ip) => Host::V4(ip),
                 IpAddr::V6(ip) => Host::V6(ip),
             };
-            routes.permission(host, to.port()) != Permission::Refused
+            routes.permission(host, to.port()).is_granted()
         };
         maddr.filter(is_permitted).unwrap_or(source)
     }

@@ -1,12 +1,12 @@
 //! Reads next hops and domains from the configuration.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 use thiserror::Error;
 
-use super::{Hop, LONGEST_NAME, PortRule, Routes, mark};
+use super::{Candidate, Hop, LONGEST_NAME, Lookup, Named, PortRule, Routes, Sought, mark};
 use crate::arrival::Transport;
 use crate::host::{Host, ip_address, port};
 use crate::uri::Uri;
@@ -74,32 +74,74 @@ impl RoutesBuilder {
         names
     }
 
-    /// The routes with these addresses. A name without addresses is known, but nothing can be sent to it.
+    /// The questions about these names that URIs can ask: sorted, without duplicates.
+    pub fn lookups(&self) -> Vec<Lookup> {
+        let names = self.names_to_resolve();
+        let (followed, plain): (Vec<_>, Vec<_>) =
+            names.into_iter().partition(|name| self.is_followed(name));
+        let plain = plain.into_iter().map(addresses);
+        let followed = followed.into_iter().flat_map(lookups_of);
+        let hops = self.targets().filter_map(Target::lookup);
+        let mut lookups: Vec<Lookup> = plain.chain(followed).chain(hops).collect();
+        lookups.sort_unstable();
+        lookups.dedup();
+        lookups
+    }
+
+    /// The routes of names that have these addresses and no SRV records. A name without addresses is known, but nothing can be sent to it.
     pub fn build(&self, resolved: &HashMap<String, Vec<IpAddr>>) -> Routes {
+        self.build_of(|lookup| {
+            let (port, transport) = match lookup.sought {
+                Sought::Addresses => (0, Transport::Udp),
+                Sought::Servers(transport) => (Scheme::Sip.default_port(), transport),
+                Sought::Anything => (Scheme::Sip.default_port(), Transport::Udp),
+            };
+            let addresses = in_order(resolved.get(&*lookup.name)).into_iter();
+            addresses
+                .map(|ip| Candidate::plain(transport, SocketAddr::new(ip, port)))
+                .collect()
+        })
+    }
+
+    /// The routes with these answers to the [`RoutesBuilder::lookups`]. A name without an address is known, but nothing can be sent to it.
+    pub fn build_of(&self, found: impl Fn(&Lookup) -> Vec<Candidate>) -> Routes {
         let mut routes = Routes {
             owner: self.owner,
             // A name is never empty.
-            default_hop: self.default_hop.as_ref().map(|hop| hop.with("", resolved)),
+            default_hop: self.default_hop.as_ref().map(|hop| hop.with("", &found)),
             hops: self
                 .hops
                 .iter()
-                .map(|(name, hop)| (name.clone(), hop.with(name, resolved)))
+                .map(|(name, hop)| (name.clone(), hop.with(name, &found)))
                 .collect(),
             ..Routes::default()
         };
         let domains = self.domains.iter().map(|(place, port)| (place, *port));
-        let hops = self
-            .targets()
-            .map(|hop| (&hop.place, PortRule::One(hop.port)));
+        let hops = self.targets().map(|target| {
+            let port = target.port.unwrap_or(Scheme::Sip.default_port());
+            (&target.place, PortRule::One(port))
+        });
         for (place, port) in domains.chain(hops) {
             match place {
                 Place::Net(net) => routes.permit_net(*net, port),
+                Place::Name(name) if self.is_followed(name) => {
+                    routes.permit_name(name, || named(name, &found), port);
+                }
                 Place::Name(name) => {
-                    routes.permit_name(name, in_order(resolved.get(name.as_ref())), port);
+                    routes.permit_name(name, || addresses_of(name, &found), port);
                 }
             }
         }
         routes
+    }
+
+    /// Whether URIs with this name and without a port lead to its servers: it is a domain, or a next hop without a port.
+    fn is_followed(&self, name: &str) -> bool {
+        let is_it = |place: &Place| place.name() == Some(name);
+        self.domains.iter().any(|(place, _)| is_it(place))
+            || self
+                .targets()
+                .any(|target| target.port.is_none() && is_it(&target.place))
     }
 
     fn targets(&self) -> impl Iterator<Item = &Target> {
@@ -129,8 +171,8 @@ pub enum RouteError {
 struct Target {
     uri: Box<str>,
     place: Place,
-    port: u16,
-    transport: Transport,
+    port: Option<u16>,
+    transport: Option<Transport>,
 }
 
 /// Addresses, or a name for some, in lower case and without a final dot.
@@ -156,27 +198,93 @@ impl Target {
         Ok(Self {
             uri: text.into(),
             place: Place::of(uri.host).ok_or_else(wrong)?,
-            port: uri.port_or_default(),
-            transport: uri
-                .known_transport()
-                .filter(|transport| !transport.is_websocket())
-                .ok_or_else(wrong)?,
+            port: uri.port,
+            transport: match uri.transport() {
+                None => None,
+                Some(name) => Some(Transport::from_token(name).ok_or_else(wrong)?),
+            },
         })
     }
 
-    fn with(&self, name: &str, resolved: &HashMap<String, Vec<IpAddr>>) -> Hop {
+    /// The question about its name; `None` for an address.
+    fn lookup(&self) -> Option<Lookup> {
+        let name = self.place.name()?;
+        Some(Lookup::of(name, self.port, self.transport))
+    }
+
+    fn with(&self, name: &str, found: &impl Fn(&Lookup) -> Vec<Candidate>) -> Hop {
+        let transport = self.transport.unwrap_or(Transport::Udp);
+        let port = self.port.unwrap_or(Scheme::Sip.default_port());
+        let candidates = match (&self.place, self.lookup()) {
+            (Place::Net(net), _) => {
+                vec![Candidate::plain(
+                    transport,
+                    SocketAddr::new(net.addr(), port),
+                )]
+            }
+            (Place::Name(_), None) => Vec::new(),
+            (Place::Name(_), Some(lookup)) => match lookup.sought {
+                Sought::Addresses => found(&lookup)
+                    .into_iter()
+                    .map(|candidate| candidate.at(transport, port))
+                    .collect(),
+                Sought::Servers(_) | Sought::Anything => found(&lookup),
+            },
+        };
         Hop {
             mark: mark(name),
             name: self.place.name().map(mark),
             uri: self.uri.clone(),
-            transport: self.transport,
-            port: self.port,
-            addresses: match &self.place {
-                Place::Net(net) => [net.addr()].into(),
-                Place::Name(name) => in_order(resolved.get(name.as_ref())),
-            },
+            candidates: candidates.into(),
         }
     }
+}
+
+/// The questions that URIs with this host name can ask.
+fn lookups_of(name: &str) -> impl Iterator<Item = Lookup> {
+    let servers = Transport::ALL.map(|transport| Lookup::of(name, None, Some(transport)));
+    servers
+        .into_iter()
+        .chain([addresses(name), Lookup::of(name, None, None)])
+}
+
+fn addresses(name: &str) -> Lookup {
+    Lookup::of(name, Some(Scheme::Sip.default_port()), None)
+}
+
+/// A name of next hops with ports: a URI without a port means its addresses, too.
+fn addresses_of(name: &str, found: &impl Fn(&Lookup) -> Vec<Candidate>) -> Named {
+    let addresses = found(&addresses(name));
+    let at = |transport| -> Box<[Candidate]> {
+        let port = Scheme::Sip.default_port();
+        addresses
+            .iter()
+            .map(|one| one.at(transport, port))
+            .collect()
+    };
+    let servers = Transport::ALL.map(|transport| (Some(transport), at(transport)));
+    Named {
+        servers: servers
+            .into_iter()
+            .chain([(None, at(Transport::Udp))])
+            .collect(),
+        addresses: addresses.into(),
+        ..Named::default()
+    }
+}
+
+/// A name with everything that is found about it.
+fn named(name: &str, found: &impl Fn(&Lookup) -> Vec<Candidate>) -> Named {
+    let mut named = Named::default();
+    for lookup in lookups_of(name) {
+        let candidates = found(&lookup).into();
+        match lookup.sought {
+            Sought::Addresses => named.addresses = candidates,
+            Sought::Servers(transport) => named.servers.push((Some(transport), candidates)),
+            Sought::Anything => named.servers.push((None, candidates)),
+        }
+    }
+    named
 }
 
 impl Place {

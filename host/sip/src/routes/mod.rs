@@ -1,10 +1,11 @@
 //! The permitted destinations of requests: next hops and domains, with the current addresses of their names.
 //!
 //! [`RoutesBuilder`] reads the configuration. Names are resolved outside, and each resolution gives a new [`Routes`], which
-//! never changes. Addresses are sorted, so that every host and every resolution makes the same choice: a CANCEL must take
-//! the path of its INVITE (RFC 3261 §16.11, RFC 3263 §4.4). Only addresses are resolved, not SRV or NAPTR records.
+//! never changes. Which of the addresses of a name a request takes depends on its Call-ID, so that every host makes the same choice for the
+//! same call: a CANCEL must take the path of its INVITE (RFC 3261 §16.11, RFC 3263 §4.4).
 
 mod builder;
+mod candidate;
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,6 +18,8 @@ use crate::host::{Host, LONGEST_NAME};
 use crate::uri::{Scheme, Uri};
 
 pub use builder::{RouteError, RoutesBuilder};
+pub(crate) use candidate::Rank;
+pub use candidate::{Candidate, Choice, Lookup, Sought};
 
 /// Next hops and domains with their addresses. Immutable: a change makes new routes.
 #[derive(Clone, Debug, Default)]
@@ -38,28 +41,29 @@ pub(crate) struct Hop {
     pub(crate) uri: Box<str>,
     /// Its identifier in the seal of a dialog: the [`mark`] of its name.
     pub(crate) mark: u64,
-    /// The mark of its host name; `None` for an address.
-    pub(crate) name: Option<u64>,
-    pub(crate) transport: Transport,
-    pub(crate) port: u16,
-    /// In order; empty while the name is not resolved.
-    pub(crate) addresses: Box<[IpAddr]>,
+    /// Empty while the name is not resolved.
+    pub(crate) candidates: Box<[Candidate]>,
 }
 
 /// What the configuration permits for a host named in Route or request URI.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Permission<'r> {
     /// Not permitted.
     Refused,
     /// Requests may go to this address.
     Address(IpAddr),
     /// Requests may go to this name.
-    Name {
-        /// Its addresses, none while it is not resolved.
-        addresses: &'r [IpAddr],
-        /// Its mark.
-        mark: u64,
-    },
+    Name(&'r Named),
+}
+
+impl Permission<'_> {
+    /// Whether requests may go there.
+    pub(crate) fn is_granted(&self) -> bool {
+        match self {
+            Self::Refused => false,
+            Self::Address(_) | Self::Name(_) => true,
+        }
+    }
 }
 
 impl Routes {
@@ -97,7 +101,8 @@ impl Routes {
     /// Whether requests may go to the host and port of this URI.
     pub fn permits(&self, uri: &[u8]) -> bool {
         Uri::parse(uri).is_ok_and(|uri| {
-            self.permission(uri.host, uri.port_or_default()) != Permission::Refused
+            self.permission(uri.host, uri.port_or_default())
+                .is_granted()
         })
     }
 
@@ -123,10 +128,7 @@ impl Routes {
         lower.copy_from_slice(name);
         lower.make_ascii_lowercase();
         match self.names.get(&*lower) {
-            Some(named) if named.ports.include(port) => Permission::Name {
-                addresses: &named.addresses,
-                mark: named.mark,
-            },
+            Some(named) if named.ports.include(port) => Permission::Name(named),
             _ => Permission::Refused,
         }
     }
@@ -141,15 +143,22 @@ impl Routes {
 }
 
 impl Routes {
-    fn permit_name(&mut self, name: &str, addresses: Box<[IpAddr]>, port: PortRule) {
-        for &ip in &addresses {
-            self.hosts.entry(ip).or_default().add(port);
-        }
-        let named = self.names.entry(name.as_bytes().into()).or_default();
-        named.addresses = addresses;
-        named.mark = mark(name);
-        self.marks.insert(named.mark, name.into());
+    /// Permits a name, the addresses that it has, and its servers at their ports.
+    fn permit_name(&mut self, name: &str, found: impl FnOnce() -> Named, port: PortRule) {
+        let Self { names, hosts, .. } = self;
+        let named = names.entry(name.as_bytes().into()).or_insert_with(found);
         named.ports.add(port);
+        for candidate in &named.addresses {
+            hosts.entry(candidate.ip()).or_default().add(port);
+        }
+        // URIs without a port lead to the servers.
+        if !named.ports.include(Scheme::Sip.default_port()) {
+            return;
+        }
+        for candidate in named.servers.iter().flat_map(|(_, servers)| servers) {
+            let port = PortRule::One(candidate.addr.port());
+            hosts.entry(candidate.ip()).or_default().add(port);
+        }
     }
 
     fn permit_net(&mut self, net: IpNet, port: PortRule) {
@@ -172,12 +181,37 @@ pub fn mark(name: &str) -> u64 {
     SipHasher24::new().hash(name.as_bytes())
 }
 
-/// A host name with its addresses and the ports that are allowed there.
+/// A host name with its addresses and servers, and the ports that are allowed there.
 #[derive(Clone, Debug, Default)]
-struct Named {
-    addresses: Box<[IpAddr]>,
-    mark: u64,
+pub(crate) struct Named {
+    /// For URIs with a port. Their own port is 0.
+    addresses: Box<[Candidate]>,
+    /// For URIs without a port, by their transport.
+    servers: Vec<(Option<Transport>, Box<[Candidate]>)>,
     ports: Ports,
+}
+
+impl Named {
+    /// Where a URI leads that names this port and this transport: none while the name is not resolved.
+    pub(crate) fn candidates(
+        &self,
+        port: Option<u16>,
+        transport: Option<Transport>,
+    ) -> impl Iterator<Item = Candidate> {
+        let wanted = port.map(|port| (transport.unwrap_or(Transport::Udp), port));
+        let list = match wanted {
+            Some(_) => &self.addresses[..],
+            None => {
+                let mut servers = self.servers.iter();
+                let found = servers.find(|(one, _)| *one == transport);
+                found.map_or(&[][..], |(_, servers)| servers)
+            }
+        };
+        list.iter().map(move |candidate| match wanted {
+            Some((transport, port)) => candidate.at(transport, port),
+            None => *candidate,
+        })
+    }
 }
 
 /// The ports that are allowed.
@@ -237,6 +271,8 @@ impl Default for Ports {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
 
     fn ip(text: &str) -> IpAddr {
@@ -291,7 +327,10 @@ mod tests {
         match routes.permission(Host::parse(host.as_bytes()).unwrap(), port) {
             Permission::Refused => "refused".into(),
             Permission::Address(ip) => ip.to_string(),
-            Permission::Name { addresses, .. } => format!("{addresses:?}"),
+            Permission::Name(named) => {
+                let all = named.candidates(Some(port), None);
+                format!("{:?}", all.map(|one| one.ip()).collect::<Vec<_>>())
+            }
         }
     }
 
@@ -299,11 +338,11 @@ mod tests {
     fn hops_have_address_port_and_transport() {
         let routes = routes();
         let hop = routes.default_hop().unwrap();
-        assert_eq!(hop.addresses.as_ref(), [ip("10.0.0.7")]);
-        assert_eq!((hop.port, hop.transport), (5080, Transport::Tcp));
+        let pbx = SocketAddr::new(ip("10.0.0.7"), 5080);
+        assert_eq!(*hop.candidates, [Candidate::plain(Transport::Tcp, pbx)]);
         let trunk = routes.hop("trunk").unwrap();
-        assert_eq!(trunk.addresses.as_ref(), [ip("2001:db8::7")]);
-        assert_eq!((trunk.port, trunk.transport), (5060, Transport::Udp));
+        let six = SocketAddr::new(ip("2001:db8::7"), 5060);
+        assert_eq!(*trunk.candidates, [Candidate::plain(Transport::Udp, six)]);
         assert!(routes.hop("Trunk").is_none());
     }
 
@@ -373,6 +412,52 @@ mod tests {
         ] {
             assert_eq!(permission(&routes, host, port), expected, "{host}:{port}");
         }
+    }
+
+    #[test]
+    fn servers_of_a_name_are_permitted_at_their_ports() {
+        let server = |ip_text: &str, port, transport| Candidate {
+            weight: 1,
+            service: 9,
+            ..Candidate::plain(transport, SocketAddr::new(ip(ip_text), port))
+        };
+        let mut builder = RoutesBuilder::new();
+        builder.domain("example.com").unwrap();
+        builder
+            .default_hop("sip:trunk.example;transport=tcp")
+            .unwrap();
+        let found = HashMap::from([
+            (
+                Lookup::of("example.com", None, None),
+                vec![server("192.0.2.1", 5070, Transport::Udp)],
+            ),
+            (
+                Lookup::of("trunk.example", None, Some(Transport::Tcp)),
+                vec![server("192.0.2.2", 5080, Transport::Tcp)],
+            ),
+        ]);
+        assert!(
+            found
+                .keys()
+                .all(|lookup| builder.lookups().contains(lookup))
+        );
+        let routes = builder.build_of(|lookup| found.get(lookup).cloned().unwrap_or_default());
+        for (host, port, expected) in [
+            ("192.0.2.1", 5070, "192.0.2.1"),
+            ("192.0.2.1", 5060, "refused"),
+            ("192.0.2.2", 5080, "192.0.2.2"),
+            ("192.0.2.2", 5060, "refused"),
+            ("example.com", 5060, "[]"),
+        ] {
+            assert_eq!(permission(&routes, host, port), expected, "{host}:{port}");
+        }
+        let Permission::Name(named) = routes.permission(Host::parse(b"example.com").unwrap(), 5060)
+        else {
+            panic!("the domain is permitted");
+        };
+        let servers: Vec<_> = named.candidates(None, None).collect();
+        assert_eq!(servers, [server("192.0.2.1", 5070, Transport::Udp)]);
+        assert_eq!(named.candidates(None, Some(Transport::Tcp)).count(), 0);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 mod targets;
 mod upstream;
 
+use std::time;
+
 use portcullis_sip::{
     Arrival, DEFAULT_BREADTH, Destination, HeaderName, Message, RequestName, ResponseChanges,
     StartLine,
@@ -268,21 +270,34 @@ impl<T: Clone> Context<T> {
         number: u8,
         request: &[u8],
         to: Destination,
+        followed: Option<time::Duration>,
         tools: &mut Tools<T>,
     ) -> bool {
         let is_invite = self.upstream.is_invite();
+        let followed = followed.filter(|_| self.targets.may_have_next_address(number));
         let branch = self.targets.branch(number);
-        branch.is_some_and(|branch| branch.forward(now, request, to, is_invite, tools))
+        branch.is_some_and(|branch| branch.forward(now, request, to, is_invite, followed, tools))
+    }
+
+    /// Whether the target of this branch goes to its next address if the branch fails now.
+    fn may_fail_over(&mut self, number: u8) -> bool {
+        let may_continue = self.phase == Phase::Running && !self.is_closed;
+        let branch = self.targets.branch(number);
+        may_continue && branch.is_some_and(|branch| branch.may_be_followed())
     }
 
     /// The request for a target could not be written or sent.
     pub(crate) fn fail(&mut self, now: Time, number: u8, failure: Failure, tools: &mut Tools<T>) {
+        let may_fail_over = self.may_fail_over(number);
         let Some(branch) = self.targets.branch(number) else {
             return;
         };
         let is_along_flow = branch.is_along_flow();
         if branch.fail() {
-            let (code, cause) = failure.result(is_along_flow);
+            let (code, cause) = failure.result();
+            if may_fail_over {
+                return self.targets.next_address(now, number, code, cause, tools);
+            }
             self.end_locally(now, number, code, cause, tools);
             self.advance(now, tools);
         }
@@ -319,6 +334,7 @@ impl<T: Clone> Context<T> {
         message: Message<'_>,
         tools: &mut Tools<T>,
     ) {
+        let may_fail_over = self.may_fail_over(number);
         let Some(branch) = self.targets.branch(number) else {
             return;
         };
@@ -327,6 +343,12 @@ impl<T: Clone> Context<T> {
             Reaction::Nothing => {}
             Reaction::Provisional(code) => self.provisional(now, code, is_pending, message, tools),
             Reaction::Success(code) => self.success(now, number, code, message, tools),
+            Reaction::Failure(503) if may_fail_over => {
+                // It counts if no other address answers.
+                self.best.offer(503, message, &mut tools.buffers);
+                let cause = Cause::Answered;
+                self.targets.next_address(now, number, 503, cause, tools);
+            }
             Reaction::Failure(code) => {
                 self.failure(now, number, code, is_pending, message, tools);
             }
@@ -434,7 +456,8 @@ impl<T: Clone> Context<T> {
         // The answer to the last question may still bring targets.
         let may_follow = self.asks_left > 0
             || self.phase == Phase::Asking
-            || self.branches().iter().any(Branch::is_unwritten);
+            || self.branches().iter().any(Branch::is_unwritten)
+            || self.branches().iter().any(Branch::may_be_followed);
         if self.is_short || may_follow {
             return;
         }
@@ -583,9 +606,18 @@ impl<T: Clone> Context<T> {
             if branch.deadline().is_none_or(|deadline| deadline > now) {
                 continue;
             }
-            if let Some((code, cause)) = branch.expire(now, tools) {
-                self.end_locally(now, number, code, cause, tools);
-                is_changed = true;
+            let may_be_followed = branch.may_be_followed();
+            match branch.expire(now, tools) {
+                None => {}
+                Some((code, cause @ Cause::NoAnswer))
+                    if may_be_followed && self.phase == Phase::Running && !self.is_closed =>
+                {
+                    self.targets.next_address(now, number, code, cause, tools);
+                }
+                Some((code, cause)) => {
+                    self.end_locally(now, number, code, cause, tools);
+                    is_changed = true;
+                }
             }
         }
         if is_changed {

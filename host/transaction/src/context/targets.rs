@@ -4,7 +4,7 @@ use crate::branch::{Branch, Turn, Why};
 use crate::event::{Attempt, Cause, Event};
 use crate::kept::Kept;
 use crate::outbox::What;
-use crate::plan::{MOST_TARGETS, PlanError, Target};
+use crate::plan::{MOST_ADDRESSES, MOST_TARGETS, PlanError, Target};
 use crate::slab::Id;
 use crate::time::Time;
 use crate::timers::Timers;
@@ -54,8 +54,48 @@ impl<T: Clone> Targets<T> {
 
     /// Number of targets whose turn came.
     pub(super) fn tried(&self) -> usize {
-        let tried = self.branches.iter().filter(|branch| branch.was_tried());
+        let tried = self
+            .branches
+            .iter()
+            .filter(|branch| branch.was_tried() && !branch.is_replaced);
         tried.count()
+    }
+
+    /// Whether the target of this branch may have one more address after it.
+    pub(super) fn may_have_next_address(&self, number: u8) -> bool {
+        let branches = &self.branches;
+        let first = branches.get(usize::from(number)).map(|branch| branch.first);
+        let addresses = branches.iter().filter(|branch| Some(branch.first) == first);
+        addresses.count() < MOST_ADDRESSES
+    }
+
+    /// Goes to the next address of a target.
+    pub(super) fn next_address(
+        &mut self,
+        now: Time,
+        number: u8,
+        code: u16,
+        cause: Cause,
+        tools: &mut Tools<T>,
+    ) {
+        let next = self.branches.len() as u8;
+        let Some(branch) = self.branch(number) else {
+            return;
+        };
+        let attempt = branch.result(now, code, cause);
+        branch.attempt = Some(attempt);
+        let (id, target) = (branch.id, branch.target.to.clone());
+        if let Some(&from) = branch.destination() {
+            tools.events.push_back(Event::Failover {
+                id,
+                target,
+                from,
+                attempt,
+            });
+        }
+        let successor = branch.successor(now, next, &tools.config.timers);
+        self.branches.push(successor);
+        tools.events.push_back(Event::Start { id, branch: next });
     }
 
     /// Adds targets for a further round.
@@ -63,7 +103,12 @@ impl<T: Clone> Targets<T> {
         if targets.is_empty() {
             return Err(PlanError::NoTargets);
         }
-        if self.branches.len() + targets.len() > MOST_TARGETS {
+        let known = self
+            .branches
+            .iter()
+            .filter(|branch| branch.first == branch.number)
+            .count();
+        if known + targets.len() > MOST_TARGETS {
             return Err(PlanError::TooManyTargets);
         }
         let round = self.branches.last().map_or(0, |last| last.turn.round + 1);
@@ -158,6 +203,7 @@ impl<T: Clone> Targets<T> {
             id,
             target: branch.target.to.clone(),
             attempt,
+            to: branch.destination().copied(),
         });
     }
 

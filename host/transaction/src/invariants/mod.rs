@@ -289,13 +289,17 @@ impl Run {
         let scanned = scan(job.request, Framing::Datagram, &limits, &mut self.index);
         assert_eq!(scanned, Ok(()));
         let message = Message::new(job.request, &self.index);
-        let name = (job.target % 2).to_string();
+        let job_target = *job.target;
+        let name = (job_target % 2).to_string();
         let (proxy, routes) = world();
         let forward = Forward::new(SipTarget::NextHop(&name), job.branch, job.breadth);
         let written = proxy.forward(message, job.arrival, routes, &forward, &mut self.out);
         match written {
-            Ok(to) => {
-                self.core.forward(self.now, id, branch, &self.out, to);
+            Ok(forwarded) => {
+                let to = forwarded.to;
+                let followed = (job_target % 3 == 0).then_some(Duration::from_secs(4));
+                let (now, out) = (self.now, &self.out);
+                self.core.forward_first(now, id, branch, out, to, followed);
             }
             Err(error) => {
                 let failure = Failure::Refused(error.code());
@@ -343,7 +347,7 @@ impl Run {
             match event {
                 Event::Start { id, branch } if self.forwards_at_once => self.forward(id, branch),
                 Event::Start { .. } | Event::Ask { .. } => {}
-                Event::Outcome { attempt, .. } => {
+                Event::Outcome { attempt, .. } | Event::Failover { attempt, .. } => {
                     assert!((200..700).contains(&attempt.code), "{attempt:?}");
                 }
                 Event::Ended { id, end } => {

@@ -52,7 +52,7 @@ fn the_times_of_the_first_and_of_the_final_response_are_reported_without_the_100
     let (_, told) = call.go_to(1_500);
     let times = told.iter().find_map(|told| match told {
         Told::Ended(end) => Some((end.first_response, end.final_response)),
-        Told::Ask | Told::Outcome(..) => None,
+        Told::Ask | Told::Outcome(..) | Told::Failover(..) => None,
     });
     let [first, last] = [200, 1_500].map(|ms| Some(Duration::from_millis(ms)));
     assert_eq!(times, Some((first, last)));

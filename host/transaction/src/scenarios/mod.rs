@@ -1,5 +1,6 @@
 //! Calls from beginning to end, with exact times.
 
+mod addresses;
 mod basics;
 mod cancel;
 mod limits;

@@ -49,7 +49,7 @@ fn both_200s_of_two_callees_reach_the_caller() {
     assert!(sent[0].text.contains("callee1"));
     let ended = told.iter().find_map(|told| match told {
         Told::Ended(end) => Some(*end),
-        Told::Ask | Told::Outcome(..) => None,
+        Told::Ask | Told::Outcome(..) | Told::Failover(..) => None,
     });
     assert_eq!(
         ended.map(|end| (end.code, end.late_successes)),

@@ -375,7 +375,7 @@ impl<'s> World<'s> {
                         self.network.plan(self.now + u64::from(after), Action::Step);
                     }
                 }
-                Event::Outcome { .. } => {}
+                Event::Outcome { .. } | Event::Failover { .. } => {}
                 Event::Ended { end, .. } => self.log.ended(end),
             }
         }

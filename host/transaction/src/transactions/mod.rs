@@ -4,6 +4,7 @@ mod receive;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use portcullis_sip::{
     Arrival, Branch as OwnBranch, Destination, Message, Proxy, RequestName, Transaction,
@@ -224,10 +225,37 @@ impl<T: Clone> Transactions<T> {
         request: &[u8],
         to: Destination,
     ) -> bool {
+        self.forward_first(now, id, branch, request, to, None)
+    }
+
+    /// As [`Transactions::forward`], for a target with further addresses. If the target sends no response within `followed`, answers 503, or
+    /// cannot be reached, [`Event::Failover`] and [`Event::Start`] follow, at most until [`MOST_ADDRESSES`](crate::MOST_ADDRESSES) of its
+    /// addresses were tried. Each is a new client transaction with a branch of its own (RFC 3263 §4.3). After a provisional response above 100,
+    /// none follows. `None` for the last address.
+    pub fn forward_first(
+        &mut self,
+        now: Time,
+        id: Id,
+        branch: u8,
+        request: &[u8],
+        to: Destination,
+        followed: Option<Duration>,
+    ) -> bool {
         let forwarded = self.with(now, id, |context, tools| {
-            context.forward(now, branch, request, to, tools)
+            context.forward(now, branch, request, to, followed, tools)
         });
         forwarded.unwrap_or(false)
+    }
+
+    /// Where the request has been for the target of this branch: the addresses that were tried before.
+    pub fn tried(&self, id: Id, branch: u8) -> impl Iterator<Item = &Destination> {
+        let branches = self.contexts.record(id).map(Context::branches);
+        let branches = branches.unwrap_or_default();
+        let this = branches.get(usize::from(branch));
+        let earlier = branches.iter().filter(move |earlier| {
+            this.is_some_and(|this| earlier.first == this.first && earlier.number < this.number)
+        });
+        earlier.filter_map(|earlier| earlier.destination())
     }
 
     /// The request for a target could not be written or sent. Without meaning once a response has come.
@@ -252,12 +280,14 @@ impl<T: Clone> Transactions<T> {
         true
     }
 
-    /// The results of the targets that were tried, in the order of their numbers.
+    /// The results of the targets that were tried, in the order of their numbers: of a target with several addresses, the result of the last
+    /// one that was tried.
     pub fn attempts(&self, id: Id) -> impl Iterator<Item = (&T, Attempt)> {
         let context = self.contexts.record(id);
         let branches = context.map(Context::branches).unwrap_or_default();
         branches
             .iter()
+            .filter(|branch| !branch.is_replaced)
             .filter_map(|branch| Some((&branch.target.to, branch.attempt?)))
     }
 

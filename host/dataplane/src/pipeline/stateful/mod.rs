@@ -20,12 +20,12 @@ use portcullis_policy::{NextStep, Rejection};
 use portcullis_records::calls::{Call, Happened};
 use portcullis_request::Request;
 use portcullis_sip::{
-    Arrival, Branch, Destination, Framing, HeaderName, Index, Limits, Message, Proxy, RelayError,
-    RequestName, StartLine, Transaction, scan,
+    Arrival, Branch, Destination, Forwarded, Framing, HeaderName, Index, Limits, Message, Proxy,
+    RelayError, RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
-    BeginError, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time, Transactions,
-    What, max_breadth,
+    Attempt, BeginError, Cause, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
+    Transactions, What, max_breadth,
 };
 
 use tracing::debug;
@@ -62,6 +62,8 @@ pub(super) struct Stateful {
     number: usize,
     /// For requests while they are written.
     draft: Vec<u8>,
+    /// For the addresses that were tried before.
+    tried: Vec<Destination>,
     index: Index,
 }
 
@@ -149,6 +151,7 @@ impl Stateful {
             times: Times::of(&config.relay),
             number,
             draft: Vec::new(),
+            tried: Vec::new(),
             index: Index::default(),
         }
     }
@@ -229,10 +232,10 @@ impl Stateful {
         name: RequestName,
         judged: Judged<'_>,
         relaying: &Relaying<'_>,
-    ) -> Result<Destination, RelayError> {
+    ) -> Result<Forwarded, RelayError> {
         let breadth = max_breadth(judged.message);
         let branch = Some((Branch::from(name.transaction), breadth));
-        relaying.write(judged, None, branch, &mut self.draft)
+        relaying.write(judged, None, branch, &[], &mut self.draft)
     }
 
     /// Makes a transaction of a request, with the targets of its decision. `written` is the destination of the request, if it
@@ -241,7 +244,7 @@ impl Stateful {
         &mut self,
         request: Begun<'_>,
         judgement: Judgement,
-        written: Option<Destination>,
+        written: Option<Forwarded>,
         tools: &mut Tools<'_>,
     ) -> Result<(), (NotBegun, Box<Judgement>)> {
         let now = self.now();
@@ -269,7 +272,7 @@ impl Stateful {
         if tools.relaying.calls().is_some() {
             relay.call = Some(Arc::new(call_of(&relay.judgement, message, arrival)));
         }
-        relay.note_first(written);
+        relay.note_first(written.map(|written| written.to));
         self.transactions.charge(id, relay.bytes());
         self.relays.insert(id, relay, message.bytes().len());
         let planned = self.transactions.plan(now, id, plan);
@@ -327,26 +330,32 @@ impl Stateful {
     }
 
     /// Handles the events of the transactions. `written` is the request for the first target of a new transaction, if it has been written.
-    fn settle(&mut self, tools: &mut Tools<'_>, mut written: Option<Destination>) {
+    fn settle(&mut self, tools: &mut Tools<'_>, mut written: Option<Forwarded>) {
         let counters = tools.relaying.counters();
         while let Some(event) = self.transactions.poll_event() {
             match event {
                 Event::Start { id, branch: 0, .. } if written.is_some() => {
-                    if let Some(to) = written.take() {
-                        let (now, draft) = (self.now(), mem::take(&mut self.draft));
-                        self.transactions.forward(now, id, 0, &draft, to);
+                    if let Some(forwarded) = written.take() {
+                        let draft = mem::take(&mut self.draft);
+                        self.forward(id, 0, &draft, forwarded, &tools.relaying);
                         self.draft = draft;
                     }
                 }
                 Event::Start { id, branch, .. } => {
                     self.start_target(id, branch, &tools.relaying);
                 }
+                Event::Failover { from, attempt, .. } => {
+                    note_result(&attempt, Some(&from), &tools.relaying);
+                    counters.transactions.failovers.inc();
+                }
                 Event::Ask { id } => self.ask(id, tools),
                 Event::Outcome {
                     id,
                     target,
                     attempt,
+                    to,
                 } => {
+                    note_result(&attempt, to.as_ref(), &tools.relaying);
                     self.record(id, &tools.relaying, |relay, call| {
                         attempted(relay, target, &attempt, call)
                     });
@@ -390,8 +399,12 @@ impl Stateful {
         let mut draft = mem::take(&mut self.draft);
         let mut index = mem::take(&mut self.index);
         let relay = self.relays.get(id);
-        let way = relay.and_then(|relay| relay.way(branch));
         let job = self.transactions.job(id, branch);
+        let target = job.as_ref().map(|job| *job.target);
+        let way = relay.and_then(|relay| relay.way(target?));
+        let mut tried = mem::take(&mut self.tried);
+        tried.clear();
+        tried.extend(self.transactions.tried(id, branch).copied());
         let written = match (relay.zip(way), job) {
             (Some((relay, way)), Some(job)) => {
                 let message = stored(job.request, &mut index);
@@ -401,10 +414,10 @@ impl Stateful {
                 };
                 let branch = Some((job.branch, job.breadth));
                 let judged = relay.judgement.on(message, job.arrival);
-                let written = relaying.write(judged, target, branch, &mut draft);
+                let written = relaying.write(judged, target, branch, &tried, &mut draft);
                 let is_again =
                     |to: &Destination| target.is_some_and(|target| relay.was_at(target, to));
-                let written = written.map(|to| (to, is_again(&to)));
+                let written = written.map(|forwarded| (forwarded, is_again(&forwarded.to)));
                 written.map_err(|error| {
                     relaying.count_refused(&error, judged);
                     let failure = failure_of(&error);
@@ -413,15 +426,13 @@ impl Stateful {
             }
             // The transaction has ended.
             _ => {
-                (self.draft, self.index) = (draft, index);
+                (self.draft, self.index, self.tried) = (draft, index, tried);
                 return;
             }
         };
         match written {
-            Ok((to, false)) => {
-                self.transactions.forward(now, id, branch, &draft, to);
-            }
-            Ok((to, true)) => {
+            Ok((forwarded, false)) => self.forward(id, branch, &draft, forwarded, relaying),
+            Ok((Forwarded { to, .. }, true)) => {
                 let error = format!("the request has been at {to}", to = to.addr);
                 debug!(event = "target_refused", branch, %error, "request not relayed to a target of its policy");
                 let failure = self.failure_again(id);
@@ -432,8 +443,28 @@ impl Stateful {
                 self.transactions.fail(now, id, branch, failure);
             }
         }
-        self.draft = draft;
-        self.index = index;
+        (self.draft, self.index, self.tried) = (draft, index, tried);
+    }
+
+    /// Sends a request that was written. If its next hop has further addresses, they are tried after this one.
+    fn forward(
+        &mut self,
+        id: Id,
+        branch: u8,
+        request: &[u8],
+        forwarded: Forwarded,
+        relaying: &Relaying<'_>,
+    ) {
+        let now = self.now();
+        let tried = match forwarded.others {
+            0 => 0,
+            _ => self.transactions.tried(id, branch).count(),
+        };
+        let is_followed = forwarded.others > 0 && tried + 1 < relaying.most_addresses();
+        let followed = is_followed.then_some(self.times.no_answer);
+        let to = forwarded.to;
+        self.transactions
+            .forward_first(now, id, branch, request, to, followed);
     }
 
     /// The failure of a target where the request has been first: the sender must get what it would get without this target. An answer from
@@ -661,6 +692,20 @@ impl From<BeginError> for NotBegun {
             BeginError::Full => Self::NoRoom(NoRoom::Table),
             BeginError::Exists => Self::Exists,
         }
+    }
+}
+
+/// Notes whether an address has failed. A response other than 503 shows that something serves requests there.
+fn note_result(attempt: &Attempt, to: Option<&Destination>, relaying: &Relaying<'_>) {
+    let Some(to) = to else {
+        return;
+    };
+    let failed = relaying.failed_addresses();
+    match attempt.cause {
+        Cause::Answered if attempt.code == 503 => failed.note(to),
+        Cause::NoAnswer | Cause::Unreachable => failed.note(to),
+        Cause::Answered => failed.forget(to),
+        Cause::RangOut | Cause::Cancelled | Cause::Unresolved | Cause::Refused => {}
     }
 }
 

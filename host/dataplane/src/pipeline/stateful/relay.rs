@@ -13,9 +13,9 @@ use crate::pipeline::judge::{Judgement, Outcome};
 /// A request that is relayed in a transaction.
 pub(super) struct Relay {
     pub(super) judgement: Judgement,
-    /// Whether branch 0 goes where the verdict says: no target was named for it.
+    /// Whether target 0 goes where the verdict says: no target was named for it.
     is_as_decided: bool,
-    /// The targets of the policy, in the order of the other branches.
+    /// The targets of the policy, in the order of the other targets.
     targets: Vec<ForwardTarget>,
     /// What the policy wants to have back when it is asked after a failure.
     memo: Vec<u8>,
@@ -85,16 +85,16 @@ impl Relay {
         &self.targets
     }
 
-    /// Where the branch with this number goes.
-    pub(super) fn way(&self, branch: u8) -> Option<Way<'_>> {
-        let number = usize::from(branch);
+    /// Where the target with this number goes.
+    pub(super) fn way(&self, number: u8) -> Option<Way<'_>> {
+        let number = usize::from(number);
         match number.checked_sub(usize::from(self.is_as_decided)) {
             None => Some(Way::Decided),
             Some(number) => self.targets.get(number).map(Way::Target),
         }
     }
 
-    /// Number of all branches that were named.
+    /// Number of all targets that were named.
     pub(super) fn named(&self) -> usize {
         usize::from(self.is_as_decided) + self.targets.len()
     }
@@ -182,7 +182,7 @@ impl Relay {
         })
     }
 
-    /// The name of the next hop that the branch with this number goes to, if the policy named one.
+    /// The name of the next hop that the target with this number goes to, if the policy named one.
     pub(super) fn next_hop(&self, number: u8) -> Option<&str> {
         match (self.way(number), &self.judgement.outcome) {
             (Some(Way::Target(target)), _) => match &target.place {
@@ -197,7 +197,7 @@ impl Relay {
         }
     }
 
-    /// Where the branch with this number goes: the place that the policy named, or the request URI.
+    /// Where the target with this number goes: the place that the policy named, or the request URI.
     pub(super) fn place(&self, number: u8, uri: impl FnOnce() -> String) -> String {
         match (self.way(number), &self.judgement.outcome) {
             (Some(Way::Target(target)), _) => target.place.to_string(),

@@ -9,7 +9,7 @@ use portcullis_address::Snapshot;
 use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_policy::{Policy, Runtime, Scope, Settings};
 use portcullis_records::replay;
-use portcullis_rollout::resolve::Resolver;
+use portcullis_rollout::resolve::{Dns, Resolver};
 use portcullis_rollout::{address_task, compiler, scope_of};
 
 use super::super::database::{block_on, is_absent};
@@ -55,15 +55,16 @@ impl Surroundings {
     /// What the policy of a seat may query and change. Without a configuration file, a policy may name any next hop.
     pub(super) fn scope(&self, seat: &str) -> anyhow::Result<Scope> {
         let relay = &self.config.relay;
+        // Names are not resolved: whether a next hop exists does not depend on its addresses.
+        let dns = Dns::new(&self.config.resolver);
         if let Some(tenant) = self.tenant(seat) {
-            let routes = Resolver::of_tenant(relay, tenant)?.routes();
+            let routes = Resolver::of_tenant(relay, tenant, &dns)?.routes();
             return Ok(scope_of(tenant).with_routes(Arc::new(ArcSwap::from_pointee(routes))));
         }
         if self.file.is_none() {
             return Ok(Scope::operator());
         }
-        // Names are not resolved: whether a next hop exists does not depend on its addresses.
-        let routes = Resolver::new(relay)?.routes();
+        let routes = Resolver::new(relay, &dns)?.routes();
         Ok(Scope::operator().with_routes(Arc::new(ArcSwap::from_pointee(routes))))
     }
 

@@ -1,0 +1,238 @@
+//! Resolution of the host names of next hops and domains.
+
+mod cache;
+mod client;
+mod dns;
+mod known;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use portcullis_resolve::Found;
+use portcullis_sip::{Lookup, RouteError, Routes, RoutesBuilder};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use portcullis_config::{RelayConfig, TenantConfig};
+
+use known::{Known, Told};
+
+pub use cache::Cached;
+pub use dns::{Dns, QueryCounts};
+
+/// Longest time between two looks at the files of the system: see [`Dns::has_changed`].
+const LOOK: Duration = Duration::from_secs(10);
+
+/// Shortest time between two resolutions.
+const SOON: Duration = Duration::from_secs(1);
+
+/// The routes of a configuration, and what is known of their names.
+pub struct Resolver {
+    builder: RoutesBuilder,
+    dns: Arc<Dns>,
+    known: HashMap<Lookup, Known>,
+    /// What the log said last, for each name.
+    told: BTreeMap<Box<str>, Told>,
+}
+
+impl Resolver {
+    /// Reads the routes from the configuration.
+    ///
+    /// # Errors
+    /// If an entry is not a next hop or domain, which a validated configuration excludes.
+    pub fn new(config: &RelayConfig, dns: &Arc<Dns>) -> Result<Self, RouteError> {
+        let mut builder = RoutesBuilder::new();
+        if let Some(hop) = &config.next_hop {
+            builder.default_hop(&hop.to_string())?;
+        }
+        for (name, hop) in &config.next_hops {
+            builder.hop(name, &hop.to_string())?;
+        }
+        for domain in &config.domains {
+            builder.domain(&domain.to_string())?;
+        }
+        Ok(Self::of(builder, dns))
+    }
+
+    /// Reads the routes of a tenant: the next hops that it may use, and its own domains.
+    ///
+    /// # Errors
+    /// See [`Resolver::new`].
+    pub fn of_tenant(
+        config: &RelayConfig,
+        tenant: &TenantConfig,
+        dns: &Arc<Dns>,
+    ) -> Result<Self, RouteError> {
+        let mut builder = RoutesBuilder::new();
+        builder.owner(&tenant.name);
+        for (name, hop) in &config.next_hops {
+            if tenant.next_hops.contains(name) {
+                builder.hop(name, &hop.to_string())?;
+            }
+            if tenant.next_hop.as_ref() == Some(name) {
+                builder.default_hop(&hop.to_string())?;
+            }
+        }
+        for domain in &tenant.domains {
+            builder.domain(&domain.to_string())?;
+        }
+        Ok(Self::of(builder, dns))
+    }
+
+    fn of(builder: RoutesBuilder, dns: &Arc<Dns>) -> Self {
+        let now = Instant::now();
+        let lookups = builder.lookups().into_iter();
+        Self {
+            known: lookups.map(|lookup| (lookup, Known::new(now))).collect(),
+            builder,
+            dns: Arc::clone(dns),
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// Resolves the names whose answers are about to expire, all at once. A name that can no longer be resolved keeps its last addresses for
+    /// `stale` of `[resolver]`: an unavailable resolver must not stop calls. Returns whether an address has changed.
+    pub async fn resolve(&mut self) -> bool {
+        self.resolve_until(None).await
+    }
+
+    /// The same for at most the time of one query: the start of the host, or a new tenant, waits for it. [`Resolver::watch`] resolves the rest.
+    pub async fn resolve_first(&mut self) -> bool {
+        let deadline = Instant::now() + self.dns.patience();
+        self.resolve_until(Some(deadline)).await
+    }
+
+    async fn resolve_until(&mut self, deadline: Option<Instant>) -> bool {
+        let now = Instant::now();
+        let due = self.known.iter().filter(|(_, known)| known.due <= now);
+        let mut plans = JoinSet::new();
+        for lookup in due.map(|(lookup, _)| lookup.clone()) {
+            let dns = Arc::clone(&self.dns);
+            plans.spawn(async move { (dns.plan(&lookup).await, lookup) });
+        }
+        let mut is_new = false;
+        loop {
+            let next = match deadline {
+                None => plans.join_next().await,
+                Some(deadline) => timeout_at(deadline, plans.join_next())
+                    .await
+                    .unwrap_or(None),
+            };
+            match next {
+                None => break,
+                Some(Ok((found, lookup))) => is_new |= self.learn(&lookup, found),
+                // A plan that panics would be an error of this program: its name is resolved again.
+                Some(Err(_)) => {}
+            }
+        }
+        known::tell(&self.known, &mut self.told);
+        is_new
+    }
+
+    fn learn(&mut self, lookup: &Lookup, found: Found) -> bool {
+        let now = Instant::now();
+        let known = self.known.get_mut(lookup);
+        known.is_some_and(|known| known.learn(found, now, self.dns.stale(), SOON))
+    }
+
+    /// Returns the routes with the current addresses. A name without addresses is unreachable.
+    pub fn routes(&self) -> Routes {
+        self.builder.build_of(|lookup| {
+            let known = self.known.get(lookup);
+            known.map_or_else(Vec::new, |known| known.candidates.clone())
+        })
+    }
+
+    /// Keeps the published routes up to date until `stop` becomes true. Returns at once if there are no names.
+    pub async fn watch(mut self, routes: Arc<ArcSwap<Routes>>, mut stop: watch::Receiver<bool>) {
+        let mut age = self.dns.age();
+        while let Some(due) = self.known.values().map(|known| known.due).min() {
+            let pause = due.saturating_duration_since(Instant::now());
+            tokio::select! {
+                () = sleep(pause.clamp(SOON, LOOK)) => {}
+                () = self.dns.cleared(age) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            self.dns.look_at_files();
+            let is_cleared = self.dns.age() != age;
+            age = self.dns.age();
+            if is_cleared {
+                let now = Instant::now();
+                self.known.values_mut().for_each(|known| known.due = now);
+            }
+            if self.resolve().await {
+                routes.store(Arc::new(self.routes()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use portcullis_config::{Config, ResolverConfig};
+
+    use super::*;
+
+    /// Without the files and the name servers of this machine.
+    fn resolver(text: &str) -> Resolver {
+        let config = ResolverConfig {
+            servers: vec!["127.0.0.1:9".parse().unwrap()],
+            hosts_file: false,
+            timeout: Duration::from_millis(500),
+            ..ResolverConfig::default()
+        };
+        Resolver::new(&Config::parse(text).unwrap().relay, &Dns::new(&config)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn names_get_addresses() {
+        let mut resolver =
+            resolver("[relay]\nnext-hop = \"sip:localhost:5080\"\ndomains = [\"192.0.2.0/24\"]\n");
+        assert_eq!(resolver.known.len(), 1);
+        assert!(resolver.resolve().await);
+        let known = resolver.known.values().next().unwrap();
+        assert!(!known.candidates.is_empty());
+        let ips: Vec<IpAddr> = known.candidates.iter().map(|one| one.ip()).collect();
+        assert!(ips.iter().all(IpAddr::is_loopback), "{ips:?}");
+        assert!(!resolver.resolve().await, "no changes the second time");
+    }
+
+    #[tokio::test]
+    async fn a_name_without_addresses_is_unreachable() {
+        let mut resolver = resolver("[relay]\nnext-hop = \"sip:nowhere.invalid:5060\"\n");
+        assert!(!resolver.resolve().await);
+        assert!(resolver.known.values().all(|known| known.error.is_some()));
+        resolver.routes();
+    }
+
+    #[tokio::test]
+    async fn the_watch_ends_at_once_without_names() {
+        let resolver = resolver("[relay]\nnext-hop = \"sip:192.0.2.1\"\n");
+        let (_stop, stopping) = watch::channel(false);
+        resolver.watch(Arc::default(), stopping).await;
+    }
+
+    #[tokio::test]
+    async fn the_watch_ends_with_the_host() {
+        let resolver = resolver("[relay]\nnext-hop = \"sip:localhost\"\n");
+        let (stop, stopping) = watch::channel(false);
+        let watching = tokio::spawn(resolver.watch(Arc::default(), stopping));
+        stop.send(true).unwrap();
+        watching.await.unwrap();
+    }
+
+    #[test]
+    fn every_accepted_configuration_has_routes() {
+        resolver(
+            "[relay]\nnext-hop = \"sip:[::1]:5080;transport=tcp\"\n\
+             domains = [\"example.com\", \"example.com:5070\", \"10.0.0.0/8\", \"10.1.0.0/16:5060\", \"[2001:db8::1]:5060\", \
+             \"2001:db8::/32\", \"example.org:*\", \"10.2.0.0/16:*\", \"2001:db8:1::/48:5070\", \"2001:db8:2::/48:*\", \"[2001:db8::2]:*\", \"192.0.2.1\", \"2001:db8::7\"]\n\n\
+             [relay.next-hops]\ncarrier = \"sip:192.0.2.9\"\n",
+        );
+    }
+}

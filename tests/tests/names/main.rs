@@ -1,0 +1,233 @@
+//! Names that lead to several addresses (RFC 3263): real name servers, bad ones, and what becomes of calls.
+
+#![forbid(unsafe_code)]
+
+mod liar;
+mod zone;
+
+use std::net::SocketAddr;
+
+use liar::Lie;
+use portcullis_testkit::callee::Callee;
+use portcullis_testkit::control::{binrpc_endpoints, kamcmd, open_all};
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::policy;
+use portcullis_testkit::sip::Message;
+use portcullis_testkit::wait;
+use serde_json::Value;
+use zone::Zone;
+
+const CALLER: u8 = 10;
+
+/// The place of the name server in the network of a test.
+const DNS: (u8, u16) = (53, 5300);
+
+/// A host that asks the name server of its network, and relays to this next hop.
+fn builder(hop: &str) -> Builder {
+    let builder = Builder::new();
+    let server = builder.lease().addr(DNS.0, DNS.1);
+    builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"{hop}\""))
+        .set("relay", "no-answer = \"300ms\"")
+        .set("resolver", &format!("servers = [\"{server}\"]"))
+        .set("resolver", "hosts-file = false")
+        .set("resolver", "loopback = true")
+        .set("resolver", "timeout = \"1s\"")
+}
+
+fn ask(host: &Host) -> Message {
+    let mut caller = host.udp(CALLER);
+    let request = caller.request("MESSAGE", "sip:bob@elsewhere.example");
+    caller.ask(&request)
+}
+
+/// The address of a callee of the network, as a record has it.
+fn ip(builder: &Builder, host: u8) -> String {
+    builder.lease().ip(host).to_string()
+}
+
+#[test]
+fn peers_naptr_and_srv_records_lead_to_the_servers_and_past_those_that_are_dead() {
+    let builder = builder("sip:carrier.example");
+    let server = builder.lease().addr(DNS.0, DNS.1);
+    let (dead, silent, fine) = (ip(&builder, 2), ip(&builder, 3), ip(&builder, 4));
+    let records = format!(
+        "@ NAPTR 10 50 \"s\" \"SIP+D2U\" \"\" _sip._udp\n@ NAPTR 5 50 \"s\" \"SIPS+D2T\" \"\" _sips._tcp\n\
+         _sip._udp SRV 10 10 5070 dead\n_sip._udp SRV 20 10 5071 silent\n_sip._udp SRV 30 10 5072 fine\n\
+         dead A {dead}\nsilent A {silent}\nfine A {fine}\n"
+    );
+    let _zone = Zone::start(server, &records);
+    // It takes datagrams and answers none.
+    let silent = std::net::UdpSocket::bind(builder.lease().addr(3, 5071)).unwrap();
+    let callee = Callee::start(builder.lease().addr(4, 5072));
+    let host = builder.start();
+    assert_eq!(ask(&host).code(), 200);
+    assert_eq!(callee.next().first_word(), "MESSAGE");
+    let mut buffer = [0; 4_096];
+    let (n, _) = silent.recv_from(&mut buffer).unwrap();
+    assert!(buffer[..n].starts_with(b"MESSAGE "), "it was tried before");
+    assert_eq!(host.metric("portcullis_address_failovers_total", &[]), 2.0);
+    // Addresses that have failed are the last ones for 30 s.
+    assert_eq!(ask(&host).code(), 200);
+    assert_eq!(host.metric("portcullis_address_failovers_total", &[]), 2.0);
+    assert!(host.metric("portcullis_dns_queries_total", &["found"]) >= 5.0);
+}
+
+#[test]
+fn peers_a_503_leads_to_the_next_address_unless_there_is_to_be_one_only() {
+    for (addresses, expected) in [(4, 200), (1, 500)] {
+        let builder = builder("sip:carrier.example;transport=udp")
+            .set("resolver", &format!("addresses = {addresses}"));
+        let server = builder.lease().addr(DNS.0, DNS.1);
+        let (one, two) = (ip(&builder, 2), ip(&builder, 3));
+        let records = format!(
+            "_sip._udp SRV 10 10 5070 one\n_sip._udp SRV 20 10 5070 two\none A {one}\ntwo A {two}\n"
+        );
+        let _zone = Zone::start(server, &records);
+        let overloaded = portcullis_testkit::peer::Peer::udp_at(builder.lease().addr(2, 5070));
+        let _callee = Callee::start(builder.lease().addr(3, 5070));
+        let host = builder.start();
+        let mut caller = host.udp(CALLER);
+        let request = caller.request("MESSAGE", "sip:bob@elsewhere.example");
+        caller.send(&request.bytes());
+        let seen = overloaded.first_request("MESSAGE");
+        overloaded.answer(&seen, 503);
+        assert_eq!(caller.receive().code(), expected);
+    }
+}
+
+#[test]
+fn peers_a_zone_that_changes_under_load_is_followed_and_no_request_is_lost() {
+    let builder = builder("sip:carrier.example:5070");
+    let server = builder.lease().addr(DNS.0, DNS.1);
+    let (before, after) = (ip(&builder, 2), ip(&builder, 3));
+    let zone = Zone::start(server, &format!("@ A {before}\n"));
+    let old = Callee::start(builder.lease().addr(2, 5070));
+    let new = Callee::start(builder.lease().addr(3, 5070));
+    let host = builder.start();
+    assert_eq!(ask(&host).code(), 200);
+    old.next();
+    zone.replace("@", "A", &after);
+    wait::until("requests go to the new address", || {
+        assert_eq!(ask(&host).code(), 200);
+        (!new.saw_nothing_more()).then_some(())
+    });
+    host.wait_for_log("name_resolved");
+}
+
+#[test]
+fn peers_sixty_servers_come_over_tcp_and_calls_of_all_of_them_are_shared_out() {
+    let builder = builder("sip:carrier.example;transport=udp");
+    let server = builder.lease().addr(DNS.0, DNS.1);
+    let address = ip(&builder, 2);
+    let mut records = String::new();
+    for n in 0..60 {
+        records += &format!(
+            "_sip._udp SRV 10 10 {} server-with-a-long-name-{n}\nserver-with-a-long-name-{n} A {address}\n",
+            6_000 + n
+        );
+    }
+    let _zone = Zone::start(server, &records);
+    let host = builder.start();
+    let output = host.run("resolve sip:carrier.example;transport=udp --json");
+    let found: Value = serde_json::from_str(&output).unwrap();
+    assert_eq!(found["addresses"].as_array().unwrap().len(), 60, "{output}");
+    let text = host.run("resolve carrier.example");
+    assert!(
+        text.contains("NAPTR carrier.example.: 5 s, no such record"),
+        "{text}"
+    );
+}
+
+#[test]
+fn peers_kamcmd_shows_and_clears_the_cache() {
+    let builder = builder("sip:carrier.example:5070");
+    let server = builder.lease().addr(DNS.0, DNS.1);
+    let address = ip(&builder, 2);
+    let _zone = Zone::start(
+        server,
+        &format!("@ A {address}\n_sip._udp SRV 10 20 5070 pbx\npbx A {address}\n"),
+    );
+    let host = open_all(builder).start();
+    let endpoint = &binrpc_endpoints(&host)[0];
+    let kamcmd = |words: &[&str]| kamcmd(&host, endpoint, words);
+    let found = kamcmd(&["dns.lookup", "SRV", "_sip._udp.carrier.example"]);
+    for line in [
+        "{\n\tname: _sip._udp.carrier.example\n\ttype: SRV\n\tsize_bytes: ",
+        "\treference_counter: 1\n\tpermanent: no\n\texpires: 5\n\tlast_used: 0\n\tnegative_entry: no\n\trecords: {\n\t\t{\n",
+        "\t\t\trr_idx: 0\n\t\t\trr_name: pbx.carrier.example.\n\t\t\trr_port: 5070\n\t\t\trr_priority: 10\n\t\t\trr_weight: 20\n",
+    ] {
+        assert!(found.contains(line), "{line:?} is not in {found}");
+    }
+    let view = kamcmd(&["dns.view"]);
+    let address = format!("\t\t\trr_ip: {address}\n");
+    assert!(view.contains(&address), "{view}");
+    assert_eq!(
+        kamcmd(&["dns.lookup", "A", "x.invalid"]),
+        "error: 400 - Not found\n"
+    );
+    assert_eq!(
+        kamcmd(&["dns.lookup", "FOO", "x"]),
+        "error: 400 - Invalid type\n"
+    );
+    assert_eq!(kamcmd(&["dns.mem_info"]).lines().count(), 2);
+    let queries = || host.metric("portcullis_dns_queries_total", &["found"]);
+    let before = queries();
+    assert_eq!(kamcmd(&["dns.delete_all"]), "{\n\tstatus: ok\n}\n");
+    wait::until("the names are asked for again", || {
+        (queries() > before).then_some(())
+    });
+    assert_eq!(host.metric("portcullis_address_failovers_total", &[]), 0.0);
+}
+
+#[test]
+fn bad_name_servers_hold_up_nothing_and_are_named() {
+    let builder = builder("sip:good.example:5070");
+    let server = builder.lease().addr(DNS.0, DNS.1);
+    let SocketAddr::V4(callee_addr) = builder.lease().addr(2, 5070) else {
+        panic!("the network of a test has IPv4 addresses");
+    };
+    let good = callee_addr.ip().octets();
+    liar::start(server, move |name| match name {
+        "good.example." => Lie::Address(good),
+        "silent.example." => Lie::Silence,
+        "failing.example." => Lie::Failure,
+        "looping.example." => Lie::Loop,
+        "garbage.example." => Lie::Garbage,
+        _ => Lie::NoName,
+    });
+    let callee = Callee::start(callee_addr.into());
+    let host = builder
+        .set(
+            "relay",
+            "domains = [\"silent.example\", \"failing.example\", \"looping.example\", \"garbage.example\", \"absent.example\"]",
+        )
+        .start();
+    for _ in 0..20 {
+        assert_eq!(ask(&host).code(), 200);
+        callee.next();
+    }
+    for (name, expected) in [
+        ("silent.example", "leads nowhere"),
+        ("failing.example", "leads nowhere"),
+        ("looping.example", "leads nowhere"),
+        ("garbage.example", "leads nowhere"),
+        ("absent.example", "does not exist, or has no address"),
+    ] {
+        let said = host.refused(&format!("resolve {name}:5060"));
+        assert!(said.contains(expected), "{name}: {said}");
+        let mut caller = host.udp(CALLER);
+        let request = caller.request("MESSAGE", &format!("sip:bob@{name}"));
+        assert_eq!(caller.ask(&request).code(), 503, "{name}");
+    }
+    let log = host.log();
+    for name in ["silent", "failing", "looping", "garbage", "absent"] {
+        let is_told = |line: &str| line.contains("name_unresolved") && line.contains(name);
+        assert!(log.lines().any(is_told), "{name}: {log}");
+    }
+    assert!(
+        host.run("resolve good.example:5070")
+            .contains("A good.example: 5 s")
+    );
+}
