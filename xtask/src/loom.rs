@@ -6,7 +6,7 @@ use crate::process::{cargo, run as run_command};
 use crate::workspace::{Workspace, root};
 
 /// The crates with models: small ones, because everything below them is built for loom as well.
-const CRATES: [&str; 2] = ["portcullis-rate", "portcullis-sync"];
+const CRATES: [&str; 3] = ["portcullis-guard", "portcullis-rate", "portcullis-sync"];
 
 /// Run the concurrent parts in every order of memory accesses that the memory model permits
 ///

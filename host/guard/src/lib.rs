@@ -1,0 +1,408 @@
+//! What strangers do: floods, scans and guesses. Counts evidence for each source in a table of fixed size, and holds or bans sources.
+//!
+//! A source is an IPv4 address or an IPv6 /64. Time and addresses are parameters; all numbers are changed by any worker without a lock.
+//!
+//! The source address of a datagram may be forged. Evidence from datagrams therefore never bans a source, with one exception
+//! ([`Guard::confirm`]): it *holds* the source. A held source is still served, but what nobody can tell from forged requests is limited to
+//! a few requests a second. A peer of a stream has proved its address; its evidence bans the source, from which nothing is accepted for a
+//! while.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod bar;
+mod marks;
+#[cfg(all(test, loom))]
+mod models;
+mod prefix;
+mod source;
+mod table;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::hash::{BuildHasher, RandomState};
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis_rate::{Clock, Due, SECOND, each};
+
+pub use bar::{Kind, Reason};
+pub use prefix::Prefix;
+
+use bar::Bar;
+use marks::Marks;
+use source::{Seen, Thresholds};
+use table::Table;
+
+/// Challenges that are remembered for all sources together.
+const NONCES: usize = 1 << 15;
+
+/// Users of sources that are remembered for all sources together.
+const USERS: usize = 1 << 17;
+
+/// Expensive checks per second whether a source is exempt, and at once.
+const CHECKS_PER_SECOND: u32 = 200;
+const CHECKS_BURST: u64 = 50;
+
+/// Time in which the answer to a challenge counts as one, in seconds.
+const NONCE_TIME: u32 = 60;
+
+/// Time for which a user is remembered that was served at a source, in seconds.
+const USER_TIME: u32 = 2 * 3_600;
+
+/// What a source may do. A number 0 switches a limit off.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Length of a window in which evidence is counted.
+    pub within: Duration,
+    /// Refusals in a window.
+    pub refusals: u16,
+    /// Different users that were refused in a window; at most [`Limits::MOST_USERS`].
+    pub users: u16,
+    /// Challenges without a success in a window.
+    pub challenges: u16,
+    /// Malformed messages and unknown methods in a window.
+    pub malformed: u16,
+    /// Messages per second.
+    pub rate: u32,
+    /// Messages at once, above the rate.
+    pub burst: u32,
+    /// How long a source is held or banned.
+    pub ban: Duration,
+    /// Requests per second of a held source that nothing tells from forged ones.
+    pub held_rate: u32,
+    /// Sources that the table has room for.
+    pub sources: usize,
+}
+
+impl Limits {
+    /// The largest number of different users that can be counted.
+    pub const MOST_USERS: u16 = source::MOST_USERS;
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            within: Duration::from_secs(30),
+            refusals: 20,
+            users: 10,
+            challenges: 100,
+            malformed: 20,
+            rate: 200,
+            burst: 2_000,
+            ban: Duration::from_secs(300),
+            held_rate: 2,
+            sources: 100_000,
+        }
+    }
+}
+
+/// How sure it is that a message is from the address that it names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// A datagram: anybody may have sent it.
+    Datagram,
+    /// A message in a stream: its peer has completed a handshake.
+    Stream,
+}
+
+/// What a source did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// A request for this user (a hash of the name) was refused: 403, 404 or the like.
+    Refusal(u64),
+    /// The same, and the host itself refused an INVITE: the refusal will be acknowledged.
+    RefusedInvite(u64),
+    /// A request was answered with a challenge: 401 or 407.
+    Challenge,
+    /// A request with credentials was successful.
+    Success,
+    /// A message could not be parsed, violates a rule, or has an unknown method.
+    Malformed,
+}
+
+/// Whether a message is accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is.
+    Pass,
+    /// The source is banned.
+    Banned(Reason),
+    /// The source is above its rate.
+    Excess,
+}
+
+/// A source that is held or banned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Barred {
+    /// The source.
+    pub source: Prefix,
+    /// Whether it is held or banned.
+    pub kind: Kind,
+    /// Why.
+    pub reason: Reason,
+    /// For how long still.
+    pub remaining: Duration,
+    /// Messages that were dropped since.
+    pub dropped: u64,
+}
+
+/// The evidence about all sources.
+#[derive(Debug)]
+pub struct Guard {
+    thresholds: Thresholds,
+    /// Nanoseconds that a message takes at the rate; `None` without a limit.
+    each: Option<u64>,
+    /// Nanoseconds that the messages of a burst take.
+    burst: u64,
+    /// The same for requests of held sources.
+    held_each: u64,
+    ban: u32,
+    table: Table,
+    nonces: Marks,
+    users: Marks,
+    clock: Clock,
+    hasher: RandomState,
+    /// The expensive checks whether a source is exempt.
+    checks: Due,
+    /// The second after which no source is held or banned, unless one is added.
+    barred_until: AtomicU64,
+}
+
+impl Guard {
+    /// With these limits, from this moment on.
+    pub fn new(limits: &Limits, now: Instant) -> Self {
+        let each_message = each(limits.rate);
+        Self {
+            thresholds: Thresholds {
+                within: seconds(limits.within).max(1),
+                refusals: limits.refusals,
+                users: limits.users.min(Limits::MOST_USERS),
+                challenges: limits.challenges,
+                malformed: limits.malformed,
+            },
+            each: (limits.rate > 0).then_some(each_message),
+            burst: each_message.saturating_mul(u64::from(limits.burst.max(1))),
+            held_each: each(limits.held_rate),
+            ban: seconds(limits.ban).max(1),
+            table: Table::new(limits.sources),
+            nonces: Marks::new(NONCES),
+            users: Marks::new(USERS),
+            clock: Clock::starting(now),
+            hasher: RandomState::new(),
+            checks: Due::default(),
+            barred_until: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a message of this source, before it is parsed.
+    #[inline]
+    pub fn admit(&self, ip: IpAddr, now: Instant) -> Admission {
+        let now = self.clock.at(now);
+        let prefix = Prefix::of(ip);
+        let hash = self.hash(prefix);
+        let Some(source) = self.table.find_or_claim(prefix, hash, second(now)) else {
+            return Admission::Pass;
+        };
+        if self.is_any_barred(now)
+            && let Some(Bar {
+                kind: Kind::Banned,
+                reason,
+                ..
+            }) = source.bar(hash, second(now))
+        {
+            source.count_dropped();
+            return Admission::Banned(reason);
+        }
+        match source.take(now, self.each, self.burst) {
+            true => Admission::Pass,
+            false => Admission::Excess,
+        }
+    }
+
+    /// Counts evidence. Returns why the source is to be barred ([`Guard::bar`]) if there is enough of it, unless it is exempt
+    /// ([`Guard::forget`]).
+    pub fn note(&self, ip: IpAddr, evidence: Evidence, now: Instant) -> Option<Reason> {
+        let now = second(self.clock.at(now));
+        let prefix = Prefix::of(ip);
+        let source = self.table.find_or_claim(prefix, self.hash(prefix), now)?;
+        let seen = match evidence {
+            Evidence::Refusal(user) => Seen::Refusal(self.bit(prefix, user)),
+            Evidence::RefusedInvite(user) => {
+                source.expect_ack(now, &self.thresholds);
+                Seen::Refusal(self.bit(prefix, user))
+            }
+            Evidence::Challenge => Seen::Challenge,
+            Evidence::Success => Seen::Success,
+            Evidence::Malformed => Seen::Malformed,
+        };
+        source.note(seen, now, &self.thresholds)
+    }
+
+    /// Notes that the source has acknowledged a refusal of the host, with the host's own tag: it has received the refusal, so its address is
+    /// not forged. Returns why it is to be banned if there are enough of these.
+    pub fn confirm(&self, ip: IpAddr, now: Instant) -> Option<Reason> {
+        let now = second(self.clock.at(now));
+        let prefix = Prefix::of(ip);
+        let source = self.table.find(prefix, self.hash(prefix))?;
+        source.confirm(now, &self.thresholds)
+    }
+
+    /// Holds or bans a source. Returns false if it already was: then only its time begins again. A banned source is not held.
+    pub fn bar(&self, ip: IpAddr, kind: Kind, reason: Reason, now: Instant) -> bool {
+        let now = second(self.clock.at(now));
+        let prefix = Prefix::of(ip);
+        let hash = self.hash(prefix);
+        let Some(source) = self.table.find_or_claim(prefix, hash, now) else {
+            return false;
+        };
+        let end = now.saturating_add(self.ban);
+        self.barred_until
+            .fetch_max(u64::from(end), Ordering::Relaxed);
+        source.set_bar(hash, Bar { kind, reason, end }, now)
+    }
+
+    /// Whether a held source may have one more request that nothing tells from forged ones.
+    pub fn take_held(&self, ip: IpAddr, now: Instant) -> bool {
+        let prefix = Prefix::of(ip);
+        let Some(source) = self.table.find(prefix, self.hash(prefix)) else {
+            return true;
+        };
+        source.take_held(self.clock.at(now), self.held_each)
+    }
+
+    /// Whether the source may be compared with a long list of exempt ones now: once a second for each source, and 200 times for all.
+    pub fn take_check(&self, ip: IpAddr, now: Instant) -> bool {
+        let now = self.clock.at(now);
+        let prefix = Prefix::of(ip);
+        let source = self.table.find(prefix, self.hash(prefix));
+        let each = each(CHECKS_PER_SECOND);
+        source.is_none_or(|source| source.take_check(second(now)))
+            && self.checks.take(now, each, CHECKS_BURST * each)
+    }
+
+    /// Whether the source is held or banned at least as strictly as this.
+    pub fn is_barred(&self, ip: IpAddr, kind: Kind, now: Instant) -> bool {
+        let now = self.clock.at(now);
+        if !self.is_any_barred(now) {
+            return false;
+        }
+        let prefix = Prefix::of(ip);
+        let hash = self.hash(prefix);
+        let bar = self.table.find(prefix, hash);
+        let bar = bar.and_then(|source| source.bar(hash, second(now)));
+        bar.is_some_and(|bar| bar.kind >= kind)
+    }
+
+    /// Removes all evidence about a source, and its ban: it is exempt.
+    pub fn forget(&self, ip: IpAddr) {
+        let prefix = Prefix::of(ip);
+        if let Some(source) = self.table.find(prefix, self.hash(prefix)) {
+            source.forget();
+        }
+    }
+
+    /// Ends the hold or ban of a source, and removes all evidence about it. Returns false if it was neither held nor banned.
+    pub fn release(&self, ip: IpAddr, now: Instant) -> bool {
+        let now = second(self.clock.at(now));
+        let prefix = Prefix::of(ip);
+        let hash = self.hash(prefix);
+        let Some(source) = self.table.find(prefix, hash) else {
+            return false;
+        };
+        let was_barred = source.bar(hash, now).is_some();
+        source.forget();
+        was_barred
+    }
+
+    /// The sources that are held or banned. Takes time in proportion to the size of the table, unless there are none.
+    pub fn barred(&self, now: Instant) -> Vec<Barred> {
+        let now = self.clock.at(now);
+        if !self.is_any_barred(now) {
+            return Vec::new();
+        }
+        let now = second(now);
+        let all = self.table.all().filter_map(|source| {
+            let prefix = source.prefix()?;
+            let bar = source.bar(self.hash(prefix), now)?;
+            Some(Barred {
+                source: prefix,
+                kind: bar.kind,
+                reason: bar.reason,
+                remaining: Duration::from_secs(bar.end.saturating_sub(now).into()),
+                dropped: source.dropped(),
+            })
+        });
+        all.collect()
+    }
+
+    /// Remembers a challenge that is sent to this address.
+    pub fn note_nonce(&self, ip: IpAddr, nonce: &[u8], now: Instant) {
+        let now = second(self.clock.at(now));
+        let hash = self.hasher.hash_one((Prefix::of(ip), nonce));
+        self.nonces.set(hash, now, now.saturating_add(NONCE_TIME));
+    }
+
+    /// Whether this challenge was sent to this address and has not been answered before.
+    pub fn take_nonce(&self, ip: IpAddr, nonce: &[u8], now: Instant) -> bool {
+        let hash = self.hasher.hash_one((Prefix::of(ip), nonce));
+        self.nonces.take(hash, second(self.clock.at(now)))
+    }
+
+    /// Remembers that this user (a hash of the name) was served at this address.
+    pub fn note_user(&self, ip: IpAddr, user: u64, now: Instant) {
+        let now = second(self.clock.at(now));
+        let hash = self.hasher.hash_one((Prefix::of(ip), user));
+        self.users.set(hash, now, now.saturating_add(USER_TIME));
+    }
+
+    /// Whether this user was served at this address in the last two hours.
+    pub fn knows_user(&self, ip: IpAddr, user: u64, now: Instant) -> bool {
+        let hash = self.hasher.hash_one((Prefix::of(ip), user));
+        self.users.has(hash, second(self.clock.at(now)))
+    }
+
+    /// A keyed hash of the name of a user.
+    pub fn user(&self, name: &[u8]) -> u64 {
+        self.hasher.hash_one(name)
+    }
+
+    /// Counts a message of a held source that was dropped.
+    pub fn count_dropped(&self, ip: IpAddr) {
+        let prefix = Prefix::of(ip);
+        if let Some(source) = self.table.find(prefix, self.hash(prefix)) {
+            source.count_dropped();
+        }
+    }
+
+    #[inline]
+    fn is_any_barred(&self, now: u64) -> bool {
+        self.barred_until.load(Ordering::Relaxed) > u64::from(second(now))
+    }
+
+    #[inline]
+    fn hash(&self, prefix: Prefix) -> u64 {
+        self.hasher.hash_one(prefix)
+    }
+
+    /// The bit of a user in the set of a source.
+    fn bit(&self, prefix: Prefix, user: u64) -> u8 {
+        let hash = self.hasher.hash_one((prefix, user));
+        (hash % u64::from(source::USER_BITS)) as u8
+    }
+}
+
+/// Seconds since the start of the clock.
+#[inline]
+fn second(nanoseconds: u64) -> u32 {
+    u32::try_from(nanoseconds / SECOND).unwrap_or(u32::MAX)
+}
+
+fn seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}
+
+/// The size that the documentation names.
+#[cfg(not(all(test, loom)))]
+const _: () = assert!(size_of::<source::Source>() == 64);
