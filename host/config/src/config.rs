@@ -12,6 +12,7 @@ use super::capture::CaptureConfig;
 use super::control::ControlConfig;
 use super::database::{self, DatabaseConfig};
 use super::events::EventsConfig;
+use super::guard::GuardConfig;
 use super::listen::{Listen, SIP_PORT};
 use super::log::{self, LogConfig};
 use super::nat::{self, NatConfig};
@@ -78,6 +79,8 @@ pub struct Config {
     pub log: LogConfig,
     /// `[sip]`
     pub sip: SipConfig,
+    /// `[guard]`
+    pub guard: GuardConfig,
 }
 
 /// How UDP datagrams are distributed among the workers.
@@ -250,6 +253,7 @@ impl Default for Config {
             records: RecordsConfig::default(),
             log: LogConfig::default(),
             sip: SipConfig::default(),
+            guard: GuardConfig::default(),
         }
     }
 }
@@ -282,6 +286,7 @@ fn root(mut root: Section<'_>) -> Config {
         records: RecordsConfig::read(root.section("records"), defaults.records),
         log: log::read(root.section("log"), defaults.log),
         sip: sip::read(root.section("sip"), defaults.sip, &listen),
+        guard: GuardConfig::read(root.section("guard"), defaults.guard),
         listen,
     };
     config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
@@ -434,6 +439,7 @@ mod tests {
             "control",
             "log",
             "sip",
+            "guard",
         ] {
             let header = if section.is_empty() {
                 String::new()
@@ -571,7 +577,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, resolver, transactions, control, capture, events, records, log, sip, tenants",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, transactions, control, capture, events, records, log, sip, guard, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

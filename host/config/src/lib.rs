@@ -13,6 +13,7 @@ mod database;
 pub mod documentation;
 mod events;
 mod forwarding;
+mod guard;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
 mod listen;
@@ -45,6 +46,7 @@ pub use control::{AuditConfig, ControlConfig, Endpoint, FileAccess, TlsFiles};
 pub use database::DatabaseConfig;
 pub use events::{EventLevel, EventsConfig};
 pub use forwarding::ForwardingLimits;
+pub use guard::GuardConfig;
 pub use listen::{Listen, SIP_PORT};
 pub use log::{LogConfig, LogFormat};
 pub use nat::NatConfig;

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use portcullis_guard::Reason;
 use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{DropReason, RelayErrorKind};
 use portcullis_sync::ReadSections;
@@ -352,6 +353,15 @@ pub struct TransactionCounters {
     pub handovers: Counts<HandoverResult, { HandoverResult::COUNT }>,
 }
 
+/// Sources that were held or banned by one worker.
+#[derive(Debug, Default)]
+pub struct GuardCounters {
+    /// Held, by reason.
+    pub held: Counts<Reason, { Reason::ALL.len() }>,
+    /// Banned, by reason.
+    pub banned: Counts<Reason, { Reason::ALL.len() }>,
+}
+
 /// The counters of one worker. Aligned so that two workers never write to the same cache line.
 #[derive(Debug, Default)]
 #[repr(align(128))]
@@ -402,6 +412,8 @@ pub struct WorkerCounters {
     pub shortened_answers: Counter,
     /// The decisions, which read published state. A grace period waits for those in progress.
     pub decisions: ReadSections,
+    /// Sources that were held or banned.
+    pub guard: GuardCounters,
     /// How often the periodic tasks were done, once a second: a worker that hangs does none.
     pub chores: Counter,
     /// Number of idle parks.

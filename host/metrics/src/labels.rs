@@ -1,5 +1,6 @@
 //! The labels of metrics: each a small, fixed set of values.
 
+use portcullis_guard::Reason;
 use portcullis_policy::{FailureKind, VerdictKind};
 use portcullis_sip::{DropReason, RelayErrorKind};
 
@@ -273,8 +274,12 @@ labels! {
         Unanswerable = "unanswerable",
         /// A response to a source over UDP that reached its limit, a retransmission too.
         AnswerLimit = "answer_limit",
-        /// A message along the flow of a client that has closed its connection.
-        FlowGone = "flow_gone",
+        /// The source is banned.
+        Banned = "banned",
+        /// The source is held, and nothing tells the request from a forged one.
+        Held = "held",
+        /// The source is above its rate.
+        Flood = "flood",
     }
 }
 
@@ -328,6 +333,18 @@ impl Label for RelayErrorKind {
     }
 }
 
+impl Label for Reason {
+    const ALL: &'static [Self] = &Self::ALL;
+
+    fn index(self) -> usize {
+        self as usize
+    }
+
+    fn label(self) -> &'static str {
+        self.as_str()
+    }
+}
+
 impl Label for DropReason {
     const ALL: &'static [Self] = Self::ALL;
 
@@ -373,6 +390,7 @@ mod tests {
         check::<InDialog>();
         check::<FailureKind>();
         check::<DropReason>();
+        check::<Reason>();
         check::<RelayErrorKind>();
     }
 }

@@ -9,7 +9,7 @@ mod counters;
 mod labels;
 
 pub use counters::{
-    BUCKETS, CallTimes, CodeCounts, ConnectionCounters, Counter, Counts, HandshakeCounters,
+    BUCKETS, CallTimes, CodeCounts, ConnectionCounters, Counter, Counts, GuardCounters,
     NamedCounts, ResponseTimes, Scale, Sums, TenantCounters, TenantCounts, TimeCounts,
     TransactionCounters, WireCounters, WorkerCounters,
 };

@@ -129,6 +129,11 @@ struct Span {
 }
 
 impl TrustedTable {
+    /// Whether a row has this address as its source, whatever else it requires.
+    pub fn has_source(&self, ip: IpAddr) -> bool {
+        self.by_ip.contains_key(&ip.to_canonical())
+    }
+
     /// Passes the rows that trust a request to `each`, in the order in which Kamailio tries them, until it returns that it has enough. The
     /// first row is the result of `allow_trusted` with `peer_tag_mode` 0, all rows are that with 1.
     ///

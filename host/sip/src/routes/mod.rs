@@ -93,9 +93,9 @@ impl Routes {
         self.hops.contains_key(name)
     }
 
-    /// The host name of a next hop or domain with this [`mark`], in lower case.
-    pub fn name_of_mark(&self, mark: u64) -> Option<&str> {
-        self.marks.get(&mark).map(|name| &**name)
+    /// Whether this is the address of a next hop, or of a single host to which requests may go; whatever the port.
+    pub fn has_address(&self, ip: IpAddr) -> bool {
+        self.hosts.contains_key(&ip)
     }
 
     /// Whether requests may go to the host and port of this URI.
