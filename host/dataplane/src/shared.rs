@@ -1,5 +1,6 @@
 //! The state shared by all workers and the control side. All of it is immutable, replaced as a whole, or a counter.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -7,6 +8,7 @@ use arc_swap::ArcSwap;
 use portcullis_address::AddressBook;
 use portcullis_capture::Capture;
 use portcullis_config::Config;
+use portcullis_guard::Guard;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
 use portcullis_records::Recorder;
@@ -61,6 +63,8 @@ pub struct Shared {
     pub counters: Vec<WorkerCounters>,
     /// Notices for operators about messages that were refused, dropped or not delivered.
     pub notices: Notices,
+    /// What strangers do; `None` if nobody is observed.
+    pub guard: Option<Guard>,
     /// What the host still accepts.
     pub drain: Drain,
     /// When the host started.
@@ -74,18 +78,23 @@ impl Shared {
         self.capture.as_ref().is_some_and(Capture::has_verdicts)
     }
 
-    /// The host name with this mark among all next hops and domains, those of tenants included. This is no work for each message.
-    pub(crate) fn name_of_mark(&self, mark: u64) -> Option<String> {
-        let own = self.routes.load();
-        if let Some(name) = own.name_of_mark(mark) {
-            return Some(name.to_owned());
-        }
+    /// Whether this address is in the address table (whatever its group and port), in the table of trusted peers, or that of a next hop of the
+    /// operator. Such a source is never held or banned.
+    pub fn is_known(&self, ip: IpAddr) -> bool {
+        let snapshot = self.addresses.current();
+        !snapshot.table.lookup(ip).is_empty()
+            || snapshot.trusted.table.has_source(ip)
+            || self.routes.load().has_address(ip)
+    }
+
+    /// The same for next hops of tenants. Takes time in proportion to their number.
+    pub fn is_known_to_tenants(&self, ip: IpAddr) -> bool {
         let tenants = self.tenants.load();
         let mut routes = tenants
             .named
             .iter()
             .filter_map(|tenant| tenant.routes.as_ref());
-        routes.find_map(|routes| routes.load().name_of_mark(mark).map(str::to_owned))
+        routes.any(|routes| routes.load().has_address(ip))
     }
 
     /// Waits until every worker has finished any decision that began before this call, so that everything published earlier is in effect on

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use nix::sys::signal::SigSet;
@@ -13,7 +13,7 @@ use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_control::{Control, Doors, Lent, Listening};
 use portcullis_dataplane::drain::{Drain, Stage};
-use portcullis_dataplane::failed_addresses::FailedAddresses;
+use portcullis_dataplane::guard_log;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::handshakes::Handshakes;
 use portcullis_dataplane::notice_log;
@@ -24,6 +24,7 @@ use portcullis_dataplane::transport;
 use portcullis_dataplane::transport::{Bound, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
 use portcullis_export::{Events, Exports, Listener, Traces};
+use portcullis_guard::Guard;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
 use portcullis_records::{Record, Recorder, Sink};
@@ -368,6 +369,10 @@ impl Host {
             handovers: Handovers::new(workers),
             orders: Orders::new(workers, predecessor.is_none()),
             notices: Notices::new(workers),
+            guard: config
+                .guard
+                .enabled
+                .then(|| Guard::new(&config.guard.limits, Instant::now())),
             drain: Drain::default(),
             failed_addresses: FailedAddresses::default(),
             listen: bound,
@@ -437,6 +442,7 @@ impl Host {
             Arc::clone(&self.shared),
             stopping.clone(),
         ));
+        tokio::spawn(guard_log::watch(Arc::clone(&self.shared), stopping.clone()));
         tokio::spawn(
             self.resolver
                 .watch(Arc::clone(&self.shared.routes), stopping.clone()),

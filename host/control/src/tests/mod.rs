@@ -103,6 +103,7 @@ fn control_over(
         handovers: Handovers::new(2),
         orders: Orders::new(2, true),
         notices: Notices::new(2),
+        guard: None,
         drain: Drain::default(),
         failed_addresses: Default::default(),
         started: SystemTime::now(),

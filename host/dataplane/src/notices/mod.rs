@@ -158,7 +158,7 @@ impl Trouble {
             Lost::TooManyConnections => Some(Self::TooManyConnections),
             Lost::ReceiveBufferFull => Some(Self::ReceiveBufferFull),
             Lost::AnswerLimit => Some(Self::AnswerLimit),
-            Lost::Unframed | Lost::Unanswerable | Lost::FlowGone => None,
+            Lost::Unframed | Lost::Unanswerable | Lost::Banned | Lost::Held | Lost::Flood => None,
         }
     }
 }

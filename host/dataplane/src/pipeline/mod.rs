@@ -7,11 +7,12 @@ mod relaying;
 mod reporter;
 mod responder;
 mod stateful;
+mod strangers;
 mod targets;
 
 use std::fmt::Display;
 use std::mem;
-use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -156,9 +157,12 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Handled) {
-        let patience = match arrival.connection {
-            None => Patience::InRow,
-            Some(_) => Patience::ByItself,
+        if !self.responder.strangers().admits(&bytes, arrival) {
+            return (bytes, Handled::Done(None));
+        }
+        let patience = match framing {
+            Framing::Datagram => Patience::InRow,
+            Framing::Stream => Patience::ByItself,
         };
         self.handle_with(patience, bytes, framing, arrival, out)
     }
@@ -201,6 +205,11 @@ impl Pipeline {
         };
         self.index = request.index;
         (request.bytes, handled)
+    }
+
+    /// Whether a connection of this peer is closed at once, because it is banned. Counts it.
+    pub(crate) fn refuses_peer(&self, peer: SocketAddr) -> bool {
+        self.responder.strangers().refuses_peer(peer)
     }
 
     /// Decides on a deferred request.
@@ -338,6 +347,14 @@ impl Pipeline {
                 Some(Belongs::Dropped(cause)) => return self.dropped(cause, message, arrival),
             }
         }
+        let strangers = self.responder.strangers();
+        if matches!(received, Received::Judge | Received::Reply(_)) {
+            let reply = matches!(received, Received::Reply(_)).then_some(&out[..]);
+            strangers.looked(scanned, message, reply, arrival);
+            if strangers.keeps_back(message, arrival) {
+                return self.dropped(strangers::held(), message, arrival);
+            }
+        }
         let counters = self.counters();
         match &received {
             Received::Judge => {}
@@ -346,12 +363,18 @@ impl Pipeline {
                 return self.dropped(cause, message, arrival);
             }
             Received::Reply(_) => {}
-            Received::Forward(_) => counters.relayed_responses.inc(),
+            Received::Forward(to) => {
+                counters.relayed_responses.inc();
+                strangers.returned(message, to);
+            }
             Received::Absorbed => {
                 counters.absorbed_acks.inc();
                 self.responder.acknowledged(arrival.source);
             }
-            Received::Drop(reason) => counters.dropped.inc(*reason),
+            Received::Drop(reason) => {
+                counters.dropped.inc(*reason);
+                strangers.looked(scanned, message, None, arrival);
+            }
         }
         if self.reporter.is_watched() {
             let error = scanned.err();

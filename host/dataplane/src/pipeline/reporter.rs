@@ -135,6 +135,13 @@ impl Reporter {
         self.report_loss(loss, 1);
     }
 
+    /// Reports such a message that has been counted, to be called only if [`Reporter::is_watched`] is true.
+    #[cold]
+    pub(super) fn show_loss(&self, loss: &Loss<'_>) {
+        self.trace_loss(loss);
+        log_loss(loss);
+    }
+
     /// Counts datagrams that the system refused to send, and reports the last of them.
     #[cold]
     pub(crate) fn lose_refused(

@@ -121,7 +121,10 @@ fn welcome(
         name: None,
     };
     let borrowed = worker.borrow();
-    let joined = match borrowed.join(remote, Opener::Peer) {
+    if borrowed.pipeline.refuses_peer(peer) {
+        return false;
+    }
+    let joined = match borrowed.join(peer, Opener::Peer) {
         Ok(joined) => joined,
         Err(why) => {
             borrowed.pipeline.reporter().lose(&Loss {

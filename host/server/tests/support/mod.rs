@@ -25,6 +25,7 @@ use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::{self, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
+use portcullis_guard::Guard;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{PolicySlot, Runtime};
 use portcullis_rollout::Registry;
@@ -178,6 +179,10 @@ impl Setup {
             handovers: Handovers::new(self.workers),
             orders: Orders::new(self.workers, true),
             notices: Notices::new(self.workers),
+            guard: config
+                .guard
+                .enabled
+                .then(|| Guard::new(&config.guard.limits, Instant::now())),
             drain: Drain::default(),
             failed_addresses: Default::default(),
             started: SystemTime::now(),

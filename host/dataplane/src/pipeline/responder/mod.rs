@@ -18,6 +18,7 @@ use tracing::debug;
 use super::fate::{Fate, Rejected, code_of};
 use super::judge::{Judged, answer_without_room};
 use super::reporter::Reporter;
+use super::strangers::Strangers;
 use crate::notices::{Example, Trouble};
 use crate::shared::Shared;
 pub(crate) use answers::Answers;
@@ -29,8 +30,9 @@ pub(super) struct Responder {
     reporter: Reporter,
     /// What each source has got.
     answers: Answers,
-    /// The same for STUN.
-    stun: Answers,
+    /// The retransmissions of final responses to each source.
+    repeats: Answers,
+    strangers: Strangers,
 }
 
 /// Why a request gets no transaction.
@@ -47,6 +49,11 @@ const MOST_MORE: usize = 1024;
 
 /// The same for a source of which the operator has a row in the address table.
 const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
+
+/// Retransmissions of final responses over UDP to one stranger: per second, and at once. Whoever forges a source acknowledges nothing, and
+/// timer G would send each response eleven times.
+const REPEATS_PER_SECOND: u32 = 10;
+const REPEATS_BURST: u32 = 20;
 
 /// Seconds after which the sender of a shed request should try again.
 const RETRY_AFTER: &str = "1";
@@ -69,11 +76,17 @@ impl Responder {
         let sip = &shared.config.sip;
         Self {
             answers: Answers::new(sip.answers_per_second, sip.answers_burst, Instant::now()),
-            stun: Answers::new(STUN_PER_SECOND, STUN_PER_SECOND, Instant::now()),
+            repeats: Answers::new(REPEATS_PER_SECOND, REPEATS_BURST, Instant::now()),
+            strangers: Strangers::new(Arc::clone(&shared), number, reporter.clone()),
             number,
             reporter,
             shared,
         }
+    }
+
+    /// What strangers do.
+    pub(super) fn strangers(&self) -> &Strangers {
+        &self.strangers
     }
 
     /// Writes a rejection with these header fields, if a response is permitted, and without them if it would be too large.
@@ -90,6 +103,7 @@ impl Responder {
             arrival,
         } = judged;
         let Rejected { code, reason, .. } = rejected;
+        self.strangers.rejected(code, headers, message, arrival);
         let proxy = &self.shared.proxy;
         let destination = proxy.reject(message, arrival, code, reason, headers, out);
         let kept_back = match destination {
@@ -233,7 +247,22 @@ impl Responder {
 
     /// Whether any response may be kept back.
     pub(super) fn is_limited(&self) -> bool {
-        self.answers.is_limited()
+        self.answers.is_limited() || self.shared.guard.is_some()
+    }
+
+    /// Whether a final response may be sent to this address once more.
+    pub(super) fn may_repeat(&self, transport: Transport, to: SocketAddr) -> bool {
+        if transport.is_reliable()
+            || !self.strangers.is_stranger(to.ip())
+            || self.repeats.take(to.ip(), Instant::now())
+        {
+            return true;
+        }
+        if self.knows_address(to.ip()) {
+            self.repeats.forget(to.ip());
+            return true;
+        }
+        false
     }
 
     /// Whether a response may be sent to this address: see `answers-per-second` in `[sip]`. `now` is called only if there is a limit.
@@ -264,6 +293,7 @@ impl Responder {
 
     /// Notes that the source has acknowledged a response: it does not count in the limit.
     pub(super) fn acknowledged(&self, source: SocketAddr) {
+        self.strangers.acknowledged(source);
         self.answers.give_back(source.ip());
     }
 

@@ -24,7 +24,7 @@ use portcullis_sip::{
     RelayError, RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
-    Attempt, BeginError, Cause, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
+    BeginError, Cause, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
     Transactions, What, max_breadth,
 };
 
@@ -272,7 +272,8 @@ impl Stateful {
         if tools.relaying.calls().is_some() {
             relay.call = Some(Arc::new(call_of(&relay.judgement, message, arrival)));
         }
-        relay.note_first(written.map(|written| written.to));
+        relay.asked = tools.responder.strangers().asked(message, arrival);
+        relay.note_first(written);
         self.transactions.charge(id, relay.bytes());
         self.relays.insert(id, relay, message.bytes().len());
         let planned = self.transactions.plan(now, id, plan);
@@ -359,6 +360,12 @@ impl Stateful {
                     self.record(id, &tools.relaying, |relay, call| {
                         attempted(relay, target, &attempt, call)
                     });
+                    if attempt.cause == Cause::Answered
+                        && let Some(relay) = self.relays.get_mut(id)
+                        && let Some(asked) = relay.asked.take()
+                    {
+                        tools.responder.strangers().answered(&asked, attempt.code);
+                    }
                     let relay = self.relays.get(id);
                     let next_hop = relay.and_then(|relay| relay.next_hop(target));
                     metrics::count_attempt(&attempt, next_hop, counters);
@@ -582,6 +589,7 @@ impl Stateful {
             reporter,
         };
         sends.keep_back_answers(into);
+        sends.note_challenges(into);
         metrics::count_sends(into, counters);
         if reporter.is_watched() {
             sends.report_requests(into);

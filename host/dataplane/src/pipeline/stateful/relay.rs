@@ -9,6 +9,7 @@ use portcullis_sip::Destination;
 use portcullis_transaction::{Cause, Id, MOST_TARGETS, Transactions};
 
 use crate::pipeline::judge::{Judgement, Outcome};
+use crate::pipeline::strangers::Asked;
 
 /// A request that is relayed in a transaction.
 pub(super) struct Relay {
@@ -21,6 +22,8 @@ pub(super) struct Relay {
     memo: Vec<u8>,
     /// How often the policy may still be asked.
     tries_left: u8,
+    /// What the request says about its sender, until a target has answered; `None` if that is no stranger.
+    pub(super) asked: Option<Asked>,
     /// For call records; `None` without.
     pub(super) call: Option<Arc<Call>>,
     /// Bytes that count for the tenant.
@@ -51,6 +54,7 @@ impl Relay {
             targets,
             memo,
             tries_left,
+            asked: None,
             call: None,
             held: 0,
             first: None,

@@ -22,7 +22,8 @@ pub(super) struct Sends<'s> {
 impl Sends<'_> {
     /// Removes responses over UDP to sources that have reached their limit: see `answers-per-second` in `[sip]`. Final responses of the host and of
     /// policies count, and each retransmission of a final response: a forged INVITE whose failure is not acknowledged brings up to eleven (timers G
-    /// and H). Responses of targets come once for each request, and a provisional response once for each copy of its request. What is not sent
+    /// and H). Those to strangers have a limit of their own. Responses of targets come once for each request, and a provisional response once for each copy of
+    /// its request. What is not sent
     /// counts as lost: the sender of a request retransmits it, or timer G fires again.
     pub(super) fn keep_back_answers(&self, sends: &mut Outbox) {
         if !self.responder.is_limited() {
@@ -40,8 +41,15 @@ impl Sends<'_> {
                 | What::CancelRetransmission
                 | What::Response => false,
             };
+            let is_repeated = matches!(
+                sent.what,
+                What::ReplyRetransmission | What::ResponseRetransmission
+            );
             let (transport, to) = (sent.to.transport, sent.to.addr);
-            let is_sent = !counts || self.responder.may_send(transport, to, Instant::now);
+            let responder = self.responder;
+            let is_sent = !counts
+                || responder.may_send(transport, to, Instant::now)
+                    && (!is_repeated || responder.may_repeat(transport, to));
             if !is_sent {
                 self.responder.keep_back(Lost::AnswerLimit, b"", to);
                 if self.reporter.is_watched() {
@@ -50,6 +58,14 @@ impl Sends<'_> {
             }
             is_sent
         });
+    }
+
+    /// Remembers the challenges of targets for strangers: whoever answers one has received it.
+    pub(super) fn note_challenges(&self, sends: &Outbox) {
+        let strangers = self.responder.strangers();
+        for sent in sends.iter().filter(|sent| sent.what == What::Response) {
+            strangers.challenged(sent.bytes, &sent.to);
+        }
     }
 
     /// Reports a response that is not sent, with its request. That of an ended transaction is not stored.
