@@ -2,6 +2,7 @@
 
 mod audit;
 mod format;
+mod guard;
 mod process;
 mod tables;
 mod tenants;
@@ -97,7 +98,7 @@ impl Collector for Host {
         page.transactions()?;
         page.policy_calls()?;
         page.connections()?;
-        page.tls(&self.shared)?;
+        page.guard(&self.shared)?;
         page.host(&self.shared)?;
         page.exports(&self.exports)?;
         page.names(self.tenants.dns())?;

@@ -14,11 +14,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value as Json;
 
 use crate::Control;
-use crate::commands::{self, address, alert, audit, history, policy, tenant, trusted};
+use crate::commands::{self, address, alert, audit, guard, history, policy, tenant, trusted};
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 44] = [
+const OPERATIONS: [fn(Routes) -> Routes; 39] = [
     describe,
     trace::operation,
     events::operation,
@@ -56,9 +56,8 @@ const OPERATIONS: [fn(Routes) -> Routes; 44] = [
     trusted::Add::operation,
     trusted::Remove::operation,
     trusted::Find::operation,
-    trusted::Show::operation,
-    trusted::Replace::operation,
-    trusted::Delete::operation,
+    guard::ListBarred::operation,
+    guard::Release::operation,
     history::Show::operation,
     alert::ListAlerts::operation,
     alert::Acknowledge::operation,

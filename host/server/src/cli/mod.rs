@@ -13,7 +13,7 @@ mod database;
 mod db;
 mod doctor;
 mod findings;
-mod followed;
+mod guard;
 mod https;
 mod import;
 mod man;
@@ -72,6 +72,8 @@ enum Command {
     Trusted(Remote<trusted::TrustedCommand>),
     /// Check, reload and test the allow and deny files.
     Rules(Remote<rules::RulesCommand>),
+    /// List and release the sources that the running host holds or bans.
+    Guard(Remote<guard::GuardCommand>),
     /// Create Kamailio's tables, and ours for pushed policies, where they are missing.
     #[command(subcommand)]
     Db(db::DbCommand),
@@ -138,6 +140,10 @@ impl Cli {
                 command.run(&Config::find(named)?.0, &reach)
             }
             Command::Rules(remote) => {
+                let (command, reach) = remote.checked()?;
+                command.run(&Config::find(named)?.0, &reach)
+            }
+            Command::Guard(remote) => {
                 let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }

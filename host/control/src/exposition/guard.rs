@@ -1,0 +1,49 @@
+//! The metrics of the guard.
+
+use std::fmt;
+use std::time::Instant;
+
+use portcullis_dataplane::shared::Shared;
+use portcullis_guard::{Kind, Reason};
+use portcullis_metrics::Label;
+
+use super::Page;
+
+impl Page<'_, '_> {
+    /// Sources that are held or banned, and how many have been.
+    pub(super) fn guard(&mut self, shared: &Shared) -> fmt::Result {
+        let workers = self.workers;
+        let total = |kind: Kind, reason: Reason| {
+            let each = workers.iter().map(|worker| match kind {
+                Kind::Held => worker.guard.held.value(reason),
+                Kind::Banned => worker.guard.banned.value(reason),
+            });
+            each.sum::<u64>()
+        };
+        let kinds = [Kind::Held, Kind::Banned];
+        let barred = kinds.into_iter().flat_map(|kind| {
+            Reason::ALL.into_iter().map(move |reason| {
+                let labels = [("state", kind.as_str()), ("reason", reason.label())];
+                (labels, total(kind, reason))
+            })
+        });
+        self.series(
+            "guard_sources_barred",
+            "Sources that were held or banned, by reason",
+            barred,
+        )?;
+        let now = shared.guard.as_ref();
+        let now = now.map_or_else(Vec::new, |guard| guard.barred(Instant::now()));
+        let count = |kind| now.iter().filter(|barred| barred.kind == kind).count() as u64;
+        self.gauge(
+            "guard_held_sources",
+            "Sources that are held",
+            count(Kind::Held),
+        )?;
+        self.gauge(
+            "guard_banned_sources",
+            "Sources that are banned",
+            count(Kind::Banned),
+        )
+    }
+}

@@ -1,0 +1,81 @@
+//! `portcullis guard …`: the sources that the running host holds or bans.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use portcullis_config::Config;
+use portcullis_control::commands::guard::{
+    BarredReason, BarredSource, BarredState, ReleasedSource,
+};
+use serde_json::json;
+
+use super::client::{Client, Elsewhere, Reach, Reaching};
+use super::print::{Format, Table, clean, stdout, write_json};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum GuardCommand {
+    /// List the sources that the running host holds or bans, with the reason and the seconds until they are released
+    List(Format),
+    /// Release a source at once, and forget what it did
+    ///
+    /// A source that goes on is held or banned again. One that must never be belongs into the address table, or into `exempt` of [guard].
+    Release {
+        /// An address; one of an IPv6 /64 stands for all of them
+        address: String,
+    },
+}
+
+impl Reaching for GuardCommand {
+    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)> {
+        match self {
+            Self::List(_) | Self::Release { .. } => None,
+        }
+    }
+}
+
+impl GuardCommand {
+    pub(super) fn run(self, config: &Config, reach: &Reach) -> anyhow::Result<ExitCode> {
+        let out = &mut stdout();
+        let client = Client::new(config, reach)?;
+        match self {
+            Self::List(format) => list(&client, format, out)?,
+            Self::Release { address } => {
+                let released: ReleasedSource = client.call("guard.release", json!([address]))?;
+                writeln!(out, "released {}", clean(&released.source))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn list(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+    let all: Vec<BarredSource> = client.call("guard.list", json!([]))?;
+    if format.json {
+        return write_json(out, &all);
+    }
+    if all.is_empty() {
+        return Ok(writeln!(out, "no source is held or banned")?);
+    }
+    let mut table = Table::new(["SOURCE", "STATE", "REASON", "SECONDS", "DROPPED"]);
+    for one in all {
+        let state = match one.state {
+            BarredState::Held => "held",
+            BarredState::Banned => "banned",
+        };
+        let reason = match one.reason {
+            BarredReason::Refusals => "refusals",
+            BarredReason::Users => "users",
+            BarredReason::Challenges => "challenges",
+            BarredReason::Malformed => "malformed",
+            BarredReason::Flood => "flood",
+        };
+        table.push([
+            one.source,
+            state.to_owned(),
+            reason.to_owned(),
+            one.seconds.to_string(),
+            one.dropped.to_string(),
+        ]);
+    }
+    Ok(table.write(out)?)
+}
