@@ -399,6 +399,7 @@ const SECTIONS: [&str; 9] = [
     "control",
     "log",
     "sip",
+    "guard",
 ];
 
 #[cfg(test)]

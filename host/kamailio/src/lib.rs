@@ -23,6 +23,7 @@ mod lexer;
 mod listen;
 mod modules;
 mod permissions;
+mod pike;
 mod preprocessor;
 mod script;
 mod settings;

@@ -116,7 +116,11 @@ fn explanation(name: &str) -> Option<&'static str> {
             "add \"ws:ADDRESS:PORT\" to `listen`; path, origins and pings are in [websocket] (docs/websocket.md)."
         }
         "xhttp" => "HTTP for operators is on a port of its own: see `listen` in [control]",
-        "pike" | "ratelimit" | "pipelimit" => {
+        "pike" => {
+            "the guard limits the rate of each source that is in no table, and holds or bans those that scan and guess ([guard]); no call is needed in \
+             a policy. The policy rate-guard limits known sources, too"
+        }
+        "ratelimit" | "pipelimit" => {
             "a policy limits rates with counters::rate_limit(key, per_second, burst); the policy rate-guard does so for each source, and \
              stops answering one that goes on. Rates that follow the load of the machine have no counterpart but the host's own limits \
              for tenants"

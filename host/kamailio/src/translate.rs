@@ -10,6 +10,7 @@ use super::finding::{Finding, Place, excerpt};
 use super::listen::{Common, without_transport};
 use super::modules::Modules;
 use super::permissions;
+use super::pike::Pike;
 use super::settings::{self, LeftOut};
 use super::statement::{Listen, Statement, Value, What};
 use super::surroundings::Surroundings;
@@ -32,6 +33,7 @@ pub(super) fn translate(
         left_out: LeftOut::default(),
         modules: Modules::default(),
         tm_calls: TmCalls::default(),
+        pike: Pike::default(),
     };
     for statement in statements {
         if let What::Set { name, value } = &statement.what
@@ -56,6 +58,7 @@ struct Translator<'s> {
     left_out: LeftOut,
     modules: Modules,
     tm_calls: TmCalls,
+    pike: Pike,
 }
 
 impl Translator<'_> {
@@ -141,7 +144,7 @@ impl Translator<'_> {
             draft, findings, ..
         } = self;
         if let Value::Variable(variable) = value
-            && ["permissions", "ctl", "jsonrpcs", "tm"]
+            && ["permissions", "ctl", "jsonrpcs", "tm", "pike"]
                 .into_iter()
                 .any(|module| pattern.is_match(module))
             && !is_peer_tag(name)
@@ -161,6 +164,9 @@ impl Translator<'_> {
         if pattern.is_match("tm") {
             tm::parameter(name, value, place, draft, findings);
         }
+        if pattern.is_match("pike") {
+            self.pike.parameter(name, value, place, findings);
+        }
         if pattern.is_match("jsonrpcs") {
             self.endpoints.jsonrpcs(name, value, place, draft, findings);
         }
@@ -172,6 +178,7 @@ impl Translator<'_> {
             self.common.listen_everywhere(&mut self.draft);
         }
         self.endpoints.write(&mut self.draft, &mut self.findings);
+        self.pike.write(&mut self.draft);
         if !self.draft.has("database", "url") && !self.draft.has("database", "address-file") {
             let mend = "the address table is a new SQLite file, portcullis.db, until `url` in [database] names Kamailio's database";
             self.findings

@@ -142,7 +142,9 @@ fn modules_that_count_are_told_of_their_counterparts() {
     let text = "loadmodule \"pike.so\"\nloadmodule \"htable.so\"\nloadmodule \"ratelimit.so\"\n";
     let said = said(&imported(text)).join("\n");
     for words in [
-        "modules pike, ratelimit",
+        "module pike",
+        "[guard]",
+        "module ratelimit",
         "rate-guard",
         "module htable",
         "counters::add",
@@ -150,4 +152,17 @@ fn modules_that_count_are_told_of_their_counterparts() {
         assert!(said.contains(words), "{words}: {said}");
     }
     assert!(!said.contains("no memory"), "{said}");
+}
+
+#[test]
+fn the_rate_of_pike_becomes_that_of_the_guard() {
+    let text = "modparam(\"pike\", \"sampling_time_unit\", 3)\nmodparam(\"pike\", \"reqs_density_per_unit\", 16)\n\
+        modparam(\"pike\", \"remove_latency\", 4)\n";
+    let import = imported(text);
+    let file = &import.text;
+    assert!(file.contains("[guard]\nrate = 6  #"), "{file}");
+    assert!(file.contains("burst = 16"), "{file}");
+    assert!(said(&import).join("\n").contains("pike: remove_latency"));
+    let wrong = imported("modparam(\"pike\", \"sampling_time_unit\", 0)\n");
+    assert!(said(&wrong).join("\n").contains("not a number above 0"));
 }
