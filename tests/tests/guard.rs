@@ -1,0 +1,536 @@
+//! Strangers who scan, guess and flood are held or banned, and nobody else is concerned.
+
+#![forbid(unsafe_code)]
+
+use std::net::{IpAddr, UdpSocket};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use portcullis_testkit::callee::ok_to;
+use portcullis_testkit::guests::rejecting;
+use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::messages::Request;
+use portcullis_testkit::policy;
+use portcullis_testkit::sip::{Caller, Message};
+use portcullis_testkit::wait;
+use serde_json::{Value, json};
+
+const SCANNER: u8 = 9;
+const NEIGHBOUR: u8 = 8;
+const HOP: u8 = 3;
+
+/// A host that relays everything to a registrar, where only the users `1000` and `phone` exist.
+fn start(builder: Builder) -> Host {
+    let hop = builder.lease().addr(HOP, 5080);
+    let socket = UdpSocket::bind(hop).expect("the address of the registrar is free");
+    // The thread ends with the process.
+    std::thread::spawn(move || register(&socket));
+    builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{hop}\""))
+        .set("guard", "exempt = []")
+        .start()
+}
+
+fn register(socket: &UdpSocket) {
+    let local = socket.local_addr().expect("a bound socket has an address");
+    let mut buffer = vec![0; 65_536];
+    while let Ok((count, peer)) = socket.recv_from(&mut buffer) {
+        let request = Message::new(buffer[..count].to_vec());
+        if request.first_word() == "ACK" {
+            continue;
+        }
+        let ok = String::from_utf8(ok_to(&request, local)).expect("a response is text");
+        let answer = match answer_to(&request) {
+            None => ok,
+            Some(status) => ok.replacen("200 OK", &status, 1),
+        };
+        let _sent = socket.send_to(answer.as_bytes(), peer);
+    }
+}
+
+/// The status line and the challenge of a registrar; `None` for 200.
+fn answer_to(request: &Message) -> Option<String> {
+    static NONCE: AtomicU64 = AtomicU64::new(0);
+    let to = request.header("To").expect("a request has To");
+    if !to.contains("sip:1000@") && !to.contains("sip:phone@") {
+        return Some("404 Not Found".into());
+    }
+    let credentials = request.header("Authorization").unwrap_or_default();
+    if credentials.contains("response=\"right\"") {
+        return None;
+    }
+    let nonce = NONCE.fetch_add(1, Ordering::Relaxed);
+    Some(format!(
+        "401 Unauthorized\r\nWWW-Authenticate: Digest realm=\"test\", nonce=\"n{nonce}\""
+    ))
+}
+
+/// A REGISTER of this user.
+fn register_of(caller: &Caller, user: &str) -> Request {
+    let mut request = caller.request("REGISTER", "sip:registrar.example");
+    request.to = format!("<sip:{user}@registrar.example>");
+    request.from.clone_from(&request.to);
+    request
+}
+
+/// Registers as a phone does: with the nonce of the challenge.
+fn registers(caller: &mut Caller) -> bool {
+    let request = register_of(caller, "phone");
+    let Some(challenge) = caller.try_ask(&request) else {
+        return false;
+    };
+    assert_eq!(challenge.code(), 401);
+    let challenge = challenge.header("WWW-Authenticate").expect("a challenge");
+    let nonce = challenge.split('"').nth(3).expect("a nonce");
+    let credentials =
+        format!("Authorization: Digest username=\"phone\", nonce=\"{nonce}\", response=\"right\"");
+    let again = register_of(caller, "phone").header(&credentials);
+    caller
+        .try_ask(&again)
+        .is_some_and(|answer| answer.code() == 200)
+}
+
+fn listed(host: &Host) -> Vec<(String, String, String)> {
+    let list: Value = serde_json::from_str(&host.run("guard list --json")).expect("a list");
+    let text = |one: &Value, key: &str| one[key].as_str().expect("a text").to_owned();
+    let list = list.as_array().expect("a list").iter();
+    list.map(|one| (text(one, "source"), text(one, "state"), text(one, "reason")))
+        .collect()
+}
+
+fn dropped(host: &Host, reason: &str) -> f64 {
+    let label = format!("reason=\"{reason}\"");
+    host.metric("portcullis_dropped_total", &[label.as_str()])
+}
+
+/// Asks for many users, until the source is held.
+fn scan(host: &Host, caller: &mut Caller, state: &str) {
+    let source = caller.local().ip().to_string();
+    let mut user = 0;
+    wait::until("the scanner is found", || {
+        for _ in 0..10 {
+            user += 1;
+            caller.send(&register_of(caller, &format!("u{user}")).bytes());
+        }
+        let found = listed(host);
+        found
+            .iter()
+            .any(|(one, is, _)| *one == source && is == state)
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_scan_over_udp_is_held_and_its_neighbour_is_not() {
+    let host = start(Builder::new());
+    let mut scanner = host.udp(SCANNER);
+    scan(&host, &mut scanner, "held");
+    let source = scanner.local().ip();
+    let found = listed(&host);
+    let [(found, state, reason)] = &found[..] else {
+        panic!("one source is held: {found:?}")
+    };
+    assert_eq!(*found, source.to_string());
+    assert_eq!((state.as_str(), reason.as_str()), ("held", "users"));
+    // Nothing new comes through but two requests a second.
+    let before = dropped(&host, "held");
+    let begun = Instant::now();
+    for user in 0..200 {
+        scanner.send(&register_of(&scanner, &format!("later{user}")).bytes());
+    }
+    let mut neighbour = host.udp(NEIGHBOUR);
+    assert!(registers(&mut neighbour));
+    wait::until("the requests of the scanner are dropped", || {
+        let served = 2.0 + 2.0 * begun.elapsed().as_secs_f64();
+        (dropped(&host, "held") - before >= 200.0 - served.ceil()).then_some(())
+    });
+    let labels = ["state=\"held\"", "reason=\"users\""];
+    assert_eq!(
+        host.metric("portcullis_guard_sources_barred_total", &labels),
+        1.0
+    );
+    assert_eq!(host.metric("portcullis_guard_held_sources", &[]), 1.0);
+    host.wait_for_log("event=\"source_held\"");
+    let text = host.run("guard list");
+    assert!(text.contains("held") && text.contains("users"), "{text}");
+    assert_eq!(
+        host.run(&format!("guard release {source}")),
+        format!("released {source}\n")
+    );
+    assert_eq!(host.run("guard list"), "no source is held or banned\n");
+    host.wait_for_log("event=\"source_released\"");
+    assert!(registers(&mut host.udp(SCANNER)));
+    let again = host.refused(&format!("guard release {source}"));
+    assert!(again.contains("neither held nor banned"), "{again}");
+    let wrong = host.refused("guard release everybody");
+    assert!(wrong.contains("is not an address"), "{wrong}");
+}
+
+/// Somebody forges the address of a phone, from another port.
+#[test]
+fn a_phone_is_served_although_its_address_is_forged() {
+    let host = start(Builder::new());
+    let mut phone = host.udp(SCANNER);
+    assert!(registers(&mut phone));
+    let mut forger = host.udp(SCANNER);
+    scan(&host, &mut forger, "held");
+    // Its user was served here before; each request would otherwise be one of two a second.
+    for _ in 0..20 {
+        assert!(registers(&mut phone));
+        for user in 0..20 {
+            forger.send(&register_of(&forger, &format!("x{user}")).bytes());
+        }
+    }
+}
+
+#[test]
+fn a_scan_over_tcp_bans_its_source_and_closes_its_connections() {
+    let host = start(Builder::new());
+    let mut scanner = host.tcp(SCANNER);
+    let mut user = 0;
+    let mut is_open = true;
+    wait::until("the scanner is banned", || {
+        for _ in 0..10 {
+            user += 1;
+            let request = register_of(&scanner, &format!("u{user}"));
+            is_open = is_open && scanner.try_ask(&request).is_some();
+            if !is_open {
+                break;
+            }
+        }
+        let found = listed(&host);
+        found
+            .iter()
+            .any(|(_, state, _)| state == "banned")
+            .then_some(())
+    });
+    let source = scanner.local().ip();
+    let mut again = Caller::tcp(source, host.sip());
+    assert!(again.read_to_end().is_empty(), "it is closed at once");
+    // Over UDP, nothing is accepted either.
+    let before = dropped(&host, "banned");
+    let mut datagrams = host.udp(SCANNER);
+    datagrams.send(&register_of(&datagrams, "phone").bytes());
+    wait::until("the datagram is dropped", || {
+        (dropped(&host, "banned") > before).then_some(())
+    });
+    assert!(registers(&mut host.udp(NEIGHBOUR)));
+    assert!(registers(&mut host.tcp(NEIGHBOUR)));
+    host.wait_for_log("event=\"source_banned\"");
+    host.run(&format!("guard release {source}"));
+    assert!(registers(&mut host.udp(SCANNER)));
+}
+
+/// A forger does not see the tag that an ACK to the host's own refusal has.
+#[test]
+fn whoever_acknowledges_refusals_over_udp_is_banned() {
+    let host = Builder::new()
+        .set(
+            "guard",
+            "exempt = []\nusers = 0\nrefusals = 5\nheld-rate = 1000",
+        )
+        .start();
+    host.replace_policy(&rejecting(404, "Not Found"));
+    host.run("policy reload");
+    let mut forger = host.udp(NEIGHBOUR);
+    let mut scanner = host.udp(SCANNER);
+    for _ in 0..5 {
+        let invite = forger.request("INVITE", "sip:1@b");
+        let answer = forger.ask(&invite);
+        // The tag is wrong.
+        let mut ack = invite.ack_for(&answer);
+        ack.to = format!("{}x", ack.to);
+        forger.send(&ack.bytes());
+    }
+    for _ in 0..5 {
+        let invite = scanner.request("INVITE", "sip:1@b");
+        let answer = scanner.ask(&invite);
+        scanner.send(&invite.ack_for(&answer).bytes());
+    }
+    let states = || {
+        let mut states = listed(&host);
+        states.sort();
+        states
+            .into_iter()
+            .map(|(_, state, _)| state)
+            .collect::<Vec<_>>()
+    };
+    wait::until("the scanner is banned", || {
+        (states() == ["held", "banned"]).then_some(())
+    });
+}
+
+#[test]
+fn nobody_in_the_address_table_is_held_and_a_new_row_ends_a_ban() {
+    let builder = Builder::new();
+    let member = builder.lease().ip(SCANNER);
+    let host = start(builder.row(&format!("7 {member} 32 5999")));
+    let mut scanner = host.udp(SCANNER);
+    for user in 0..200 {
+        let answer = scanner.ask(&register_of(&scanner, &format!("u{user}")));
+        assert_eq!(answer.code(), 404);
+    }
+    assert!(listed(&host).is_empty());
+    let mut other = host.udp(NEIGHBOUR);
+    scan(&host, &mut other, "held");
+    let ip = other.local().ip();
+    host.run(&format!("address add 8 {ip} 32"));
+    host.run("address reload");
+    for user in 0..50 {
+        other.send(&register_of(&other, &format!("u{user}")).bytes());
+    }
+    assert!(registers(&mut host.udp(NEIGHBOUR)));
+    assert!(listed(&host).is_empty());
+}
+
+#[test]
+fn a_flood_is_cut_to_its_rate_and_malformed_messages_count() {
+    let builder = Builder::new().set("guard", "rate = 10\nburst = 20\nmalformed = 1000");
+    let host = start(builder);
+    let mut flood = host.udp(SCANNER);
+    for _ in 0..500 {
+        flood.send(b"OPTIONS sip:x SIP/2.0\r\n\r\n");
+    }
+    wait::until("most are dropped", || {
+        (dropped(&host, "flood") >= 400.0).then_some(())
+    });
+    assert!(
+        listed(&host).is_empty(),
+        "the address of a datagram may be forged"
+    );
+    assert!(registers(&mut host.udp(NEIGHBOUR)));
+    let mut stream = host.tcp(SCANNER + 2);
+    for _ in 0..100 {
+        stream.send(b"\r\n\r\n");
+    }
+    let options = stream
+        .request("OPTIONS", &format!("sip:{}", host.sip()))
+        .bytes();
+    let sent = std::iter::repeat_n(options, 50).flatten();
+    stream.send(&sent.collect::<Vec<_>>());
+    wait::until("the peer of the stream is banned", || {
+        let found = listed(&host);
+        found
+            .iter()
+            .any(|(_, state, reason)| state == "banned" && reason == "flood")
+            .then_some(())
+    });
+}
+
+#[test]
+fn the_list_is_the_same_over_every_door() {
+    let host = start(Builder::new().set("guard", "malformed = 3"));
+    let mut scanner = host.udp(SCANNER);
+    for _ in 0..5 {
+        scanner.send(b"NONSENSE\r\n\r\n");
+        scanner.send(&scanner.request("BLAH", "sip:a@b").bytes());
+    }
+    wait::until("it is held", || (!listed(&host).is_empty()).then_some(()));
+    let (status, body) = host.get("/v1/guard").expect("the host answers");
+    let body: Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!((status, &body[0]["reason"]), (200, &json!("malformed")));
+    let listed = host.rpc("guard.list", json!([]));
+    assert_eq!(listed["result"][0]["source"], body[0]["source"]);
+    let source = scanner.local().ip();
+    let released = host.rpc("guard.release", json!([source.to_string()]));
+    assert_eq!(released["result"]["source"], json!(source.to_string()));
+}
+
+/// SIPVicious of Debian, as an attacker starts it.
+#[test]
+fn peers_sipvicious_is_stopped_and_its_neighbour_is_not() {
+    let host = start(Builder::new().workers(2));
+    let target = host.sip();
+    let run = |tool: &str, source: IpAddr, words: &str| {
+        let child = Command::new(tool)
+            .args(["-b", &source.to_string(), "-x", &source.to_string()])
+            .args(words.split_whitespace())
+            .arg(target.ip().to_string())
+            .env("HOME", host.folder())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
+        child.expect("SIPVicious is installed: apt-get install sipvicious")
+    };
+    for (number, (tool, words)) in [
+        ("svwar", "-e 2000-9000 -m REGISTER --force"),
+        ("svwar", "-e 2000-9000 -m OPTIONS --force"),
+        ("svwar", "-e 2000-9000 -m INVITE --force"),
+        ("svcrack", "-u 1000 -r 1-9000"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let source = host.lease().ip(20 + number as u8);
+        let mut child = run(tool, source, words);
+        let begun = Instant::now();
+        let is_found = wait::within(Duration::from_secs(60), || {
+            let found = listed(&host);
+            found
+                .iter()
+                .any(|(one, ..)| *one == source.to_string())
+                .then_some(())
+        });
+        println!("{tool} {words}: found after {:?}", begun.elapsed());
+        assert!(is_found.is_some(), "{tool} {words}");
+        assert!(registers(&mut host.udp(NEIGHBOUR)));
+        let _ended = child.kill();
+        let _status = child.wait();
+    }
+    assert!(dropped(&host, "held") > 0.0);
+}
+
+/// The filter of docs/guard.md finds bans in the log of the host, and nothing else.
+#[test]
+fn peers_fail2ban_reads_the_log() {
+    let host = start(Builder::new());
+    let mut scanner = host.tcp(SCANNER);
+    let mut user = 0;
+    wait::until("the scanner is banned", || {
+        user += 1;
+        let request = register_of(&scanner, &format!("u{user}"));
+        let _closed = scanner.try_ask(&request)?;
+        (!listed(&host).is_empty()).then_some(())
+    });
+    host.wait_for_log("source_banned");
+    let page = std::fs::read_to_string(portcullis_testkit::root().join("docs/guard.md"));
+    let page = page.expect("the page is there");
+    let filter = page
+        .split("[Definition]")
+        .nth(1)
+        .expect("the page has a filter");
+    let filter = filter.split("```").next().expect("the block ends");
+    host.write("filter.conf", format!("[Definition]{filter}"));
+    let output = Command::new("fail2ban-regex")
+        .arg(host.folder().join("log"))
+        .arg(host.folder().join("filter.conf"))
+        .output()
+        .expect("fail2ban is installed: apt-get install fail2ban");
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("Failregex: 1 total"), "{text}");
+}
+
+/// What the host sends for what it receives.
+#[derive(Debug, Default)]
+struct Sent {
+    packets: usize,
+    bytes: usize,
+}
+
+/// Sends requests from a source that never proves its address, and counts what comes back until `is_done`. The requests have compact names:
+/// the shorter a request, the more its answer exceeds it.
+fn measure(
+    host: &Host,
+    source: u8,
+    (method, count, lacks): (&str, usize, &str),
+    mut is_done: impl FnMut(usize) -> bool,
+) -> (Sent, Sent) {
+    let socket = UdpSocket::bind((host.lease().ip(source), 0)).expect("a source can be bound");
+    let wait = Some(Duration::from_millis(200));
+    socket
+        .set_read_timeout(wait)
+        .expect("a time limit can be set");
+    let uri = match method {
+        "OPTIONS" => format!("sip:{}", host.sip()),
+        _ => "sip:a@b".to_owned(),
+    };
+    let (mut received, mut sent) = (Sent::default(), Sent::default());
+    let mut buffer = vec![0; 65_536];
+    let mut next = 0;
+    wait::until("everything has come", || {
+        for _ in 0..10.min(count - next) {
+            let lines = [
+                format!("{method} {uri} SIP/2.0"),
+                format!("v:SIP/2.0/UDP h;branch=z9hG4bK{source}{method}{next};rport"),
+                "f:<sip:a@b>;tag=1".into(),
+                "t:<sip:a@b>".into(),
+                format!("i:{source}{method}{next}"),
+                format!("CSeq:1 {method}"),
+                "l:0".into(),
+            ];
+            let lines = lines
+                .iter()
+                .filter(|line| lacks.is_empty() || !line.starts_with(lacks));
+            let text: String = lines.map(|line| format!("{line}\r\n")).collect();
+            let bytes = format!("{text}\r\n");
+            socket
+                .send_to(bytes.as_bytes(), host.sip())
+                .expect("it can be sent");
+            received.packets += 1;
+            received.bytes += bytes.len();
+            next += 1;
+        }
+        while let Ok(count) = socket.recv(&mut buffer) {
+            sent.packets += 1;
+            sent.bytes += count;
+        }
+        (next == count && is_done(sent.packets)).then_some(())
+    });
+    (received, sent)
+}
+
+/// Prints the bytes and datagrams of each kind, as rows of a table.
+#[test]
+fn a_source_that_never_proves_its_address_gets_little_more_than_it_sent() {
+    const COUNT: usize = 200;
+    let no_evidence = "refusals = 0\nusers = 0\nchallenges = 0\nmalformed = 0\nrate = 0";
+    let rejecting = Builder::new()
+        .set("guard", &format!("exempt = []\n{no_evidence}"))
+        .start();
+    let report = |what: &str, (received, sent): &(Sent, Sent)| {
+        println!(
+            "| {what} | {} | {} | {:.2} | {:.2} |",
+            received.bytes / received.packets,
+            sent.bytes / sent.packets.max(1),
+            sent.bytes as f64 / received.bytes as f64,
+            sent.packets as f64 / received.packets as f64
+        );
+    };
+    for (what, source, method, lacks) in [
+        ("OPTIONS to the host: 200", 20, "OPTIONS", ""),
+        ("a request without To: 400", 21, "MESSAGE", "t:"),
+        ("MESSAGE, rejected by a policy: 401", 22, "MESSAGE", ""),
+        ("INVITE, rejected by a policy: 401", 23, "INVITE", ""),
+    ] {
+        let all = |packets| packets == COUNT;
+        let measured = measure(&rejecting, source, (method, COUNT, lacks), all);
+        report(what, &measured);
+        let (received, sent) = measured;
+        assert_eq!(sent.packets, COUNT, "{what}");
+        assert!(sent.bytes <= received.bytes + COUNT * 256, "{what}");
+    }
+    let builder = Builder::new().set("guard", no_evidence);
+    let relaying = start(builder);
+    let all = |packets| packets == COUNT;
+    let measured = measure(&relaying, 20, ("MESSAGE", COUNT, ""), all);
+    report("MESSAGE, relayed and refused: 404", &measured);
+    let begun = Instant::now();
+    let unconfirmed = || relaying.metric("portcullis_unconfirmed_failures_total", &[]);
+    // Timer H ends the transactions after 32 seconds.
+    let is_over = |_| unconfirmed() as usize == COUNT;
+    let measured = measure(&relaying, 21, ("INVITE", COUNT, ""), is_over);
+    report(
+        "INVITE, relayed and refused, never acknowledged: 100, 404",
+        &measured,
+    );
+    let (received, sent) = measured;
+    let repeated = 20.0 + 10.0 * begun.elapsed().as_secs_f64();
+    assert!(sent.packets >= 2 * COUNT, "{sent:?}");
+    assert!(
+        sent.packets <= 2 * COUNT + repeated.ceil() as usize,
+        "{sent:?}"
+    );
+    assert!(sent.bytes <= 5 * received.bytes, "{received:?} {sent:?}");
+    // A keep-alive over UDP is not answered.
+    let socket = UdpSocket::bind((relaying.lease().ip(22), 0)).expect("a source can be bound");
+    let wait = Some(Duration::from_millis(200));
+    socket
+        .set_read_timeout(wait)
+        .expect("a time limit can be set");
+    socket
+        .send_to(b"\r\n\r\n", relaying.sip())
+        .expect("it can be sent");
+    assert!(socket.recv(&mut [0; 16]).is_err());
+}
