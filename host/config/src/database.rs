@@ -125,6 +125,8 @@ fn schema(section: &mut Section<'_>, default: Schema) -> Schema {
             tag,
             priority: name("priority-col", trusted.priority),
         },
+        // Named in [dispatcher].
+        dispatcher: default.dispatcher,
     }
 }
 

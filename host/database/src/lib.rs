@@ -24,8 +24,11 @@ pub use change::{ChangeSource, Look, TableWatch};
 pub use connections::{Connections, MigrationAction, MigrationStep};
 pub use dialect::{Dialect, Turn};
 pub use failure::Failure;
-pub use link::{ADDRESS_VERSION, Column, Link, ReadError, Record, TRUSTED_VERSION, Value, Whole};
-pub use schema::{AddressNames, Name, NameError, Schema, TrustedNames};
+pub use link::{
+    ADDRESS_VERSION, Column, DISPATCHER_VERSION, Link, ReadError, Record, TRUSTED_VERSION, Value,
+    Whole,
+};
+pub use schema::{AddressNames, DispatcherNames, Name, NameError, Schema, TrustedNames};
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};
 
 /// Text from a database for the log: quoted, escaped, and of limited length.

@@ -18,6 +18,8 @@ pub struct Schema {
     pub address: AddressNames,
     /// The table of trusted peers.
     pub trusted: TrustedNames,
+    /// The table of the dispatcher.
+    pub dispatcher: DispatcherNames,
 }
 
 /// The names of the table of addresses and of its columns.
@@ -57,6 +59,25 @@ pub struct TrustedNames {
     pub tag: Name,
     /// The priority (`priority_col`).
     pub priority: Name,
+}
+
+/// The names of the table of the dispatcher and of its columns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DispatcherNames {
+    /// The table (Kamailio: `table_name` of the module `dispatcher`).
+    pub table: Name,
+    /// The number of the set (`setid_col`).
+    pub setid: Name,
+    /// The URI (`destination_col`).
+    pub destination: Name,
+    /// The flags (`flags_col`).
+    pub flags: Name,
+    /// The priority (`priority_col`).
+    pub priority: Name,
+    /// The attributes (`attrs_col`).
+    pub attrs: Name,
+    /// The description, which Kamailio does not read.
+    pub description: Name,
 }
 
 /// The name of a table or column: 1 to 64 letters, digits, `_`, `$` and `-`. It therefore never needs escaping.
@@ -137,6 +158,7 @@ impl Default for Schema {
             version_table: Name::known("version"),
             address: AddressNames::default(),
             trusted: TrustedNames::default(),
+            dispatcher: DispatcherNames::default(),
         }
     }
 }
@@ -169,6 +191,20 @@ impl Default for TrustedNames {
     }
 }
 
+impl Default for DispatcherNames {
+    fn default() -> Self {
+        Self {
+            table: Name::known("dispatcher"),
+            setid: Name::known("setid"),
+            destination: Name::known("destination"),
+            flags: Name::known("flags"),
+            priority: Name::known("priority"),
+            attrs: Name::known("attrs"),
+            description: Name::known("description"),
+        }
+    }
+}
+
 impl Schema {
     /// The required columns of each table.
     pub fn columns(&self) -> String {
@@ -179,9 +215,9 @@ impl Schema {
                 .collect::<Vec<_>>()
                 .join(", ")
         };
-        let trusted = &self.trusted;
+        let (trusted, dispatcher) = (&self.trusted, &self.dispatcher);
         format!(
-            "table `{}` needs the columns {}, table `{}` the columns {}, and table `{}` the columns table_name, table_version",
+            "table `{}` needs the columns {}, table `{}` the columns {}, table `{}` the columns {}, and table `{}` the columns table_name, table_version",
             self.address.table,
             list(&self.address.columns()),
             trusted.table,
@@ -193,6 +229,8 @@ impl Schema {
                 &trusted.tag,
                 &trusted.priority
             ]),
+            dispatcher.table,
+            list(&dispatcher.columns()),
             self.version_table
         )
     }
@@ -244,6 +282,34 @@ impl TrustedNames {
             _ => return None,
         };
         (name.as_str() != column).then(|| format!("row {id}, column `{name}`"))
+    }
+}
+
+impl DispatcherNames {
+    /// The columns that are read, in Kamailio's order.
+    pub fn columns(&self) -> [&Name; 6] {
+        [
+            &self.setid,
+            &self.destination,
+            &self.flags,
+            &self.priority,
+            &self.attrs,
+            &self.description,
+        ]
+    }
+
+    /// The configured name of Kamailio's `column`, if it differs.
+    pub fn other_name(&self, column: &str) -> Option<&Name> {
+        let name = match column {
+            "setid" => &self.setid,
+            "destination" => &self.destination,
+            "flags" => &self.flags,
+            "priority" => &self.priority,
+            "attrs" => &self.attrs,
+            "description" => &self.description,
+            _ => return None,
+        };
+        (name.as_str() != column).then_some(name)
     }
 }
 

@@ -32,6 +32,13 @@ const QUICK: Patience = Patience {
     nothing: Duration::from_secs(5),
 };
 
+/// For a file whose content does not show whether it is complete.
+const UNHURRIED: Patience = Patience {
+    whole: Duration::ZERO,
+    in_place: Duration::from_secs(2),
+    nothing: Duration::from_secs(2),
+};
+
 /// Watches one file.
 pub struct FileWatch {
     path: PathBuf,
@@ -52,6 +59,12 @@ impl FileWatch {
     /// current state is not a change.
     pub fn quick(path: &Path) -> Self {
         Self::new(path, QUICK)
+    }
+
+    /// Watches a file whose content does not show whether it is complete: a change that is written in place is reported when the file has
+    /// stayed the same for two seconds. The current state is not a change.
+    pub fn patient(path: &Path) -> Self {
+        Self::new(path, UNHURRIED)
     }
 
     fn new(path: &Path, patience: Patience) -> Self {

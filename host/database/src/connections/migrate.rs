@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Connections;
-use crate::link::{ADDRESS_VERSION, Link, TRUSTED_VERSION, Value};
+use crate::link::{ADDRESS_VERSION, DISPATCHER_VERSION, Link, TRUSTED_VERSION, Value};
 use crate::{Dialect, Failure, Name, Schema};
 
 /// Time limit for each statement.
@@ -64,8 +64,8 @@ impl Connections {
         Ok(steps)
     }
 
-    /// Creates Kamailio's tables `version`, `address` and `trusted`, under the names of the schema, and our own tables for policies,
-    /// tenants and the audit, where they are missing. Existing tables and their rows in `version` are never changed. Returns the steps.
+    /// Creates Kamailio's tables `version`, `address`, `trusted` and `dispatcher`, under the names of the schema, and our own tables for policies and
+    /// tenants, where they are missing. Existing tables and their rows in `version` are never changed. Returns the steps.
     ///
     /// # Errors
     /// When the database cannot be reached or denies it.
@@ -164,7 +164,7 @@ impl Kind<'_> {
 }
 
 fn kinds(schema: &Schema) -> Vec<Kind<'_>> {
-    let (address, trusted) = (&schema.address, &schema.trusted);
+    let (address, trusted, dispatcher) = (&schema.address, &schema.trusted, &schema.dispatcher);
     let kamailios = [
         Kind {
             known: "version",
@@ -196,6 +196,19 @@ fn kinds(schema: &Schema) -> Vec<Kind<'_>> {
                 ("ruri_pattern", &trusted.ruri),
                 ("tag", &trusted.tag),
                 ("priority", &trusted.priority),
+            ],
+        },
+        Kind {
+            known: "dispatcher",
+            name: &dispatcher.table,
+            version: DISPATCHER_VERSION,
+            columns: vec![
+                ("setid", &dispatcher.setid),
+                ("destination", &dispatcher.destination),
+                ("flags", &dispatcher.flags),
+                ("priority", &dispatcher.priority),
+                ("attrs", &dispatcher.attrs),
+                ("description", &dispatcher.description),
             ],
         },
     ];
@@ -240,11 +253,7 @@ mod tests {
                 .iter()
                 .map(|step| statements(std::slice::from_ref(step)).count())
                 .collect();
-            assert_eq!(
-                counts,
-                [2, 2, 2 + index, 2, 2, 2, 2, 2 + index],
-                "{steps:#?}"
-            );
+            assert_eq!(counts, [2, 2, 2 + index, 2, 2, 2, 2, 2], "{steps:#?}");
         }
         schema.version_table = "versions".parse().unwrap();
         schema.address.table = "trunks".parse().unwrap();

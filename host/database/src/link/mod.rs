@@ -17,7 +17,7 @@ use crate::pool::Shared;
 use crate::wire::{Origin, Wire, give_way};
 use crate::{Dialect, Failure, Name};
 
-pub use version::{ADDRESS_VERSION, TRUSTED_VERSION};
+pub use version::{ADDRESS_VERSION, DISPATCHER_VERSION, TRUSTED_VERSION};
 
 /// Rows after which a reading thread yields: each row takes most of a microsecond.
 const ROWS: u64 = 64;

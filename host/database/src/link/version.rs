@@ -9,6 +9,9 @@ pub const ADDRESS_VERSION: i64 = 6;
 /// The version of the table of trusted peers in Kamailio 3 to 6.
 pub const TRUSTED_VERSION: i64 = 6;
 
+/// The version of the table of the dispatcher in Kamailio 3 to 6.
+pub const DISPATCHER_VERSION: i64 = 4;
+
 impl Link {
     /// Checks the version of a table. Kamailio refuses to start with another version, because the columns may have another meaning.
     ///

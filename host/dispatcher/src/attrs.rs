@@ -1,0 +1,147 @@
+//! The column `attrs`: `name=value` pairs, separated by semicolons.
+
+use std::fmt;
+
+use thiserror::Error;
+
+/// The attributes that the host uses, and the text of the column.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Attrs {
+    /// The column as it is.
+    pub body: Box<str>,
+    /// The name under which calls are counted (`duid`). Empty: the destination is counted under its URI.
+    pub duid: Box<str>,
+    /// Most calls at the same time, for the algorithm `call-load` (`maxload`). 0: no limit.
+    pub maxload: u32,
+    /// The share for the algorithms `weight` and `srv` (`weight`).
+    pub weight: u32,
+    /// The share for the algorithm `relative-weight` (`rweight`).
+    pub rweight: u32,
+    /// The socket to send from (`socket`).
+    pub socket: Box<str>,
+    /// The name of the socket to send from (`sockname`).
+    pub sockname: Box<str>,
+    /// The proxy for probes (`obproxy`).
+    pub obproxy: Box<str>,
+    /// Whether the algorithm `latency` counts what exceeds the usual latency, in place of the latency (`cc`).
+    pub is_congestion: bool,
+}
+
+/// An attribute that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("{name}={value} is not {expected}")]
+pub struct AttrError {
+    /// The name.
+    pub name: &'static str,
+    /// The value.
+    pub value: String,
+    /// What the value must be.
+    pub expected: &'static str,
+}
+
+/// The highest weight. Kamailio's is 100.
+const MOST_WEIGHT: u32 = 65_535;
+
+impl Attrs {
+    /// Reads the column. Names are compared as they are; unknown ones stay in the body, for policies.
+    ///
+    /// # Errors
+    /// If a known attribute has no valid value.
+    pub fn parse(body: &str) -> Result<Self, AttrError> {
+        let mut attrs = Self {
+            body: body.into(),
+            ..Self::default()
+        };
+        for (name, value) in pairs(body) {
+            match name {
+                "duid" => attrs.duid = value.into(),
+                "socket" => attrs.socket = value.into(),
+                "sockname" => attrs.sockname = value.into(),
+                "obproxy" => attrs.obproxy = value.into(),
+                "maxload" => attrs.maxload = number("maxload", value, u32::MAX)?,
+                "weight" => attrs.weight = number("weight", value, MOST_WEIGHT)?,
+                "rweight" => attrs.rweight = number("rweight", value, MOST_WEIGHT)?,
+                "cc" => attrs.is_congestion = number("cc", value, 1)? == 1,
+                _ => {}
+            }
+        }
+        Ok(attrs)
+    }
+
+    /// The known attributes that have a value here and no effect.
+    pub(crate) fn without_effect(&self) -> Option<&'static str> {
+        let texts = [
+            ("socket", &self.socket),
+            ("sockname", &self.sockname),
+            ("obproxy", &self.obproxy),
+        ];
+        let ping_from = pairs(&self.body).any(|(name, _)| name == "ping_from");
+        let named = texts.into_iter().find(|(_, value)| !value.is_empty());
+        named
+            .map(|(name, _)| name)
+            .or_else(|| ping_from.then_some("ping_from"))
+    }
+}
+
+/// The text of the column.
+impl fmt::Display for Attrs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.body)
+    }
+}
+
+/// The pairs. A value may be in double quotes.
+fn pairs(body: &str) -> impl Iterator<Item = (&str, &str)> {
+    let parts = body
+        .split(';')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    parts.map(|part| {
+        let (name, value) = part.split_once('=').unwrap_or((part, ""));
+        (name.trim(), value.trim().trim_matches('"'))
+    })
+}
+
+fn number(name: &'static str, value: &str, most: u32) -> Result<u32, AttrError> {
+    let read = value.parse::<u32>().ok().filter(|number| *number <= most);
+    read.ok_or_else(|| AttrError {
+        name,
+        value: value.to_owned(),
+        expected: match most {
+            1 => "0 or 1",
+            MOST_WEIGHT => "a number from 0 to 65535",
+            _ => "a number from 0 to 4294967295",
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn known_attributes_are_read_and_others_kept() {
+        let body =
+            "duid=a; weight=50;rweight = 7;maxload=2;cc=1;socket=udp:192.0.2.1:5060;site=\"north\"";
+        let attrs = Attrs::parse(body).unwrap();
+        assert_eq!((&*attrs.duid, attrs.weight, attrs.rweight), ("a", 50, 7));
+        assert_eq!((attrs.maxload, attrs.is_congestion), (2, true));
+        assert_eq!(&*attrs.socket, "udp:192.0.2.1:5060");
+        assert_eq!(attrs.without_effect(), Some("socket"));
+        assert_eq!(attrs.to_string(), body);
+        assert_eq!(Attrs::parse("").unwrap(), Attrs::default());
+        assert_eq!(Attrs::parse(";;a;=b").unwrap().without_effect(), None);
+    }
+
+    #[test]
+    fn a_number_that_is_none_is_an_error() {
+        let error = Attrs::parse("weight=heavy").unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "weight=heavy is not a number from 0 to 65535"
+        );
+        assert!(Attrs::parse("weight=65536").is_err());
+        assert!(Attrs::parse("cc=2").is_err());
+        assert!(Attrs::parse("maxload=-1").is_err());
+    }
+}

@@ -1,0 +1,255 @@
+//! Calls to destinations, counted for the algorithm `call-load`. Workers count them without a lock.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use portcullis_sip::mark;
+
+use crate::member::Member;
+use crate::sets::Sets;
+
+/// Slots in which a call may be.
+const WINDOW: usize = 32;
+
+/// The key of a slot without a call.
+const FREE: u64 = 0;
+/// The key of a slot that is being changed.
+const BUSY: u64 = 1;
+
+/// The calls that are counted now. Each is counted once, and ends once.
+#[derive(Debug)]
+pub struct Calls {
+    /// A power of two.
+    slots: Box<[Slot]>,
+    hasher: RandomState,
+    counted: AtomicU64,
+    uncounted: AtomicU64,
+}
+
+/// A call. Whoever replaces the key by [`BUSY`] owns the other fields until they replace it again.
+#[derive(Debug, Default)]
+struct Slot {
+    key: AtomicU64,
+    /// The mark of the destination.
+    mark: AtomicU64,
+    /// When the call counts as ended, in seconds since 1970.
+    until: AtomicU64,
+}
+
+impl Calls {
+    /// Room for at least this many calls. 24 bytes each.
+    pub fn new(most: usize) -> Self {
+        let slots = most.max(WINDOW).next_power_of_two();
+        Self {
+            slots: (0..slots).map(|_| Slot::default()).collect(),
+            hasher: RandomState::new(),
+            counted: AtomicU64::new(0),
+            uncounted: AtomicU64::new(0),
+        }
+    }
+
+    /// Number of calls that are counted now.
+    pub fn counted(&self) -> u64 {
+        self.counted.load(Ordering::Relaxed)
+    }
+
+    /// Number of calls that were not counted, because there was no room.
+    pub fn uncounted(&self) -> u64 {
+        self.uncounted.load(Ordering::Relaxed)
+    }
+
+    /// Counts a call that a destination has accepted, until this second at the latest. A call that is counted already is not counted again.
+    pub fn begin(&self, call_id: &[u8], member: &Member, until: u64) {
+        let key = self.key(call_id);
+        let mut free = None;
+        for slot in self.window(key) {
+            match slot.key.load(Ordering::Acquire) {
+                found if found == key => return,
+                FREE if free.is_none() => free = Some(slot),
+                _ => {}
+            }
+        }
+        let others = self.window(key);
+        let taken = free.into_iter().chain(others).find(|slot| slot.take(FREE));
+        let Some(slot) = taken else {
+            self.uncounted.fetch_add(1, Ordering::Relaxed);
+            return;
+        };
+        slot.mark.store(mark(&member.name), Ordering::Relaxed);
+        slot.until.store(until, Ordering::Relaxed);
+        member.runtime.add_call();
+        self.counted.fetch_add(1, Ordering::Relaxed);
+        slot.key.store(key, Ordering::Release);
+    }
+
+    /// Ends a call, if it is counted.
+    pub fn end(&self, call_id: &[u8], sets: &Sets) {
+        if self.counted() == 0 {
+            return;
+        }
+        let key = self.key(call_id);
+        for slot in self.window(key) {
+            if slot.take(key) {
+                self.give_back(slot, sets);
+            }
+        }
+    }
+
+    /// Ends the calls whose time is over: their BYE has never come. For the control side.
+    pub fn expire(&self, now: u64, sets: &Sets) {
+        for slot in &self.slots {
+            let key = slot.key.load(Ordering::Acquire);
+            let is_call = key != FREE && key != BUSY;
+            if is_call && slot.until.load(Ordering::Relaxed) <= now && slot.take(key) {
+                match slot.until.load(Ordering::Relaxed) <= now {
+                    true => self.give_back(slot, sets),
+                    false => slot.key.store(key, Ordering::Release),
+                }
+            }
+        }
+    }
+
+    /// Frees a slot that this thread has taken.
+    fn give_back(&self, slot: &Slot, sets: &Sets) {
+        let mark = slot.mark.load(Ordering::Relaxed);
+        if let Some(member) = sets.member_of_mark(mark) {
+            member.runtime.remove_call();
+        }
+        self.counted.fetch_sub(1, Ordering::Relaxed);
+        slot.key.store(FREE, Ordering::Release);
+    }
+
+    fn key(&self, call_id: &[u8]) -> u64 {
+        self.hasher.hash_one(call_id).max(BUSY + 1)
+    }
+
+    fn window(&self, key: u64) -> impl Iterator<Item = &Slot> {
+        let mask = self.slots.len() - 1;
+        let start = key as usize;
+        (0..WINDOW).map(move |step| &self.slots[start.wrapping_add(step) & mask])
+    }
+}
+
+impl Slot {
+    /// Takes the slot if it has this key.
+    fn take(&self, key: u64) -> bool {
+        let taken = self
+            .key
+            .compare_exchange(key, BUSY, Ordering::Acquire, Ordering::Relaxed);
+        taken.is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::row::DispatcherRow;
+    use crate::sets::Rows;
+
+    fn sets(members: u8) -> Sets {
+        let rows = (0..members).map(|number| {
+            let destination = format!("sip:192.0.2.{number}");
+            let row = DispatcherRow {
+                id: 0,
+                setid: 1,
+                destination: &destination,
+                flags: 0,
+                priority: 0,
+                attrs: "",
+                description: "",
+            };
+            row.parts().unwrap().0
+        });
+        let rows = Rows {
+            rows: rows.collect(),
+            ..Rows::default()
+        };
+        Sets::new(rows, &Sets::default(), Duration::ZERO)
+    }
+
+    fn loads(sets: &Sets) -> Vec<u32> {
+        sets.members().map(|member| member.runtime.load()).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn each_call_is_counted_once_and_ends_once(
+            steps in prop::collection::vec((0_u8..12, 0_usize..3, 0_u8..3), 0..200),
+        ) {
+            let sets = sets(3);
+            let members: Vec<_> = sets.members().collect();
+            let calls = Calls::new(64);
+            let mut model: HashMap<u8, (usize, u64)> = HashMap::new();
+            for (now, (call, member, what)) in (1_u64..).zip(steps) {
+                let call_id = [call];
+                match what {
+                    0 => {
+                        calls.begin(&call_id, members[member], now + 20);
+                        model.entry(call).or_insert((member, now + 20));
+                    }
+                    1 => {
+                        calls.end(&call_id, &sets);
+                        model.remove(&call);
+                    }
+                    _ => {
+                        calls.expire(now, &sets);
+                        model.retain(|_, (_, until)| *until > now);
+                    }
+                }
+                let mut expected = vec![0; 3];
+                model.values().for_each(|&(member, _)| expected[member] += 1);
+                prop_assert_eq!(loads(&sets), expected);
+                prop_assert_eq!(calls.counted(), model.len() as u64);
+            }
+        }
+    }
+
+    #[test]
+    fn workers_count_together() {
+        let sets = Arc::new(sets(4));
+        let calls = Arc::new(Calls::new(4_096));
+        std::thread::scope(|scope| {
+            for worker in 0..4_u32 {
+                let (sets, calls) = (&sets, &calls);
+                scope.spawn(move || {
+                    for round in 0..2_000_u32 {
+                        let call_id = (worker * 10_000 + round).to_be_bytes();
+                        let member = sets.members().nth(round as usize % 4).unwrap();
+                        calls.begin(&call_id, member, 9);
+                        // Another worker ends it, too: a BYE that was sent twice.
+                        let other = ((worker + 1) % 4 * 10_000 + round).to_be_bytes();
+                        calls.end(&other, sets);
+                        calls.end(&call_id, sets);
+                    }
+                });
+            }
+        });
+        assert_eq!((loads(&sets), calls.counted()), (vec![0; 4], 0));
+        assert_eq!(calls.uncounted(), 0);
+    }
+
+    #[test]
+    fn a_call_without_room_is_told() {
+        let sets = sets(1);
+        let member = sets.members().next().unwrap();
+        let calls = Calls::new(1);
+        (0..40_u8).for_each(|call| calls.begin(&[call], member, 9));
+        assert_eq!((calls.counted(), calls.uncounted()), (32, 8));
+        assert_eq!(loads(&sets), [32]);
+    }
+
+    #[test]
+    fn a_call_to_a_destination_that_is_gone_ends_too() {
+        let before = sets(2);
+        let calls = Calls::new(64);
+        calls.begin(b"a", before.members().last().unwrap(), 9);
+        calls.end(b"a", &sets(0));
+        assert_eq!(calls.counted(), 0);
+    }
+}

@@ -1,0 +1,541 @@
+//! The current sets, and how they are reloaded.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::{ArcSwap, Guard};
+use parking_lot::Mutex;
+use portcullis_address::{BookOptions, FileWatch, RowError};
+use portcullis_database::{ChangeSource, Failure, Look, TableWatch};
+use portcullis_sync::{Retired, SingleFlight};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::{info, warn};
+
+use crate::calls::Calls;
+use crate::error::DispatcherError;
+use crate::member::{LastSign, Member, Parts};
+use crate::sets::Sets;
+use crate::source::{NewDestination, Source};
+use crate::state::{Sign, State, Thresholds};
+
+/// Longest pause between two attempts to reach an unreachable database.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// A table whose database does not report changes is read again after this multiple of the duration of the last read.
+const TRUST_TIMES: u32 = 60;
+
+/// Most invalid rows that a load logs; the first hundred are in [`Sets::errors`].
+const MOST_LOGGED: usize = 20;
+
+/// Interval between two looks for calls whose time is over.
+const EXPIRE: Duration = Duration::from_secs(30);
+
+/// Interval between two looks for destinations that have rested, and for changes of state.
+const TEND: Duration = Duration::from_secs(1);
+
+/// How destinations are judged, and how calls are counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// When a state changes.
+    pub thresholds: Thresholds,
+    /// Whether what happens to requests changes the states.
+    pub is_passive: bool,
+    /// For how long an inactive destination gets no request before it is tried again, in whole seconds.
+    pub rest: Duration,
+    /// Most calls that are counted.
+    pub calls: usize,
+    /// After what time a call counts as ended.
+    pub longest_call: Duration,
+}
+
+/// Holds the current sets, and replaces them as a whole.
+pub struct Dispatcher {
+    shared: Arc<Shared>,
+    options: BookOptions,
+}
+
+/// What a load needs.
+struct Shared {
+    source: Source,
+    rules: Rules,
+    current: ArcSwap<Sets>,
+    /// Sets that a worker may still have. They are freed on the control side.
+    retired: Retired<Sets>,
+    calls: Calls,
+    status: Mutex<Status>,
+    flights: SingleFlight<Keeper, Result<Arc<Sets>, DispatcherError>>,
+    /// The generation that is current.
+    generations: watch::Sender<u64>,
+}
+
+/// State of the dispatcher.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// Number of failed loads.
+    pub failures: u64,
+    /// The last failure, if the last load failed.
+    pub last_error: Option<DispatcherError>,
+    /// Whether the database has no such table.
+    pub is_absent: bool,
+    /// How changes are detected; `None` before the first check, and for a file.
+    pub changes_seen_by: Option<ChangeSource>,
+}
+
+/// State that is kept between two loads.
+struct Keeper {
+    watch: TableWatch,
+    /// When the last load ended, and how long it took.
+    ended: Option<(Instant, Duration)>,
+    /// Since when the table has been empty while there are sets.
+    emptied: Option<Instant>,
+}
+
+/// Which destinations a change of state concerns.
+#[derive(Clone, Copy, Debug)]
+pub enum Whose<'w> {
+    /// All of the set.
+    All,
+    /// Those with this URI.
+    Uri(&'w str),
+    /// Those with this `duid`.
+    Duid(&'w str),
+}
+
+impl Dispatcher {
+    /// A dispatcher without sets, generation 0. Nothing is loaded yet.
+    pub fn new(source: Source, rules: Rules, options: BookOptions) -> Self {
+        let watch = TableWatch::new(source.connections().clone(), source.table().clone());
+        let keeper = Keeper {
+            watch,
+            ended: None,
+            emptied: None,
+        };
+        let shared = Shared {
+            current: ArcSwap::default(),
+            retired: Retired::default(),
+            calls: Calls::new(rules.calls),
+            status: Mutex::default(),
+            flights: SingleFlight::new(keeper),
+            generations: watch::Sender::new(0),
+            source,
+            rules,
+        };
+        Self {
+            shared: Arc::new(shared),
+            options,
+        }
+    }
+
+    /// Where the sets come from.
+    pub fn source(&self) -> &Source {
+        &self.shared.source
+    }
+
+    /// How destinations are judged.
+    pub fn rules(&self) -> &Rules {
+        &self.shared.rules
+    }
+
+    /// The current sets, for the control side.
+    pub fn current(&self) -> Arc<Sets> {
+        self.shared.current.load_full()
+    }
+
+    /// The current sets, for the path of a message: no lock.
+    #[inline]
+    pub fn sets(&self) -> Guard<Arc<Sets>> {
+        self.shared.current.load()
+    }
+
+    /// State of the dispatcher.
+    pub fn status(&self) -> Status {
+        self.shared.status.lock().clone()
+    }
+
+    /// The calls that are counted.
+    pub fn calls(&self) -> &Calls {
+        &self.shared.calls
+    }
+
+    /// Receives the number of each new generation of the sets.
+    pub fn generations(&self) -> watch::Receiver<u64> {
+        self.shared.generations.subscribe()
+    }
+
+    /// Loads the sets again and publishes them. Only one load runs at a time; callers that arrive meanwhile wait for the next one and share
+    /// its result.
+    ///
+    /// Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the sets cannot be loaded; the previous ones stay.
+    pub async fn reload(&self) -> Result<Arc<Sets>, DispatcherError> {
+        let ticket = self.shared.flights.ask();
+        let shared = Arc::clone(&self.shared);
+        let reload = tokio::spawn(async move { shared.reload(ticket).await });
+        let ended = |error: tokio::task::JoinError| DispatcherError::Ended(error.to_string());
+        reload.await.map_err(ended)?
+    }
+
+    /// Checks the source for changes and loads it, lets inactive destinations be tried again, and ends calls whose time is over, forever.
+    pub async fn watch(&self) {
+        let file = self.shared.source.file();
+        tokio::join!(
+            async {
+                match file {
+                    Some(path) => self.watch_file(FileWatch::patient(path)).await,
+                    None => self.watch_table().await,
+                }
+            },
+            self.expire_calls(),
+            self.tend(),
+        );
+    }
+
+    /// Sets the state of destinations (Kamailio: `ds_reinit_state`). Returns how many have it now.
+    pub fn set_state(&self, set: u32, whose: Whose<'_>, state: State) -> usize {
+        let sets = self.current();
+        let members = sets.get(set).map_or(&[][..], |set| set.members());
+        let concerned = members.iter().filter(|member| match whose {
+            Whose::All => true,
+            Whose::Uri(uri) => &*member.uri == uri,
+            Whose::Duid(duid) => &*member.attrs.duid == duid,
+        });
+        concerned
+            .inspect(|member| member.runtime.set_state(state))
+            .count()
+    }
+
+    /// Notes what has happened to a request that was sent to a destination, unless that is configured to have no effect. Without a lock.
+    pub fn note(&self, name: &str, sign: Sign, code: Option<u16>) {
+        if !self.shared.rules.is_passive {
+            return;
+        }
+        let sets = self.sets();
+        if let Some(member) = sets.member(name) {
+            let thresholds = self.shared.rules.thresholds;
+            let _logged_soon = member.runtime.note(sign, code, now(), thresholds);
+        }
+    }
+
+    /// Counts a call that a destination has accepted.
+    pub fn begin_call(&self, name: &str, call_id: &[u8]) {
+        let until = now() + self.shared.rules.longest_call.as_secs();
+        if let Some(member) = self.sets().member(name) {
+            self.calls().begin(call_id, member, until);
+        }
+    }
+
+    /// Ends a call, if it is counted.
+    #[inline]
+    pub fn end_call(&self, call_id: &[u8]) {
+        if self.calls().counted() > 0 {
+            self.calls().end(call_id, &self.sets());
+        }
+    }
+
+    /// Adds a destination until the next load, which drops it unless its row is there (Kamailio: `dispatcher.add`).
+    ///
+    /// # Errors
+    /// If a load would skip such a row.
+    pub async fn add_until_reload(&self, row: &NewDestination) -> Result<(), RowError> {
+        let (parts, _) = row.as_row().parts()?;
+        self.amend(|rows| rows.push(parts)).await;
+        Ok(())
+    }
+
+    /// Removes destinations of a set and a URI until the next load (Kamailio: `dispatcher.remove`).
+    pub async fn remove_until_reload(&self, set: u32, uri: &str) {
+        self.amend(|rows| rows.retain(|row| row.set != set || &*row.uri != uri))
+            .await;
+    }
+
+    /// Publishes the current sets with other rows.
+    async fn amend(&self, change: impl FnOnce(&mut Vec<Parts>)) {
+        let _turn = self.shared.flights.take().await;
+        let current = self.current();
+        let mut rows = current.to_rows();
+        change(&mut rows.rows);
+        let sets = Sets::new(rows, &current, current.took);
+        self.shared.publish(Arc::new(sets));
+    }
+
+    async fn watch_table(&self) {
+        let poll = self.options.poll;
+        let mut pause = poll;
+        loop {
+            sleep(pause).await;
+            let (shared, options) = (Arc::clone(&self.shared), self.options);
+            let follow = tokio::spawn(async move { shared.follow(options).await });
+            pause = match follow.await {
+                Ok(Ok(took)) => poll.max(took),
+                Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(poll)),
+            };
+            self.shared.collect();
+        }
+    }
+
+    async fn watch_file(&self, mut file: FileWatch) {
+        loop {
+            file.changed().await;
+            // An error is in the log and in the status.
+            let _told = self.reload().await;
+            self.shared.collect();
+        }
+    }
+
+    async fn expire_calls(&self) {
+        loop {
+            sleep(EXPIRE).await;
+            self.calls().expire(now(), &self.current());
+        }
+    }
+
+    /// Lets inactive destinations be tried again after their rest, and logs changes.
+    async fn tend(&self) {
+        let mut told = HashMap::new();
+        loop {
+            sleep(TEND).await;
+            self.wake_rested_at(now());
+            tell_turns(&mut told, &self.current());
+        }
+    }
+
+    /// An inactive destination is tried again after its rest: one more failure makes it inactive again.
+    fn wake_rested_at(&self, now: u64) {
+        let rules = &self.shared.rules;
+        if !rules.is_passive {
+            return;
+        }
+        for member in self.current().members() {
+            let runtime = &member.runtime;
+            let rested = |last: LastSign| last.at + rules.rest.as_secs() < now;
+            if runtime.last().is_some_and(rested) {
+                let _logged_soon = runtime.try_again(rules.thresholds);
+            }
+        }
+    }
+}
+
+impl Shared {
+    async fn reload(&self, ticket: u64) -> Result<Arc<Sets>, DispatcherError> {
+        let load = async |keeper: &mut Keeper| {
+            // Later changes are found by the next check.
+            if self.source.file().is_none() {
+                match keeper.watch.look().await {
+                    Ok(_) | Err(Failure::NoTable { .. } | Failure::NoFile { .. }) => {}
+                    Err(failure) => return Err(self.failed(failure.into())),
+                }
+            }
+            self.load(keeper, None).await
+        };
+        self.flights.answer(ticket, load).await
+    }
+
+    /// Loads the table if it has changed; returns how long that took.
+    async fn follow(&self, options: BookOptions) -> Result<Duration, DispatcherError> {
+        let mut flight = self.flights.take().await;
+        let keeper = &mut flight.state;
+        let look = match keeper.watch.look().await {
+            Ok(look) => look,
+            Err(Failure::NoTable { .. } | Failure::NoFile { .. }) => Look::Unknown,
+            Err(failure) => return Err(self.failed(failure.into())),
+        };
+        self.status.lock().changes_seen_by = keeper.watch.source().cloned();
+        let is_due = match look {
+            Look::Changed => true,
+            Look::Same => false,
+            Look::Unknown | Look::Quiet => keeper.is_due(options),
+        };
+        if !is_due {
+            return Ok(Duration::ZERO);
+        }
+        let begun = Instant::now();
+        self.load(keeper, Some(options.settle)).await?;
+        Ok(begun.elapsed())
+    }
+
+    /// `settle` is the time for which a table that has become empty must stay so; `None` for a requested load.
+    async fn load(
+        &self,
+        keeper: &mut Keeper,
+        settle: Option<Duration>,
+    ) -> Result<Arc<Sets>, DispatcherError> {
+        let begun = Instant::now();
+        let loaded = match self.source.load().await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                keeper.watch.forget();
+                return Err(self.failed(error));
+            }
+        };
+        let took = begun.elapsed();
+        keeper.ended = Some((Instant::now(), took));
+        let current = self.current.load_full();
+        let is_absent = loaded.is_none();
+        let was_absent = {
+            let mut status = self.status.lock();
+            status.last_error = None;
+            std::mem::replace(&mut status.is_absent, is_absent)
+        };
+        let rows = loaded.unwrap_or_default();
+        let is_emptied = rows.rows.is_empty() && !current.is_empty();
+        if is_emptied && let Some(settle) = settle {
+            let is_first = keeper.emptied.is_none();
+            let since = *keeper.emptied.get_or_insert_with(Instant::now);
+            if since.elapsed() < settle {
+                keeper.watch.forget();
+                if is_first {
+                    warn!(
+                        event = "table_emptied",
+                        table = "dispatcher",
+                        "table has become empty: its previous rows stay in use until it has been empty for {settle:?}, or until a reload is requested"
+                    );
+                }
+                return Ok(current);
+            }
+        }
+        keeper.emptied = None;
+        if is_absent && was_absent && current.generation > 0 {
+            return Ok(current);
+        }
+        let sets = Arc::new(Sets::new(rows, &current, took));
+        tell_load(&sets, is_absent);
+        self.publish(Arc::clone(&sets));
+        Ok(sets)
+    }
+
+    fn publish(&self, sets: Arc<Sets>) {
+        let generation = sets.generation;
+        self.retired.add(self.current.swap(sets));
+        self.collect();
+        self.generations.send_replace(generation);
+    }
+
+    /// Counts a failure. Logs it once, and not again while it repeats.
+    fn failed(&self, error: DispatcherError) -> DispatcherError {
+        let mut status = self.status.lock();
+        status.failures += 1;
+        if status.last_error.as_ref() != Some(&error) {
+            status.last_error = Some(error.clone());
+            drop(status);
+            warn!(
+                event = "dispatcher_not_loaded",
+                %error,
+                "sets of the dispatcher not loaded, the previous ones stay"
+            );
+        }
+        error
+    }
+
+    /// Frees the old sets that no worker uses any more.
+    fn collect(&self) {
+        drop(self.retired.take_unused());
+    }
+}
+
+impl Keeper {
+    fn is_due(&self, options: BookOptions) -> bool {
+        let BookOptions { poll, reread, .. } = options;
+        self.ended.is_none_or(|(ended, took)| {
+            let trusted = (took * TRUST_TIMES).clamp(poll, reread.max(poll));
+            ended.elapsed() >= trusted
+        })
+    }
+}
+
+impl fmt::Debug for Dispatcher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Dispatcher")
+            .field("source", &self.shared.source)
+            .field("generation", &self.shared.current.load().generation)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Seconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
+
+/// Logs that requests no longer go to a destination, or go there again, since the last call (Kamailio: `event_route[dispatcher:dst-down]` and
+/// `dst-up`). Workers change states, and must not write to the log. Returns how many lines that were.
+fn tell_turns(told: &mut HashMap<Arc<str>, State>, sets: &Sets) -> usize {
+    let mut lines = 0;
+    for member in sets.members() {
+        let state = member.runtime.state();
+        let before = told.insert(Arc::clone(&member.name), state);
+        let was_open = before.is_none_or(|before| before.admission.is_open());
+        if was_open != state.admission.is_open() {
+            tell_turn(member, before.unwrap_or_default(), state);
+            lines += 1;
+        }
+    }
+    if told.len() > sets.members().count() {
+        told.retain(|name, _| sets.member(name).is_some());
+    }
+    lines
+}
+
+fn tell_turn(member: &Member, from: State, to: State) {
+    let last = member.runtime.last().and_then(|last| last.code);
+    let (set, uri, code) = (member.set, &*member.uri, last.unwrap_or(0));
+    let is_open = to.admission.is_open();
+    let (from, to) = (from.to_string(), to.to_string());
+    match is_open {
+        true => info!(
+            event = "destination_up",
+            set, uri, from, to, "destination gets requests again"
+        ),
+        false => warn!(
+            event = "destination_down",
+            set, uri, from, to, code, "destination gets no more requests"
+        ),
+    }
+}
+
+fn tell_load(sets: &Sets, is_absent: bool) {
+    if is_absent {
+        info!(
+            event = "dispatcher_table_missing",
+            "no table of the dispatcher: there are no sets"
+        );
+        return;
+    }
+    info!(
+        event = "dispatcher_loaded",
+        generation = sets.generation,
+        sets = sets.len(),
+        destinations = sets.members().count(),
+        skipped = sets.skipped,
+        warned = sets.warned,
+        milliseconds = sets.took.as_millis() as u64,
+        "sets of the dispatcher loaded"
+    );
+    for error in sets.errors.iter().take(MOST_LOGGED) {
+        warn!(
+            event = "row_skipped",
+            "row of the dispatcher skipped: {error}"
+        );
+    }
+    for warning in sets.warnings.iter().take(MOST_LOGGED) {
+        warn!(
+            event = "row_odd",
+            "row of the dispatcher used, with a warning: {warning}"
+        );
+    }
+    let more = (sets.skipped + sets.warned).saturating_sub(2 * MOST_LOGGED as u64);
+    if more > 0 {
+        warn!(
+            event = "row_skipped",
+            "{more} further rows of the dispatcher skipped or used with a warning"
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+use portcullis_database::{Connections, DatabaseUrl, Schema};
+
+use super::*;
+use crate::source::NewDestination;
+
+const RULES: Rules = Rules {
+    thresholds: Thresholds {
+        down_after: 2,
+        up_after: 1,
+    },
+    is_passive: true,
+    rest: Duration::from_secs(30),
+    calls: 64,
+    longest_call: Duration::from_secs(60),
+};
+
+fn source(folder: &tempfile::TempDir) -> Source {
+    let url = DatabaseUrl::Sqlite(folder.path().join("a.db"));
+    Source::new(Connections::new(url), Schema::default())
+}
+
+fn dispatcher(source: Source) -> Dispatcher {
+    Dispatcher::new(source, RULES, BookOptions::default())
+}
+
+fn row(setid: i64, destination: &str) -> NewDestination {
+    NewDestination {
+        setid,
+        destination: destination.to_owned(),
+        flags: 0,
+        priority: 0,
+        attrs: "weight=5;duid=a".to_owned(),
+        description: "a gateway".to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn rows_are_added_loaded_and_removed() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = dispatcher(source(&folder));
+    let sets = dispatcher.reload().await.unwrap();
+    assert!(sets.is_empty() && dispatcher.status().is_absent);
+
+    let source = dispatcher.source();
+    assert_eq!(source.add(&row(1, "sip:192.0.2.1")).await, Ok(None));
+    source.add(&row(2, "sip:192.0.2.2:5070")).await.unwrap();
+    let refused = source
+        .add(&row(2, "192.0.2.2"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(refused.contains("has no scheme"), "{refused}");
+    let wide = NewDestination {
+        attrs: "x".repeat(129),
+        ..row(1, "sip:192.0.2.1")
+    };
+    assert!(
+        source
+            .add(&wide)
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("129 characters")
+    );
+
+    let sets = dispatcher.reload().await.unwrap();
+    let all: Vec<_> = sets
+        .members()
+        .map(|member| (member.set, &*member.uri))
+        .collect();
+    assert_eq!(all, [(1, "sip:192.0.2.1"), (2, "sip:192.0.2.2:5070")]);
+    assert!(!dispatcher.status().is_absent);
+    let stored = source.rows().await.unwrap();
+    assert_eq!(stored[0].attrs.as_deref(), Some("weight=5;duid=a"));
+    assert_eq!(source.remove(1, "sip:192.0.2.1").await, Ok(1));
+    assert_eq!(source.remove(1, "sip:192.0.2.1").await, Ok(0));
+    assert_eq!(dispatcher.reload().await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn an_invalid_row_is_skipped_and_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = dispatcher(source(&folder));
+    dispatcher
+        .source()
+        .add(&row(1, "sip:192.0.2.1"))
+        .await
+        .unwrap();
+    let mut link = dispatcher
+        .source()
+        .connections()
+        .take(EXPIRE)
+        .await
+        .unwrap();
+    for values in [
+        "1, 'sips:a.example', 0",
+        "1, 'sip:192.0.2.2', 'x'",
+        "1, 'sip:192.0.2.3', 64",
+    ] {
+        let insert =
+            format!("INSERT INTO `dispatcher` (`setid`, `destination`, `flags`) VALUES ({values})");
+        link.run(&insert).await.unwrap();
+    }
+    link.release().await;
+    let sets = dispatcher.reload().await.unwrap();
+    assert_eq!(
+        (sets.members().count(), sets.skipped, sets.warned),
+        (2, 2, 1)
+    );
+    let said: Vec<_> = sets.errors.iter().map(ToString::to_string).collect();
+    assert!(
+        said[0].starts_with("row 2: destination \"sips:a.example\" is a `sips` URI"),
+        "{said:?}"
+    );
+    assert!(
+        said[1].starts_with("row 3: flags \"x\" is not a whole number"),
+        "{said:?}"
+    );
+    assert!(
+        sets.warnings[0].to_string().starts_with("row 4: flags 64"),
+        "{:?}",
+        sets.warnings
+    );
+}
+
+#[tokio::test]
+async fn another_version_of_the_table_is_refused_and_the_sets_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = dispatcher(source(&folder));
+    dispatcher
+        .source()
+        .add(&row(1, "sip:192.0.2.1"))
+        .await
+        .unwrap();
+    dispatcher.reload().await.unwrap();
+    let mut link = dispatcher
+        .source()
+        .connections()
+        .take(EXPIRE)
+        .await
+        .unwrap();
+    link.run("UPDATE `version` SET `table_version` = 5 WHERE `table_name` = 'dispatcher'")
+        .await
+        .unwrap();
+    link.release().await;
+    let error = dispatcher.reload().await.unwrap_err().to_string();
+    assert!(error.contains("only version 4 is known"), "{error}");
+    assert_eq!(dispatcher.current().len(), 1);
+    let status = dispatcher.status();
+    assert_eq!((status.failures, status.last_error.is_some()), (1, true));
+}
+
+#[tokio::test]
+async fn a_table_that_becomes_empty_is_believed_after_a_while_or_on_request() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = dispatcher(source(&folder));
+    dispatcher
+        .source()
+        .add(&row(1, "sip:192.0.2.1"))
+        .await
+        .unwrap();
+    dispatcher.reload().await.unwrap();
+    dispatcher
+        .source()
+        .remove(1, "sip:192.0.2.1")
+        .await
+        .unwrap();
+    let follow = |settle| {
+        let options = BookOptions {
+            settle,
+            ..BookOptions::default()
+        };
+        dispatcher.shared.follow(options)
+    };
+    follow(Duration::from_secs(600)).await.unwrap();
+    assert_eq!(dispatcher.current().len(), 1);
+    follow(Duration::ZERO).await.unwrap();
+    assert!(dispatcher.current().is_empty());
+}
+
+#[tokio::test]
+async fn a_file_replaces_the_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatcher.list");
+    std::fs::write(&path, "1 sip:192.0.2.1\n").unwrap();
+    let dispatcher = dispatcher(source(&folder).with_file(&path));
+    assert_eq!(dispatcher.reload().await.unwrap().len(), 1);
+    let refused = dispatcher
+        .source()
+        .add(&row(1, "sip:192.0.2.1"))
+        .await
+        .unwrap_err();
+    assert!(refused.to_string().contains("edit the file"), "{refused}");
+    std::fs::write(&path, "1 oops\n").unwrap();
+    assert!(dispatcher.reload().await.is_err());
+    assert_eq!(dispatcher.current().len(), 1, "the previous sets stay");
+}
+
+#[tokio::test]
+async fn states_change_by_command_by_failures_and_after_a_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatcher.list");
+    std::fs::write(&path, "1 sip:192.0.2.1 0 0 duid=a\n1 sip:192.0.2.2\n").unwrap();
+    let dispatcher = dispatcher(source(&folder).with_file(&path));
+    dispatcher.reload().await.unwrap();
+    let states = || {
+        let sets = dispatcher.current();
+        let states = sets
+            .members()
+            .map(|member| member.runtime.state().to_string());
+        states.collect::<Vec<_>>()
+    };
+    assert_eq!(states(), ["AX", "AX"]);
+    let mut told = HashMap::new();
+    let mut lines = || tell_turns(&mut told, &dispatcher.current());
+    assert_eq!(lines(), 0);
+    let disabled = "d".parse().unwrap();
+    assert_eq!(dispatcher.set_state(1, Whose::Duid("a"), disabled), 1);
+    assert_eq!(
+        dispatcher.set_state(1, Whose::Uri("sip:192.0.2.9"), disabled),
+        0
+    );
+    assert_eq!(dispatcher.set_state(7, Whose::All, disabled), 0);
+    // The slots have the reverse order of the rows.
+    assert_eq!(states(), ["AX", "DX"]);
+    assert_eq!([lines(), lines()], [1, 0]);
+
+    let name = crate::next_hop_name(1, "sip:192.0.2.2");
+    dispatcher.note(&name, Sign::Failure, Some(503));
+    assert_eq!(states(), ["TX", "DX"]);
+    dispatcher.note(&name, Sign::Failure, None);
+    assert_eq!(states(), ["IP", "DX"]);
+    assert_eq!(lines(), 1);
+    dispatcher.note("dispatcher/1/sip:nowhere", Sign::Failure, None);
+    dispatcher.wake_rested_at(now() + 29);
+    assert_eq!(states(), ["IP", "DX"]);
+    dispatcher.wake_rested_at(now() + 31);
+    assert_eq!(states(), ["TP", "DX"]);
+    assert_eq!(lines(), 1);
+    dispatcher.note(&name, Sign::Failure, None);
+    assert_eq!(states(), ["IP", "DX"], "one more failure is enough");
+    dispatcher.wake_rested_at(now() + 31);
+    dispatcher.note(&name, Sign::Success, Some(200));
+    assert_eq!(states(), ["AX", "DX"]);
+
+    dispatcher.begin_call(&name, b"a@b");
+    assert_eq!(dispatcher.calls().counted(), 1);
+    dispatcher.end_call(b"a@b");
+    dispatcher.end_call(b"a@b");
+    assert_eq!(dispatcher.calls().counted(), 0);
+}
+
+#[tokio::test]
+async fn a_destination_in_memory_stays_until_the_next_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatcher.list");
+    std::fs::write(
+        &path,
+        "1 sip:192.0.2.1 0 5\n1 sip:192.0.2.2\n1 sip:192.0.2.3\n",
+    )
+    .unwrap();
+    let dispatcher = dispatcher(source(&folder).with_file(&path));
+    dispatcher.reload().await.unwrap();
+    let uris = || {
+        let sets = dispatcher.current();
+        let last = |member: &Member| member.uri.rsplit('.').next().unwrap().to_owned();
+        sets.members().map(last).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(uris(), "1 3 2");
+    dispatcher
+        .add_until_reload(&row(1, "sip:192.0.2.4"))
+        .await
+        .unwrap();
+    assert_eq!(uris(), "1 4 3 2", "the others keep their order");
+    assert!(
+        dispatcher
+            .add_until_reload(&row(-1, "sip:192.0.2.4"))
+            .await
+            .is_err()
+    );
+    dispatcher.remove_until_reload(1, "sip:192.0.2.3").await;
+    dispatcher.remove_until_reload(9, "sip:192.0.2.3").await;
+    assert_eq!(uris(), "1 4 2");
+    dispatcher.reload().await.unwrap();
+    assert_eq!(uris(), "1 3 2");
+}

@@ -1,0 +1,43 @@
+//! Kamailio's dispatcher: sets of destinations, and the choice among them.
+//!
+//! Operators keep the gateways that calls go to in the table `dispatcher` of Kamailio: a set, a URI, flags, a priority, attributes. This crate
+//! reads that table from MySQL, MariaDB, PostgreSQL or SQLite, or from a file, reports invalid rows, and chooses as Kamailio would.
+//!
+//! - [`Set::choose`] is the choice, with an [`Algorithm`] and, for sticky choices, a [`hash`];
+//! - [`State`] is the state of a destination, and what failures and answers make of it;
+//! - [`Sets`] are all sets of one load: immutable, but for the states, which outlive it;
+//! - [`Source`] reads and changes the rows where operators keep them;
+//! - [`Dispatcher`] holds the current sets, reloads them, and watches for changes; [`Calls`] counts calls for the algorithm `call-load`.
+//!
+//! The choice and the states have no sockets and no clocks.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod algorithm;
+mod attrs;
+mod calls;
+mod dispatcher;
+mod error;
+mod file;
+mod hash;
+mod loading;
+mod member;
+mod row;
+mod set;
+mod sets;
+mod source;
+mod state;
+
+pub use algorithm::{Algorithm, HashOf, UnknownAlgorithm};
+pub use attrs::{AttrError, Attrs};
+pub use calls::Calls;
+pub use dispatcher::{Dispatcher, Rules, Status, Whose};
+pub use error::DispatcherError;
+pub use hash::{hash, hash_of_uri};
+pub use member::{LastSign, Member, Runtime, Turned, next_hop_name, uri_of_name};
+pub use row::DispatcherRow;
+pub use set::{Chosen, MOST_CHOSEN, Question, Set};
+pub use sets::Sets;
+pub use source::{NewDestination, Source, StoredDestination};
+pub use state::{Admission, Sign, State, Thresholds, UnknownState};

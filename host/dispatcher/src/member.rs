@@ -1,0 +1,452 @@
+//! A destination of a set.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use portcullis_database::shown;
+use portcullis_sip::{Host, RoutesBuilder, Scheme, Transport, Uri, UriError};
+
+use crate::attrs::Attrs;
+use crate::state::{Admission, Sign, State, Thresholds};
+
+/// The prefix of the names of next hops that are destinations.
+const PREFIX: &str = "dispatcher/";
+
+/// A destination: one row of the table.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// The set.
+    pub set: u32,
+    /// The URI as it is in the row.
+    pub uri: Box<str>,
+    /// The flags as they are in the row.
+    pub flags: u32,
+    /// Higher ones come first.
+    pub priority: i32,
+    /// The attributes.
+    pub attrs: Attrs,
+    /// The description; empty if there is none.
+    pub description: Box<str>,
+    /// The name of the next hop that the destination is: see [`next_hop_name`].
+    pub name: Arc<str>,
+    /// `sip:HOST`, with `:PORT` and `;transport=…` if the URI has them.
+    pub hop: Box<str>,
+    /// What happens to it. Outlives the row, as long as there is one with the same set, URI and socket.
+    pub runtime: Arc<Runtime>,
+}
+
+/// What happens to a destination. Workers change it without a lock.
+#[derive(Debug, Default)]
+pub struct Runtime {
+    state: AtomicU32,
+    /// The calls that are counted now.
+    load: AtomicU32,
+    /// The last sign: seconds since 1970, and 16 bits for the status code, 0 if there was no answer.
+    last: AtomicU64,
+    /// Latencies in microseconds: average, and estimate.
+    latency: [AtomicU32; 2],
+}
+
+/// The last sign of a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastSign {
+    /// Seconds since 1970.
+    pub at: u64,
+    /// The status code; `None` if it did not answer or could not be reached.
+    pub code: Option<u16>,
+}
+
+/// A change of state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turned {
+    /// The state before.
+    pub from: State,
+    /// The state now.
+    pub to: State,
+}
+
+/// What is wrong with a URI: the fault, and how to correct it.
+pub(crate) type Wrong = (String, &'static str);
+
+/// The parts of a destination that differ between rows.
+#[derive(Clone, Debug)]
+pub(crate) struct Parts {
+    pub(crate) set: u32,
+    pub(crate) uri: Box<str>,
+    pub(crate) flags: u32,
+    pub(crate) priority: i32,
+    pub(crate) attrs: Attrs,
+    pub(crate) description: Box<str>,
+    pub(crate) hop: Box<str>,
+}
+
+/// What identifies a destination across loads.
+pub(crate) type Identity = (u32, Box<str>, Box<str>);
+
+impl Member {
+    /// The host as Kamailio shows it.
+    pub fn host(&self) -> &str {
+        self.socket().0
+    }
+
+    /// The address, if the host is one.
+    pub fn ip(&self) -> Option<IpAddr> {
+        let host = self.host();
+        let bare = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        bare.unwrap_or(host).parse().ok()
+    }
+
+    /// The port; the default one if the URI has none.
+    pub fn port(&self) -> u16 {
+        self.socket().1
+    }
+
+    /// The transport.
+    pub fn transport(&self) -> Transport {
+        let uri = Uri::parse(self.hop.as_bytes()).ok();
+        uri.and_then(|uri| uri.known_transport())
+            .unwrap_or(Transport::Udp)
+    }
+
+    /// Under what calls are counted: `duid`, or the URI.
+    pub fn duid(&self) -> &str {
+        match &*self.attrs.duid {
+            "" => &self.uri,
+            duid => duid,
+        }
+    }
+
+    pub(crate) fn new(parts: Parts, runtime: Arc<Runtime>) -> Self {
+        Self {
+            name: next_hop_name(parts.set, &parts.uri).into(),
+            set: parts.set,
+            uri: parts.uri,
+            flags: parts.flags,
+            priority: parts.priority,
+            attrs: parts.attrs,
+            description: parts.description,
+            hop: parts.hop,
+            runtime,
+        }
+    }
+
+    /// The row again.
+    pub(crate) fn parts(&self) -> Parts {
+        Parts {
+            set: self.set,
+            uri: self.uri.clone(),
+            flags: self.flags,
+            priority: self.priority,
+            attrs: self.attrs.clone(),
+            description: self.description.clone(),
+            hop: self.hop.clone(),
+        }
+    }
+
+    pub(crate) fn identity(&self) -> Identity {
+        identity(self.set, &self.uri, &self.attrs)
+    }
+
+    fn socket(&self) -> (&str, u16) {
+        let Ok(uri) = Uri::parse(self.hop.as_bytes()) else {
+            return ("", 0);
+        };
+        let place = self.hop.get(uri.host_range.clone()).unwrap_or_default();
+        let host = match uri.port {
+            Some(_) => place.rsplit_once(':').map_or(place, |(host, _)| host),
+            None => place,
+        };
+        (host, uri.port_or_default())
+    }
+}
+
+impl Runtime {
+    /// A destination that begins in this state.
+    pub(crate) fn new(state: State) -> Self {
+        Self {
+            state: AtomicU32::new(state.to_bits()),
+            ..Self::default()
+        }
+    }
+
+    /// The state.
+    #[inline]
+    pub fn state(&self) -> State {
+        State::of_bits(self.state.load(Ordering::Relaxed))
+    }
+
+    /// Sets the state, as an operator does.
+    pub fn set_state(&self, state: State) {
+        self.state.store(state.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Notes a sign, with the status code of an answer and the time in seconds since 1970. Returns the change if requests no longer go there,
+    /// or go there again.
+    pub fn note(
+        &self,
+        sign: Sign,
+        code: Option<u16>,
+        seconds: u64,
+        thresholds: Thresholds,
+    ) -> Option<Turned> {
+        let last = seconds << 16 | u64::from(code.unwrap_or(0));
+        self.last.store(last, Ordering::Relaxed);
+        let next = |bits| {
+            let after = State::of_bits(bits).after(sign, thresholds).to_bits();
+            (after != bits).then_some(after)
+        };
+        let changed = self
+            .state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        let from = State::of_bits(changed.ok()?);
+        let to = from.after(sign, thresholds);
+        (from.admission.is_open() != to.admission.is_open()).then_some(Turned { from, to })
+    }
+
+    /// Lets an inactive destination be tried: the next failure makes it inactive again. Returns the change, unless it is open or disabled.
+    pub(crate) fn try_again(&self, thresholds: Thresholds) -> Option<Turned> {
+        let tried = |bits| {
+            let state = State::of_bits(bits);
+            let tried = State {
+                admission: Admission::Trying,
+                is_probing: state.is_probing,
+                failures: thresholds.down_after.saturating_sub(1),
+                successes: 0,
+            };
+            (state.admission == Admission::Inactive && state.is_probing).then_some(tried.to_bits())
+        };
+        let changed = self
+            .state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, tried);
+        let from = State::of_bits(changed.ok()?);
+        Some(Turned {
+            from,
+            to: self.state(),
+        })
+    }
+
+    /// The last sign; `None` before the first.
+    pub fn last(&self) -> Option<LastSign> {
+        let last = self.last.load(Ordering::Relaxed);
+        let code = u16::try_from(last & 0xffff).ok().filter(|&code| code > 0);
+        let at = last >> 16;
+        (at > 0).then_some(LastSign { at, code })
+    }
+
+    /// The calls that are counted now.
+    pub fn load(&self) -> u32 {
+        self.load.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_call(&self) {
+        self.load.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove_call(&self) {
+        let less = |load: u32| load.checked_sub(1);
+        let _was_zero = self
+            .load
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
+
+    /// Notes how long an answer took, in microseconds. Kamailio's estimate is an exponentially weighted average with a factor of 0.9
+    /// (`ds_latency_estimator_alpha`); its average is over all probes, ours is one with a factor of 0.99.
+    pub fn note_latency(&self, microseconds: u32) {
+        let [average, estimate] = &self.latency;
+        for (value, share) in [(average, 100), (estimate, 10)] {
+            let next = |old: u32| {
+                let (old, new) = (i64::from(old), i64::from(microseconds));
+                let moved = old + (new - old) / share;
+                Some(u32::try_from(if old == 0 { new } else { moved }).unwrap_or(u32::MAX))
+            };
+            let _always = value.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
+        }
+    }
+
+    /// The average latency and the estimate for the next answer, in milliseconds; 0 before the first answer.
+    pub fn latency(&self) -> [u32; 2] {
+        self.latency
+            .each_ref()
+            .map(|value| value.load(Ordering::Relaxed) / 1000)
+    }
+}
+
+/// The name of the next hop that a destination is: the set and the URI.
+pub fn next_hop_name(set: u32, uri: &str) -> String {
+    format!("{PREFIX}{set}/{uri}")
+}
+
+/// The URI in the name of a destination; the name itself if it is that of another next hop.
+pub fn uri_of_name(name: &str) -> &str {
+    let parts = name.strip_prefix(PREFIX);
+    let parts = parts.and_then(|rest| rest.split_once('/'));
+    parts.map_or(name, |(_, uri)| uri)
+}
+
+pub(crate) fn identity(set: u32, uri: &str, attrs: &Attrs) -> Identity {
+    let socket = match &*attrs.socket {
+        "" => attrs.sockname.clone(),
+        _ => attrs.socket.clone(),
+    };
+    (set, uri.into(), socket)
+}
+
+/// The next hop in the URI of a row.
+pub(crate) fn hop_of(text: &str) -> Result<Box<str>, Wrong> {
+    const MEND: &str = "write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:192.0.2.7:5060\"";
+    let uri = Uri::parse(text.as_bytes()).map_err(|error| match error {
+        UriError::NoScheme => ("has no scheme".to_owned(), MEND),
+        error @ (UriError::Scheme
+        | UriError::Character
+        | UriError::User
+        | UriError::Host
+        | UriError::Port
+        | UriError::Params) => (format!("is not a SIP URI: {error}"), MEND),
+    })?;
+    if uri.scheme == Scheme::Sips {
+        let fault = "is a `sips` URI, which is not supported";
+        return Err((fault.to_owned(), "write `sip:`"));
+    }
+    if uri.maddr().is_some() {
+        let mend = "write the address of `maddr` as the host";
+        return Err(("has the parameter `maddr`".to_owned(), mend));
+    }
+    if uri.known_transport().is_none() {
+        let transport = shown(&String::from_utf8_lossy(
+            uri.transport().unwrap_or_default(),
+        ));
+        let fault = format!("has the transport {transport}, which is not supported");
+        return Err((fault, MEND));
+    }
+    let place = text.get(uri.host_range.clone()).unwrap_or_default();
+    let place = match uri.host {
+        Host::Name(_) => place.to_ascii_lowercase(),
+        Host::V4(_) | Host::V6(_) => place.to_owned(),
+    };
+    let hop = match uri.transport() {
+        Some(transport) => {
+            let transport = String::from_utf8_lossy(transport).to_ascii_lowercase();
+            format!("sip:{place};transport={transport}")
+        }
+        None => format!("sip:{place}"),
+    };
+    let checked = RoutesBuilder::new().hop("destination", &hop).map(drop);
+    checked.map_err(|_| ("has no usable host".to_owned(), MEND))?;
+    Ok(hop.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(uri: &str) -> Member {
+        let parts = Parts {
+            set: 7,
+            uri: uri.into(),
+            flags: 0,
+            priority: 0,
+            attrs: Attrs::default(),
+            description: "".into(),
+            hop: hop_of(uri).unwrap(),
+        };
+        Member::new(parts, Arc::default())
+    }
+
+    #[test]
+    fn a_uri_has_a_next_hop() {
+        for (uri, hop, host, port) in [
+            ("sip:192.0.2.1", "sip:192.0.2.1", "192.0.2.1", 5060),
+            (
+                "sip:gw@GW.Example.com:5070;lr",
+                "sip:gw.example.com:5070",
+                "gw.example.com",
+                5070,
+            ),
+            (
+                "sip:[2001:db8::1]:5062;transport=TCP",
+                "sip:[2001:db8::1]:5062;transport=tcp",
+                "[2001:db8::1]",
+                5062,
+            ),
+        ] {
+            let member = member(uri);
+            assert_eq!(
+                (&*member.hop, member.host(), member.port()),
+                (hop, host, port)
+            );
+            assert_eq!(member.uri.as_ref(), uri);
+            assert_eq!(uri_of_name(&member.name), uri);
+        }
+        assert_eq!(member("sip:[2001:db8::1]").ip(), "2001:db8::1".parse().ok());
+        assert_eq!(member("sip:a.example").ip(), None);
+        assert_eq!(
+            member("sip:a.example;transport=tcp").transport(),
+            Transport::Tcp
+        );
+        assert_eq!(uri_of_name("carrier"), "carrier");
+    }
+
+    #[test]
+    fn a_uri_without_a_next_hop_has_a_reason() {
+        for (uri, reason) in [
+            ("192.0.2.1", "has no scheme"),
+            ("tel:+49", "is not a SIP URI"),
+            ("sips:a.example", "is a `sips` URI"),
+            ("sip:a.example;maddr=192.0.2.1", "`maddr`"),
+            ("sip:a.example;transport=sctp", "has the transport \"sctp\""),
+            ("sip:10.0.0.300", "has no usable host"),
+            ("sip:", "is not a SIP URI"),
+        ] {
+            let (fault, _) = hop_of(uri).unwrap_err();
+            assert!(fault.contains(reason), "{uri}: {fault}");
+        }
+    }
+
+    #[test]
+    fn only_a_change_that_opens_or_closes_is_told() {
+        let rules = Thresholds {
+            down_after: 2,
+            up_after: 1,
+        };
+        let runtime = Runtime::default();
+        assert_eq!(runtime.last(), None);
+        assert_eq!(runtime.note(Sign::Failure, None, 5, rules), None);
+        let down = runtime.note(Sign::Failure, Some(503), 6, rules).unwrap();
+        assert_eq!(
+            (down.from.to_string(), down.to.to_string()),
+            ("TX".into(), "IP".into())
+        );
+        assert_eq!(
+            runtime.last(),
+            Some(LastSign {
+                at: 6,
+                code: Some(503)
+            })
+        );
+        assert_eq!(runtime.note(Sign::Failure, None, 7, rules), None);
+        assert_eq!(runtime.last(), Some(LastSign { at: 7, code: None }));
+        assert!(runtime.note(Sign::Success, Some(200), 8, rules).is_some());
+        assert_eq!(runtime.state(), State::default());
+    }
+
+    #[test]
+    fn latency_follows_its_measurements() {
+        let runtime = Runtime::default();
+        assert_eq!(runtime.latency(), [0, 0]);
+        runtime.note_latency(20_000);
+        assert_eq!(runtime.latency(), [20, 20]);
+        runtime.note_latency(120_000);
+        assert_eq!(runtime.latency(), [21, 30]);
+    }
+
+    #[test]
+    fn calls_never_go_below_zero() {
+        let runtime = Runtime::default();
+        runtime.remove_call();
+        runtime.add_call();
+        assert_eq!(runtime.load(), 1);
+    }
+}

@@ -1,0 +1,259 @@
+//! All sets of one load.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use portcullis_address::{RowError, RowWarning};
+use portcullis_sip::mark;
+
+use crate::member::{Identity, Member, Parts, Runtime, identity};
+use crate::set::{Set, Turns};
+use crate::state::State;
+
+/// The sets of one load. Immutable, except for the states of the destinations, which are shared with the next load.
+#[derive(Debug)]
+pub struct Sets {
+    /// By number.
+    sets: BTreeMap<u32, Set>,
+    /// Where a destination is: the set and the slot, by the mark of its name as a next hop.
+    places: HashMap<u64, (u32, usize)>,
+    /// Number of the load, from 1; 0 before the first.
+    pub generation: u64,
+    /// Time of the load.
+    pub loaded_at: SystemTime,
+    /// Duration of the load.
+    pub took: Duration,
+    /// Number of invalid rows, which were skipped.
+    pub skipped: u64,
+    /// The first hundred of these, with reasons.
+    pub errors: Vec<RowError>,
+    /// Number of rows that are used with a warning.
+    pub warned: u64,
+    /// The first hundred of these.
+    pub warnings: Vec<RowWarning>,
+}
+
+/// The rows of a load.
+#[derive(Debug, Default)]
+pub(crate) struct Rows {
+    pub(crate) rows: Vec<Parts>,
+    pub(crate) skipped: u64,
+    pub(crate) errors: Vec<RowError>,
+    pub(crate) warned: u64,
+    pub(crate) warnings: Vec<RowWarning>,
+}
+
+impl Sets {
+    /// The sets of these rows. Destinations that `before` has, too, keep their state, unless the flags of their row have changed.
+    pub(crate) fn new(rows: Rows, before: &Self, took: Duration) -> Self {
+        let Rows {
+            rows,
+            skipped,
+            errors,
+            warned,
+            warnings,
+        } = rows;
+        let mut known = before.runtimes();
+        let mut members: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
+        for parts in rows {
+            let identity = identity(parts.set, &parts.uri, &parts.attrs);
+            let (_, runtime) = known
+                .entry(identity)
+                .and_modify(|(flags, runtime)| {
+                    if *flags != parts.flags {
+                        *flags = parts.flags;
+                        runtime.set_state(State::of_flags(parts.flags));
+                    }
+                })
+                .or_insert_with(|| {
+                    let state = State::of_flags(parts.flags);
+                    (parts.flags, Arc::new(Runtime::new(state)))
+                });
+            let member = Member::new(parts, Arc::clone(runtime));
+            members.entry(member.set).or_default().push(member);
+        }
+        let turns = |id| match before.sets.get(&id) {
+            Some(set) => Arc::clone(set.turns()),
+            None => Arc::new(Turns::new()),
+        };
+        let sets = members.into_iter();
+        let sets: BTreeMap<_, _> = sets
+            .map(|(id, members)| (id, Set::new(id, members, turns(id))))
+            .collect();
+        let all = sets.iter().flat_map(|(&id, set)| {
+            let members = set.members().iter().enumerate();
+            members.map(move |(slot, member)| (mark(&member.name), (id, slot)))
+        });
+        Self {
+            places: all.collect(),
+            sets,
+            generation: before.generation + 1,
+            loaded_at: SystemTime::now(),
+            took,
+            skipped,
+            errors,
+            warned,
+            warnings,
+        }
+    }
+
+    /// The set with this number.
+    pub fn get(&self, id: u32) -> Option<&Set> {
+        self.sets.get(&id)
+    }
+
+    /// All sets, by number.
+    pub fn iter(&self) -> impl Iterator<Item = &Set> {
+        self.sets.values()
+    }
+
+    /// The destination with this name as a next hop.
+    pub fn member(&self, name: &str) -> Option<&Member> {
+        self.member_of_mark(mark(name))
+    }
+
+    /// The destination whose name has this [`mark`].
+    pub(crate) fn member_of_mark(&self, mark: u64) -> Option<&Member> {
+        let (id, slot) = self.places.get(&mark)?;
+        self.sets.get(id)?.members().get(*slot)
+    }
+
+    /// All destinations.
+    pub fn members(&self) -> impl Iterator<Item = &Member> {
+        self.sets.values().flat_map(|set| set.members())
+    }
+
+    /// Number of sets.
+    pub fn len(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// Whether there is no set.
+    pub fn is_empty(&self) -> bool {
+        self.sets.is_empty()
+    }
+
+    /// The rows of the load, in an order that gives the same slots.
+    pub(crate) fn to_rows(&self) -> Rows {
+        let members = self.iter().flat_map(|set| set.members().iter().rev());
+        Rows {
+            rows: members.map(Member::parts).collect(),
+            skipped: self.skipped,
+            errors: self.errors.clone(),
+            warned: self.warned,
+            warnings: self.warnings.clone(),
+        }
+    }
+
+    fn runtimes(&self) -> HashMap<Identity, (u32, Arc<Runtime>)> {
+        let all = self.members().map(|member| {
+            let runtime = Arc::clone(&member.runtime);
+            (member.identity(), (member.flags, runtime))
+        });
+        all.collect()
+    }
+}
+
+impl Default for Sets {
+    fn default() -> Self {
+        Self {
+            sets: BTreeMap::new(),
+            places: HashMap::new(),
+            generation: 0,
+            loaded_at: SystemTime::UNIX_EPOCH,
+            took: Duration::ZERO,
+            skipped: 0,
+            errors: Vec::new(),
+            warned: 0,
+            warnings: Vec::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::DispatcherRow;
+
+    fn rows(lines: &[(i64, &str, i64, &str)]) -> Rows {
+        let parse = |&(setid, destination, flags, attrs): &(i64, &str, i64, &str)| {
+            let row = DispatcherRow {
+                id: 1,
+                setid,
+                destination,
+                flags,
+                priority: 0,
+                attrs,
+                description: "",
+            };
+            row.parts().unwrap().0
+        };
+        Rows {
+            rows: lines.iter().map(parse).collect(),
+            ..Rows::default()
+        }
+    }
+
+    fn state(sets: &Sets, uri: &str) -> String {
+        let name = crate::next_hop_name(1, uri);
+        sets.member(&name).unwrap().runtime.state().to_string()
+    }
+
+    #[test]
+    fn states_survive_a_load_unless_the_row_says_another_one() {
+        let lines = [(1, "sip:192.0.2.1", 0, ""), (1, "sip:192.0.2.2", 8, "")];
+        let first = Sets::new(rows(&lines), &Sets::default(), Duration::ZERO);
+        assert_eq!(state(&first, "sip:192.0.2.2"), "AP");
+        for member in first.members() {
+            member.runtime.set_state("d".parse().unwrap());
+        }
+        let lines = [
+            (1, "sip:192.0.2.1", 0, "weight=5"),
+            (1, "sip:192.0.2.2", 0, ""),
+            (1, "sip:192.0.2.3", 1, ""),
+        ];
+        let second = Sets::new(rows(&lines), &first, Duration::ZERO);
+        assert_eq!(
+            state(&second, "sip:192.0.2.1"),
+            "DX",
+            "its flags are the same"
+        );
+        assert_eq!(
+            state(&second, "sip:192.0.2.2"),
+            "AX",
+            "its flags have changed"
+        );
+        assert_eq!(state(&second, "sip:192.0.2.3"), "IX");
+        assert_eq!((second.generation, second.len()), (2, 1));
+        let moved = [(1, "sip:192.0.2.1", 0, "socket=udp:192.0.2.9:5060")];
+        let third = Sets::new(rows(&moved), &second, Duration::ZERO);
+        assert_eq!(
+            state(&third, "sip:192.0.2.1"),
+            "AX",
+            "another socket is another destination"
+        );
+    }
+
+    #[test]
+    fn a_set_goes_on_with_its_turn() {
+        use crate::{Algorithm, Question};
+        let lines = [(3, "sip:192.0.2.1", 0, ""), (3, "sip:192.0.2.2", 0, "")];
+        let question = Question {
+            algorithm: Algorithm::RoundRobin,
+            hash: None,
+            most: 1,
+        };
+        let first = |sets: &Sets| {
+            let set = sets.get(3).unwrap();
+            let chosen = set.choose(question, |_| true);
+            let slot = chosen.slots().next().unwrap();
+            set.members()[slot].uri.to_string()
+        };
+        let one = Sets::new(rows(&lines), &Sets::default(), Duration::ZERO);
+        assert_eq!(first(&one), "sip:192.0.2.2");
+        let two = Sets::new(rows(&lines), &one, Duration::ZERO);
+        assert_eq!(first(&two), "sip:192.0.2.1");
+        assert!(two.get(4).is_none());
+    }
+}

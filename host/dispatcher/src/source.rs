@@ -1,0 +1,404 @@
+//! Where the sets come from: the table `dispatcher` (version 4), or a file.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_address::{RowError, RowWarning};
+use portcullis_database::{
+    Column, Connections, DISPATCHER_VERSION, Dialect, DispatcherNames, Failure, Link, Name, Schema,
+    Value, shown,
+};
+
+use crate::error::DispatcherError;
+use crate::file;
+use crate::loading::Loading;
+use crate::row::DispatcherRow;
+use crate::sets::Rows;
+
+/// How long the database may take to respond, or to send the next row.
+const STALL: Duration = Duration::from_secs(10);
+
+/// The widths of the columns in characters.
+const ATTRS_WIDTH: usize = 128;
+const DESCRIPTION_WIDTH: usize = 64;
+
+/// Where the sets come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    connections: Connections,
+    schema: Arc<Schema>,
+    file: Option<PathBuf>,
+}
+
+/// A row to be added.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewDestination {
+    /// Column `setid`.
+    pub setid: i64,
+    /// Column `destination`.
+    pub destination: String,
+    /// Column `flags`.
+    pub flags: i64,
+    /// Column `priority`.
+    pub priority: i64,
+    /// Column `attrs`.
+    pub attrs: String,
+    /// Column `description`.
+    pub description: String,
+}
+
+/// A row as it is stored, whatever its columns contain.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredDestination {
+    /// Column `id`.
+    pub id: Option<String>,
+    /// Column `setid`.
+    pub setid: Option<String>,
+    /// Column `destination`.
+    pub destination: Option<String>,
+    /// Column `flags`.
+    pub flags: Option<String>,
+    /// Column `priority`.
+    pub priority: Option<String>,
+    /// Column `attrs`.
+    pub attrs: Option<String>,
+    /// Column `description`.
+    pub description: Option<String>,
+}
+
+/// One row of the result, each column as text.
+struct TextRow<'r> {
+    columns: [Column<'r>; 7],
+    /// Its position in the result, for rows without a valid id.
+    number: i64,
+}
+
+/// The statements about the table.
+struct Statements<'s> {
+    names: &'s DispatcherNames,
+    dialect: &'static dyn Dialect,
+}
+
+impl Source {
+    /// The table of this database, under the names of the schema.
+    pub fn new(connections: Connections, schema: Schema) -> Self {
+        Self {
+            connections,
+            schema: Arc::new(schema),
+            file: None,
+        }
+    }
+
+    /// A file in place of the table.
+    #[must_use]
+    pub fn with_file(self, file: impl Into<PathBuf>) -> Self {
+        let file = Some(file.into());
+        Self { file, ..self }
+    }
+
+    /// The file, if there is one.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// The connections to the database.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
+    }
+
+    /// The name of the table.
+    pub fn table(&self) -> &Name {
+        &self.schema.dispatcher.table
+    }
+
+    /// Reads all rows; `None` if the database has no such table.
+    ///
+    /// # Errors
+    /// If the database fails, the table is not the expected one, or the file has no valid line. An invalid row is not an error: it is skipped
+    /// and reported.
+    pub(crate) async fn load(&self) -> Result<Option<Rows>, DispatcherError> {
+        if let Some(path) = &self.file {
+            let path = path.clone();
+            let read = tokio::task::spawn_blocking(move || file::load(&path)).await;
+            let ended = |error: tokio::task::JoinError| DispatcherError::Ended(error.to_string());
+            return read.map_err(ended)?.map(Some);
+        }
+        let mut loading = Loading::default();
+        let names = &self.schema.dispatcher;
+        let read = self.each(|row| {
+            let other = |column: &str| names.other_name(column).map(ToString::to_string);
+            let id = row.id();
+            let parts = row.read().and_then(|row| row.parts());
+            let column = match &parts {
+                Ok((_, Some(RowWarning { column, .. }))) | Err(RowError { column, .. }) => {
+                    other(column)
+                }
+                Ok((_, None)) => None,
+            };
+            let place = |_: &str| match &column {
+                Some(name) => format!("row {id}, column `{name}`"),
+                None => format!("row {id}"),
+            };
+            loading.take(parts, Some(&place));
+        });
+        match read.await {
+            Ok(()) => Ok(Some(loading.rows)),
+            Err(DispatcherError::Database(Failure::NoTable { .. } | Failure::NoFile { .. })) => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Returns all rows as they are stored, in the order of a load.
+    ///
+    /// # Errors
+    /// If the database fails, or the rows are in a file.
+    pub async fn rows(&self) -> Result<Vec<StoredDestination>, DispatcherError> {
+        self.must_be_a_table()?;
+        let mut rows = Vec::new();
+        self.each(|row| rows.push(row.to_stored())).await?;
+        Ok(rows)
+    }
+
+    /// Adds a row (Kamailio: `kamctl dispatcher add`), unless a load would skip it.
+    ///
+    /// # Errors
+    /// If the row is invalid, the rows are in a file, or the database fails.
+    pub async fn add(&self, row: &NewDestination) -> Result<Option<RowWarning>, DispatcherError> {
+        self.must_be_a_table()?;
+        let warning = row.as_row().check()?;
+        fits("attrs", &row.attrs, ATTRS_WIDTH)?;
+        fits("description", &row.description, DESCRIPTION_WIDTH)?;
+        if self.connections.is_absent() {
+            self.connections.migrate(&self.schema).await?;
+        }
+        let mut link = self.connections.take_existing(STALL).await?;
+        link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
+            .await?;
+        link.be_strict().await?;
+        let values: [Value<'_>; 6] = [
+            row.setid.into(),
+            (&row.destination).into(),
+            row.flags.into(),
+            row.priority.into(),
+            (&row.attrs).into(),
+            (&row.description).into(),
+        ];
+        let inserted = link.execute(&self.statements().insert(), &values).await;
+        inserted.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(warning)
+    }
+
+    /// Removes all rows of this set and destination. Returns the number of rows removed.
+    ///
+    /// # Errors
+    /// If the rows are in a file, or the database fails.
+    pub async fn remove(&self, setid: i64, destination: &str) -> Result<u64, DispatcherError> {
+        self.must_be_a_table()?;
+        let mut link = self.connections.take_existing(STALL).await?;
+        let values = [setid.into(), destination.into()];
+        let removed = link.execute(&self.statements().delete(), &values).await;
+        let removed = removed.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(removed)
+    }
+
+    fn must_be_a_table(&self) -> Result<(), DispatcherError> {
+        match &self.file {
+            Some(file) => Err(DispatcherError::IsFile {
+                file: file.display().to_string(),
+            }),
+            None => Ok(()),
+        }
+    }
+
+    async fn each(&self, mut each: impl FnMut(TextRow<'_>)) -> Result<(), DispatcherError> {
+        let mut link = self.connections.take_existing(STALL).await?;
+        // The table is checked before its version: without the table, its row in `version` is probably missing too.
+        let has_id = self.has_id(&mut link).await?;
+        link.begin_read().await?;
+        link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
+            .await?;
+        let mut number = 0;
+        let rows = self.statements().rows(has_id);
+        let read = link.each(&rows, |columns| {
+            number += 1;
+            each(TextRow { columns, number });
+        });
+        read.await.map_err(|failure| self.told(failure))?;
+        link.commit().await?;
+        link.release().await;
+        Ok(())
+    }
+
+    /// Whether the rows have ids. A view may lack them.
+    async fn has_id(&self, link: &mut Link) -> Result<bool, DispatcherError> {
+        match link.run(&self.statements().probe_id()).await {
+            Ok(_) => Ok(true),
+            Err(Failure::NoColumn { .. }) => Ok(false),
+            Err(failure) => Err(self.told(failure)),
+        }
+    }
+
+    fn told(&self, failure: Failure) -> DispatcherError {
+        failure.with_columns(&self.schema).into()
+    }
+
+    fn statements(&self) -> Statements<'_> {
+        Statements {
+            names: &self.schema.dispatcher,
+            dialect: self.connections.dialect(),
+        }
+    }
+}
+
+/// The file, or the database.
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.file {
+            Some(file) => file.display().fmt(f),
+            None => self.connections.url().fmt(f),
+        }
+    }
+}
+
+impl NewDestination {
+    pub(crate) fn as_row(&self) -> DispatcherRow<'_> {
+        DispatcherRow {
+            id: 0,
+            setid: self.setid,
+            destination: &self.destination,
+            flags: self.flags,
+            priority: self.priority,
+            attrs: &self.attrs,
+            description: &self.description,
+        }
+    }
+}
+
+impl Statements<'_> {
+    /// Selects the rows in the order of the table itself, as Kamailio does, each column as text. Without an id the first column is NULL.
+    fn rows(&self, has_id: bool) -> String {
+        let id = match has_id {
+            true => self.dialect.text(&Name::known("id")),
+            false => "NULL".to_owned(),
+        };
+        let columns = self.names.columns().map(|column| self.dialect.text(column));
+        let (columns, table) = (columns.join(", "), self.names.table.quoted());
+        format!("SELECT {id}, {columns} FROM {table}")
+    }
+
+    /// Fails if the table has no id.
+    fn probe_id(&self) -> String {
+        format!("SELECT `id` FROM {} LIMIT 0", self.names.table.quoted())
+    }
+
+    /// With a parameter for each of the columns.
+    fn insert(&self) -> String {
+        let columns = self.names.columns().map(Name::quoted).join(", ");
+        let table = self.names.table.quoted();
+        format!("INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?)")
+    }
+
+    /// Deletes all rows of a set and a destination.
+    fn delete(&self) -> String {
+        let names = self.names;
+        let (setid, destination) = (names.setid.quoted(), names.destination.quoted());
+        let table = names.table.quoted();
+        format!("DELETE FROM {table} WHERE {setid} = ? AND {destination} = ?")
+    }
+}
+
+impl<'r> TextRow<'r> {
+    fn id(&self) -> i64 {
+        match self.columns[0] {
+            Column::Text(id) => id.parse().unwrap_or(self.number),
+            Column::Null | Column::Bytes => self.number,
+        }
+    }
+
+    fn read(&self) -> Result<DispatcherRow<'r>, RowError> {
+        let id = self.id();
+        let [_, setid, destination, flags, priority, attrs, description] = self.columns;
+        Ok(DispatcherRow {
+            id,
+            setid: number(setid, id, "setid")?,
+            destination: text(destination, id, "destination")?,
+            flags: number(flags, id, "flags")?,
+            priority: number(priority, id, "priority")?,
+            attrs: optional(attrs, id, "attrs")?,
+            description: optional(description, id, "description")?,
+        })
+    }
+
+    fn to_stored(&self) -> StoredDestination {
+        let [id, setid, destination, flags, priority, attrs, description] =
+            self.columns.map(|column| match column {
+                Column::Null => None,
+                Column::Text(_) | Column::Bytes => Some(column.shown()),
+            });
+        StoredDestination {
+            id,
+            setid,
+            destination,
+            flags,
+            priority,
+            attrs,
+            description,
+        }
+    }
+}
+
+fn number(value: Column<'_>, id: i64, column: &'static str) -> Result<i64, RowError> {
+    let text = text(value, id, column)?;
+    text.parse().map_err(|_| {
+        let mend = "write a number, and use an integer type for the column";
+        wrong(id, column, shown(text), "is not a whole number", mend)
+    })
+}
+
+fn text<'r>(value: Column<'r>, id: i64, column: &'static str) -> Result<&'r str, RowError> {
+    match value {
+        Column::Text(text) => Ok(text),
+        Column::Null => {
+            let mend = "write one, and declare the column NOT NULL";
+            Err(wrong(id, column, "NULL".to_owned(), "is no value", mend))
+        }
+        Column::Bytes => {
+            let mend = "write it as text in UTF-8";
+            Err(wrong(id, column, "(bytes)".to_owned(), "is not text", mend))
+        }
+    }
+}
+
+fn optional<'r>(value: Column<'r>, id: i64, column: &'static str) -> Result<&'r str, RowError> {
+    match value {
+        Column::Null => Ok(""),
+        Column::Text(_) | Column::Bytes => text(value, id, column),
+    }
+}
+
+fn fits(column: &'static str, text: &str, most: usize) -> Result<(), RowError> {
+    let length = text.chars().count();
+    if length > most {
+        let fault = format!("has {length} characters");
+        let mend = format!("use at most {most}: the column is no wider");
+        return Err(wrong(0, column, shown(text), &fault, &mend));
+    }
+    Ok(())
+}
+
+fn wrong(id: i64, column: &'static str, value: String, fault: &str, mend: &str) -> RowError {
+    RowError {
+        id,
+        place: None,
+        column,
+        value,
+        fault: fault.to_owned(),
+        mend: mend.to_owned(),
+    }
+}
