@@ -8,8 +8,9 @@ use serde::Serialize;
 use crate::outcome::{Outcome, VerdictName};
 
 /// Functions of these interfaces are recorded by a tape.
-const RECORDED: [&str; 6] = [
+const RECORDED: [&str; 7] = [
     "counters",
+    "dispatcher",
     "forwarding",
     "outcome",
     "permissions",

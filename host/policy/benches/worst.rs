@@ -123,6 +123,14 @@ const CASES: [(&str, &str, &str, &str, &str); 19] = [
         "",
         "LONG (i32.const 64)",
     ),
+    // An unknown set: what a policy can pass is one text.
+    (
+        "dispatcher",
+        "add-set",
+        "i32 i32 i32 i32 i32 i32 i32",
+        "",
+        "(i32.const 1) (i32.const 7) LONG (i32.const 16) (i32.const 0) (i32.const 64)",
+    ),
     ("outcome", "attempts", "i32", "", "(i32.const 64)"),
 ];
 

@@ -32,6 +32,7 @@ pub(crate) const EDITS: &str = "portcullis:policy/edits@0.1.0";
 
 pub(crate) const FORWARDING: &str = "portcullis:policy/forwarding@0.1.0";
 pub(crate) const OUTCOME: &str = "portcullis:policy/outcome@0.1.0";
+pub(crate) const DISPATCHER: &str = "portcullis:policy/dispatcher@0.1.0";
 
 /// The export of a policy that validates its settings.
 pub(crate) const VALIDATE: &str = "validate-settings";
@@ -255,7 +256,8 @@ mod tests {
                 CLOCK,
                 EDITS,
                 FORWARDING,
-                OUTCOME
+                OUTCOME,
+                DISPATCHER
             ]
         );
     }

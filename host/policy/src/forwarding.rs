@@ -3,6 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use portcullis_dispatcher::uri_of_name;
 use portcullis_sip::{Scheme, Uri, is_readable_uri};
 use serde_json::{Value, json};
 use thiserror::Error;
@@ -63,6 +64,8 @@ pub enum Place {
     NextHop(String),
     /// The host, port and transport of a SIP URI.
     Uri(String),
+    /// The destination of the dispatcher with this name as a next hop. Policies cannot name it: `dispatcher.add-set` chooses it.
+    Member(String),
 }
 
 /// Why a call of the interface `forwarding` had no effect.
@@ -124,15 +127,17 @@ impl ForwardTarget {
 
     /// The target as it is on a tape.
     pub(crate) fn as_json(&self) -> Value {
-        let (next_hop, uri) = match &self.place {
-            Place::NextHop(name) => (Some(name), None),
-            Place::Uri(uri) => (None, Some(uri)),
+        let (next_hop, uri, member) = match &self.place {
+            Place::NextHop(name) => (Some(name), None, None),
+            Place::Uri(uri) => (None, Some(uri), None),
+            Place::Member(name) => (None, None, Some(name)),
         };
         let milliseconds = |time: Option<Duration>| time.map(|time| time.as_millis() as u64);
         let headers = Some(&self.headers).filter(|headers| !headers.is_empty());
         // In alphabetical order, so that the text does not depend on how a build of `serde_json` orders members.
         let members = [
             ("headers", json!(headers)),
+            ("member", json!(member)),
             ("next-hop", json!(next_hop)),
             ("no-answer", json!(milliseconds(self.no_answer))),
             ("rank", json!(self.rank)),
@@ -152,12 +157,14 @@ impl Place {
     pub(crate) fn as_str(&self) -> &str {
         match self {
             Self::NextHop(text) | Self::Uri(text) => text,
+            Self::Member(name) => uri_of_name(name),
         }
     }
 
     fn check(&self) -> Result<(), Refusal> {
         let is_fine = match self {
             Self::NextHop(name) => check_next_hop(name).is_ok(),
+            Self::Member(_) => true,
             Self::Uri(uri) if uri.len() > MAX_REQUEST_URI => false,
             Self::Uri(uri) => Uri::parse(uri.as_bytes()).is_ok_and(|uri| {
                 uri.scheme == Scheme::Sip

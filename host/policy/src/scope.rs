@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use portcullis_dispatcher::{Chosen, Dispatcher, Question, Set};
 use portcullis_sip::Routes;
 
 use crate::counters::Counters;
@@ -27,6 +28,10 @@ pub struct Scope {
     headers: Option<Box<[Box<str>]>>,
     /// Destinations of targets; `None` means all.
     routes: Option<Arc<ArcSwap<Routes>>>,
+    /// The sets of the dispatcher; `None`: there are none.
+    dispatcher: Option<Arc<Dispatcher>>,
+    /// The sets that targets may be chosen from; `None` means all.
+    sets: Option<Box<[u32]>>,
     /// Most targets of a request.
     targets: u8,
     counters: Arc<Counters>,
@@ -56,6 +61,8 @@ impl Scope {
             lines: None,
             headers: None,
             routes: None,
+            dispatcher: None,
+            sets: None,
             targets: MAX_TARGETS,
             counters: Arc::default(),
             settings: Arc::default(),
@@ -73,6 +80,8 @@ impl Scope {
             lines: None,
             headers: Some(Box::default()),
             routes: Some(Arc::default()),
+            dispatcher: None,
+            sets: Some(Box::default()),
             targets: MAX_TARGETS,
             counters: Arc::default(),
             settings: Arc::default(),
@@ -122,6 +131,23 @@ impl Scope {
         }
     }
 
+    /// Sets the dispatcher, whose sets targets may be chosen from.
+    pub fn with_dispatcher(self, dispatcher: Arc<Dispatcher>) -> Self {
+        Self {
+            dispatcher: Some(dispatcher),
+            ..self
+        }
+    }
+
+    /// Adds sets of the dispatcher to the scope.
+    pub fn with_sets(self, sets: impl IntoIterator<Item = u32>) -> Self {
+        let sets = sets.into_iter().collect();
+        Self {
+            sets: Some(sets),
+            ..self
+        }
+    }
+
     /// Sets the most targets of a request, up to [`MAX_TARGETS`].
     pub fn with_targets(self, most: u8) -> Self {
         Self {
@@ -157,6 +183,8 @@ impl Scope {
             lines: None,
             headers: self.headers.clone(),
             routes: self.routes.clone(),
+            dispatcher: self.dispatcher.clone(),
+            sets: self.sets.clone(),
             targets: self.targets,
             counters: Arc::default(),
             settings: Arc::clone(&self.settings),
@@ -264,11 +292,40 @@ impl Scope {
             }
             Place::NextHop(name) => (routes.has_hop(name), Refusal::NotPermitted),
             Place::Uri(uri) => (routes.permits(uri.as_bytes()), Refusal::NotPermitted),
+            Place::Member(name) => (routes.has_hop(name), Refusal::NotPermitted),
         };
         match self.noted(is_admitted) {
             true => Ok(()),
             false => Err(refusal),
         }
+    }
+
+    /// Chooses destinations of a set of the dispatcher that requests can be sent to now and that `fits` accepts, and passes each to `each`, in
+    /// their order. Counts a crossing if the set is not in the scope. A tenant does not learn which other sets exist.
+    pub(crate) fn choose(
+        &self,
+        set: u32,
+        question: impl FnOnce(&Set) -> Question,
+        fits: impl Fn(&str) -> bool,
+        mut each: impl FnMut(&str),
+    ) -> Result<(), Refusal> {
+        let is_permitted = self.sets.as_ref().is_none_or(|sets| sets.contains(&set));
+        if !self.noted(is_permitted) {
+            return Err(Refusal::NotPermitted);
+        }
+        let dispatcher = self.dispatcher.as_ref().ok_or(Refusal::Unknown)?;
+        let sets = dispatcher.sets();
+        let set = sets.get(set).ok_or(Refusal::Unknown)?;
+        let routes = self.routes.as_ref().map(|routes| routes.load());
+        // A set that has just been loaded has no routes yet.
+        let has_route = |name: &str| routes.as_ref().is_none_or(|routes| routes.has_hop(name));
+        let chosen: Chosen = set.choose(question(set), |member| {
+            has_route(&member.name) && fits(&member.name)
+        });
+        for slot in chosen.slots() {
+            each(&set.members()[slot].uri);
+        }
+        Ok(())
     }
 
     /// Takes one log line from the rate; false if the line must be dropped.

@@ -346,6 +346,25 @@ impl Answer for Result<(), Refusal> {
     }
 }
 
+/// A success is a list of texts.
+impl Answer for Result<Vec<String>, Refusal> {
+    fn write(&self) -> Value {
+        match self {
+            Ok(texts) => json!(texts),
+            Err(refusal) => json!(refusal.to_string()),
+        }
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        if let Some(texts) = texts(value) {
+            return Some(Ok(texts));
+        }
+        let name = value.as_str()?;
+        let mut all = Refusal::ALL.into_iter();
+        all.find(|refusal| refusal.to_string() == name).map(Err)
+    }
+}
+
 impl Answer for Attempt {
     fn write(&self) -> Value {
         json!({

@@ -266,14 +266,18 @@ impl Decided {
         matches!(self, Self::Relay(_) | Self::Pass | Self::Again)
     }
 
-    /// Returns the queries of the interface `forwarding` that the host accepted, if they have an effect: those by which the policy said where
-    /// the request goes.
+    /// Returns the queries of the interfaces `forwarding` and `dispatcher` that the host accepted, if they have an effect: those by which the
+    /// policy said where the request goes.
     pub(crate) fn said(&self, asked: &[Question]) -> Vec<Question> {
         if !matches!(self, Self::Relay(_) | Self::Again) {
             return Vec::new();
         }
-        let is_said =
-            |one: &&Question| one.function.starts_with("forwarding.") && one.answer.is_null();
+        let is_said = |one: &&Question| match one.function.split_once('.') {
+            Some(("forwarding", _)) => one.answer.is_null(),
+            // The chosen destinations.
+            Some(("dispatcher", _)) => one.answer.as_array().is_some_and(|all| !all.is_empty()),
+            Some(_) | None => false,
+        };
         asked.iter().filter(is_said).cloned().collect()
     }
 }
@@ -356,14 +360,18 @@ impl Kind {
     }
 }
 
-/// `add {"next-hop":"carrier-a","rank":0}`, `memo "6f6e65"`
+/// `add {"next-hop":"carrier-a","rank":0}`, `memo "6f6e65"`, `add-set 1 "weight" 3 0: ["sip:192.0.2.1"]`
 pub(crate) fn write_said(f: &mut std::fmt::Formatter<'_>, said: &Question) -> std::fmt::Result {
     let function = said.function.trim_start_matches("forwarding.");
-    f.write_str(function)?;
+    f.write_str(function.trim_start_matches("dispatcher."))?;
     let arguments = said.arguments.as_array().into_iter().flatten();
     arguments
         .into_iter()
-        .try_for_each(|argument| write!(f, " {argument}"))
+        .try_for_each(|argument| write!(f, " {argument}"))?;
+    match said.answer.is_null() {
+        true => Ok(()),
+        false => write!(f, ": {}", said.answer),
+    }
 }
 
 fn is_false(is: &bool) -> bool {

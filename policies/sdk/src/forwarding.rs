@@ -34,9 +34,14 @@ impl Forwarding {
         }
     }
 
-    /// A request that goes where its own header fields lead.
-    pub(crate) fn as_routed() -> Self {
-        Self::fork::<Target>([])
+    /// Targets that the host knows already: `dispatcher.add-set` has added them.
+    pub(crate) fn added() -> Self {
+        Self {
+            targets: Vec::new(),
+            retry_on: None,
+            memo: None,
+            passing: Passing(pass_rest_to_host),
+        }
     }
 
     /// Targets of one rank each.
@@ -95,6 +100,11 @@ fn pass_to_host(forwarding: Forwarding) {
     if forwarding.is_shared() {
         host::share(true);
     }
+    pass_rest_to_host(forwarding);
+}
+
+/// Passes everything but the targets to the host.
+fn pass_rest_to_host(forwarding: Forwarding) {
     if let Some(codes) = &forwarding.retry_on
         && host::retry_on(codes).is_err()
     {

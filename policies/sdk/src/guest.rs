@@ -3,9 +3,10 @@
 use std::panic::{self, PanicHookInfo};
 use std::time::Duration;
 
-use portcullis::policy::{forwarding, outcome};
+use portcullis::policy::{dispatcher, forwarding, outcome};
 
 use crate::attempt::{Attempt, Cause};
+use crate::dispatcher::Algorithm;
 use crate::level::Level;
 use crate::target::{Place, Refusal, Target};
 use crate::version::VERSION;
@@ -69,6 +70,7 @@ macro_rules! world {
                     "portcullis:policy/edits@0.1.0": super::portcullis::policy::edits,
                     "portcullis:policy/forwarding@0.1.0": super::portcullis::policy::forwarding,
                     "portcullis:policy/outcome@0.1.0": super::portcullis::policy::outcome,
+                    "portcullis:policy/dispatcher@0.1.0": super::portcullis::policy::dispatcher,
                 },
             });
         }
@@ -115,6 +117,27 @@ pub(crate) fn add_target(target: &Target) -> Result<(), Refusal> {
         ring: milliseconds(target.ring),
     });
     added.map_err(refusal)
+}
+
+pub(crate) fn add_set(set: u32, algorithm: &Algorithm, limit: u8, rank: u8) -> Result<u8, Refusal> {
+    let algorithm = match algorithm {
+        Algorithm::CallId => dispatcher::Algorithm::CallId,
+        Algorithm::FromUri => dispatcher::Algorithm::FromUri,
+        Algorithm::ToUri => dispatcher::Algorithm::ToUri,
+        Algorithm::RequestUri => dispatcher::Algorithm::RequestUri,
+        Algorithm::RoundRobin => dispatcher::Algorithm::RoundRobin,
+        Algorithm::AuthUser => dispatcher::Algorithm::AuthUser,
+        Algorithm::Random => dispatcher::Algorithm::Random,
+        Algorithm::Key(key) => dispatcher::Algorithm::Key(key.clone()),
+        Algorithm::Priority => dispatcher::Algorithm::Priority,
+        Algorithm::Weight => dispatcher::Algorithm::Weight,
+        Algorithm::CallLoad => dispatcher::Algorithm::CallLoad,
+        Algorithm::RelativeWeight => dispatcher::Algorithm::RelativeWeight,
+        Algorithm::Parallel => dispatcher::Algorithm::Parallel,
+        Algorithm::Latency => dispatcher::Algorithm::Latency,
+        Algorithm::Srv => dispatcher::Algorithm::Srv,
+    };
+    dispatcher::add_set(set, &algorithm, limit, rank).map_err(refusal)
 }
 
 pub(crate) fn retry_on(codes: &[u16]) -> Result<(), Refusal> {

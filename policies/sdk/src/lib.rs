@@ -104,6 +104,7 @@ pub use version::VERSION;
 
 pub mod clock;
 pub mod counters;
+pub mod dispatcher;
 pub mod edits;
 pub mod log;
 pub mod outcome;

@@ -93,7 +93,7 @@ impl Call {
     }
 
     /// Whether the texts of all targets of the request stay within their limit with this one.
-    fn has_room(&self, target: &ForwardTarget) -> bool {
+    pub(super) fn has_room(&self, target: &ForwardTarget) -> bool {
         let before = self.failed().map_or(0, |failed| failed.named_bytes);
         let added = self.forwarding().map_or(&[][..], |now| &now.targets);
         let added: usize = added.iter().map(ForwardTarget::text_bytes).sum();
@@ -124,7 +124,7 @@ impl Call {
         }
     }
 
-    fn forwarding_mut(&mut self) -> &mut Forwarding {
+    pub(super) fn forwarding_mut(&mut self) -> &mut Forwarding {
         let failed = self.failed.as_deref();
         self.forwarding.get_or_insert_with(|| {
             Box::new(Forwarding {

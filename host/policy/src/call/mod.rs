@@ -2,6 +2,7 @@
 
 mod clock;
 mod counters;
+mod dispatcher;
 mod edits;
 mod forwarding;
 mod log;

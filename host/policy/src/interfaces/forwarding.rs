@@ -205,7 +205,7 @@ struct WireHeader {
 #[derive(Clone, Copy, ComponentType, Lower)]
 #[component(enum)]
 #[repr(u8)]
-enum WireRefusal {
+pub(super) enum WireRefusal {
     #[component(name = "unknown")]
     Unknown,
     #[component(name = "not-permitted")]

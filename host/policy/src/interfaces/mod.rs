@@ -5,6 +5,7 @@
 
 mod clock;
 mod counters;
+mod dispatcher;
 mod edits;
 mod forwarding;
 mod log;
@@ -33,6 +34,7 @@ pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     edits::link_module(&mut linker)?;
     forwarding::link_module(&mut linker)?;
     outcome::link_module(&mut linker)?;
+    dispatcher::link_module(&mut linker)?;
     Ok(linker)
 }
 
@@ -50,5 +52,6 @@ pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<component::L
     edits::link_component(&mut linker)?;
     forwarding::link_component(&mut linker)?;
     outcome::link_component(&mut linker)?;
+    dispatcher::link_component(&mut linker)?;
     Ok(linker)
 }

@@ -9,6 +9,7 @@ mod clock;
 mod composed;
 mod counters;
 mod deadline;
+mod dispatcher;
 mod edits;
 mod failover;
 mod forms;

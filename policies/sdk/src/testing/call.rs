@@ -13,6 +13,7 @@ use super::table::{Query, Row};
 use super::world::World;
 use crate::attempt::Attempt;
 use crate::clock::LocalTime;
+use crate::dispatcher::Algorithm;
 use crate::log::Level;
 use crate::target::{Place, Refusal, Target};
 
@@ -23,6 +24,8 @@ pub(super) struct Ended<T> {
     pub(super) edits: Vec<Edit>,
     /// The targets that the host has accepted.
     pub(super) targets: Vec<Target>,
+    /// The sets that were added, with the number of their destinations.
+    pub(super) sets: Vec<(u32, Algorithm, u8)>,
 }
 
 /// Calls `policy` with `world` and `request` as the data for the functions of this module.
@@ -46,19 +49,21 @@ pub(super) fn with_failed<T>(
         peer_tags: Vec::new(),
         log: Vec::new(),
         edits: Vec::new(),
+        sets: Vec::new(),
     };
     let outer = Restore(CURRENT.replace(Some(call)));
     let answer = policy();
     let ended = CURRENT
         .take()
-        .map(|call| (call.log, call.edits, call.targets));
-    let (log, edits, targets) = ended.unwrap_or_default();
+        .map(|call| (call.log, call.edits, call.targets, call.sets));
+    let (log, edits, targets, sets) = ended.unwrap_or_default();
     drop(outer);
     Ended {
         answer,
         log,
         edits,
         targets,
+        sets,
     }
 }
 
@@ -273,6 +278,29 @@ pub(crate) fn add_target(target: &Target) -> Result<(), Refusal> {
     })
 }
 
+/// Chooses the destinations of a set in their order, whatever the algorithm.
+pub(crate) fn add_set(set: u32, algorithm: &Algorithm, limit: u8, rank: u8) -> Result<u8, Refusal> {
+    let is_in_range = (1..=16).contains(&limit);
+    if !is_in_range || u16::from(rank) + u16::from(limit) > 256 {
+        return Err(Refusal::BadValue);
+    }
+    let destinations = current(|call| call.world.sets.get(&set).cloned());
+    let destinations = destinations.ok_or(Refusal::Unknown)?;
+    let mut added = 0;
+    for uri in destinations {
+        let mut target = Target::uri(uri);
+        target.rank = match *algorithm == Algorithm::Parallel {
+            true => rank,
+            false => rank + added,
+        };
+        if added < limit && add_target(&target).is_ok() {
+            added += 1;
+        }
+    }
+    current(|call| call.sets.push((set, algorithm.clone(), added)));
+    Ok(added)
+}
+
 pub(crate) fn share(_on: bool) {}
 
 pub(crate) fn retry_on(codes: &[u16]) -> Result<(), Refusal> {
@@ -404,6 +432,7 @@ struct Current {
     peer_tags: Vec<String>,
     log: Vec<Line>,
     edits: Vec<Edit>,
+    sets: Vec<(u32, Algorithm, u8)>,
     targets: Vec<Target>,
     /// Set in `on_failure`.
     failed: Option<Failed>,

@@ -154,6 +154,13 @@ impl Host {
         self
     }
 
+    /// Defines a set of the dispatcher with these destinations that are up: SIP URIs. Every algorithm chooses them in this order.
+    pub fn set<U: Into<String>>(mut self, set: u32, up: impl IntoIterator<Item = U>) -> Self {
+        let up = up.into_iter().map(U::into).collect();
+        self.world.sets.insert(set, up);
+        self
+    }
+
     /// Does not accept this name or URI as a target.
     pub fn refusing(mut self, place: &str, refusal: Refusal) -> Self {
         self.world.refused.push((place.to_owned(), refusal));
@@ -229,6 +236,7 @@ impl Call {
             verdict: ended.answer,
             log: ended.log,
             edits: ended.edits,
+            sets: ended.sets,
         }
     }
 

@@ -2,6 +2,7 @@
 
 use super::effects::{Edit, Line};
 use crate::Verdict;
+use crate::dispatcher::Algorithm;
 
 /// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +14,8 @@ pub struct Outcome {
     pub log: Vec<Line>,
     /// The header changes, in order. They take effect only if the request is finally relayed.
     pub edits: Vec<Edit>,
+    /// The sets of the dispatcher that were added, with the number of their destinations.
+    pub sets: Vec<(u32, Algorithm, u8)>,
 }
 
 impl Outcome {

@@ -1,5 +1,6 @@
 //! The state of a fake host.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::callee::Callee;
@@ -21,6 +22,8 @@ pub(super) struct World {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) keeps_headers: bool,
+    /// The destinations of each set of the dispatcher.
+    pub(super) sets: BTreeMap<u32, Vec<String>>,
     /// Callees by the name or URI of their place.
     pub(super) callees: Vec<(String, Callee)>,
     /// Places that the host does not accept as targets.
