@@ -11,6 +11,7 @@ use portcullis_tls::{Profile, Settings};
 use super::capture::CaptureConfig;
 use super::control::ControlConfig;
 use super::database::{self, DatabaseConfig};
+use super::dispatcher::{self, DispatcherConfig};
 use super::events::EventsConfig;
 use super::guard::GuardConfig;
 use super::listen::{Listen, SIP_PORT};
@@ -57,6 +58,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// `[permissions]`
     pub permissions: PermissionsConfig,
+    /// `[dispatcher]`
+    pub dispatcher: DispatcherConfig,
     /// `[policy]`
     pub policy: PolicyConfig,
     /// `[relay]`
@@ -242,6 +245,7 @@ impl Default for Config {
             listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
             database: DatabaseConfig::default(),
             permissions: PermissionsConfig::default(),
+            dispatcher: DispatcherConfig::default(),
             policy: PolicyConfig::default(),
             relay: RelayConfig::default(),
             resolver: ResolverConfig::default(),
@@ -275,6 +279,7 @@ fn root(mut root: Section<'_>) -> Config {
         spread,
         database: database::read(root.section("database"), defaults.database),
         permissions: permissions::read(root.section("permissions")),
+        dispatcher: dispatcher::read(root.section("dispatcher"), defaults.dispatcher),
         policy: policy::read(root.section("policy"), defaults.policy),
         relay: relay::read(root.section("relay"), defaults.relay),
         resolver: ResolverConfig::read(root.section("resolver"), defaults.resolver),
@@ -289,6 +294,7 @@ fn root(mut root: Section<'_>) -> Config {
         guard: GuardConfig::read(root.section("guard"), defaults.guard),
         listen,
     };
+    config.database.schema.dispatcher = config.dispatcher.names.clone();
     config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
     reject_half_tls(&root, &config);
     root.finish();
@@ -425,6 +431,7 @@ mod tests {
             "",
             "database",
             "permissions",
+            "dispatcher",
             "policy",
             "policy.on-failure",
             "policy.before",
@@ -577,7 +584,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, policy, relay, transactions, control, capture, events, records, log, sip, guard, tenants",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, dispatcher, policy, relay, transactions, control, capture, events, records, log, sip, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

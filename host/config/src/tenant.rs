@@ -58,6 +58,8 @@ pub struct TenantConfig {
     pub next_hops: Vec<String>,
     /// Destinations to which Route and request URI may lead.
     pub domains: Vec<Domain>,
+    /// Sets of the dispatcher that the policy may choose targets from.
+    pub sets: Vec<u32>,
     /// How far the policy may go with targets.
     pub forwarding: ForwardingLimits,
     /// Largest share of each worker's CPU time that the policy may take.
@@ -234,6 +236,7 @@ fn read(
         next_hop: next_hop.flatten(),
         next_hops: section.list("next-hops", Vec::new(), known_hop),
         domains: section.list("domains", Vec::new(), |v| Domain::parse(v.text()?)),
+        sets: section.list("sets", Vec::new(), group),
         forwarding: forwarding::read(&mut section),
         cpu_share: section.value("cpu-share", Share::ALL, share),
         rate: (per_second > 0).then_some(Rate {

@@ -1,6 +1,6 @@
 //! `/metrics`: the sums of all workers' counters, and the state of tables and policies, in the format that the request asks for.
 
-mod audit;
+mod dispatcher;
 mod format;
 mod guard;
 mod process;
@@ -105,6 +105,7 @@ impl Collector for Host {
         page.table(&self.shared)?;
         page.trusted(&self.shared)?;
         page.rules(&self.shared)?;
+        page.dispatcher(&self.shared)?;
         page.policy(self.tenants.default_files())?;
         page.tenants(&self.shared.tenants.load())?;
         page.seats(&self.tenants)

@@ -8,7 +8,7 @@ use arc_swap::ArcSwap;
 use portcullis_address::AddressBook;
 use portcullis_capture::Capture;
 use portcullis_config::Config;
-use portcullis_guard::Guard;
+use portcullis_dispatcher::Dispatcher;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
 use portcullis_records::Recorder;
@@ -33,6 +33,8 @@ pub struct Shared {
     pub listen: Vec<Bound>,
     /// The current address table.
     pub addresses: Arc<AddressBook>,
+    /// The current sets of the dispatcher.
+    pub dispatcher: Arc<Dispatcher>,
     /// The current tenants.
     pub tenants: Arc<ArcSwap<Tenants>>,
     /// Number of sandboxes that each worker may keep.

@@ -393,6 +393,7 @@ const SECTIONS: [&str; 9] = [
     "",
     "database",
     "permissions",
+    "dispatcher",
     "policy",
     "relay",
     "resolver",

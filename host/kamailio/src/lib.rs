@@ -13,6 +13,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod calls;
+mod dispatcher;
 mod draft;
 mod endpoints;
 mod finding;

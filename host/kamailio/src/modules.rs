@@ -91,7 +91,11 @@ fn explanation(name: &str) -> Option<&'static str> {
         "rtpproxy" | "rtpengine" | "mediaproxy" => {
             "media is not relayed: leave it to the server behind"
         }
-        "dispatcher" | "lcr" | "drouting" | "carrierroute" | "pdt" => {
+        "dispatcher" => {
+            "the table `dispatcher` is used as it is: name it in [dispatcher], and choose from its sets in the policy with \
+             dispatcher::relay_to_set(1, Algorithm::Weight, 3); destinations are not probed: their state follows from the calls"
+        }
+        "lcr" | "drouting" | "carrierroute" | "pdt" => {
             "name the destinations in [relay.next-hops] and choose among them in the policy with relay_to(\"NAME\").or(\"OTHER\"), or with \
              .weight(n) and .and(\"OTHER\") for shares of the load"
         }

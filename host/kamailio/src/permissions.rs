@@ -157,7 +157,7 @@ fn explanation(name: &str) -> Option<&'static str> {
 }
 
 /// A path as Kamailio resolves it, relative to the directory of its configuration; absolute, because the host may be started elsewhere.
-fn beside(file: &Path, path: &str) -> String {
+pub(super) fn beside(file: &Path, path: &str) -> String {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use regex::RegexBuilder;
 
+use super::dispatcher;
 use super::draft::{Draft, Origin};
 use super::endpoints::Endpoints;
 use super::finding::{Finding, Place, excerpt};
@@ -144,7 +145,7 @@ impl Translator<'_> {
             draft, findings, ..
         } = self;
         if let Value::Variable(variable) = value
-            && ["permissions", "ctl", "jsonrpcs", "tm", "pike"]
+            && ["permissions", "ctl", "dispatcher", "jsonrpcs", "tm"]
                 .into_iter()
                 .any(|module| pattern.is_match(module))
             && !is_peer_tag(name)
@@ -157,6 +158,9 @@ impl Translator<'_> {
         }
         if pattern.is_match("permissions") {
             permissions::parameter(self.file, name, value, place, draft, findings);
+        }
+        if pattern.is_match("dispatcher") {
+            dispatcher::parameter(self.file, name, value, place, draft, findings);
         }
         if pattern.is_match("ctl") {
             self.endpoints.ctl(name, value, place, draft, findings);

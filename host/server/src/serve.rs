@@ -23,6 +23,7 @@ use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport;
 use portcullis_dataplane::transport::{Bound, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
+use portcullis_dispatcher::{Dispatcher, DispatcherError};
 use portcullis_export::{Events, Exports, Listener, Traces};
 use portcullis_guard::Guard;
 use portcullis_metrics::WorkerCounters;
@@ -30,10 +31,8 @@ use portcullis_policy::ShareKey;
 use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
-use portcullis_rollout::resolve::Resolver;
-use portcullis_rollout::tls_files;
-use portcullis_rollout::{ReconfigureError, Registry, Start};
-use portcullis_sip::{Clients, Local, Proxy, ProxyConfig};
+use portcullis_rollout::{ReconfigureError, Registry, RouteKeeper, Start};
+use portcullis_sip::{Local, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_text::one_line;
 use portcullis_tls::Tls;
@@ -257,7 +256,7 @@ struct Host {
     registry: Arc<Registry>,
     /// The policies of tenants that are still to be loaded.
     start: Option<Start>,
-    resolver: Resolver,
+    keeper: RouteKeeper,
     sockets: Vec<WorkerSockets>,
     doors: Doors,
     parts: Parts,
@@ -302,6 +301,7 @@ impl Host {
             registry = registry.with_file(path.to_owned(), config.clone());
         }
         let registry = Arc::new(registry);
+        load_sets(registry.dispatcher()).await?;
         let compiler = compiler::elsewhere(registry.runtime().limits());
         registry.runtime().compile_with(compiler);
         compiler::keep_code(registry.runtime(), &config.policy.cache);
@@ -318,10 +318,9 @@ impl Host {
         };
         opened.must_do_for(&registry)?;
         tell_what_others_see(&config);
-        let mut resolver = Resolver::new(&config.relay, registry.dns())?;
-        resolver.resolve_first().await;
+        let keeper = RouteKeeper::new(&config.relay, None, registry.dispatcher()).await?;
         let routes = Arc::clone(registry.routes());
-        routes.store(Arc::new(resolver.routes()));
+        routes.store(Arc::new(keeper.routes()));
         let listen = expand(&config.listen)?;
         let wanted = listen.iter().map(|listen| (listen.transport, listen.addr));
         let mut inheritance = match predecessor {
@@ -353,6 +352,7 @@ impl Host {
             records,
             capture,
             share_key: ShareKey::new(&keys.current),
+            dispatcher: Arc::clone(registry.dispatcher()),
             tenants: Arc::clone(registry.current()),
             sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
@@ -385,7 +385,7 @@ impl Host {
             shared: Arc::new(shared),
             registry,
             start,
-            resolver,
+            keeper,
             sockets,
             doors,
             parts,
@@ -431,9 +431,8 @@ impl Host {
         });
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move { addresses.watch().await });
-        if let Some(handshakes) = &self.shared.handshakes {
-            tokio::spawn(tls_files::watch(Arc::clone(handshakes.tls())));
-        }
+        let dispatcher = Arc::clone(&self.shared.dispatcher);
+        tokio::spawn(async move { dispatcher.watch().await });
         if let Some(start) = self.start {
             tokio::spawn(start.finish());
         }
@@ -444,7 +443,7 @@ impl Host {
         ));
         tokio::spawn(guard_log::watch(Arc::clone(&self.shared), stopping.clone()));
         tokio::spawn(
-            self.resolver
+            self.keeper
                 .watch(Arc::clone(&self.shared.routes), stopping.clone()),
         );
         let running = Running {
@@ -458,6 +457,20 @@ impl Host {
             successor: None,
         };
         Ok((running, workers, open))
+    }
+}
+
+/// Loads the sets of the dispatcher. A table that cannot be read leaves them empty until it can be: the log says why. The load of the addresses
+/// has checked the database.
+///
+/// # Errors
+/// If a file is configured and cannot be used.
+async fn load_sets(dispatcher: &Dispatcher) -> anyhow::Result<()> {
+    match dispatcher.reload().await {
+        Err(error @ (DispatcherError::File { .. } | DispatcherError::NoUsableLine { .. })) => {
+            Err(error.into())
+        }
+        Ok(_) | Err(_) => Ok(()),
     }
 }
 
@@ -582,6 +595,8 @@ impl Running {
                 addresses.reload_rules()
             );
         });
+        let dispatcher = Arc::clone(&self.shared.dispatcher);
+        tokio::spawn(async move { dispatcher.reload().await });
     }
 }
 

@@ -14,11 +14,11 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value as Json;
 
 use crate::Control;
-use crate::commands::{self, address, alert, audit, guard, history, policy, tenant, trusted};
+use crate::commands::{self, address, alert, audit, dispatcher, history, policy, tenant, trusted};
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 39] = [
+const OPERATIONS: [fn(Routes) -> Routes; 38] = [
     describe,
     trace::operation,
     events::operation,
@@ -56,8 +56,7 @@ const OPERATIONS: [fn(Routes) -> Routes; 39] = [
     trusted::Add::operation,
     trusted::Remove::operation,
     trusted::Find::operation,
-    guard::ListBarred::operation,
-    guard::Release::operation,
+    dispatcher::Show::operation,
     history::Show::operation,
     alert::ListAlerts::operation,
     alert::Acknowledge::operation,

@@ -10,7 +10,7 @@ pub mod audit;
 mod cell;
 pub mod core;
 pub mod ctl;
-pub mod guard;
+pub mod dispatcher;
 mod help;
 pub mod history;
 pub mod permissions;

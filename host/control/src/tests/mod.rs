@@ -90,6 +90,7 @@ fn control_over(
             RuleFolder::new(folder.path()),
             options,
         )),
+        dispatcher: Arc::clone(registry.dispatcher()),
         tenants: Arc::clone(registry.current()),
         sandboxes: registry.sandboxes(),
         shadow: registry.shadow().clone(),

@@ -273,6 +273,7 @@ impl Pipeline {
         name: Option<RequestName>,
         out: &mut Vec<u8>,
     ) -> Option<Handled> {
+        self.end_call(request);
         if self.shared.config.policy.in_dialog == Mode::Ask {
             return None;
         }
@@ -295,6 +296,18 @@ impl Pipeline {
         };
         counters.inc(InDialog::Followed);
         Some(self.carry_out(judgement, request, name, out))
+    }
+
+    /// Ends a call to a destination of the dispatcher, if this is its BYE.
+    fn end_call(&self, request: &Request) {
+        let dispatcher = &self.shared.dispatcher;
+        if dispatcher.calls().counted() == 0 || request.method() != "BYE" {
+            return;
+        }
+        match self.shared.proxy.dialog(request.message()) {
+            DialogSeal::Valid(_) => dispatcher.end_call(request.call_id_bytes()),
+            DialogSeal::None | DialogSeal::Forged | DialogSeal::Expired => {}
+        }
     }
 
     /// The first look, with its counters.

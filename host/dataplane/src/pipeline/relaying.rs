@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use portcullis_dispatcher::Dispatcher;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{Edit, ForwardTarget, Forwarding, Place, Verdict};
 use portcullis_records::Recorder;
@@ -52,14 +53,9 @@ impl<'p> Relaying<'p> {
         &self.shared.proxy
     }
 
-    /// The addresses that have failed lately.
-    pub(super) fn failed_addresses(&self) -> &'p FailedAddresses {
-        &self.shared.failed_addresses
-    }
-
-    /// Most addresses of a target that are tried.
-    pub(super) fn most_addresses(&self) -> usize {
-        usize::from(self.shared.config.resolver.addresses)
+    /// The sets of the dispatcher.
+    pub(super) fn dispatcher(&self) -> &'p Dispatcher {
+        &self.shared.dispatcher
     }
 
     pub(super) fn counters(&self) -> &'p WorkerCounters {
@@ -237,7 +233,7 @@ fn target_of(judgement: &Judgement) -> Target<'_> {
 
 fn place_of(target: &ForwardTarget) -> Target<'_> {
     match &target.place {
-        Place::NextHop(name) => Target::NextHop(name),
+        Place::NextHop(name) | Place::Member(name) => Target::NextHop(name),
         Place::Uri(uri) => Target::Uri(uri),
     }
 }

@@ -1,6 +1,7 @@
 //! Whole configurations, from text to text.
 
 mod control;
+mod dispatcher;
 mod listen;
 mod text;
 

@@ -15,6 +15,7 @@ use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt};
 use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Shadow, Tenant, Tenants};
+use portcullis_dispatcher::Dispatcher;
 use portcullis_policy::{Counters, Generation, PolicySlot, Runtime, RuntimeError, Scope};
 use portcullis_records::Part;
 use portcullis_sip::Routes;
@@ -59,7 +60,7 @@ pub struct Registry {
     /// The engine for policies that are called without effect.
     aside: Aside,
     routes: Arc<ArcSwap<Routes>>,
-    dns: Arc<Dns>,
+    dispatcher: Arc<Dispatcher>,
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     tenants: Arc<TenantSet>,
@@ -114,12 +115,13 @@ impl Registry {
         let sandboxes = kept_by_each(workers, runtime.limits().instances);
         let wake = Arc::new(Notify::new());
         let routes = Arc::<ArcSwap<Routes>>::default();
-        let dns = Dns::new(&config.resolver);
+        let dispatcher = Arc::new(config.dispatcher.dispatcher(&config.database));
         let files_of = |name: &str, config: &SeatConfig| {
             let slot = Arc::new(PolicySlot::keeping(RETAINED_GENERATIONS));
             let counters = Arc::new(Counters::new(config.counters));
             let scope = Scope::operator()
                 .with_routes(Arc::clone(&routes))
+                .with_dispatcher(Arc::clone(&dispatcher))
                 .with_counters(counters)
                 .with_settings(settings_of(config));
             let seat = Seat::new(name, slot, scope, config.clone(), Arc::clone(&wake));
@@ -151,6 +153,7 @@ impl Registry {
             [Some(default), before, after].into_iter().flatten(),
             Arc::clone(&runtime),
             workers,
+            Arc::clone(&dispatcher),
             Arc::clone(&wake),
             stop,
             Arc::clone(&dns),
@@ -164,6 +167,7 @@ impl Registry {
             aside,
             dns,
             routes,
+            dispatcher,
             wake,
             deployments: Deployments::new(Arc::clone(&tenants), Arc::clone(&loading)),
             tenants,
@@ -206,9 +210,9 @@ impl Registry {
         &self.routes
     }
 
-    /// Returns what resolves the names of routes.
-    pub fn dns(&self) -> &Arc<Dns> {
-        &self.dns
+    /// Returns the sets of the dispatcher. They are empty until the host loads them.
+    pub fn dispatcher(&self) -> &Arc<Dispatcher> {
+        &self.dispatcher
     }
 
     /// Returns the deployments of all seats.

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use portcullis_config::{Config, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Tenant, Tenants};
+use portcullis_dispatcher::Dispatcher;
 use portcullis_policy::{Counters, PolicySlot, Runtime, Scope, SettingsError};
 use portcullis_records::Part;
 use portcullis_sip::RouteError;
@@ -18,7 +19,7 @@ use tokio::task::AbortHandle;
 
 use crate::compiler;
 use crate::policy_files::PolicyFiles;
-use crate::resolve::{Dns, Resolver};
+use crate::route_keeper::RouteKeeper;
 use crate::settings::{settings_of, takes};
 
 use plan::{Carried, SetUp, plan, step};
@@ -32,6 +33,7 @@ pub const RETAINED_GENERATIONS: usize = 4;
 pub(crate) struct TenantSet {
     runtime: Arc<Runtime>,
     workers: usize,
+    dispatcher: Arc<Dispatcher>,
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     stop: watch::Receiver<bool>,
@@ -81,6 +83,7 @@ impl TenantSet {
         operators: impl IntoIterator<Item = Arc<PolicyFiles>>,
         runtime: Arc<Runtime>,
         workers: usize,
+        dispatcher: Arc<Dispatcher>,
         wake: Arc<Notify>,
         stop: watch::Receiver<bool>,
         dns: Arc<Dns>,
@@ -88,6 +91,7 @@ impl TenantSet {
         Self {
             runtime,
             workers,
+            dispatcher,
             wake,
             stop,
             dns,
@@ -170,10 +174,10 @@ impl TenantSet {
         let mut gone = Vec::new();
         {
             let mut running = self.running.lock();
-            for (set_up, resolver) in prepared {
+            for (set_up, keeper) in prepared {
                 let name = &set_up.config.name;
                 let before = running.remove(name);
-                let now = self.run(set_up, resolver, before.as_ref());
+                let now = self.run(set_up, keeper, before.as_ref());
                 gone.extend(before);
                 fresh.push(Arc::clone(&now.files));
                 running.insert(name.clone(), now);
@@ -228,7 +232,7 @@ impl TenantSet {
         &self,
         config: &Config,
         set_up: &SetUp<'_>,
-    ) -> Result<Resolver, TenantSetError> {
+    ) -> Result<RouteKeeper, TenantSetError> {
         let tenant = set_up.config;
         if set_up
             .carried
@@ -236,13 +240,11 @@ impl TenantSet {
         {
             self.check_settings(tenant).await?;
         }
-        let resolver = Resolver::of_tenant(&config.relay, tenant, &self.dns);
-        let mut resolver = resolver.map_err(|source| TenantSetError::Routes {
+        let keeper = RouteKeeper::new(&config.relay, Some(tenant), &self.dispatcher).await;
+        keeper.map_err(|source| TenantSetError::Routes {
             tenant: tenant.name.clone(),
             source,
-        })?;
-        resolver.resolve_first().await;
-        Ok(resolver)
+        })
     }
 
     /// Checks whether the policies in use of a tenant accept these settings.
@@ -269,7 +271,7 @@ impl TenantSet {
     }
 
     /// Sets a tenant up, with what it takes over from its predecessor of the same name.
-    fn run(&self, set_up: &SetUp<'_>, resolver: Resolver, before: Option<&Running>) -> Running {
+    fn run(&self, set_up: &SetUp<'_>, keeper: RouteKeeper, before: Option<&Running>) -> Running {
         let config = set_up.config;
         let before = before.map(|before| &before.tenant);
         let slot = match before {
@@ -286,15 +288,16 @@ impl TenantSet {
             }
             _ => Arc::new(Counters::new(config.seat.counters)),
         };
-        let routes = Arc::new(ArcSwap::from_pointee(resolver.routes()));
+        let routes = Arc::new(ArcSwap::from_pointee(keeper.routes()));
         let scope = scope_of(config)
             .with_routes(Arc::clone(&routes))
+            .with_dispatcher(Arc::clone(&self.dispatcher))
             .with_counters(counted)
             .with_settings(settings_of(&config.seat));
         let wake = Arc::clone(&self.wake);
         let seat = Seat::new(&config.name, slot, scope, config.seat.clone(), wake);
         let seat = Arc::new(seat);
-        let follow = tokio::spawn(resolver.watch(Arc::clone(&routes), self.stop.clone()));
+        let follow = tokio::spawn(keeper.watch(Arc::clone(&routes), self.stop.clone()));
         let files = PolicyFiles::new(Arc::clone(&seat), Arc::clone(&self.runtime));
         Running {
             tenant: Arc::new(Tenant {
@@ -328,6 +331,7 @@ pub fn scope_of(config: &TenantConfig) -> Scope {
         .with_log_rate(config.log_rate)
         .with_rules(config.rules.iter().map(String::as_str))
         .with_headers(config.headers.iter().map(String::as_str))
+        .with_sets(config.sets.iter().copied())
         .with_targets(config.forwarding.targets)
 }
 

@@ -12,7 +12,7 @@ use super::print::{clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum DbCommand {
-    /// Create Kamailio's tables `version`, `address` and `trusted`, and our own for pushed policies, where they are missing
+    /// Create Kamailio's tables `version`, `address`, `trusted` and `dispatcher`, and our own for pushed policies, where they are missing
     ///
     /// Kamailio's tables have the names configured in [database]. Existing tables are not changed. No other command ever creates a table,
     /// except for a missing SQLite file.
@@ -101,7 +101,7 @@ mod tests {
         let said = String::from_utf8(out).unwrap();
         assert_eq!(
             said,
-            "created table `version`\ncreated table `address`\ncreated table `trusted`\ncreated table `portcullis_artifact`\n\
+            "created table `version`\ncreated table `address`\ncreated table `trusted`\ncreated table `dispatcher`\ncreated table `portcullis_artifact`\n\
              created table `portcullis_generation`\ncreated table `portcullis_seat`\n\
              created table `portcullis_tenant`\ncreated table `portcullis_audit`\n"
         );

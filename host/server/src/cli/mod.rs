@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod database;
 mod db;
+mod dispatcher;
 mod doctor;
 mod findings;
 mod guard;
@@ -70,6 +71,8 @@ enum Command {
     Address(Remote<address::AddressCommand>),
     /// Show and change the table of trusted peers.
     Trusted(Remote<trusted::TrustedCommand>),
+    /// Show and change the sets of the dispatcher, and the states of their destinations.
+    Dispatcher(Remote<dispatcher::DispatcherCommand>),
     /// Check, reload and test the allow and deny files.
     Rules(Remote<rules::RulesCommand>),
     /// List and release the sources that the running host holds or bans.
@@ -139,6 +142,10 @@ impl Cli {
                 let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }
+            Command::Dispatcher(remote) => {
+                let (command, reach) = remote.checked()?;
+                command.run(&Config::find(named)?.0, &reach)
+            }
             Command::Rules(remote) => {
                 let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
@@ -204,6 +211,8 @@ mod tests {
             let error = if let Command::Address(remote) = cli.command {
                 remote.checked().err()
             } else if let Command::Trusted(remote) = cli.command {
+                remote.checked().err()
+            } else if let Command::Dispatcher(remote) = cli.command {
                 remote.checked().err()
             } else if let Command::Rules(remote) = cli.command {
                 remote.checked().err()

@@ -163,6 +163,7 @@ impl Setup {
         let shared = Arc::new(Shared {
             listen: bound,
             addresses: Arc::new(addresses),
+            dispatcher: Arc::clone(registry.dispatcher()),
             tenants: Arc::clone(registry.current()),
             sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),

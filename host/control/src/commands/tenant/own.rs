@@ -104,6 +104,7 @@ impl TenantLimits {
             next_hop: _,
             next_hops,
             domains: _,
+            sets: _,
             forwarding: _,
             cpu_share,
             rate,

@@ -2,6 +2,7 @@
 
 mod call_records;
 mod listing;
+mod members;
 mod metrics;
 mod relay;
 mod relays;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_config::{Config, Trying};
+use portcullis_dispatcher::Dispatcher;
 use portcullis_metrics::{Retransmission, TenantCounters, WorkerCounters};
 use portcullis_policy::{NextStep, Rejection};
 use portcullis_records::calls::{Call, Happened};
@@ -24,7 +26,7 @@ use portcullis_sip::{
     RelayError, RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
-    BeginError, Cause, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
+    Attempt, BeginError, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
     Transactions, What, max_breadth,
 };
 
@@ -369,6 +371,7 @@ impl Stateful {
                     let relay = self.relays.get(id);
                     let next_hop = relay.and_then(|relay| relay.next_hop(target));
                     metrics::count_attempt(&attempt, next_hop, counters);
+                    self.note_member(id, target, &attempt, tools.relaying.dispatcher());
                 }
                 Event::Ended { id, end } => {
                     self.record(id, &tools.relaying, |_, _| ended(&end));
@@ -381,6 +384,26 @@ impl Stateful {
             self.transactions.take_sends(&mut self.sends);
         }
         metrics::show_usage(self.transactions.usage(), counters);
+    }
+
+    /// Notes what has become of a request to a destination of the dispatcher, and counts the call that it has accepted.
+    fn note_member(&mut self, id: Id, target: u8, attempt: &Attempt, dispatcher: &Dispatcher) {
+        let relay = self.relays.get(id);
+        let Some(name) = relay.and_then(|relay| relay.member(target)) else {
+            return;
+        };
+        if let Some((sign, code)) = members::sign_of(attempt) {
+            dispatcher.note(name, sign, code);
+        }
+        if !members::is_accepted(attempt) {
+            return;
+        }
+        if let Some(job) = self.transactions.job(id, target) {
+            let message = stored(job.request, &mut self.index);
+            if let Some(call_id) = members::call_id_of_invite(message) {
+                dispatcher.begin_call(name, call_id);
+            }
+        }
     }
 
     /// Writes a call record, if there are any.

@@ -191,7 +191,7 @@ impl Relay {
         match (self.way(number), &self.judgement.outcome) {
             (Some(Way::Target(target)), _) => match &target.place {
                 Place::NextHop(name) => Some(name),
-                Place::Uri(_) => None,
+                Place::Uri(_) | Place::Member(_) => None,
             },
             (Some(Way::Decided) | None, Outcome::Verdict(Verdict::Relay(name))) => name.as_deref(),
             (
@@ -201,7 +201,18 @@ impl Relay {
         }
     }
 
-    /// Where the target with this number goes: the place that the policy named, or the request URI.
+    /// The destination of the dispatcher that the branch with this number goes to, if it is one: its name as a next hop.
+    pub(super) fn member(&self, number: u8) -> Option<&str> {
+        match self.way(number)? {
+            Way::Decided => None,
+            Way::Target(target) => match &target.place {
+                Place::Member(name) => Some(name),
+                Place::NextHop(_) | Place::Uri(_) => None,
+            },
+        }
+    }
+
+    /// Where the branch with this number goes: the place that the policy named, or the request URI.
     pub(super) fn place(&self, number: u8, uri: impl FnOnce() -> String) -> String {
         match (self.way(number), &self.judgement.outcome) {
             (Some(Way::Target(target)), _) => target.place.to_string(),

@@ -245,6 +245,7 @@ impl Run<'_> {
         let mut text = match &target.place {
             portcullis_policy::Place::NextHop(name) => format!("{name} ({})", self.hop(name)),
             portcullis_policy::Place::Uri(uri) => uri.clone(),
+            member @ portcullis_policy::Place::Member(_) => member.to_string(),
         };
         text += &format!(", rank {}", target.rank);
         if let Some(uri) = &target.request_uri {

@@ -1,0 +1,98 @@
+//! Parameters of Kamailio's module `dispatcher`, each as a key of `[dispatcher]`, or with the reason why there is none.
+
+use std::path::Path;
+
+use super::draft::{Draft, Origin};
+use super::finding::{Finding, Place, excerpt};
+use super::permissions::beside;
+use super::statement::Value;
+
+/// Translates one parameter.
+pub(super) fn parameter(
+    file: &Path,
+    name: &str,
+    value: &Value,
+    place: &Place,
+    draft: &mut Draft,
+    findings: &mut Vec<Finding>,
+) {
+    let origin = || Origin::line(place);
+    match (name, value.number()) {
+        ("list_file", _) => {
+            let path = beside(file, value.text());
+            draft.set("dispatcher", "file", path, origin());
+        }
+        ("ds_probing_threshold" | "ds_probing_threshhold", Some(count @ 1..=100)) => {
+            draft.set_number("dispatcher", "down-after", count, origin());
+        }
+        ("ds_inactive_threshold", Some(count @ 1..=100)) => {
+            draft.set_number("dispatcher", "up-after", count, origin());
+        }
+        ("ds_hash_expire", Some(seconds @ 60..)) => {
+            let time = format!("{seconds}s");
+            draft.set("dispatcher", "longest-call", time, origin());
+        }
+        _ => match column_or_table(name) {
+            Some(key) => draft.set("dispatcher", key, value.text(), origin()),
+            None => {
+                if let Some(mend) = explanation(name) {
+                    // A database URL contains a password.
+                    let shown = if name == "db_url" {
+                        "…"
+                    } else {
+                        value.text()
+                    };
+                    let what = format!("dispatcher: {name} = {}", excerpt(shown));
+                    findings.push(Finding::at(place, what, mend));
+                }
+            }
+        },
+    }
+}
+
+fn column_or_table(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "table_name" => "table",
+        "setid_col" => "setid-col",
+        "destination_col" => "destination-col",
+        "flags_col" => "flags-col",
+        "priority_col" => "priority-col",
+        "attrs_col" => "attrs-col",
+        _ => return None,
+    })
+}
+
+/// What to know about a parameter without a counterpart; `None` if there is nothing to do.
+fn explanation(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "db_url" => {
+            "the table of the dispatcher is in the database of [database]: it must be the same one"
+        }
+        "ds_ping_interval"
+        | "ds_ping_method"
+        | "ds_ping_from"
+        | "ds_ping_reply_codes"
+        | "ds_probing_mode"
+        | "ds_ping_latency_stats"
+        | "ds_ping_flags" => {
+            "destinations are not probed: their state follows from the calls, see `passive`, `down-after` and `rest` in [dispatcher]"
+        }
+        "flags" => {
+            "bit 1 (failover) is always on; bit 0 (hash of the user only) has no counterpart: use the algorithm `key` with the user"
+        }
+        "use_default" => {
+            "the last destination of a set is one like the others: give it the lowest priority, or name it with relay_to in the policy"
+        }
+        "force_dst" | "ds_default_socket" | "ds_default_sockname" => {
+            "the host chooses the socket by the route to the destination"
+        }
+        "hash_pvar" | "ds_hash_pvar" => "the policy passes the text: Algorithm::Key(text)",
+        "ds_hash_size" | "ds_hash_initexpire" | "ds_hash_check_interval" => {
+            "calls are always counted, from the answer to the BYE: see `calls` in [dispatcher]"
+        }
+        "ds_attrs_none" | "ds_load_mode" | "ds_db_extra_attrs" | "reload_delta" => {
+            "no counterpart; invalid rows are skipped and named"
+        }
+        _ => return None,
+    })
+}

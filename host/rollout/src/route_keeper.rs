@@ -1,0 +1,168 @@
+//! Keeps routes up to date: the addresses of names, and the destinations of the dispatcher.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use portcullis_config::{NextHop, RelayConfig, TenantConfig};
+use portcullis_dispatcher::{Dispatcher, Sets};
+use portcullis_sip::{RouteError, Routes};
+use tokio::sync::watch;
+
+use crate::resolve::Resolver;
+
+/// Keeps the routes of the operator or of a tenant up to date. Each destination of the dispatcher is a next hop, under a name that policies do
+/// not write.
+pub struct RouteKeeper {
+    relay: RelayConfig,
+    /// `None` for the operator.
+    tenant: Option<TenantConfig>,
+    dispatcher: Arc<Dispatcher>,
+    generations: watch::Receiver<u64>,
+    resolver: Resolver,
+}
+
+impl RouteKeeper {
+    /// Reads the routes of the operator, or of this tenant, from the configuration and from the sets that are loaded now, and resolves their
+    /// names.
+    ///
+    /// # Errors
+    /// If an entry is not a next hop or domain, which a validated configuration excludes.
+    pub async fn new(
+        relay: &RelayConfig,
+        tenant: Option<&TenantConfig>,
+        dispatcher: &Arc<Dispatcher>,
+    ) -> Result<Self, RouteError> {
+        let mut generations = dispatcher.generations();
+        generations.mark_unchanged();
+        let mut resolver = resolver(relay, tenant, &dispatcher.current())?;
+        resolver.resolve().await;
+        Ok(Self {
+            relay: relay.clone(),
+            tenant: tenant.cloned(),
+            dispatcher: Arc::clone(dispatcher),
+            generations,
+            resolver,
+        })
+    }
+
+    /// Returns the routes with the current addresses.
+    pub fn routes(&self) -> Routes {
+        self.resolver.routes()
+    }
+
+    /// Keeps the published routes up to date until `stop` becomes true.
+    pub async fn watch(self, routes: Arc<ArcSwap<Routes>>, stop: watch::Receiver<bool>) {
+        let Self {
+            relay,
+            tenant,
+            dispatcher,
+            mut generations,
+            mut resolver,
+        } = self;
+        let mut stopping = stop.clone();
+        loop {
+            let resolving = resolver.watch(Arc::clone(&routes), stop.clone());
+            // The resolver ends at once if there are no names.
+            let resolving = async move {
+                resolving.await;
+                pending::<()>().await;
+            };
+            tokio::select! {
+                () = resolving => {}
+                _ = stopping.wait_for(|stop| *stop) => return,
+                changed = generations.changed() => if changed.is_err() {
+                    return;
+                },
+            }
+            let sets = dispatcher.current();
+            resolver = match self::resolver(&relay, tenant.as_ref(), &sets) {
+                Ok(resolver) => resolver,
+                // The entries have been routes before, and those of the sets are checked when they are loaded.
+                Err(_) => return,
+            };
+            resolver.resolve().await;
+            routes.store(Arc::new(resolver.routes()));
+        }
+    }
+}
+
+/// The routes of the configuration and of the sets.
+fn resolver(
+    relay: &RelayConfig,
+    tenant: Option<&TenantConfig>,
+    sets: &Sets,
+) -> Result<Resolver, RouteError> {
+    let mut relay = relay.clone();
+    let is_permitted = |set| tenant.is_none_or(|tenant| tenant.sets.contains(&set));
+    let members = sets.members().filter(|member| is_permitted(member.set));
+    let hops = members.filter_map(|member| {
+        let hop = NextHop::parse(&member.hop).ok()?;
+        Some((member.name.to_string(), hop))
+    });
+    let hops: Vec<_> = hops.collect();
+    let names: Vec<_> = hops.iter().map(|(name, _)| name.clone()).collect();
+    relay.next_hops.extend(hops);
+    match tenant {
+        None => Resolver::new(&relay),
+        Some(tenant) => {
+            let mut tenant = tenant.clone();
+            tenant.next_hops.extend(names);
+            Resolver::of_tenant(&relay, &tenant)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use portcullis_config::Config;
+    use portcullis_dispatcher::next_hop_name;
+    use tokio::time::{sleep, timeout};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn destinations_are_next_hops_of_those_who_may_use_their_sets() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("dispatcher.list");
+        std::fs::write(&file, "1 sip:192.0.2.1\n2 sip:192.0.2.2:5070\n").unwrap();
+        let text = format!(
+            "[database]\nurl = \"sqlite:{}\"\n[dispatcher]\nfile = \"{}\"\n[tenants.acme]\nuri-domains = [\"acme.example\"]\nsets = [2]\n",
+            folder.path().join("a.db").display(),
+            file.display()
+        );
+        let config = Config::parse(&text).unwrap();
+        let dispatcher = Arc::new(config.dispatcher.dispatcher(&config.database));
+        dispatcher.reload().await.unwrap();
+        let names = [
+            next_hop_name(1, "sip:192.0.2.1"),
+            next_hop_name(2, "sip:192.0.2.2:5070"),
+        ];
+        let has = |routes: &Routes| names.each_ref().map(|name| routes.has_hop(name));
+
+        let operator = RouteKeeper::new(&config.relay, None, &dispatcher)
+            .await
+            .unwrap();
+        assert_eq!(has(&operator.routes()), [true, true]);
+        let tenant = RouteKeeper::new(&config.relay, Some(&config.tenants[0]), &dispatcher);
+        let tenant = tenant.await.unwrap();
+        assert_eq!(has(&tenant.routes()), [false, true]);
+        assert!(tenant.routes().permits(b"sip:bob@192.0.2.2:5070"));
+        assert!(!tenant.routes().permits(b"sip:bob@192.0.2.1"));
+
+        let routes = Arc::new(ArcSwap::from_pointee(operator.routes()));
+        let (_stop, stopping) = watch::channel(false);
+        let watching = tokio::spawn(operator.watch(Arc::clone(&routes), stopping));
+        std::fs::write(&file, "1 sip:192.0.2.1\n").unwrap();
+        dispatcher.reload().await.unwrap();
+        let is_gone = async {
+            while has(&routes.load()) != [true, false] {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(Duration::from_secs(20), is_gone).await.unwrap();
+        watching.abort();
+    }
+}

@@ -1,0 +1,450 @@
+//! `portcullis dispatcher …`: the sets of the dispatcher in the database, and those of the running host.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::{bail, ensure};
+use portcullis_config::Config;
+use portcullis_control::commands::dispatcher::DispatcherShown;
+use portcullis_database::Connections;
+use portcullis_dispatcher::{
+    Algorithm, Dispatcher, HashOf, MOST_CHOSEN, NewDestination, Question, Source, State, hash,
+    hash_of_uri,
+};
+use serde_json::{Value, json};
+
+use super::client::{Client, Elsewhere, Reach, Reaching};
+use super::database::block_on;
+use super::findings::{write_answered, write_findings};
+use super::print::{Format, Table, clean, count, stdout, write_json};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum DispatcherCommand {
+    /// Show the sets of the running host: the state of each destination, and the last result of a request there
+    Show(Format),
+    /// Add a destination to the database; a running host detects it within about a second
+    ///
+    /// The arguments and their order are those of `kamctl dispatcher add`. An invalid row is refused.
+    Add(Row),
+    /// Remove all rows of a set and a URI from the database
+    Rm {
+        /// The number of the set
+        set: u32,
+        /// The URI, as written in the row
+        uri: String,
+    },
+    /// Show the rows in the database, and those that cannot be used
+    Rows(Format),
+    /// Set the state of destinations of the running host: it lasts until it is set again, or the flags of the row change
+    SetState {
+        /// a (active), i (inactive), d (disabled) or t (trying); with p (ip), the host tries the destination again by itself
+        state: State,
+        /// The number of the set
+        set: u32,
+        /// The URI, as written in the row, or all
+        uri: String,
+    },
+    /// Reload the sets of the running host, and list unusable rows
+    ///
+    /// The host reloads them automatically when the table changes. This command waits for the reload.
+    Reload,
+    /// Show which destinations of a set an algorithm chooses, in their order, as the rows in the database or the file say
+    Test(Test),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Row {
+    /// The number of the set
+    set: u32,
+    /// The SIP URI: sip:HOST, with :PORT and ;transport=tcp if need be
+    uri: String,
+    /// The sum of 1 (inactive), 2 (trying), 4 (disabled), 8 (probing)
+    #[arg(default_value_t = 0)]
+    flags: u32,
+    /// Destinations with a higher priority come first
+    #[arg(default_value_t = 0, allow_negative_numbers = true)]
+    priority: i32,
+    /// name=value pairs, separated by semicolons: weight, rweight, maxload, duid, cc, and others for people
+    #[arg(default_value = "", hide_default_value = true)]
+    attrs: String,
+    /// A text for people
+    #[arg(default_value = "", hide_default_value = true)]
+    description: String,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Test {
+    /// The number of the set
+    set: u32,
+    /// The algorithm: a number from 0 to 13 or 15, or its name
+    algorithm: Algorithm,
+    /// What the algorithm takes the hash of: the Call-ID, the URI, the user or the key
+    text: Option<String>,
+    /// Most destinations
+    #[arg(long, default_value_t = MOST_CHOSEN as u8, value_parser = clap::value_parser!(u8).range(1..=MOST_CHOSEN as i64))]
+    limit: u8,
+}
+
+impl Reaching for DispatcherCommand {
+    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)> {
+        let name = match self {
+            Self::Add(_) => "dispatcher add",
+            Self::Rm { .. } => "dispatcher rm",
+            Self::Rows(_) => "dispatcher rows",
+            Self::Test(_) => "dispatcher test",
+            Self::Show(_) | Self::SetState { .. } | Self::Reload => return None,
+        };
+        Some((name, Elsewhere::Database))
+    }
+}
+
+impl DispatcherCommand {
+    pub(super) fn run(self, config: &Config, reach: &Reach) -> anyhow::Result<ExitCode> {
+        let out = &mut stdout();
+        let connections = || Connections::new(config.database.url.clone());
+        let source = || config.dispatcher.source(connections(), &config.database);
+        match self {
+            Self::Show(format) => show(&Client::new(config, reach)?, format, out)?,
+            Self::Add(row) => add(&source(), row, out)?,
+            Self::Rm { set, uri } => remove(&source(), set, &uri, out)?,
+            Self::Rows(format) => rows(config, format, out)?,
+            Self::SetState { state, set, uri } => {
+                let client = Client::new(config, reach)?;
+                let params = json!([state.to_string(), set, uri]);
+                let done: String = client.call("dispatcher.set_state", params)?;
+                writeln!(out, "{done}")?;
+            }
+            Self::Reload => reload(&Client::new(config, reach)?, out)?,
+            Self::Test(test) => self::test(config, &test, out)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+fn show(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+    if format.json {
+        return write_json(out, &client.call::<Value>("dispatcher.show", json!([]))?);
+    }
+    let shown: DispatcherShown = client.call("dispatcher.show", json!([]))?;
+    let mut table = Table::new(HEAD);
+    for set in &shown.sets {
+        for destination in &set.destinations {
+            let last = match (&destination.last_at, destination.last_code) {
+                (None, _) => String::new(),
+                (Some(at), Some(code)) => format!("{code} at {at}"),
+                (Some(at), None) => format!("no answer at {at}"),
+            };
+            table.push([
+                set.id.to_string(),
+                destination.uri.clone(),
+                destination.state.clone(),
+                destination.failures.to_string(),
+                last,
+                destination.calls.to_string(),
+                destination.priority.to_string(),
+                destination.attrs.clone(),
+            ]);
+        }
+    }
+    match (table.is_empty(), shown.table_is_absent) {
+        (true, true) => writeln!(
+            out,
+            "{} has no table of the dispatcher",
+            clean(&shown.source)
+        )?,
+        (true, false) => writeln!(out, "{} has no destinations", clean(&shown.source))?,
+        (false, _) => table.write(out)?,
+    }
+    if let Some(error) = &shown.last_error {
+        writeln!(out, "\nthe last load failed: {}", clean(error))?;
+    }
+    write_found(&shown, out)
+}
+
+fn write_found(shown: &DispatcherShown, out: &mut impl Write) -> anyhow::Result<()> {
+    let (wrong, odd) = (
+        (shown.skipped, &*shown.errors),
+        (shown.warned, &*shown.warnings),
+    );
+    Ok(write_answered("row", wrong, odd, out)?)
+}
+
+fn add(source: &Source, row: Row, out: &mut impl Write) -> anyhow::Result<()> {
+    let new = NewDestination {
+        setid: row.set.into(),
+        destination: row.uri,
+        flags: row.flags.into(),
+        priority: row.priority.into(),
+        attrs: row.attrs,
+        description: row.description,
+    };
+    let warning = block_on(source.add(&new))??;
+    writeln!(
+        out,
+        "added to {source}: set {}, {}, flags {}, priority {}",
+        new.setid,
+        clean(&new.destination),
+        new.flags,
+        new.priority
+    )?;
+    if let Some(warning) = warning {
+        writeln!(out, "warning: {}", clean(&warning.to_string()))?;
+    }
+    Ok(())
+}
+
+fn remove(source: &Source, set: u32, uri: &str, out: &mut impl Write) -> anyhow::Result<()> {
+    match block_on(source.remove(set.into(), uri))?? {
+        0 => bail!(
+            "no row of {source} has set {set} and {uri}; `portcullis dispatcher rows` shows them"
+        ),
+        n => Ok(writeln!(
+            out,
+            "removed from {source}: {} with set {set} and {}",
+            count(n, "row"),
+            clean(uri)
+        )?),
+    }
+}
+
+fn rows(config: &Config, format: Format, out: &mut impl Write) -> anyhow::Result<()> {
+    let dispatcher = config.dispatcher.dispatcher(&config.database);
+    let (sets, is_absent) = loaded(&dispatcher)?;
+    if format.json {
+        let members = sets.members().map(|member| {
+            json!({
+                "set": member.set,
+                "uri": member.uri,
+                "flags": member.flags,
+                "priority": member.priority,
+                "attrs": member.attrs.body,
+                "description": member.description,
+            })
+        });
+        let shown = json!({
+            "rows": members.collect::<Vec<_>>(),
+            "skipped": sets.skipped,
+            "errors": sets.errors.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "warned": sets.warned,
+            "warnings": sets.warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        });
+        return write_json(out, &shown);
+    }
+    let mut table = Table::new(["set", "URI", "flags", "priority", "attrs", "description"]);
+    for member in sets.members() {
+        table.push([
+            member.set.to_string(),
+            member.uri.to_string(),
+            member.flags.to_string(),
+            member.priority.to_string(),
+            member.attrs.to_string(),
+            member.description.to_string(),
+        ]);
+    }
+    let source = dispatcher.source();
+    match (table.is_empty(), is_absent) {
+        (true, true) => writeln!(out, "{source} has no table `{}`", source.table())?,
+        (true, false) => writeln!(out, "{source} has no destinations")?,
+        (false, _) => table.write(out)?,
+    }
+    write_findings(out, "row", sets.skipped, "cannot be used", &sets.errors)?;
+    let odd = "may not mean what was intended";
+    Ok(write_findings(
+        out,
+        "row",
+        sets.warned,
+        odd,
+        &sets.warnings,
+    )?)
+}
+
+fn reload(client: &Client, out: &mut impl Write) -> anyhow::Result<()> {
+    let done: String = client.call("dispatcher.reload", json!([]))?;
+    let shown: DispatcherShown = client.call("dispatcher.show", json!([]))?;
+    let destinations = shown.sets.iter().map(|set| set.destinations.len() as u64);
+    writeln!(
+        out,
+        "{done} {} in {}, generation {}, {} ms",
+        count(destinations.sum(), "destination"),
+        count(shown.sets.len() as u64, "set"),
+        shown.generation,
+        shown.took_ms
+    )?;
+    write_found(&shown, out)
+}
+
+fn test(config: &Config, test: &Test, out: &mut impl Write) -> anyhow::Result<()> {
+    let dispatcher = config.dispatcher.dispatcher(&config.database);
+    let (sets, _) = loaded(&dispatcher)?;
+    let Some(set) = sets.get(test.set) else {
+        let known = sets.iter().map(|set| set.id().to_string());
+        let known = known.collect::<Vec<_>>().join(", ");
+        bail!(
+            "{} has no set {}; there are: {known}",
+            dispatcher.source(),
+            test.set
+        );
+    };
+    let question = Question {
+        algorithm: test.algorithm,
+        hash: hash_for(test)?,
+        most: test.limit.into(),
+    };
+    let chosen = set.choose(question, |_| true);
+    if chosen.is_empty() {
+        writeln!(out, "no destination of set {} is up", test.set)?;
+    }
+    for (place, slot) in (1..).zip(chosen.slots()) {
+        let member = &set.members()[slot];
+        writeln!(out, "{place}. {} (slot {slot})", clean(&member.uri))?;
+    }
+    Ok(())
+}
+
+/// The hash of the text, for an algorithm that needs one.
+fn hash_for(test: &Test) -> anyhow::Result<Option<u32>> {
+    let Some(part) = test.algorithm.hash_of() else {
+        ensure!(
+            test.text.is_none(),
+            "the algorithm {} takes no text",
+            test.algorithm
+        );
+        return Ok(None);
+    };
+    let what = match part {
+        HashOf::CallId => "the Call-ID",
+        HashOf::FromUri => "the From URI",
+        HashOf::ToUri => "the To URI",
+        HashOf::RequestUri => "the request URI",
+        HashOf::AuthUser => "the user",
+        HashOf::Key => "the key",
+    };
+    let Some(text) = &test.text else {
+        bail!("the algorithm {} needs {what} after it", test.algorithm);
+    };
+    match part {
+        HashOf::FromUri | HashOf::ToUri | HashOf::RequestUri => {
+            let hash = hash_of_uri(text.as_bytes(), false);
+            ensure!(hash.is_some(), "{text:?} is not a SIP URI");
+            Ok(hash)
+        }
+        HashOf::CallId | HashOf::AuthUser | HashOf::Key => Ok(Some(hash(text.as_bytes(), None))),
+    }
+}
+
+/// The sets as they are stored, and whether there is no such table.
+fn loaded(
+    dispatcher: &Dispatcher,
+) -> anyhow::Result<(std::sync::Arc<portcullis_dispatcher::Sets>, bool)> {
+    let sets = block_on(dispatcher.reload())??;
+    Ok((sets, dispatcher.status().is_absent))
+}
+
+const HEAD: [&str; 8] = [
+    "set",
+    "URI",
+    "state",
+    "failures",
+    "last result",
+    "calls",
+    "priority",
+    "attrs",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(folder: &tempfile::TempDir) -> Config {
+        let path = folder.path().join("a.db");
+        Config::parse(&format!(
+            "[database]\nurl = \"sqlite:{}\"\n",
+            path.display()
+        ))
+        .unwrap()
+    }
+
+    fn source(config: &Config) -> Source {
+        let connections = Connections::new(config.database.url.clone());
+        config.dispatcher.source(connections, &config.database)
+    }
+
+    fn said(work: impl FnOnce(&mut Vec<u8>) -> anyhow::Result<()>) -> String {
+        let mut out = Vec::new();
+        work(&mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    fn row(uri: &str, attrs: &str) -> Row {
+        Row {
+            set: 1,
+            uri: uri.to_owned(),
+            flags: 0,
+            priority: 0,
+            attrs: attrs.to_owned(),
+            description: String::new(),
+        }
+    }
+
+    #[test]
+    fn rows_are_added_shown_tested_and_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder);
+        let source = source(&config);
+        let added = said(|out| add(&source, row("sip:192.0.2.1", "weight=5"), out));
+        assert!(
+            added.contains("set 1, sip:192.0.2.1, flags 0, priority 0"),
+            "{added}"
+        );
+        let warned = said(|out| {
+            add(
+                &source,
+                row("sip:192.0.2.2", "socket=udp:192.0.2.9:5060"),
+                out,
+            )
+        });
+        assert!(warned.contains("warning: attrs"), "{warned}");
+        let refused = add(&source, row("sips:192.0.2.2", ""), &mut Vec::new()).unwrap_err();
+        assert!(refused.to_string().contains("not supported"), "{refused}");
+
+        let shown = said(|out| rows(&config, Format { json: false }, out));
+        assert!(
+            shown.contains("sip:192.0.2.1") && shown.contains("1 row may not mean"),
+            "{shown}"
+        );
+        let question = |algorithm: &str, text: Option<&str>| Test {
+            set: 1,
+            algorithm: algorithm.parse().unwrap(),
+            text: text.map(str::to_owned),
+            limit: 16,
+        };
+        let chosen = said(|out| test(&config, &question("8", None), out));
+        assert_eq!(
+            chosen,
+            "1. sip:192.0.2.2 (slot 0)\n2. sip:192.0.2.1 (slot 1)\n"
+        );
+        let hashed = said(|out| test(&config, &question("call-id", Some("a")), out));
+        assert_eq!(hashed.lines().count(), 2, "{hashed}");
+        for (question, reason) in [
+            (question("call-id", None), "needs the Call-ID"),
+            (question("weight", Some("x")), "takes no text"),
+            (question("from-uri", Some("x")), "is not a SIP URI"),
+            (
+                Test {
+                    set: 9,
+                    ..question("8", None)
+                },
+                "has no set 9; there are: 1",
+            ),
+        ] {
+            let error = test(&config, &question, &mut Vec::new())
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(reason), "{error}");
+        }
+
+        let removed = said(|out| remove(&source, 1, "sip:192.0.2.1", out));
+        assert!(removed.contains("1 row with set 1"), "{removed}");
+        assert!(remove(&source, 1, "sip:192.0.2.1", &mut Vec::new()).is_err());
+    }
+}
