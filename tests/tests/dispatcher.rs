@@ -11,6 +11,7 @@ use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{self, Kamailio};
 use portcullis_testkit::wait;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// The last byte of the address of the first gateway.
 const GATEWAY: u8 = 20;
@@ -34,8 +35,8 @@ fn dispatching(algorithm: u8, limit: u8) -> Vec<u8> {
     ))
 }
 
-/// A host with this set 1 of gateways, whose policy has this algorithm.
-fn start(builder: Builder, lines: &[String], algorithm: u8) -> Host {
+/// A host with this set 1 of gateways, whose policy has this algorithm, and the directory of its list.
+fn start(builder: Builder, lines: &[String], algorithm: u8) -> (Host, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let policy = folder.path().join("dispatching.wasm");
     std::fs::write(&policy, dispatching(algorithm, 16)).expect("the policy can be written");
@@ -48,9 +49,7 @@ fn start(builder: Builder, lines: &[String], algorithm: u8) -> Host {
         .set("dispatcher", "rest = \"3s\"")
         .set("relay", "no-answer = \"200ms\"")
         .start();
-    // The host reads the list again only when it is told to, or when it changes.
-    std::mem::forget(folder);
-    host
+    (host, folder)
 }
 
 fn gateways(builder: &Builder, count: u8) -> Vec<Callee> {
@@ -87,7 +86,7 @@ fn states(host: &Host) -> Vec<String> {
 fn requests_go_around_the_gateways_of_a_set() {
     let builder = Builder::new();
     let gateways = gateways(&builder, 3);
-    let host = start(builder, &lines(&gateways), 4);
+    let (host, _folder) = start(builder, &lines(&gateways), 4);
     for number in 0..6 {
         assert_eq!(ask(&host, number), "SIP/2.0 200 OK");
         let request = gateways[number % 3].next();
@@ -104,7 +103,7 @@ fn a_silent_gateway_is_left_out_and_tried_again() {
     let first = silent.local_addr().expect("a bound socket has an address");
     let mut list = lines(&gateways);
     list.push(format!("1 sip:{first} 0 200"));
-    let host = start(builder, &list, 8);
+    let (host, _folder) = start(builder, &list, 8);
     for number in 0..2 {
         assert_eq!(
             ask(&host, number),
@@ -129,7 +128,7 @@ fn a_silent_gateway_is_left_out_and_tried_again() {
 fn operators_disable_gateways_and_states_survive_a_reload() {
     let builder = open_all(Builder::new());
     let gateways = gateways(&builder, 2);
-    let host = start(builder, &lines(&gateways), 8);
+    let (host, _folder) = start(builder, &lines(&gateways), 8);
     let first = format!("sip:{}", gateways[0].addr());
     let said = host.run(&format!("dispatcher set-state d 1 {first}"));
     assert_eq!(said, "Ok. Dispatcher state updated.\n");
@@ -155,7 +154,7 @@ fn operators_disable_gateways_and_states_survive_a_reload() {
 fn calls_are_counted_until_their_bye() {
     let builder = Builder::new();
     let gateways = gateways(&builder, 1);
-    let host = start(builder, &lines(&gateways), 10);
+    let (host, _folder) = start(builder, &lines(&gateways), 10);
     let mut caller = host.udp(CALLER);
     let invite = caller.request("INVITE", "sip:bob@example.com");
     let answer = caller.ask(&invite);
@@ -168,7 +167,7 @@ fn calls_are_counted_until_their_bye() {
 }
 
 /// A Kamailio with this list.
-fn kamailio(list: &str, builder: &Builder) -> Kamailio {
+fn kamailio(list: &str, builder: &Builder) -> (Kamailio, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let file = folder.path().join("list");
     std::fs::write(&file, list).expect("the list can be written");
@@ -177,8 +176,7 @@ fn kamailio(list: &str, builder: &Builder) -> Kamailio {
         ("LIST", file.display().to_string()),
     ];
     let started = Kamailio::start(include_str!("dispatcher/kamailio.cfg"), &values, &[]);
-    std::mem::forget(folder);
-    started
+    (started, folder)
 }
 
 fn list_for_tools(folder: &std::path::Path) -> (std::path::PathBuf, &'static str) {
@@ -197,7 +195,7 @@ fn peers_kamcmd_says_the_same_about_both() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let (file, list) = list_for_tools(folder.path());
     let builder = open_all(Builder::new());
-    let kamailio = kamailio(list, &builder);
+    let (kamailio, _list) = kamailio(list, &builder);
     let host = builder
         .set("dispatcher", &format!("file = {file:?}"))
         .start();
@@ -255,7 +253,7 @@ fn peers_kamailio_chooses_the_same() {
     let file = folder.path().join("dispatcher.list");
     std::fs::write(&file, &list).expect("the list can be written");
     let builder = Builder::new();
-    let kamailio = kamailio(&list, &builder);
+    let (kamailio, _list) = kamailio(&list, &builder);
     let to = builder.lease().addr(2, 5060);
     let host = builder
         .set("dispatcher", &format!("file = {file:?}"))
