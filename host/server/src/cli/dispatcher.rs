@@ -64,7 +64,7 @@ pub(super) struct Row {
     /// Destinations with a higher priority come first
     #[arg(default_value_t = 0, allow_negative_numbers = true)]
     priority: i32,
-    /// name=value pairs, separated by semicolons: weight, rweight, maxload, duid, cc, and others for people
+    /// name=value pairs, separated by semicolons: weight, rweight, maxload, duid, and others for people
     #[arg(default_value = "", hide_default_value = true)]
     attrs: String,
     /// A text for people
