@@ -64,6 +64,14 @@ pub struct Config {
     pub policy: PolicyConfig,
     /// `[relay]`
     pub relay: RelayConfig,
+    /// `[streams]`
+    pub streams: StreamsConfig,
+    /// `[tls.…]`, in the order of their names.
+    pub tls: Vec<Profile>,
+    /// `[nat]`
+    pub nat: NatConfig,
+    /// `[websocket]`
+    pub websocket: WebSocketConfig,
     /// `[resolver]`
     pub resolver: ResolverConfig,
     /// `[transactions]`
@@ -248,6 +256,10 @@ impl Default for Config {
             dispatcher: DispatcherConfig::default(),
             policy: PolicyConfig::default(),
             relay: RelayConfig::default(),
+            streams: StreamsConfig::default(),
+            tls: Vec::new(),
+            nat: NatConfig::default(),
+            websocket: WebSocketConfig::default(),
             resolver: ResolverConfig::default(),
             transactions: TransactionsConfig::default(),
             tenants: Vec::new(),
@@ -282,6 +294,10 @@ fn root(mut root: Section<'_>) -> Config {
         dispatcher: dispatcher::read(root.section("dispatcher"), defaults.dispatcher),
         policy: policy::read(root.section("policy"), defaults.policy),
         relay: relay::read(root.section("relay"), defaults.relay),
+        streams: StreamsConfig::read(root.section("streams"), defaults.streams),
+        tls: tls::read_profiles(root.section("tls")),
+        nat: nat::read(root.section("nat"), defaults.nat, &listen),
+        websocket: websocket::read(root.section("websocket"), defaults.websocket),
         resolver: ResolverConfig::read(root.section("resolver"), defaults.resolver),
         transactions: transactions::read(root.section("transactions"), defaults.transactions),
         tenants: Vec::new(),
@@ -584,7 +600,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, dispatcher, policy, relay, transactions, control, capture, events, records, log, sip, tenants",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, dispatcher, policy, relay, nat, websocket, resolver, transactions, control, capture, events, records, log, sip, guard, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",

@@ -66,7 +66,9 @@ pub use role::{NamedToken, TokenRole};
 pub use schema::schema;
 pub use sip::{ConnectionLimits, ForceRport, SipConfig};
 pub use streams::StreamsConfig;
-pub use tenant::{EditConfig, Rate, SelectorConfig, TenantConfig};
+pub use tenant::{
+    EditConfig, Rate, SelectorConfig, SettingsTextError, TenantConfig, with_settings,
+};
 pub use token::Token;
 pub use token::without_secret;
 pub use transactions::TransactionsConfig;

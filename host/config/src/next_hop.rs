@@ -14,7 +14,7 @@ use super::problem::Bad;
 pub struct NextHop {
     /// Address or name.
     pub host: Host,
-    /// Port; `None` means those of the SRV records of the name, or 5060.
+    /// Port; `None` means those of the SRV records of the name, or the default port of the transport: 5060 or, for TLS, 5061.
     pub port: Option<u16>,
     /// Transport; `None` means that of the NAPTR or SRV records of the name, or UDP (RFC 3263 §4.1).
     pub transport: Option<Transport>,
@@ -94,7 +94,7 @@ impl NextHop {
     /// The port, by default that of the transport.
     pub fn port_or_default(&self) -> u16 {
         let transport = self.transport.unwrap_or(Transport::Udp);
-        self.port.unwrap_or(transport.default_port())
+        self.port.unwrap_or_else(|| transport.default_port())
     }
 
     /// Reads what follows `sips:`, which means TLS (RFC 3261 §26.2.2).

@@ -1,5 +1,6 @@
 //! `/metrics`: the sums of all workers' counters, and the state of tables and policies, in the format that the request asks for.
 
+mod audit;
 mod dispatcher;
 mod format;
 mod guard;
@@ -98,10 +99,12 @@ impl Collector for Host {
         page.transactions()?;
         page.policy_calls()?;
         page.connections()?;
+        page.tls(&self.shared)?;
         page.guard(&self.shared)?;
         page.host(&self.shared)?;
         page.exports(&self.exports)?;
         page.names(self.tenants.dns())?;
+        page.audit(&self.audit)?;
         page.table(&self.shared)?;
         page.trusted(&self.shared)?;
         page.rules(&self.shared)?;

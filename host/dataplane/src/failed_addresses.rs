@@ -71,6 +71,8 @@ mod tests {
             addr: SocketAddr::from(([192, 0, 2, 1], port)),
             from: None,
             connection: None,
+            name: None,
+            is_flow: false,
         };
         let has = |to: &Destination| failed.has(to.transport, to.addr);
         failed.note(&to(5060, Transport::Udp));

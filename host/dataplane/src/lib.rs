@@ -8,6 +8,7 @@
 
 pub mod active;
 pub mod drain;
+pub mod failed_addresses;
 pub mod guard_log;
 pub mod handover;
 pub mod handshakes;

@@ -9,6 +9,7 @@ use portcullis_address::AddressBook;
 use portcullis_capture::Capture;
 use portcullis_config::Config;
 use portcullis_dispatcher::Dispatcher;
+use portcullis_guard::Guard;
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
 use portcullis_records::Recorder;
@@ -97,6 +98,20 @@ impl Shared {
             .iter()
             .filter_map(|tenant| tenant.routes.as_ref());
         routes.any(|routes| routes.load().has_address(ip))
+    }
+
+    /// The host name with this mark among all next hops and domains, those of tenants included. This is no work for each message.
+    pub(crate) fn name_of_mark(&self, mark: u64) -> Option<String> {
+        let own = self.routes.load();
+        if let Some(name) = own.name_of_mark(mark) {
+            return Some(name.to_owned());
+        }
+        let tenants = self.tenants.load();
+        let mut routes = tenants
+            .named
+            .iter()
+            .filter_map(|tenant| tenant.routes.as_ref());
+        routes.find_map(|routes| routes.load().name_of_mark(mark).map(str::to_owned))
     }
 
     /// Waits until every worker has finished any decision that began before this call, so that everything published earlier is in effect on

@@ -185,7 +185,9 @@ impl Source {
             Seen::Refusal(bit) => {
                 let users = self.add_user(bit, window);
                 let is_scan = is_reached(users, most.users).then_some(Reason::Users);
-                is_scan.or(is_reached(tally.refusals, most.refusals).then_some(Reason::Refusals))
+                is_scan.or_else(|| {
+                    is_reached(tally.refusals, most.refusals).then_some(Reason::Refusals)
+                })
             }
             Seen::Challenge => {
                 is_reached(tally.challenges, most.challenges).then_some(Reason::Challenges)

@@ -1,5 +1,7 @@
 //! The guard with injected time.
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
 use std::collections::HashSet;
 
 use proptest::prelude::*;
@@ -67,8 +69,8 @@ fn challenges_that_are_answered_do_not_count() {
         assert_eq!(note(Evidence::Challenge), None);
         assert_eq!(note(Evidence::Success), None);
     }
-    let guesses = (0..100).map(|_| note(Evidence::Challenge));
-    assert_eq!(guesses.last(), Some(Some(Reason::Challenges)));
+    let guesses: Vec<_> = (0..100).map(|_| note(Evidence::Challenge)).collect();
+    assert_eq!(guesses.last(), Some(&Some(Reason::Challenges)));
 }
 
 #[test]
@@ -182,7 +184,7 @@ fn a_user_is_known_at_its_address_for_two_hours() {
     let (guard, now) = guard(|_| {});
     let user = guard.user(b"alice");
     guard.note_user(ip(NEIGHBOUR), user, now);
-    let hours = |hours| now + Duration::from_secs(hours * 3_600);
+    let hours = |hours: u64| now + Duration::from_secs(hours * 3_600);
     assert!(guard.knows_user(ip(NEIGHBOUR), user, hours(1)));
     assert!(!guard.knows_user(ip(SCANNER), user, hours(1)));
     assert!(!guard.knows_user(ip(NEIGHBOUR), guard.user(b"bob"), hours(1)));

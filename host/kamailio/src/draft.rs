@@ -389,7 +389,7 @@ fn plain(text: &str) -> String {
 }
 
 /// The sections of a file, in order; the first one has no header.
-const SECTIONS: [&str; 9] = [
+const SECTIONS: [&str; 11] = [
     "",
     "database",
     "permissions",

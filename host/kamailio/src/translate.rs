@@ -145,7 +145,7 @@ impl Translator<'_> {
             draft, findings, ..
         } = self;
         if let Value::Variable(variable) = value
-            && ["permissions", "ctl", "dispatcher", "jsonrpcs", "tm"]
+            && ["permissions", "ctl", "dispatcher", "jsonrpcs", "tm", "pike"]
                 .into_iter()
                 .any(|module| pattern.is_match(module))
             && !is_peer_tag(name)

@@ -274,6 +274,8 @@ labels! {
         Unanswerable = "unanswerable",
         /// A response to a source over UDP that reached its limit, a retransmission too.
         AnswerLimit = "answer_limit",
+        /// A message along the flow of a client that has closed its connection.
+        FlowGone = "flow_gone",
         /// The source is banned.
         Banned = "banned",
         /// The source is held, and nothing tells the request from a forged one.

@@ -10,8 +10,8 @@ mod labels;
 
 pub use counters::{
     BUCKETS, CallTimes, CodeCounts, ConnectionCounters, Counter, Counts, GuardCounters,
-    NamedCounts, ResponseTimes, Scale, Sums, TenantCounters, TenantCounts, TimeCounts,
-    TransactionCounters, WireCounters, WorkerCounters,
+    HandshakeCounters, NamedCounts, ResponseTimes, Scale, Sums, TenantCounters, TenantCounts,
+    TimeCounts, TransactionCounters, WireCounters, WorkerCounters,
 };
 pub use labels::{
     AttemptResult, FinalClass, HandoverResult, HandshakeResult, IcmpError, InDialog, Label, Lost,

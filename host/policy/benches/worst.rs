@@ -24,7 +24,7 @@ const PACKAGE: &str = "portcullis:policy";
 const LONG: &str = "(i32.const 4096) (i32.const 61440)";
 
 /// Interface and name of a function, its parameters, its result if it has one, and its arguments.
-const CASES: [(&str, &str, &str, &str, &str); 19] = [
+const CASES: [(&str, &str, &str, &str, &str); 20] = [
     (
         "permissions",
         "allow-source-address",

@@ -19,9 +19,6 @@ const MOST_CANDIDATES: usize = 128;
 /// Most addresses of one name.
 const MOST_ADDRESSES: usize = 64;
 
-/// The port of SIP (RFC 3261 §19.1.2).
-const SIP_PORT: u16 = 5060;
-
 /// Which records are asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -294,7 +291,7 @@ impl Plan {
 
     fn ask_services(&mut self, services: Vec<Service>) {
         if !self.settings.srv {
-            return self.ask_itself(self.own_transport(), SIP_PORT);
+            return self.ask_itself(self.own_transport(), self.own_transport().default_port());
         }
         self.ask(services.iter().map(|service| Query {
             name: service.name.clone(),
@@ -336,7 +333,7 @@ impl Plan {
             }));
         }
         if !has_records {
-            return self.ask_itself(self.own_transport(), SIP_PORT);
+            return self.ask_itself(self.own_transport(), self.own_transport().default_port());
         }
         servers.truncate(MOST_SERVERS);
         self.ask_servers(servers);
@@ -429,11 +426,14 @@ impl Plan {
 /// Most services of NAPTR records.
 const MOST_SERVICES: usize = 16;
 
-/// The service of a NAPTR record for this transport (RFC 3263 §4.1).
+/// The service of a NAPTR record for this transport (RFC 3263 §4.1, RFC 7118 §9.4).
 const fn naptr_service(transport: Transport) -> &'static str {
     match transport {
         Transport::Udp => "SIP+D2U",
         Transport::Tcp => "SIP+D2T",
+        Transport::Tls => "SIPS+D2T",
+        Transport::Ws => "SIP+D2W",
+        Transport::Wss => "SIPS+D2W",
     }
 }
 
@@ -442,6 +442,9 @@ const fn srv_prefix(transport: Transport) -> &'static str {
     match transport {
         Transport::Udp => "_sip._udp",
         Transport::Tcp => "_sip._tcp",
+        Transport::Tls => "_sips._tcp",
+        Transport::Ws => "_sip._ws",
+        Transport::Wss => "_sips._wss",
     }
 }
 

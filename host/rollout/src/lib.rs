@@ -24,5 +24,5 @@ pub use aside::{Aside, AsideError};
 pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};
 pub use progress::Progress;
 pub use registry::{ReconfigureError, Reconfigured, Registry, RegistryError, Start, TenantError};
-pub use route_keeper::RouteKeeper;
+pub use route_keeper::{RouteKeeper, RouteSources};
 pub use tenant_set::{RETAINED_GENERATIONS, TenantSetError, scope_of};

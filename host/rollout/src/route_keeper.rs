@@ -5,11 +5,20 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use portcullis_config::{NextHop, RelayConfig, TenantConfig};
-use portcullis_dispatcher::{Dispatcher, Sets};
+use portcullis_dispatcher::Dispatcher;
 use portcullis_sip::{RouteError, Routes};
 use tokio::sync::watch;
 
-use crate::resolve::Resolver;
+use crate::resolve::{Dns, Resolver};
+
+/// What routes are made of, beside the configuration.
+#[derive(Clone)]
+pub struct RouteSources {
+    /// The destinations of the dispatcher.
+    pub dispatcher: Arc<Dispatcher>,
+    /// Where names lead.
+    pub dns: Arc<Dns>,
+}
 
 /// Keeps the routes of the operator or of a tenant up to date. Each destination of the dispatcher is a next hop, under a name that policies do
 /// not write.
@@ -17,7 +26,7 @@ pub struct RouteKeeper {
     relay: RelayConfig,
     /// `None` for the operator.
     tenant: Option<TenantConfig>,
-    dispatcher: Arc<Dispatcher>,
+    sources: RouteSources,
     generations: watch::Receiver<u64>,
     resolver: Resolver,
 }
@@ -31,16 +40,16 @@ impl RouteKeeper {
     pub async fn new(
         relay: &RelayConfig,
         tenant: Option<&TenantConfig>,
-        dispatcher: &Arc<Dispatcher>,
+        sources: &RouteSources,
     ) -> Result<Self, RouteError> {
-        let mut generations = dispatcher.generations();
+        let mut generations = sources.dispatcher.generations();
         generations.mark_unchanged();
-        let mut resolver = resolver(relay, tenant, &dispatcher.current())?;
-        resolver.resolve().await;
+        let mut resolver = resolver(relay, tenant, sources)?;
+        resolver.resolve_first().await;
         Ok(Self {
             relay: relay.clone(),
             tenant: tenant.cloned(),
-            dispatcher: Arc::clone(dispatcher),
+            sources: sources.clone(),
             generations,
             resolver,
         })
@@ -56,7 +65,7 @@ impl RouteKeeper {
         let Self {
             relay,
             tenant,
-            dispatcher,
+            sources,
             mut generations,
             mut resolver,
         } = self;
@@ -75,13 +84,12 @@ impl RouteKeeper {
                     return;
                 },
             }
-            let sets = dispatcher.current();
-            resolver = match self::resolver(&relay, tenant.as_ref(), &sets) {
+            resolver = match self::resolver(&relay, tenant.as_ref(), &sources) {
                 Ok(resolver) => resolver,
                 // The entries have been routes before, and those of the sets are checked when they are loaded.
                 Err(_) => return,
             };
-            resolver.resolve().await;
+            resolver.resolve_first().await;
             routes.store(Arc::new(resolver.routes()));
         }
     }
@@ -91,8 +99,9 @@ impl RouteKeeper {
 fn resolver(
     relay: &RelayConfig,
     tenant: Option<&TenantConfig>,
-    sets: &Sets,
+    RouteSources { dispatcher, dns }: &RouteSources,
 ) -> Result<Resolver, RouteError> {
+    let sets = dispatcher.current();
     let mut relay = relay.clone();
     let is_permitted = |set| tenant.is_none_or(|tenant| tenant.sets.contains(&set));
     let members = sets.members().filter(|member| is_permitted(member.set));
@@ -104,11 +113,11 @@ fn resolver(
     let names: Vec<_> = hops.iter().map(|(name, _)| name.clone()).collect();
     relay.next_hops.extend(hops);
     match tenant {
-        None => Resolver::new(&relay),
+        None => Resolver::new(&relay, dns),
         Some(tenant) => {
             let mut tenant = tenant.clone();
             tenant.next_hops.extend(names);
-            Resolver::of_tenant(&relay, &tenant)
+            Resolver::of_tenant(&relay, &tenant, dns)
         }
     }
 }
@@ -142,11 +151,15 @@ mod tests {
         ];
         let has = |routes: &Routes| names.each_ref().map(|name| routes.has_hop(name));
 
-        let operator = RouteKeeper::new(&config.relay, None, &dispatcher)
-            .await
-            .unwrap();
+        let sources = RouteSources {
+            dispatcher: Arc::clone(&dispatcher),
+            dns: Dns::new(&config.resolver),
+        };
+        let operator = RouteKeeper::new(&config.relay, None, &sources);
+        let operator = operator.await.unwrap();
         assert_eq!(has(&operator.routes()), [true, true]);
-        let tenant = RouteKeeper::new(&config.relay, Some(&config.tenants[0]), &dispatcher);
+        let tenant = &config.tenants[0];
+        let tenant = RouteKeeper::new(&config.relay, Some(tenant), &sources);
         let tenant = tenant.await.unwrap();
         assert_eq!(has(&tenant.routes()), [false, true]);
         assert!(tenant.routes().permits(b"sip:bob@192.0.2.2:5070"));

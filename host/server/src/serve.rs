@@ -13,6 +13,7 @@ use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_control::{Control, Doors, Lent, Listening};
 use portcullis_dataplane::drain::{Drain, Stage};
+use portcullis_dataplane::failed_addresses::FailedAddresses;
 use portcullis_dataplane::guard_log;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::handshakes::Handshakes;
@@ -31,8 +32,9 @@ use portcullis_policy::ShareKey;
 use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
+use portcullis_rollout::tls_files;
 use portcullis_rollout::{ReconfigureError, Registry, RouteKeeper, Start};
-use portcullis_sip::{Local, Proxy, ProxyConfig};
+use portcullis_sip::{Clients, Local, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_text::one_line;
 use portcullis_tls::Tls;
@@ -318,7 +320,7 @@ impl Host {
         };
         opened.must_do_for(&registry)?;
         tell_what_others_see(&config);
-        let keeper = RouteKeeper::new(&config.relay, None, registry.dispatcher()).await?;
+        let keeper = RouteKeeper::new(&config.relay, None, registry.route_sources()).await?;
         let routes = Arc::clone(registry.routes());
         routes.store(Arc::new(keeper.routes()));
         let listen = expand(&config.listen)?;
@@ -431,6 +433,9 @@ impl Host {
         });
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move { addresses.watch().await });
+        if let Some(handshakes) = &self.shared.handshakes {
+            tokio::spawn(tls_files::watch(Arc::clone(handshakes.tls())));
+        }
         let dispatcher = Arc::clone(&self.shared.dispatcher);
         tokio::spawn(async move { dispatcher.watch().await });
         if let Some(start) = self.start {

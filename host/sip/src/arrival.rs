@@ -25,6 +25,9 @@ impl Transport {
     /// Every transport, in the order of [`Transport::number`].
     pub const ALL: [Self; 5] = [Self::Udp, Self::Tcp, Self::Tls, Self::Ws, Self::Wss];
 
+    /// The transports that lead to servers, in the order of preference: only clients open connections of WebSocket.
+    pub const OF_SERVERS: [Self; 3] = [Self::Udp, Self::Tcp, Self::Tls];
+
     /// The place of this transport in [`Transport::ALL`].
     pub const fn number(self) -> u8 {
         self as u8

@@ -125,6 +125,11 @@ impl Key {
         self.origin.hash(&bytes)
     }
 
+    /// The seal of a flow token: over the values before it.
+    pub(crate) fn flow(&self, values: &[u8]) -> u64 {
+        self.flow.hash(values)
+    }
+
     /// The number of a call in draws among the servers of a name.
     pub(crate) fn call(&self, call_id: &[u8]) -> u64 {
         self.draw.hash(call_id)

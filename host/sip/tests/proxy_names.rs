@@ -51,6 +51,7 @@ fn forward(edge: &Edge, call_id: &str, choice: Choice<'_>) -> Result<Forwarded, 
         request_uri: None,
         changes: &[],
         branch: None,
+        is_of_client: false,
         choice,
     };
     let (arrival, mut out) = (udp(CALLER), Vec::new());

@@ -1,5 +1,7 @@
 //! TLS: ports, `sips` URIs that are never downgraded (RFC 5630), and the names that lead to next hops.
 
+#![allow(clippy::unwrap_used)] // A panic is how a test fails.
+
 mod edge;
 
 use edge::{CALLER, Edge, headers, local, request, response, start_line, udp};

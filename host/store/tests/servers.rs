@@ -315,7 +315,7 @@ async fn actions_beyond_the_bounds_are_deleted(dialect: Dialect) {
         let rows: Vec<_> = (1..=MOST_NOTED as u64)
             .map(|number| {
                 let number = batch * MOST_NOTED as u64 + number;
-                action(number, (number % 3 != 0).then_some("acme"))
+                action(number, (!number.is_multiple_of(3)).then_some("acme"))
             })
             .collect();
         store.note(&rows).await.unwrap();

@@ -1,6 +1,7 @@
 //! Handshakes in memory: names, certificates of clients, versions, resumption and reloads.
 
 #![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

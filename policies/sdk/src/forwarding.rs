@@ -34,6 +34,11 @@ impl Forwarding {
         }
     }
 
+    /// A request that goes where its own header fields lead.
+    pub(crate) fn as_routed() -> Self {
+        Self::fork::<Target>([])
+    }
+
     /// Targets that the host knows already: `dispatcher.add-set` has added them.
     pub(crate) fn added() -> Self {
         Self {

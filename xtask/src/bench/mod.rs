@@ -25,7 +25,7 @@ mod upgrades;
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use self::calls::Longest;
 use self::database::Database;
@@ -92,7 +92,9 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
     let peers = bench.prepare(&args)?;
     let tasks = bench.tasks(&args);
     let minutes = bench.pace.expected(&tasks).as_secs_f64() / 60.0;
-    eprintln!("Measuring for about {minutes:.1} minutes.");
+    if minutes > 0.0 {
+        eprintln!("Measuring the cost of requests for about {minutes:.1} minutes.");
+    }
     for round in 0..bench.pace.rounds {
         for (subject, tasks) in &tasks {
             bench.subject(round, *subject, tasks);
@@ -367,11 +369,20 @@ fn programs(as_built: bool) -> Result<Programs> {
         build::policies_with_tests(&workspace)?;
     }
     let policies = workspace.target.join("policies");
-    Ok(Programs {
+    let programs = Programs {
         portcullis: build::built(&workspace, Profile::Dist, "portcullis"),
         policy: policies.join("address-acl.wasm"),
         hostile: policies.join("hostile.wasm"),
         failover: policies.join("failover.wasm"),
         load: build::built(&workspace, Profile::Dist, "portcullis-load"),
-    })
+    };
+    // Some parts need minutes before they start the first of these.
+    for file in programs.files() {
+        ensure!(
+            file.is_file(),
+            "{} is missing: run without --no-build",
+            file.display()
+        );
+    }
+    Ok(programs)
 }

@@ -40,6 +40,19 @@ pub(crate) struct Programs {
     pub(crate) load: PathBuf,
 }
 
+impl Programs {
+    /// All files that a measurement may need.
+    pub(crate) fn files(&self) -> [&Path; 5] {
+        [
+            &self.portcullis,
+            &self.policy,
+            &self.hostile,
+            &self.failover,
+            &self.load,
+        ]
+    }
+}
+
 /// A server that is ready for load.
 #[derive(Debug)]
 pub(crate) struct Running {

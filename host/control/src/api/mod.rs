@@ -14,11 +14,13 @@ use axum::response::{IntoResponse, Response};
 use serde_json::Value as Json;
 
 use crate::Control;
-use crate::commands::{self, address, alert, audit, dispatcher, history, policy, tenant, trusted};
+use crate::commands::{
+    self, address, alert, audit, dispatcher, guard, history, policy, tenant, trusted,
+};
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 38] = [
+const OPERATIONS: [fn(Routes) -> Routes; 47] = [
     describe,
     trace::operation,
     events::operation,
@@ -56,6 +58,11 @@ const OPERATIONS: [fn(Routes) -> Routes; 38] = [
     trusted::Add::operation,
     trusted::Remove::operation,
     trusted::Find::operation,
+    guard::ListBarred::operation,
+    guard::Release::operation,
+    trusted::Show::operation,
+    trusted::Replace::operation,
+    trusted::Delete::operation,
     dispatcher::Show::operation,
     history::Show::operation,
     alert::ListAlerts::operation,

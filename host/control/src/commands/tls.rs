@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn days_are_whole_and_negative_after_the_end() {
         let now = SystemTime::now();
-        let hours = |hours| Duration::from_secs(hours * 3600);
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
         assert_eq!(days_until(now + hours(49), now), 2);
         assert_eq!(days_until(now + hours(1), now), 0);
         assert_eq!(days_until(now - hours(1), now), -1);

@@ -105,6 +105,7 @@ fn control_over(
         orders: Orders::new(2, true),
         notices: Notices::new(2),
         guard: None,
+        handshakes: None,
         drain: Drain::default(),
         failed_addresses: Default::default(),
         started: SystemTime::now(),

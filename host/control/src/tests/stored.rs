@@ -73,9 +73,10 @@ async fn ask(
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let body = match body {
-        Value::Null => Body::empty(),
-        body => Body::from(body.to_string()),
+    let body = if body.is_null() {
+        Body::empty()
+    } else {
+        Body::from(body.to_string())
     };
     let request = request.body(body).unwrap();
     let response = http::router(Arc::clone(control));

@@ -64,8 +64,9 @@ impl Connections {
         Ok(steps)
     }
 
-    /// Creates Kamailio's tables `version`, `address`, `trusted` and `dispatcher`, under the names of the schema, and our own tables for policies and
-    /// tenants, where they are missing. Existing tables and their rows in `version` are never changed. Returns the steps.
+    /// Creates Kamailio's tables `version`, `address`, `trusted` and `dispatcher`, under the names of the schema, and our own tables for
+    /// policies, tenants and the audit, where they are missing. Existing tables and their rows in `version` are never changed. Returns the
+    /// steps.
     ///
     /// # Errors
     /// When the database cannot be reached or denies it.
@@ -253,7 +254,11 @@ mod tests {
                 .iter()
                 .map(|step| statements(std::slice::from_ref(step)).count())
                 .collect();
-            assert_eq!(counts, [2, 2, 2 + index, 2, 2, 2, 2, 2], "{steps:#?}");
+            assert_eq!(
+                counts,
+                [2, 2, 2 + index, 2, 2, 2, 2, 2, 2 + index],
+                "{steps:#?}"
+            );
         }
         schema.version_table = "versions".parse().unwrap();
         schema.address.table = "trunks".parse().unwrap();

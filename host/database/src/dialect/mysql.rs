@@ -97,7 +97,8 @@ impl Dialect for MySql {
             include_str!("../../../../migrations/mysql/0002_trusted.sql"),
             include_str!("../../../../migrations/mysql/0003_policies.sql"),
             include_str!("../../../../migrations/mysql/0004_tenants.sql"),
-            include_str!("../../../../migrations/mysql/0005_dispatcher.sql"),
+            include_str!("../../../../migrations/mysql/0005_audit.sql"),
+            include_str!("../../../../migrations/mysql/0006_dispatcher.sql"),
         ]
     }
 

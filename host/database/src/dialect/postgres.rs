@@ -86,7 +86,8 @@ impl Dialect for Postgres {
             include_str!("../../../../migrations/postgres/0002_trusted.sql"),
             include_str!("../../../../migrations/postgres/0003_policies.sql"),
             include_str!("../../../../migrations/postgres/0004_tenants.sql"),
-            include_str!("../../../../migrations/postgres/0005_dispatcher.sql"),
+            include_str!("../../../../migrations/postgres/0005_audit.sql"),
+            include_str!("../../../../migrations/postgres/0006_dispatcher.sql"),
         ]
     }
 

@@ -65,7 +65,8 @@ impl Dialect for Sqlite {
             include_str!("../../../../migrations/sqlite/0002_trusted.sql"),
             include_str!("../../../../migrations/sqlite/0003_policies.sql"),
             include_str!("../../../../migrations/sqlite/0004_tenants.sql"),
-            include_str!("../../../../migrations/sqlite/0005_dispatcher.sql"),
+            include_str!("../../../../migrations/sqlite/0005_audit.sql"),
+            include_str!("../../../../migrations/sqlite/0006_dispatcher.sql"),
         ]
     }
 

@@ -158,7 +158,12 @@ impl Trouble {
             Lost::TooManyConnections => Some(Self::TooManyConnections),
             Lost::ReceiveBufferFull => Some(Self::ReceiveBufferFull),
             Lost::AnswerLimit => Some(Self::AnswerLimit),
-            Lost::Unframed | Lost::Unanswerable | Lost::Banned | Lost::Held | Lost::Flood => None,
+            Lost::Unframed
+            | Lost::Unanswerable
+            | Lost::FlowGone
+            | Lost::Banned
+            | Lost::Held
+            | Lost::Flood => None,
         }
     }
 }

@@ -12,7 +12,7 @@ mod targets;
 
 use std::fmt::Display;
 use std::mem;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -160,9 +160,9 @@ impl Pipeline {
         if !self.responder.strangers().admits(&bytes, arrival) {
             return (bytes, Handled::Done(None));
         }
-        let patience = match framing {
-            Framing::Datagram => Patience::InRow,
-            Framing::Stream => Patience::ByItself,
+        let patience = match arrival.connection {
+            None => Patience::InRow,
+            Some(_) => Patience::ByItself,
         };
         self.handle_with(patience, bytes, framing, arrival, out)
     }

@@ -53,6 +53,16 @@ impl<'p> Relaying<'p> {
         &self.shared.proxy
     }
 
+    /// The addresses that have failed lately.
+    pub(super) fn failed_addresses(&self) -> &'p FailedAddresses {
+        &self.shared.failed_addresses
+    }
+
+    /// Most addresses of a target that are tried.
+    pub(super) fn most_addresses(&self) -> usize {
+        usize::from(self.shared.config.resolver.addresses)
+    }
+
     /// The sets of the dispatcher.
     pub(super) fn dispatcher(&self) -> &'p Dispatcher {
         &self.shared.dispatcher
@@ -102,6 +112,7 @@ impl<'p> Relaying<'p> {
             request_uri: request_uri.map(str::as_bytes),
             changes: &changes,
             branch,
+            is_of_client: self.is_in_client_group(arrival.source.ip()),
             choice: Choice {
                 tried,
                 has_failed: &|transport, addr| self.shared.failed_addresses.has(transport, addr),
@@ -112,8 +123,8 @@ impl<'p> Relaying<'p> {
             true => write(self.routes),
             false => self.with_routes(judgement, write),
         };
-        written.inspect(|to| {
-            if to.is_flow {
+        written.inspect(|forwarded| {
+            if forwarded.to.is_flow {
                 self.counters().flow_requests.inc();
             }
         })

@@ -107,6 +107,9 @@ fn welcome(
     room: Option<OwnedSemaphorePermit>,
 ) -> bool {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    if worker.borrow().pipeline.refuses_peer(peer) {
+        return false;
+    }
     let slot = match room.map(|room| worker.borrow().slot(room, peer.ip())) {
         None => None,
         Some(Ok(slot)) => Some(slot),
@@ -121,10 +124,7 @@ fn welcome(
         name: None,
     };
     let borrowed = worker.borrow();
-    if borrowed.pipeline.refuses_peer(peer) {
-        return false;
-    }
-    let joined = match borrowed.join(peer, Opener::Peer) {
+    let joined = match borrowed.join(remote, Opener::Peer) {
         Ok(joined) => joined,
         Err(why) => {
             borrowed.pipeline.reporter().lose(&Loss {

@@ -30,6 +30,7 @@ use crate::deployments::Deployments;
 use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::progress::Loading;
 use crate::resolve::Dns;
+use crate::route_keeper::RouteSources;
 use crate::settings::{forget_what_refuses, settings_of};
 use crate::tenant_set::{RETAINED_GENERATIONS, TenantSet, TenantSetError};
 
@@ -60,7 +61,7 @@ pub struct Registry {
     /// The engine for policies that are called without effect.
     aside: Aside,
     routes: Arc<ArcSwap<Routes>>,
-    dispatcher: Arc<Dispatcher>,
+    sources: RouteSources,
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     tenants: Arc<TenantSet>,
@@ -115,13 +116,16 @@ impl Registry {
         let sandboxes = kept_by_each(workers, runtime.limits().instances);
         let wake = Arc::new(Notify::new());
         let routes = Arc::<ArcSwap<Routes>>::default();
-        let dispatcher = Arc::new(config.dispatcher.dispatcher(&config.database));
+        let sources = RouteSources {
+            dispatcher: Arc::new(config.dispatcher.dispatcher(&config.database)),
+            dns: Dns::new(&config.resolver),
+        };
         let files_of = |name: &str, config: &SeatConfig| {
             let slot = Arc::new(PolicySlot::keeping(RETAINED_GENERATIONS));
             let counters = Arc::new(Counters::new(config.counters));
             let scope = Scope::operator()
                 .with_routes(Arc::clone(&routes))
-                .with_dispatcher(Arc::clone(&dispatcher))
+                .with_dispatcher(Arc::clone(&sources.dispatcher))
                 .with_counters(counters)
                 .with_settings(settings_of(config));
             let seat = Seat::new(name, slot, scope, config.clone(), Arc::clone(&wake));
@@ -153,10 +157,9 @@ impl Registry {
             [Some(default), before, after].into_iter().flatten(),
             Arc::clone(&runtime),
             workers,
-            Arc::clone(&dispatcher),
+            sources.clone(),
             Arc::clone(&wake),
             stop,
-            Arc::clone(&dns),
         );
         let tenants = Arc::new(tenants);
         let loading = Arc::new(Loading::default());
@@ -165,9 +168,8 @@ impl Registry {
             shadow,
             sandboxes,
             aside,
-            dns,
             routes,
-            dispatcher,
+            sources,
             wake,
             deployments: Deployments::new(Arc::clone(&tenants), Arc::clone(&loading)),
             tenants,
@@ -210,9 +212,19 @@ impl Registry {
         &self.routes
     }
 
+    /// Returns what resolves the names of routes.
+    pub fn dns(&self) -> &Arc<Dns> {
+        &self.sources.dns
+    }
+
+    /// Returns what routes are made of, beside the configuration.
+    pub fn route_sources(&self) -> &RouteSources {
+        &self.sources
+    }
+
     /// Returns the sets of the dispatcher. They are empty until the host loads them.
     pub fn dispatcher(&self) -> &Arc<Dispatcher> {
-        &self.dispatcher
+        &self.sources.dispatcher
     }
 
     /// Returns the deployments of all seats.

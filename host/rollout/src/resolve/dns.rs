@@ -69,7 +69,7 @@ impl Dns {
             families: self.config.families,
             loopback: self.config.loopback,
         };
-        let mut plan = Plan::new(lookup, settings, &Transport::ALL);
+        let mut plan = Plan::new(lookup, settings, &Transport::OF_SERVERS);
         loop {
             let queries = plan.queries();
             if queries.is_empty() {

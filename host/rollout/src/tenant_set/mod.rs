@@ -9,7 +9,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use portcullis_config::{Config, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Tenant, Tenants};
-use portcullis_dispatcher::Dispatcher;
 use portcullis_policy::{Counters, PolicySlot, Runtime, Scope, SettingsError};
 use portcullis_records::Part;
 use portcullis_sip::RouteError;
@@ -19,7 +18,7 @@ use tokio::task::AbortHandle;
 
 use crate::compiler;
 use crate::policy_files::PolicyFiles;
-use crate::route_keeper::RouteKeeper;
+use crate::route_keeper::{RouteKeeper, RouteSources};
 use crate::settings::{settings_of, takes};
 
 use plan::{Carried, SetUp, plan, step};
@@ -33,11 +32,10 @@ pub const RETAINED_GENERATIONS: usize = 4;
 pub(crate) struct TenantSet {
     runtime: Arc<Runtime>,
     workers: usize,
-    dispatcher: Arc<Dispatcher>,
+    sources: RouteSources,
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     stop: watch::Receiver<bool>,
-    dns: Arc<Dns>,
     current: Arc<ArcSwap<Tenants>>,
     /// The policy files of the operator's seats, `default` first.
     operators: Vec<Arc<PolicyFiles>>,
@@ -83,18 +81,16 @@ impl TenantSet {
         operators: impl IntoIterator<Item = Arc<PolicyFiles>>,
         runtime: Arc<Runtime>,
         workers: usize,
-        dispatcher: Arc<Dispatcher>,
+        sources: RouteSources,
         wake: Arc<Notify>,
         stop: watch::Receiver<bool>,
-        dns: Arc<Dns>,
     ) -> Self {
         Self {
             runtime,
             workers,
-            dispatcher,
+            sources,
             wake,
             stop,
-            dns,
             current: Arc::new(ArcSwap::from_pointee(operator)),
             operators: operators.into_iter().collect(),
             running: Mutex::default(),
@@ -240,7 +236,7 @@ impl TenantSet {
         {
             self.check_settings(tenant).await?;
         }
-        let keeper = RouteKeeper::new(&config.relay, Some(tenant), &self.dispatcher).await;
+        let keeper = RouteKeeper::new(&config.relay, Some(tenant), &self.sources).await;
         keeper.map_err(|source| TenantSetError::Routes {
             tenant: tenant.name.clone(),
             source,
@@ -291,7 +287,7 @@ impl TenantSet {
         let routes = Arc::new(ArcSwap::from_pointee(keeper.routes()));
         let scope = scope_of(config)
             .with_routes(Arc::clone(&routes))
-            .with_dispatcher(Arc::clone(&self.dispatcher))
+            .with_dispatcher(Arc::clone(&self.sources.dispatcher))
             .with_counters(counted)
             .with_settings(settings_of(&config.seat));
         let wake = Arc::clone(&self.wake);

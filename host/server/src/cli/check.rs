@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 
 use super::check_hops;
 use super::check_tables;
+use super::check_tls;
 use super::database::block_on;
 use super::findings::Finding;
 use super::policy::state_of;

@@ -70,7 +70,7 @@ impl Followed {
 }
 
 /// The parameters as a client takes them.
-pub(super) fn borrowed(query: &[(&'static str, String)]) -> Vec<(&str, &str)> {
+pub(super) fn borrowed<'q>(query: &'q [(&'static str, String)]) -> Vec<(&'q str, &'q str)> {
     let all = query.iter();
     all.map(|(name, value)| (*name, value.as_str())).collect()
 }

@@ -14,6 +14,7 @@ mod db;
 mod dispatcher;
 mod doctor;
 mod findings;
+mod followed;
 mod guard;
 mod https;
 mod import;

@@ -47,6 +47,8 @@ pub(super) struct Leg<'p> {
     pub(super) place: &'p Place,
     /// The stream to it, if a dialog knows one.
     pub(super) connection: Option<ConnectionId>,
+    /// The mark of the name that led here; `None` for an address.
+    pub(super) name: Option<u64>,
     /// See [`Forwarded::others`](super::Forwarded::others).
     pub(super) others: usize,
     /// See [`Plan::hop`].
@@ -312,6 +314,7 @@ impl<'a> Planner<'a, '_> {
             place,
             connection: stream.map(|stream| stream.connection),
             name: None,
+            others: 0,
             hop: None,
         })
     }
@@ -431,23 +434,30 @@ impl<'a> Planner<'a, '_> {
         if !permission.is_granted() {
             return Ok(None);
         }
-        if uri.scheme == Scheme::Sips {
+        if uri.scheme == Scheme::Sips && !self.proxy.identity.has_tls() {
             return Err(RelayError::UnsupportedScheme(RelayError::shown(text)));
         }
         let unsupported = || RelayError::UnsupportedTransport(RelayError::shown(text));
-        let transport = uri.known_transport().ok_or_else(unsupported)?;
+        let transport = uri.known_transport();
+        // Only clients open connections of WebSocket: a flow leads to them, and no URI.
+        let transport = transport.filter(|transport| !transport.is_websocket());
+        let transport = transport.ok_or_else(unsupported)?;
         let leg = match permission {
             Permission::Refused => return Ok(None),
             Permission::Address(ip) => {
                 let addr = SocketAddr::new(ip, port);
-                self.leg([Candidate::plain(transport, addr)], text)
+                self.leg([Candidate::plain(transport, addr)], text)?
             }
             Permission::Name(named) => {
-                let named_transport = uri.transport().map(|_| transport);
-                self.leg(named.candidates(uri.port, named_transport), text)
+                let is_chosen = uri.scheme == Scheme::Sips || uri.transport().is_some();
+                let candidates = named.candidates(uri.port, is_chosen.then_some(transport));
+                Leg {
+                    name: Some(named.mark),
+                    ..self.leg(candidates, text)?
+                }
             }
         };
-        leg.map(Some)
+        Ok(Some(leg))
     }
 
     /// The first of these addresses in the order of the call that one of our sockets can reach. Our own addresses are left out.
@@ -507,9 +517,22 @@ impl<'a> Planner<'a, '_> {
             addr: candidate.addr,
             place,
             connection: None,
+            name: None,
             others: fitting - 1,
             hop: None,
         })
+    }
+
+    /// A request URI taken from a Route, or written by a policy, obeys the rules for one that is received: a host without TLS must not send a
+    /// `sips` URI (RFC 5630 §5.3), and a request URI has no headers (RFC 3261 §19.1.1).
+    fn check_request_uri(&self, uri: &[u8]) -> Result<(), RelayError> {
+        match read_request_uri(uri)? {
+            Some(new) if new.scheme == Scheme::Sips && !self.proxy.identity.has_tls() => {
+                Err(RelayError::UnsupportedScheme(RelayError::shown(uri)))
+            }
+            Some(new) if new.headers.is_some() => Err(RelayError::BadUri(RelayError::shown(uri))),
+            _ => Ok(()),
+        }
     }
 
     /// The place of an address in the order of this call. The index of the first one need not be exact.

@@ -5,12 +5,17 @@ use std::net::SocketAddr;
 use super::Proxy;
 use super::branch::{Branch, Origin, Transaction};
 use super::dialog;
+use super::flow::{Flow, Token};
+use super::identity::Place;
 use super::plan::{Plan, Whereto, to_has_tag};
 use super::relay_error::RelayError;
 use super::target::Target;
 use crate::arrival::{Arrival, Destination};
 use crate::cseq::MAX_FORWARDS;
 use crate::edit::{Edits, Text, write_hex};
+use crate::key::Key;
+use crate::list::{Value, values};
+use crate::name_addr::NameAddr;
 use crate::routes::{Choice, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::uri::is_sips;
@@ -52,6 +57,8 @@ pub struct Forward<'f> {
     /// The branch to write and the target's share of Max-Breadth (RFC 5393 §5.3.3), which replaces the received value. ACK and CANCEL, which
     /// follow an INVITE and never fork, do not get a value that they have not. `None` for a stateless proxy, which never forks.
     pub branch: Option<(Branch, u8)>,
+    /// Whether the sender is a client, whatever socket received the request: see [`Clients`](crate::Clients).
+    pub is_of_client: bool,
     /// Which of the addresses of a name the request goes to.
     pub choice: Choice<'f>,
 }
@@ -73,6 +80,7 @@ impl Forward<'_> {
             request_uri: None,
             changes: &[],
             branch: Some((branch, breadth)),
+            is_of_client: false,
             choice: Choice::FIRST,
         }
     }
@@ -120,6 +128,7 @@ impl Proxy {
             request_uri: None,
             changes,
             branch: None,
+            is_of_client: false,
             choice: Choice::FIRST,
         };
         let forwarded = self.forward(message, arrival, routes, &forward, out);
@@ -170,6 +179,7 @@ fn relay_by<const MOST: usize>(
         request_uri,
         changes,
         branch: fork,
+        is_of_client,
         choice,
     } = *forward;
     let top = proxy
@@ -255,6 +265,8 @@ fn relay_by<const MOST: usize>(
             addr: plan.leg.addr,
             from: Some(plan.leg.place.addr),
             connection: plan.leg.connection,
+            name: plan.leg.name,
+            is_flow: plan.token.is_some(),
         },
         others: plan.leg.others,
     })

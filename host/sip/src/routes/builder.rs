@@ -9,7 +9,7 @@ use thiserror::Error;
 use super::{Candidate, Hop, LONGEST_NAME, Lookup, Named, PortRule, Routes, Sought, mark};
 use crate::arrival::Transport;
 use crate::host::{Host, ip_address, port};
-use crate::uri::Uri;
+use crate::uri::{Scheme, Uri};
 
 /// Next hops and domains as configured, with names that are not resolved yet.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +93,7 @@ impl RoutesBuilder {
         self.build_of(|lookup| {
             let (port, transport) = match lookup.sought {
                 Sought::Addresses => (0, Transport::Udp),
-                Sought::Servers(transport) => (Scheme::Sip.default_port(), transport),
+                Sought::Servers(transport) => (transport.default_port(), transport),
                 Sought::Anything => (Scheme::Sip.default_port(), Transport::Udp),
             };
             let addresses = in_order(resolved.get(&*lookup.name)).into_iter();
@@ -117,10 +117,9 @@ impl RoutesBuilder {
             ..Routes::default()
         };
         let domains = self.domains.iter().map(|(place, port)| (place, *port));
-        let hops = self.targets().map(|target| {
-            let port = target.port.unwrap_or(Scheme::Sip.default_port());
-            (&target.place, PortRule::One(port))
-        });
+        let hops = self
+            .targets()
+            .map(|target| (&target.place, PortRule::One(target.port_or_default())));
         for (place, port) in domains.chain(hops) {
             match place {
                 Place::Net(net) => routes.permit_net(*net, port),
@@ -199,11 +198,23 @@ impl Target {
             uri: text.into(),
             place: Place::of(uri.host).ok_or_else(wrong)?,
             port: uri.port,
-            transport: match uri.transport() {
-                None => None,
-                Some(name) => Some(Transport::from_token(name).ok_or_else(wrong)?),
+            transport: match (uri.scheme, uri.transport()) {
+                (Scheme::Sip, None) => None,
+                (Scheme::Sip, Some(_)) | (Scheme::Sips, _) => {
+                    let transport = uri.known_transport();
+                    Some(
+                        transport
+                            .filter(|transport| !transport.is_websocket())
+                            .ok_or_else(wrong)?,
+                    )
+                }
             },
         })
+    }
+
+    fn port_or_default(&self) -> u16 {
+        let transport = self.transport.unwrap_or(Transport::Udp);
+        self.port.unwrap_or_else(|| transport.default_port())
     }
 
     /// The question about its name; `None` for an address.
@@ -214,7 +225,7 @@ impl Target {
 
     fn with(&self, name: &str, found: &impl Fn(&Lookup) -> Vec<Candidate>) -> Hop {
         let transport = self.transport.unwrap_or(Transport::Udp);
-        let port = self.port.unwrap_or(Scheme::Sip.default_port());
+        let port = self.port_or_default();
         let candidates = match (&self.place, self.lookup()) {
             (Place::Net(net), _) => {
                 vec![Candidate::plain(
@@ -242,7 +253,8 @@ impl Target {
 
 /// The questions that URIs with this host name can ask.
 fn lookups_of(name: &str) -> impl Iterator<Item = Lookup> {
-    let servers = Transport::ALL.map(|transport| Lookup::of(name, None, Some(transport)));
+    let servers = Transport::OF_SERVERS;
+    let servers = servers.map(|transport| Lookup::of(name, None, Some(transport)));
     servers
         .into_iter()
         .chain([addresses(name), Lookup::of(name, None, None)])
@@ -255,14 +267,14 @@ fn addresses(name: &str) -> Lookup {
 /// A name of next hops with ports: a URI without a port means its addresses, too.
 fn addresses_of(name: &str, found: &impl Fn(&Lookup) -> Vec<Candidate>) -> Named {
     let addresses = found(&addresses(name));
-    let at = |transport| -> Box<[Candidate]> {
-        let port = Scheme::Sip.default_port();
+    let at = |transport: Transport| -> Box<[Candidate]> {
+        let port = transport.default_port();
         addresses
             .iter()
             .map(|one| one.at(transport, port))
             .collect()
     };
-    let servers = Transport::ALL.map(|transport| (Some(transport), at(transport)));
+    let servers = Transport::OF_SERVERS.map(|transport| (Some(transport), at(transport)));
     Named {
         servers: servers
             .into_iter()

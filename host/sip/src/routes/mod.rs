@@ -41,6 +41,8 @@ pub(crate) struct Hop {
     pub(crate) uri: Box<str>,
     /// Its identifier in the seal of a dialog: the [`mark`] of its name.
     pub(crate) mark: u64,
+    /// The mark of its host name; `None` for an address.
+    pub(crate) name: Option<u64>,
     /// Empty while the name is not resolved.
     pub(crate) candidates: Box<[Candidate]>,
 }
@@ -91,6 +93,11 @@ impl Routes {
     /// Whether there is a next hop with this name.
     pub fn has_hop(&self, name: &str) -> bool {
         self.hops.contains_key(name)
+    }
+
+    /// The host name of a next hop or domain with this [`mark`], in lower case.
+    pub fn name_of_mark(&self, mark: u64) -> Option<&str> {
+        self.marks.get(&mark).map(|name| &**name)
     }
 
     /// Whether this is the address of a next hop, or of a single host to which requests may go; whatever the port.
@@ -145,19 +152,29 @@ impl Routes {
 impl Routes {
     /// Permits a name, the addresses that it has, and its servers at their ports.
     fn permit_name(&mut self, name: &str, found: impl FnOnce() -> Named, port: PortRule) {
-        let Self { names, hosts, .. } = self;
+        let Self {
+            names,
+            hosts,
+            marks,
+            ..
+        } = self;
         let named = names.entry(name.as_bytes().into()).or_insert_with(found);
+        named.mark = mark(name);
+        marks.insert(named.mark, name.into());
         named.ports.add(port);
         for candidate in &named.addresses {
             hosts.entry(candidate.ip()).or_default().add(port);
         }
         // URIs without a port lead to the servers.
-        if !named.ports.include(Scheme::Sip.default_port()) {
-            return;
-        }
-        for candidate in named.servers.iter().flat_map(|(_, servers)| servers) {
-            let port = PortRule::One(candidate.addr.port());
-            hosts.entry(candidate.ip()).or_default().add(port);
+        for (transport, servers) in &named.servers {
+            let default = transport.map_or(Scheme::Sip.default_port(), Transport::default_port);
+            if !named.ports.include(default) {
+                continue;
+            }
+            for candidate in servers {
+                let port = PortRule::One(candidate.addr.port());
+                hosts.entry(candidate.ip()).or_default().add(port);
+            }
         }
     }
 
@@ -184,6 +201,8 @@ pub fn mark(name: &str) -> u64 {
 /// A host name with its addresses and servers, and the ports that are allowed there.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Named {
+    /// Its [`mark`].
+    pub(crate) mark: u64,
     /// For URIs with a port. Their own port is 0.
     addresses: Box<[Candidate]>,
     /// For URIs without a port, by their transport.

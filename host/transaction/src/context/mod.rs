@@ -294,7 +294,7 @@ impl<T: Clone> Context<T> {
         };
         let is_along_flow = branch.is_along_flow();
         if branch.fail() {
-            let (code, cause) = failure.result();
+            let (code, cause) = failure.result(is_along_flow);
             if may_fail_over {
                 return self.targets.next_address(now, number, code, cause, tools);
             }

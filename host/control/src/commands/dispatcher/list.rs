@@ -251,6 +251,9 @@ fn protocol(member: &Member) -> u8 {
     match member.transport() {
         Transport::Udp => u8::from(is_named),
         Transport::Tcp => 2,
+        Transport::Tls => 3,
+        Transport::Ws => 5,
+        Transport::Wss => 6,
     }
 }
 

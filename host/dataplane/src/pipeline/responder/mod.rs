@@ -30,6 +30,8 @@ pub(super) struct Responder {
     reporter: Reporter,
     /// What each source has got.
     answers: Answers,
+    /// The same for STUN.
+    stun: Answers,
     /// The retransmissions of final responses to each source.
     repeats: Answers,
     strangers: Strangers,
@@ -76,6 +78,7 @@ impl Responder {
         let sip = &shared.config.sip;
         Self {
             answers: Answers::new(sip.answers_per_second, sip.answers_burst, Instant::now()),
+            stun: Answers::new(STUN_PER_SECOND, STUN_PER_SECOND, Instant::now()),
             repeats: Answers::new(REPEATS_PER_SECOND, REPEATS_BURST, Instant::now()),
             strangers: Strangers::new(Arc::clone(&shared), number, reporter.clone()),
             number,

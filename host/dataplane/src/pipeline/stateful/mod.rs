@@ -26,7 +26,7 @@ use portcullis_sip::{
     RelayError, RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
-    Attempt, BeginError, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
+    Attempt, BeginError, Cause, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
     Transactions, What, max_breadth,
 };
 
@@ -275,7 +275,7 @@ impl Stateful {
             relay.call = Some(Arc::new(call_of(&relay.judgement, message, arrival)));
         }
         relay.asked = tools.responder.strangers().asked(message, arrival);
-        relay.note_first(written);
+        relay.note_first(written.map(|written| written.to));
         self.transactions.charge(id, relay.bytes());
         self.relays.insert(id, relay, message.bytes().len());
         let planned = self.transactions.plan(now, id, plan);

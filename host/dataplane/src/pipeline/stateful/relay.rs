@@ -201,7 +201,7 @@ impl Relay {
         }
     }
 
-    /// The destination of the dispatcher that the branch with this number goes to, if it is one: its name as a next hop.
+    /// The destination of the dispatcher that the target with this number goes to, if it is one: its name as a next hop.
     pub(super) fn member(&self, number: u8) -> Option<&str> {
         match self.way(number)? {
             Way::Decided => None,
@@ -212,7 +212,7 @@ impl Relay {
         }
     }
 
-    /// Where the branch with this number goes: the place that the policy named, or the request URI.
+    /// Where the target with this number goes: the place that the policy named, or the request URI.
     pub(super) fn place(&self, number: u8, uri: impl FnOnce() -> String) -> String {
         match (self.way(number), &self.judgement.outcome) {
             (Some(Way::Target(target)), _) => target.place.to_string(),

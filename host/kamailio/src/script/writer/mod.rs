@@ -140,10 +140,10 @@ impl<'c> Writer<'c> {
             return ends;
         }
         // Without a new target, the relay fails.
-        match &tested.term {
-            Term::Not(_) => self.block(then, rest),
-            _ => self.block(otherwise, rest),
+        if matches!(tested.term, Term::Not(_)) {
+            return self.block(then, rest);
         }
+        self.block(otherwise, rest)
     }
 
     /// `if … else if … else …`; `begin` is what precedes the condition.
