@@ -37,7 +37,7 @@ fn register(socket: &UdpSocket) {
     let local = socket.local_addr().expect("a bound socket has an address");
     let mut buffer = vec![0; 65_536];
     while let Ok((count, peer)) = socket.recv_from(&mut buffer) {
-        let request = Message::new(buffer[..count].to_vec());
+        let request = Message::new(with_long_names(&buffer[..count]));
         if request.first_word() == "ACK" {
             continue;
         }
@@ -48,6 +48,15 @@ fn register(socket: &UdpSocket) {
         };
         let _sent = socket.send_to(answer.as_bytes(), peer);
     }
+}
+
+/// A request with the long names of the header fields that a response repeats.
+fn with_long_names(request: &[u8]) -> Vec<u8> {
+    let mut text = String::from_utf8_lossy(request).into_owned();
+    for (compact, long) in [("v", "Via"), ("f", "From"), ("t", "To"), ("i", "Call-ID")] {
+        text = text.replace(&format!("\r\n{compact}:"), &format!("\r\n{long}:"));
+    }
+    text.into_bytes()
 }
 
 /// The status line and the challenge of a registrar; `None` for 200.
@@ -238,7 +247,11 @@ fn whoever_acknowledges_refusals_over_udp_is_banned() {
     let mut scanner = host.udp(SCANNER);
     for _ in 0..5 {
         let invite = forger.request("INVITE", "sip:1@b");
-        let answer = forger.ask(&invite);
+        // The policy refuses its ACK too. It is held then, and one of two messages at once may be dropped.
+        let answer = wait::until("the forger is answered", || {
+            forger.send(&invite.bytes());
+            forger.receive_within(Duration::from_millis(500))
+        });
         // The tag is wrong.
         let mut ack = invite.ack_for(&answer);
         ack.to = format!("{}x", ack.to);
@@ -338,17 +351,30 @@ fn the_list_is_the_same_over_every_door() {
     assert_eq!(released["result"]["source"], json!(source.to_string()));
 }
 
+/// Python reads this file before a program. SIPVicious 0.3.3 has an option for the address that it sends from, and ignores it.
+const SENDS_FROM: &str = r#"import os, socket
+
+class Bound(socket.socket):
+    def bind(self, address):
+        super().bind((os.environ["SOURCE"], address[1]))
+
+socket.socket = Bound
+"#;
+
 /// SIPVicious of Debian, as an attacker starts it.
 #[test]
 fn peers_sipvicious_is_stopped_and_its_neighbour_is_not() {
     let host = start(Builder::new().workers(2));
+    host.write("sitecustomize.py", SENDS_FROM);
     let target = host.sip();
     let run = |tool: &str, source: IpAddr, words: &str| {
         let child = Command::new(tool)
-            .args(["-b", &source.to_string(), "-x", &source.to_string()])
+            .args(["-x", &source.to_string()])
             .args(words.split_whitespace())
             .arg(target.ip().to_string())
             .env("HOME", host.folder())
+            .env("PYTHONPATH", host.folder())
+            .env("SOURCE", source.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn();
@@ -522,7 +548,8 @@ fn a_source_that_never_proves_its_address_gets_little_more_than_it_sent() {
         sent.packets <= 2 * COUNT + repeated.ceil() as usize,
         "{sent:?}"
     );
-    assert!(sent.bytes <= 5 * received.bytes, "{received:?} {sent:?}");
+    let most = received.bytes / received.packets + 256;
+    assert!(sent.bytes <= sent.packets * most, "{received:?} {sent:?}");
     // A keep-alive over UDP is not answered.
     let socket = UdpSocket::bind((relaying.lease().ip(22), 0)).expect("a source can be bound");
     let wait = Some(Duration::from_millis(200));

@@ -80,7 +80,7 @@ fn a_file_is_written_once_and_only_for_its_owner() {
     }
     let said = stderr(&written);
     for line in [
-        "kamailio.cfg:7: listen = \"tls:127.0.0.1:5061\" cannot be taken over: the transport tls is not supported yet; listen on udp or tcp",
+        "kamailio.cfg:7: listen = \"tls:127.0.0.1:5061\" cannot be taken over: a TLS address without a certificate; add a section [tls.NAME] with `certificate` and `key`",
         "kamailio.cfg:12: permissions: max_subnets = 4096: not needed: there is no limit, and no subnet is dropped",
         "kamailio.cfg:15: allow_source_address(\"200\"): in the policy, write allow_source_address(200)",
     ] {

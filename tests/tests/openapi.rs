@@ -62,6 +62,7 @@ impl Described {
             .replace("{seat}", self.seat)
             .replace("{row}", &self.row)
             .replace("{name}", "stored")
+            .replace("{address}", "192.0.2.1")
             .replace("{generation}", "active");
         let (status, media, body) = self.host.ask(token, method, &(concrete + query), sent);
         let text = String::from_utf8_lossy(&body);
@@ -130,6 +131,7 @@ const ACKNOWLEDGE: &str = "/v1/alerts/{id}/acknowledge";
 const CANDIDATE: &str = "/v1/policies/{seat}/candidate";
 const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{name}";
+const SOURCE: &str = "/v1/guard/{address}";
 
 #[test]
 fn every_operation_matches_its_description() {
@@ -226,6 +228,15 @@ fn every_operation_matches_its_description() {
         (&json!("acme"), &json!(["acme.example"]))
     );
     tables(&mut host);
+    host.host.run("dispatcher add 1 sip:192.0.2.20");
+    host.host.run("dispatcher reload");
+    let shown = host.ask(None, ("GET", "/v1/dispatcher", ""), none, 200);
+    assert_eq!(shown["sets"][0]["destinations"][0]["uri"], "sip:192.0.2.20");
+    // A source that is held needs many requests: only the error is checked here, and the rest in guard.rs.
+    let held = host.ask(None, ("GET", "/v1/guard", ""), none, 200);
+    assert_eq!(held, json!([]));
+    host.ask(None, ("DELETE", SOURCE, ""), none, 404);
+    host.done.insert("releaseSource".to_owned());
     let found = host.ask(None, ("POST", INSPECT, ""), (WASM, &one), 200);
     assert_eq!(found["bytes"], one.len());
     host.ask(None, ("POST", INSPECT, ""), (WASM, b"no policy"), 422);
@@ -496,6 +507,9 @@ fn every_json_rpc_command_matches_its_description() {
             .push("acme", "arrival=activate", &rejecting(code, "no"));
         assert_eq!(pushed.0, 201, "{}", pushed.1);
     }
+    let gateway = "sip:192.0.2.20";
+    host.host
+        .run(&format!("dispatcher add 1 {gateway} 0 0 duid=a"));
     let uri = "sip:alice@example.com";
     for (name, described) in host.document["x-json-rpc"]
         .as_object()
@@ -503,6 +517,12 @@ fn every_json_rpc_command_matches_its_description() {
     {
         let params = match name.as_str() {
             "core.echo" => json!(["a", 5]),
+            "dispatcher.add" | "dispatcher.remove" => json!([2, "sip:192.0.2.21"]),
+            "dispatcher.hash" => json!([4, "alice"]),
+            "dispatcher.set_duid_state" => json!(["a", 1, "a"]),
+            "dispatcher.set_state" => json!(["a", 1, gateway]),
+            "dns.lookup" => json!(["A", "localhost"]),
+            "guard.release" => json!(["192.0.2.1"]),
             "jsonrpc.echo" => json!(["a", 5]),
             "permissions.allowUri" | "permissions.testUri" => json!(["calls", uri, uri]),
             "policy.activate" => json!(["acme", "2"]),
@@ -518,10 +538,11 @@ fn every_json_rpc_command_matches_its_description() {
         };
         let answer = host.host.rpc(name, params);
         match name.as_str() {
-            // There are no connections, no calls, no comparison, and no rules.
+            // There are no connections, no calls, no comparison, no TLS, and no source that is held.
             "tm.cancel" => assert_eq!(answer["error"]["message"], "Transaction not found"),
             "ctl.who" => assert_eq!(answer["error"]["code"], 400),
-            "policy.diff" => assert_eq!(answer["error"]["code"], 404),
+            "guard.release" | "policy.diff" => assert_eq!(answer["error"]["code"], 404),
+            "tls.reload" => assert_eq!(answer["error"]["code"], 500),
             _ => host.check(name, &described["result"], &answer["result"]),
         }
         assert!(

@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 21] = [
+const PEERS: [Need; 26] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -95,6 +95,29 @@ const PEERS: [Need; 21] = [
     Need {
         name: "tcpdump",
         package: "tcpdump",
+    },
+    // A name server whose zones change.
+    Need {
+        name: "knotd",
+        package: "knot",
+    },
+    // Scanners, and the program that reads the bans from the log.
+    Need {
+        name: "svwar",
+        package: "sipvicious",
+    },
+    Need {
+        name: "fail2ban-regex",
+        package: "fail2ban",
+    },
+    // Kamailio as a peer over TLS, and OpenSSL's client.
+    Need {
+        name: "kamailio/modules/tls.so",
+        package: "kamailio-tls-modules",
+    },
+    Need {
+        name: "openssl",
+        package: "openssl",
     },
     Need {
         name: "chromium",

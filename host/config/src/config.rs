@@ -589,7 +589,7 @@ workers = 2
 next-hop = "http://example.com"
 domains = "example.com"
 [relay.next-hops]
-b = "sip:b.example;transport=tls"
+b = "sip:b.example;transport=sctp"
 [control]
 listen = "0.0.0.0:8060"
 [log]
@@ -600,7 +600,7 @@ level = "loud"
             "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
             "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
             "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, dispatcher, policy, relay, nat, websocket, resolver, transactions, control, capture, events, records, log, sip, guard, tenants",
+            "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, dispatcher, policy, relay, streams, tls, nat, websocket, resolver, transactions, control, capture, events, records, log, sip, guard, tenants",
             "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
             "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
             "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",
@@ -612,7 +612,7 @@ level = "loud"
             "14:1: policy.workers: unknown key; it belongs at the top of the file",
             "16:12: relay.next-hop = \"http://example.com\": not a SIP URI; write \"sip:HOST:PORT\"",
             "17:11: relay.domains = \"example.com\": not a list; write domains = [",
-            "19:5: relay.next-hops.b = \"sip:b.example;transport=tls\": unknown parameter `transport=tls`; ",
+            "19:5: relay.next-hops.b = \"sip:b.example;transport=sctp\": unknown parameter `transport=sctp`; ",
             "21:10: control.listen = \"0.0.0.0:8060\": not a loopback address",
             "23:9: log.level = \"loud\": `loud` is not a level; write error, warn",
         ];

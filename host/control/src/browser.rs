@@ -87,7 +87,7 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
         Some(rest) if *method == Method::PUT && rest.ends_with("/settings") => Some(&JSON[..1]),
         None if is_json && *method == Method::POST => Some(&JSON[..1]),
         None if is_row(path) && *method == Method::PUT => Some(&JSON[..1]),
-        None if path == "/v1/addresses/import" => Some(ROWS),
+        None if path == "/v1/addresses/import" && *method == Method::POST => Some(ROWS),
         Some(rest)
             if *method == Method::POST && (!rest.contains('/') || rest.ends_with("/inspect")) =>
         {
@@ -111,7 +111,8 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
 fn is_row(path: &str) -> bool {
     ["/v1/addresses/", "/v1/trusted/"]
         .iter()
-        .any(|table| path.starts_with(table))
+        .filter_map(|table| path.strip_prefix(table))
+        .any(|row| !matches!(row, "match" | "import"))
 }
 
 fn text(value: &HeaderValue) -> &str {
@@ -247,6 +248,10 @@ mod tests {
             (Method::POST, "/v1/addresses", "", true),
             (Method::POST, "/v1/addresses/import", "text/csv", false),
             (Method::POST, "/v1/addresses/import", "", true),
+            (Method::PUT, "/v1/addresses/7", "", true),
+            // The router refuses the method.
+            (Method::PUT, "/v1/addresses/import", "", false),
+            (Method::PUT, "/v1/trusted/match", "", false),
             (Method::DELETE, "/v1/addresses", "", false),
             (Method::PUT, "/v1/tenants/acme", "", false),
             (Method::PUT, "/v1/tenants/acme", "application/toml", false),

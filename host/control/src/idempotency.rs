@@ -78,7 +78,7 @@ pub(crate) async fn answer(
         caller: caller.identity(),
         key,
     };
-    let line = format!("{} {}", request.method(), request.uri());
+    let line = line_of(&request);
     match control.repeats.find(named, Instant::now()) {
         Found::New(begun) => {
             // The request is executed to its end even if its client is gone, so that a repetition gets its response.
@@ -246,4 +246,16 @@ impl Drop for Digested {
             made.rest = Some(std::mem::take(&mut self.body));
         }
     }
+}
+
+/// What makes two requests the same beside their bodies: with another condition, a request is another one.
+fn line_of(request: &Request) -> String {
+    let values = |name: HeaderName| -> Vec<_> { request.headers().get_all(name).iter().collect() };
+    format!(
+        "{} {} {:?} {:?}",
+        request.method(),
+        request.uri(),
+        values(header::IF_MATCH),
+        values(header::IF_NONE_MATCH)
+    )
 }

@@ -179,7 +179,7 @@ fn tell_down(to: SocketAddr, hop: &DownHop) {
         next_hop = %to,
         error = hop.error,
         call_id = hop.call_id,
-        "next hop accepts no connection; requests to it are answered 503"
+        "next hop accepts no connection; its requests go to the next target of the policy, or are answered with an error"
     );
 }
 

@@ -26,6 +26,10 @@ pub struct Calls {
     uncounted: AtomicU64,
 }
 
+/// What a call is counted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CallKey(u64);
+
 /// A call. Whoever replaces the key by [`BUSY`] owns the other fields until they replace it again.
 #[derive(Debug, Default)]
 struct Slot {
@@ -59,8 +63,8 @@ impl Calls {
     }
 
     /// Counts a call that a destination has accepted, until this second at the latest. A call that is counted already is not counted again.
-    pub fn begin(&self, call_id: &[u8], member: &Member, until: u64) {
-        let key = self.key(call_id);
+    pub fn begin(&self, call: CallKey, member: &Member, until: u64) {
+        let CallKey(key) = call;
         let mut free = None;
         for slot in self.window(key) {
             match slot.key.load(Ordering::Acquire) {
@@ -87,7 +91,7 @@ impl Calls {
         if self.counted() == 0 {
             return;
         }
-        let key = self.key(call_id);
+        let CallKey(key) = self.key(call_id);
         for slot in self.window(key) {
             if slot.take(key) {
                 self.give_back(slot, sets);
@@ -119,8 +123,9 @@ impl Calls {
         slot.key.store(FREE, Ordering::Release);
     }
 
-    fn key(&self, call_id: &[u8]) -> u64 {
-        self.hasher.hash_one(call_id).max(BUSY + 1)
+    /// What the call with this Call-ID is counted by.
+    pub fn key(&self, call_id: &[u8]) -> CallKey {
+        CallKey(self.hasher.hash_one(call_id).max(BUSY + 1))
     }
 
     fn window(&self, key: u64) -> impl Iterator<Item = &Slot> {
@@ -190,7 +195,7 @@ mod tests {
                 let call_id = [call];
                 match what {
                     0 => {
-                        calls.begin(&call_id, members[member], now + 20);
+                        calls.begin(calls.key(&call_id), members[member], now + 20);
                         model.entry(call).or_insert((member, now + 20));
                     }
                     1 => {
@@ -221,7 +226,7 @@ mod tests {
                     for round in 0..2_000_u32 {
                         let call_id = (worker * 10_000 + round).to_be_bytes();
                         let member = sets.members().nth(round as usize % 4).unwrap();
-                        calls.begin(&call_id, member, 9);
+                        calls.begin(calls.key(&call_id), member, 9);
                         // Another worker ends it, too: a BYE that was sent twice.
                         let other = ((worker + 1) % 4 * 10_000 + round).to_be_bytes();
                         calls.end(&other, sets);
@@ -239,7 +244,7 @@ mod tests {
         let sets = sets(1);
         let member = sets.members().next().unwrap();
         let calls = Calls::new(1);
-        (0..40_u8).for_each(|call| calls.begin(&[call], member, 9));
+        (0..40_u8).for_each(|call| calls.begin(calls.key(&[call]), member, 9));
         assert_eq!((calls.counted(), calls.uncounted()), (32, 8));
         assert_eq!(loads(&sets), [32]);
     }
@@ -248,7 +253,8 @@ mod tests {
     fn a_call_to_a_destination_that_is_gone_ends_too() {
         let before = sets(2);
         let calls = Calls::new(64);
-        calls.begin(b"a", before.members().last().unwrap(), 9);
+        let last = before.members().last().unwrap();
+        calls.begin(calls.key(b"a"), last, 9);
         calls.end(b"a", &sets(0));
         assert_eq!(calls.counted(), 0);
     }

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::{info, warn};
 
-use crate::calls::Calls;
+use crate::calls::{CallKey, Calls};
 use crate::error::DispatcherError;
 use crate::member::{LastSign, Member, Parts};
 use crate::sets::Sets;
@@ -222,10 +222,10 @@ impl Dispatcher {
     }
 
     /// Counts a call that a destination has accepted.
-    pub fn begin_call(&self, name: &str, call_id: &[u8]) {
+    pub fn begin_call(&self, name: &str, call: CallKey) {
         let until = now() + self.shared.rules.longest_call.as_secs();
         if let Some(member) = self.sets().member(name) {
-            self.calls().begin(call_id, member, until);
+            self.calls().begin(call, member, until);
         }
     }
 

@@ -31,7 +31,7 @@ mod state;
 
 pub use algorithm::{Algorithm, HashOf, UnknownAlgorithm};
 pub use attrs::{AttrError, Attrs};
-pub use calls::Calls;
+pub use calls::{CallKey, Calls};
 pub use dispatcher::{Dispatcher, Rules, Status, Whose};
 pub use error::DispatcherError;
 pub use hash::{hash, hash_of_uri};

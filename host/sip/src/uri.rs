@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(uri.host, Host::Name(b"example.com"));
         assert_eq!(uri.port, Some(5071));
         assert_eq!(uri.host_range, 21..37);
-        assert_eq!(uri.known_transport(), Some(Transport::Tcp));
+        assert_eq!(uri.known_transport(), Some(Transport::Tls));
         assert_eq!(uri.maddr(), Some(&b"192.0.2.1"[..]));
         assert!(uri.is_loose_router());
         assert_eq!(uri.headers, Some(&b"Subject=x"[..]));

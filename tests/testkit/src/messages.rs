@@ -85,7 +85,7 @@ impl Request {
         let mut ack = self.clone();
         ack.method = "ACK".into();
         ack.to = answer.header("To").expect("an answer has To").into();
-        ack.extra.clear();
+        ack.extra.retain(|line| line.starts_with("Route:"));
         ack.body.clear();
         ack
     }

@@ -37,7 +37,7 @@ impl Postgres {
     /// The same with additional command line options. `words` gets the directory for files of the server, and the address that it will listen on.
     pub fn start_with(words: impl FnOnce(&Path, SocketAddr) -> Vec<String>) -> Self {
         let database = Self::empty(words);
-        for name in ["standard", "permissions"] {
+        for name in ["standard", "permissions", "dispatcher"] {
             let script = Self::script_of_kamailio(name);
             database.sql("kamailio", &format!("SET ROLE kamailio;\n{script}"));
         }

@@ -198,7 +198,8 @@ impl Caller {
         pending.drain(..count).collect()
     }
 
-    fn receive_within(&mut self, patience: Duration) -> Option<Message> {
+    /// The next message that is not a 100 (Trying); none if none comes within this time.
+    pub fn receive_within(&mut self, patience: Duration) -> Option<Message> {
         loop {
             let message = self.receive_any_within(patience)?;
             if !message.start_line().starts_with("SIP/2.0 100 ") {

@@ -306,6 +306,9 @@ async fn rows_without_an_id_are_listed_with_the_others(dialect: Dialect) {
              (3, 1, '10.0.0.3', 32, 0, NULL), (NULL, 1, '10.0.0.4', 32, 0, NULL), (5, 1, '10.0.0.5', 32, 0, NULL)",
         )
         .await;
+    if dialect == Dialect::Postgres {
+        server.sql("ALTER TABLE address OWNER TO kamailio").await;
+    }
     let (mut after, mut found) = (Cursor::START, Vec::new());
     loop {
         let page = database.page(&RowFilter::default(), after, 2).await;

@@ -154,7 +154,7 @@ fn parse(text: &str) -> Result<IpAddr, Fault> {
         let shown = text.escape_debug();
         let text =
             format!("`{shown}` is not an address: write 192.0.2.1, 2001:db8::1 or 2001:db8::/64");
-        Fault::new(400, text)
+        Fault::new(422, text)
     })
 }
 
@@ -181,7 +181,7 @@ impl Release {
             "End the hold or ban of a source, and forget what it did; an address of an IPv6 /64 stands for all of them",
         );
         let delete = delete.answers(200, "The source");
-        routes.on(delete.refuses(&[400, 404, 409]), release)
+        routes.on(delete.refuses(&[404, 409, 422]), release)
     }
 }
 
@@ -209,7 +209,7 @@ mod tests {
             assert_eq!(Prefix::of(again), Prefix::of(ip));
         }
         let fault = parse("192.0.2.0/24").unwrap_err();
-        assert_eq!(fault.code, 400);
+        assert_eq!(fault.code, 422);
         assert!(fault.message.contains("192.0.2.0/24"), "{}", fault.message);
     }
 }

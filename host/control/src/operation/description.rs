@@ -371,6 +371,10 @@ fn in_path(path: &str) -> impl Iterator<Item = Json> {
                 json!({"type": "string", "pattern": "^(active|[0-9]{1,19})$"}),
             ),
             "id" => ("Id of the alert", text),
+            "address" => (
+                "Address of the source, or a network as the list shows it",
+                text,
+            ),
             "row" => (
                 "Id of the row",
                 json!({"type": "integer", "format": "int64", "minimum": i64::MIN, "maximum": i64::MAX}),

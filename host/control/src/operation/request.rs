@@ -7,6 +7,7 @@ use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use portcullis_rpc::Fault;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::problem::refusal;
 use crate::http_server::whole;
@@ -73,6 +74,9 @@ pub(crate) fn limit(
 /// The largest JSON body in bytes.
 const MOST_JSON: usize = 64 << 10;
 
+/// The largest integer up to which every integer is a floating-point number.
+const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// Reads a body in JSON.
 ///
 /// # Errors
@@ -81,7 +85,35 @@ pub(crate) async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Faul
     let bytes = whole(body, MOST_JSON).await;
     let bytes =
         bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
-    serde_json::from_slice(&bytes).map_err(|error| Fault::new(400, error.to_string()))
+    serde_json::from_slice(&bytes).or_else(|error| {
+        let again = serde_json::from_slice(&bytes).map(with_integers);
+        let again = again.and_then(serde_json::from_value);
+        // The first error says where it is.
+        again.map_err(|_| Fault::new(400, error.to_string()))
+    })
+}
+
+/// Numbers like 5.0 as integers, which they are in JSON Schema.
+fn with_integers(value: Value) -> Value {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|float| {
+                number.is_f64() && float.fract() == 0.0 && float.abs() <= MOST_EXACT
+            });
+            match whole {
+                Some(float) => Value::from(float as i64),
+                None => Value::Number(number),
+            }
+        }
+        Value::Array(values) => values.into_iter().map(with_integers).collect(),
+        Value::Object(members) => {
+            let members = members.into_iter();
+            members
+                .map(|(name, value)| (name, with_integers(value)))
+                .collect()
+        }
+        Value::Null | Value::Bool(_) | Value::String(_) => value,
+    }
 }
 
 impl From<Fault> for Refusal {
@@ -95,5 +127,24 @@ impl IntoResponse for Refusal {
         let status = StatusCode::from_u16(self.0.http_status());
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         refusal(status, self.0.message)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn whole_numbers_are_integers() {
+        let read = async |text: &str| json_body::<Vec<i64>>(Body::from(text.to_owned())).await;
+        assert_eq!(read("[5, 5.0, -1e3]").await.unwrap(), [5, 5, -1000]);
+        assert_eq!(read("[1.5]").await.unwrap_err().code, 400);
+        assert_eq!(read("[1e300]").await.unwrap_err().code, 400);
+        assert_eq!(
+            with_integers(json!({"a": [1.0, 1.5, "1.0"]})),
+            json!({"a": [1, 1.5, "1.0"]})
+        );
     }
 }

@@ -243,7 +243,8 @@ async fn states_change_by_command_by_failures_and_after_a_rest() {
     dispatcher.note(&name, Sign::Success, Some(200));
     assert_eq!(states(), ["AX", "DX"]);
 
-    dispatcher.begin_call(&name, b"a@b");
+    let call = dispatcher.calls().key(b"a@b");
+    dispatcher.begin_call(&name, call);
     assert_eq!(dispatcher.calls().counted(), 1);
     dispatcher.end_call(b"a@b");
     dispatcher.end_call(b"a@b");

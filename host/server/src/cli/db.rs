@@ -92,7 +92,7 @@ mod tests {
         let mut out = Vec::new();
         plan(&database, &mut out).unwrap();
         let script = String::from_utf8(out).unwrap();
-        assert_eq!(script.matches("CREATE TABLE").count(), 8, "{script}");
+        assert_eq!(script.matches("CREATE TABLE").count(), 9, "{script}");
         assert!(script.ends_with(";\n"), "{script}");
         assert!(!path.exists());
 
@@ -108,7 +108,7 @@ mod tests {
         let mut out = Vec::new();
         migrate(&database, &mut out).unwrap();
         let said = String::from_utf8(out).unwrap();
-        assert_eq!(said.matches("was not changed\n").count(), 8, "{said}");
+        assert_eq!(said.matches("was not changed\n").count(), 9, "{said}");
         block_on(database.load()).unwrap().unwrap();
     }
 }

@@ -171,12 +171,12 @@ impl<'a> Planner<'a, '_> {
             Some(_) => leg,
             None => self.leg_by_flow(leg, dialog),
         };
-        if (is_sips(received) || is_sips(uri)) && !leg.transport.is_secure() {
-            return Err(RelayError::Insecure(RelayError::shown(uri)));
-        }
         let is_received = uri.as_ptr() == received.as_ptr();
         if !is_received {
             self.check_request_uri(uri)?;
+        }
+        if (is_sips(received) || is_sips(uri)) && !leg.transport.is_secure() {
+            return Err(RelayError::Insecure(RelayError::shown(uri)));
         }
         Ok(Plan {
             hop: leg.hop,
@@ -345,7 +345,12 @@ impl<'a> Planner<'a, '_> {
         if let Some(leg) = self.leg_if_permitted(next, text)? {
             return Ok(leg);
         }
-        let refused = || RelayError::NotPermitted(RelayError::shown(text));
+        let refused = || match next.scheme {
+            Scheme::Sips if !self.proxy.identity.has_tls() => {
+                RelayError::UnsupportedScheme(RelayError::shown(text))
+            }
+            Scheme::Sip | Scheme::Sips => RelayError::NotPermitted(RelayError::shown(text)),
+        };
         self.leg_within(dialog)?.ok_or_else(refused)
     }
 

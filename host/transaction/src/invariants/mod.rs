@@ -347,8 +347,12 @@ impl Run {
             match event {
                 Event::Start { id, branch } if self.forwards_at_once => self.forward(id, branch),
                 Event::Start { .. } | Event::Ask { .. } => {}
-                Event::Outcome { attempt, .. } | Event::Failover { attempt, .. } => {
+                Event::Outcome { attempt, .. } => {
                     assert!((200..700).contains(&attempt.code), "{attempt:?}");
+                }
+                Event::Failover { id, attempt, .. } => {
+                    assert!((200..700).contains(&attempt.code), "{attempt:?}");
+                    self.checks.failed_over(id);
                 }
                 Event::Ended { id, end } => {
                     self.checks.ended(id, end);

@@ -37,6 +37,8 @@ async fn the_tables_are_those_of_kamailio() {
         columns,
         "id int(10) unsigned NO - PRI; grp int(11) unsigned NO 1 ; ip_addr varchar(50) NO - ; mask int(11) NO 32 ; \
          port smallint(5) unsigned NO 0 ; tag varchar(64) YES NULL ; \
+         id int(10) unsigned NO - PRI; setid int(11) NO 0 ; destination varchar(192) NO '' ; flags int(11) NO 0 ; priority int(11) NO 0 ; \
+         attrs varchar(128) NO '' ; description varchar(64) NO '' ; \
          id int(10) unsigned NO - PRI; src_ip varchar(50) NO - MUL; proto varchar(4) NO - ; from_pattern varchar(64) YES NULL ; \
          ruri_pattern varchar(64) YES NULL ; tag varchar(64) YES NULL ; priority int(11) NO 0 ; \
          id int(10) unsigned NO - PRI; table_name varchar(32) NO - UNI; table_version int(10) unsigned NO 0 "
@@ -44,7 +46,7 @@ async fn the_tables_are_those_of_kamailio() {
     let versions = "SELECT GROUP_CONCAT(CONCAT(table_name, ' ', table_version) ORDER BY table_name) FROM version";
     assert_eq!(
         server.ask(versions).await,
-        "address 6,portcullis_artifact 1,portcullis_audit 1,portcullis_generation 1,portcullis_seat 1,portcullis_tenant 1,trusted 6,version 1"
+        "address 6,dispatcher 4,portcullis_artifact 1,portcullis_audit 1,portcullis_generation 1,portcullis_seat 1,portcullis_tenant 1,trusted 6,version 1"
     );
     assert!(database.load().await.unwrap().table.is_empty());
 }

@@ -12,7 +12,7 @@ use super::support::{database, with_tables};
 async fn the_tables_are_those_of_kamailio() {
     let columns = "SELECT string_agg(concat_ws(' ', table_name, column_name, data_type, character_maximum_length, is_nullable, column_default), \
                    '; ' ORDER BY table_name, ordinal_position) FROM information_schema.columns \
-                   WHERE table_schema = 'public' AND table_name IN ('version', 'address', 'trusted')";
+                   WHERE table_schema = 'public' AND table_name IN ('version', 'address', 'trusted', 'dispatcher')";
     let (kamailio, of_kamailio) = with_tables(Dialect::Postgres).await;
     let server = Server::empty(Dialect::Postgres);
     let database = database(&server);
@@ -35,7 +35,7 @@ async fn the_tables_are_those_of_kamailio() {
     let versions = "SELECT string_agg(table_name || ' ' || table_version, ',' ORDER BY table_name) FROM version";
     assert_eq!(
         server.ask(versions).await,
-        "address 6,portcullis_artifact 1,portcullis_audit 1,portcullis_generation 1,portcullis_seat 1,portcullis_tenant 1,trusted 6,version 1"
+        "address 6,dispatcher 4,portcullis_artifact 1,portcullis_audit 1,portcullis_generation 1,portcullis_seat 1,portcullis_tenant 1,trusted 6,version 1"
     );
     assert!(database.load().await.unwrap().table.is_empty());
 

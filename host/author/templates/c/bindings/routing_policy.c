@@ -184,6 +184,11 @@ extern int32_t __wasm_import_portcullis_policy_outcome_tries_left(void);
 __attribute__((__import_module__("portcullis:policy/outcome@0.1.0"), __import_name__("memo")))
 extern void __wasm_import_portcullis_policy_outcome_memo(uint8_t *);
 
+// Imported Functions from `portcullis:policy/dispatcher@0.1.0`
+
+__attribute__((__import_module__("portcullis:policy/dispatcher@0.1.0"), __import_name__("add-set")))
+extern void __wasm_import_portcullis_policy_dispatcher_add_set(int32_t, int32_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
+
 // Exported Functions from `routing-policy`
 
 __attribute__((__weak__, __export_name__("cabi_post_decide")))
@@ -424,6 +429,21 @@ void portcullis_policy_outcome_list_attempt_free(portcullis_policy_outcome_list_
 void portcullis_policy_outcome_option_attempt_free(portcullis_policy_outcome_option_attempt_t *ptr) {
   if (ptr->is_some) {
     portcullis_policy_outcome_attempt_free(&ptr->val);
+  }
+}
+
+void portcullis_policy_dispatcher_algorithm_free(portcullis_policy_dispatcher_algorithm_t *ptr) {
+  switch ((int32_t) ptr->tag) {
+    case 7: {
+      routing_policy_string_free(&ptr->val.key);
+      break;
+    }
+  }
+}
+
+void portcullis_policy_dispatcher_result_u8_refusal_free(portcullis_policy_dispatcher_result_u8_refusal_t *ptr) {
+  if (!ptr->is_err) {
+  } else {
   }
 }
 
@@ -1184,6 +1204,129 @@ void portcullis_policy_outcome_memo(routing_policy_list_u8_t *ret) {
   uint8_t *ptr = (uint8_t *) &ret_area;
   __wasm_import_portcullis_policy_outcome_memo(ptr);
   *ret = (routing_policy_list_u8_t) { (uint8_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+bool portcullis_policy_dispatcher_add_set(uint32_t set, portcullis_policy_dispatcher_algorithm_t *algorithm, uint8_t limit, uint8_t rank, uint8_t *ret, portcullis_policy_dispatcher_refusal_t *err) {
+  __attribute__((__aligned__(1)))
+  uint8_t ret_area[2];
+  int32_t variant;
+  uint8_t * variant14;
+  size_t variant15;
+  switch ((int32_t) (*algorithm).tag) {
+    case 0: {
+      variant = 0;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 1: {
+      variant = 1;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 2: {
+      variant = 2;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 3: {
+      variant = 3;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 4: {
+      variant = 4;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 5: {
+      variant = 5;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 6: {
+      variant = 6;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 7: {
+      const routing_policy_string_t *payload6 = &(*algorithm).val.key;
+      variant = 7;
+      variant14 = (uint8_t *) (*payload6).ptr;
+      variant15 = (*payload6).len;
+      break;
+    }
+    case 8: {
+      variant = 8;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 9: {
+      variant = 9;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 10: {
+      variant = 10;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 11: {
+      variant = 11;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 12: {
+      variant = 12;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 13: {
+      variant = 13;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+    case 14: {
+      variant = 14;
+      variant14 = 0;
+      variant15 = 0;
+      break;
+    }
+  }
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_dispatcher_add_set((int32_t) (set), variant, variant14, variant15, (int32_t) (limit), (int32_t) (rank), ptr);
+  portcullis_policy_dispatcher_result_u8_refusal_t result;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      result.is_err = false;
+      result.val.ok = (uint8_t) ((int32_t) *((uint8_t*) (ptr + 1)));
+      break;
+    }
+    case 1: {
+      result.is_err = true;
+      result.val.err = (int32_t) *((uint8_t*) (ptr + 1));
+      break;
+    }
+  }
+  if (!result.is_err) {
+    *ret = result.val.ok;
+    return 1;
+  } else {
+    *err = result.val.err;
+    return 0;
+  }
 }
 
 __attribute__((__export_name__("decide")))

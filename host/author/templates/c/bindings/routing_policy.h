@@ -254,6 +254,55 @@ typedef struct {
   portcullis_policy_outcome_attempt_t val;
 } portcullis_policy_outcome_option_attempt_t;
 
+typedef portcullis_policy_forwarding_refusal_t portcullis_policy_dispatcher_refusal_t;
+
+// How destinations are chosen (Kamailio: the second argument of `ds_select_dst`, whose number is in parentheses).
+typedef struct portcullis_policy_dispatcher_algorithm_t {
+  uint8_t tag;
+  union {
+    routing_policy_string_t     key;
+  } val;
+} portcullis_policy_dispatcher_algorithm_t;
+
+// By the hash of Call-ID (0).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_CALL_ID 0
+// By the hash of the From URI (1).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_FROM_URI 1
+// By the hash of the To URI (2).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_TO_URI 2
+// By the hash of the request URI (3).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_REQUEST_URI 3
+// One after the other (4).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_ROUND_ROBIN 4
+// By the hash of the user in Proxy-Authorization or Authorization; without one, one after the other (5).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_AUTH_USER 5
+// At random (6).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_RANDOM 6
+// By the hash of this text (7).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_KEY 7
+// In the order of priority (8).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_PRIORITY 8
+// In proportion to the attribute `weight` (9).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_WEIGHT 9
+// The one with the fewest calls, up to the attribute `maxload` (10).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_CALL_LOAD 10
+// In proportion to the attribute `rweight` (11).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_RELATIVE_WEIGHT 11
+// All at once (12).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_PARALLEL 12
+// By priority, lowered by latency (13).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_LATENCY 13
+// As SRV records: the lowest priority first, in proportion to `weight` among equal ones (15).
+#define PORTCULLIS_POLICY_DISPATCHER_ALGORITHM_SRV 14
+
+typedef struct {
+  bool is_err;
+  union {
+    uint8_t ok;
+    portcullis_policy_dispatcher_refusal_t err;
+  } val;
+} portcullis_policy_dispatcher_result_u8_refusal_t;
+
 typedef portcullis_policy_types_verdict_t routing_policy_verdict_t;
 
 // Imported Functions from `portcullis:policy/permissions@0.1.0`
@@ -419,6 +468,16 @@ extern uint8_t portcullis_policy_outcome_tries_left(void);
 // The bytes of the last `forwarding.memo`.
 extern void portcullis_policy_outcome_memo(routing_policy_list_u8_t *ret);
 
+// Imported Functions from `portcullis:policy/dispatcher@0.1.0`
+// Adds destinations of a set as targets, at most `limit`, which is 1 to 16 (Kamailio: `ds_select_dst`, `ds_select_routes`). The first has this
+// rank, and each further one the next rank, so that it has its turn when the one before it has failed; with `parallel`, all have this rank.
+// Returns how many were added: 0 if no destination of the set is up. The limits of `forwarding.add` hold. A destination that was added or
+// tried before is left out.
+// 
+// `unknown`: there is no such set. `not-permitted`: the configuration does not permit this policy to use it. `too-many`: the request has its
+// most targets already. `bad-value`: the limit is not 1 to 16, or a rank would exceed 255.
+extern bool portcullis_policy_dispatcher_add_set(uint32_t set, portcullis_policy_dispatcher_algorithm_t *algorithm, uint8_t limit, uint8_t rank, uint8_t *ret, portcullis_policy_dispatcher_refusal_t *err);
+
 // Exported Functions from `routing-policy`
 void exports_routing_policy_decide(routing_policy_verdict_t *ret);
 
@@ -471,6 +530,10 @@ void portcullis_policy_outcome_next_step_free(portcullis_policy_outcome_next_ste
 void portcullis_policy_outcome_list_attempt_free(portcullis_policy_outcome_list_attempt_t *ptr);
 
 void portcullis_policy_outcome_option_attempt_free(portcullis_policy_outcome_option_attempt_t *ptr);
+
+void portcullis_policy_dispatcher_algorithm_free(portcullis_policy_dispatcher_algorithm_t *ptr);
+
+void portcullis_policy_dispatcher_result_u8_refusal_free(portcullis_policy_dispatcher_result_u8_refusal_t *ptr);
 
 void routing_policy_verdict_free(routing_policy_verdict_t *ptr);
 

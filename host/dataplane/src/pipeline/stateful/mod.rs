@@ -274,6 +274,9 @@ impl Stateful {
         if tools.relaying.calls().is_some() {
             relay.call = Some(Arc::new(call_of(&relay.judgement, message, arrival)));
         }
+        let call_id = members::call_id_of_invite(message);
+        let calls = tools.relaying.dispatcher().calls();
+        relay.counted_by = call_id.map(|call_id| calls.key(call_id));
         relay.asked = tools.responder.strangers().asked(message, arrival);
         relay.note_first(written.map(|written| written.to));
         self.transactions.charge(id, relay.bytes());
@@ -387,22 +390,20 @@ impl Stateful {
     }
 
     /// Notes what has become of a request to a destination of the dispatcher, and counts the call that it has accepted.
-    fn note_member(&mut self, id: Id, target: u8, attempt: &Attempt, dispatcher: &Dispatcher) {
-        let relay = self.relays.get(id);
-        let Some(name) = relay.and_then(|relay| relay.member(target)) else {
+    fn note_member(&self, id: Id, target: u8, attempt: &Attempt, dispatcher: &Dispatcher) {
+        let Some(relay) = self.relays.get(id) else {
+            return;
+        };
+        let Some(name) = relay.member(target) else {
             return;
         };
         if let Some((sign, code)) = members::sign_of(attempt) {
             dispatcher.note(name, sign, code);
         }
-        if !members::is_accepted(attempt) {
-            return;
-        }
-        if let Some(job) = self.transactions.job(id, target) {
-            let message = stored(job.request, &mut self.index);
-            if let Some(call_id) = members::call_id_of_invite(message) {
-                dispatcher.begin_call(name, call_id);
-            }
+        if members::is_accepted(attempt)
+            && let Some(call) = relay.counted_by
+        {
+            dispatcher.begin_call(name, call);
         }
     }
 

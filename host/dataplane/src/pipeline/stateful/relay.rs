@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use portcullis_dispatcher::CallKey;
 use portcullis_policy::{Edits, FailedAttempts, ForwardTarget, Place, TriedTarget, Verdict};
 use portcullis_records::calls::Call;
 use portcullis_request::Request;
@@ -26,6 +27,9 @@ pub(super) struct Relay {
     pub(super) asked: Option<Asked>,
     /// For call records; `None` without.
     pub(super) call: Option<Arc<Call>>,
+    /// What the call counts by that an INVITE begins at a destination of the dispatcher. The stored request is gone when the last target has
+    /// accepted it.
+    pub(super) counted_by: Option<CallKey>,
     /// Bytes that count for the tenant.
     pub(super) held: usize,
     /// Where the request went first, if the verdict named no place: as Route, request URI and the default next hop led.
@@ -56,6 +60,7 @@ impl Relay {
             tries_left,
             asked: None,
             call: None,
+            counted_by: None,
             held: 0,
             first: None,
         }
