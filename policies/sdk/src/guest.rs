@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use portcullis::policy::{dispatcher, forwarding, outcome};
 
+use crate::algorithm::Algorithm;
 use crate::attempt::{Attempt, Cause};
-use crate::dispatcher::Algorithm;
 use crate::level::Level;
 use crate::target::{Place, Refusal, Target};
 use crate::version::VERSION;

@@ -128,6 +128,7 @@ use guest as host;
 #[cfg(not(target_arch = "wasm32"))]
 use testing::call as host;
 
+mod algorithm;
 mod attempt;
 mod forwarding;
 #[cfg(any(target_arch = "wasm32", test))]

@@ -1,5 +1,6 @@
 //! One worker: a thread with its own runtime, its own sockets, and a pipeline. Workers share only [`Shared`](crate::shared::Shared).
 
+mod handshake_slots;
 mod inbound;
 mod passed;
 mod running;
@@ -43,7 +44,7 @@ pub(crate) struct Worker {
     /// Turns of the connections with a deferred request.
     pub(crate) slow: Rc<Semaphore>,
     /// TLS handshakes in progress.
-    slots: Rc<tls::Slots>,
+    slots: Rc<handshake_slots::Slots>,
     /// Buffers for messages received from or sent to a stream.
     pub(crate) stream_in: Vec<u8>,
     pub(crate) stream_out: Vec<u8>,

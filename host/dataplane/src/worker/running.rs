@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use super::timer::Timer;
 use super::udp::{SLICE, flush_all};
 use super::udp_sockets::{BATCH, UdpSockets};
-use super::{Worker, passed, tcp, tls, transactions, udp};
+use super::{Worker, handshake_slots, passed, tcp, transactions, udp};
 use crate::link::Link;
 use crate::orders::Order;
 use crate::pipeline::Pipeline;
@@ -113,7 +113,10 @@ impl Running {
             .map(tcp::Listener::new)
             .collect::<io::Result<_>>()?;
         let bounds = &pipeline.shared().config.streams;
-        let slots = Rc::new(tls::Slots::new(bounds, std::time::Instant::now()));
+        let slots = Rc::new(handshake_slots::Slots::new(
+            bounds,
+            std::time::Instant::now(),
+        ));
         let worker = Rc::new_cyclic(|this| {
             RefCell::new(Worker {
                 pipeline,

@@ -19,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::Worker;
+use super::handshake_slots;
 use super::stream;
 use super::stream_peer::StreamPeer;
 use super::tls;
@@ -231,7 +232,11 @@ impl Worker {
     }
 
     /// A place for a TLS handshake with this address.
-    fn slot(&self, room: OwnedSemaphorePermit, ip: IpAddr) -> Result<tls::Slot, tls::Refusal> {
+    fn slot(
+        &self,
+        room: OwnedSemaphorePermit,
+        ip: IpAddr,
+    ) -> Result<handshake_slots::Slot, handshake_slots::Refusal> {
         let is_known = self.pipeline.knows_address(ip);
         self.slots.take(room, ip, is_known, Instant::now())
     }

@@ -11,9 +11,9 @@ use super::rules;
 use super::settings::Setting;
 use super::table::{Query, Row};
 use super::world::World;
+use crate::algorithm::Algorithm;
 use crate::attempt::Attempt;
 use crate::clock::LocalTime;
-use crate::dispatcher::Algorithm;
 use crate::log::Level;
 use crate::target::{Place, Refusal, Target};
 

@@ -2,7 +2,7 @@
 
 use super::effects::{Edit, Line};
 use crate::Verdict;
-use crate::dispatcher::Algorithm;
+use crate::algorithm::Algorithm;
 
 /// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
