@@ -111,7 +111,9 @@ fn explanation(name: &str) -> Option<&'static str> {
         "dialog" | "cdr" | "siptrace" | "sipcapture" => {
             "the host keeps transactions and no dialogs: account for whole calls on the server behind, and trace requests with `portcullis trace`"
         }
-        "tls" | "tlsa" => "TLS is not served yet: put a TLS proxy in front, or wait",
+        "tls" | "tlsa" => {
+            "tls.cfg is not imported: write its certificates into sections [tls.NAME], and those for next hops into [relay.tls] (docs/tls.md)"
+        }
         "nathelper" | "path" | "outbound" => {
             "name the listen addresses of phones behind NAT in `clients` of [nat]: the host writes their flow into Path and Record-Route, \
              leaves Contact alone and answers keep-alives; the registrar needs use_path (docs/nat.md)"

@@ -152,7 +152,7 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
              or where transport or address family differ from the first fitting one in `listen`"
         }
         "enable_tls" | "tls_enable" if is_on => {
-            "TLS is not served yet: put a TLS proxy in front, or wait"
+            "tls.cfg is not imported: write its certificates into sections [tls.NAME], and those for next hops into [relay.tls] (docs/tls.md)"
         }
         "enable_sctp" if value.number() == Some(1) => "SCTP is not served",
         "user" | "uid" | "group" | "gid" => {
