@@ -37,8 +37,7 @@ has_asked "start portcullis.service" || fail "the service was not started: $(cat
 [ -e /etc/systemd/system/multi-user.target.wants/portcullis.service ] || has_asked "preset portcullis.service" || fail "the service is not enabled"
 
 step "the installed host serves, with a policy of the package"
-# The first key of this name is that of [policy].
-sed -i '0,/^#file = ""/s|^#file = ""|file = "/usr/share/portcullis/policies/address-acl.wasm"|' "$config"
+sed -i '/^#\?\[policy\]/,/^#file = ""/s|^#file = ""|file = "/usr/share/portcullis/policies/address-acl.wasm"|' "$config"
 serve() {
     cd /var/lib/portcullis
     STATE_DIRECTORY=/var/lib/portcullis exec setpriv --reuid portcullis --regid portcullis --init-groups portcullis serve >/run/log 2>&1
