@@ -60,6 +60,12 @@ impl RouteKeeper {
         self.resolver.routes()
     }
 
+    /// Whether the routes never change: they have no names, and no sets of the dispatcher. Nothing has to watch them then.
+    pub fn is_fixed(&self) -> bool {
+        let has_sets = (self.tenant.as_ref()).is_none_or(|tenant| !tenant.sets.is_empty());
+        !has_sets && !self.resolver.has_names()
+    }
+
     /// Keeps the published routes up to date until `stop` becomes true.
     pub async fn watch(self, routes: Arc<ArcSwap<Routes>>, stop: watch::Receiver<bool>) {
         let Self {
@@ -164,6 +170,7 @@ mod tests {
         assert_eq!(has(&tenant.routes()), [false, true]);
         assert!(tenant.routes().permits(b"sip:bob@192.0.2.2:5070"));
         assert!(!tenant.routes().permits(b"sip:bob@192.0.2.1"));
+        assert!(!operator.is_fixed() && !tenant.is_fixed());
 
         let routes = Arc::new(ArcSwap::from_pointee(operator.routes()));
         let (_stop, stopping) = watch::channel(false);
@@ -177,5 +184,33 @@ mod tests {
         };
         timeout(Duration::from_secs(20), is_gone).await.unwrap();
         watching.abort();
+    }
+    #[tokio::test]
+    async fn routes_are_fixed_without_names_and_sets() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = format!(
+            "[database]\nurl = \"sqlite:{}\"\n[relay.next-hops]\ncarrier = \"sip:192.0.2.1\"\nnamed = \"sip:gateway.invalid\"\n\
+             [tenants.plain]\nuri-domains = [\"plain.example\"]\nnext-hops = [\"carrier\"]\n\
+             [tenants.names]\nuri-domains = [\"names.example\"]\nnext-hops = [\"named\"]\n",
+            folder.path().join("a.db").display()
+        );
+        let config = Config::parse(&text).unwrap();
+        let resolver = portcullis_config::ResolverConfig {
+            servers: vec!["127.0.0.1:9".parse().unwrap()],
+            hosts_file: false,
+            timeout: Duration::from_millis(50),
+            ..Default::default()
+        };
+        let sources = RouteSources {
+            dispatcher: Arc::new(config.dispatcher.dispatcher(&config.database)),
+            dns: Dns::new(&resolver),
+        };
+        let mut fixed = Vec::new();
+        for tenant in &config.tenants {
+            let keeper = RouteKeeper::new(&config.relay, Some(tenant), &sources);
+            fixed.push((&*tenant.name, keeper.await.unwrap().is_fixed()));
+        }
+        fixed.sort_unstable();
+        assert_eq!(fixed, [("names", false), ("plain", true)]);
     }
 }

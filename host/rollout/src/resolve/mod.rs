@@ -146,6 +146,11 @@ impl Resolver {
         })
     }
 
+    /// Whether an address of the routes depends on a name.
+    pub fn has_names(&self) -> bool {
+        !self.known.is_empty()
+    }
+
     /// Keeps the published routes up to date until `stop` becomes true. Returns at once if there are no names.
     pub async fn watch(mut self, routes: Arc<ArcSwap<Routes>>, mut stop: watch::Receiver<bool>) {
         let mut age = self.dns.age();

@@ -14,7 +14,7 @@ use portcullis_records::Part;
 use portcullis_sip::RouteError;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
-use tokio::task::AbortHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::compiler;
 use crate::policy_files::PolicyFiles;
@@ -293,7 +293,9 @@ impl TenantSet {
         let wake = Arc::clone(&self.wake);
         let seat = Seat::new(&config.name, slot, scope, config.seat.clone(), wake);
         let seat = Arc::new(seat);
-        let follow = tokio::spawn(keeper.watch(Arc::clone(&routes), self.stop.clone()));
+        // A task takes 5 KiB, and most tenants have neither names nor sets.
+        let follow = (!keeper.is_fixed())
+            .then(|| tokio::spawn(keeper.watch(Arc::clone(&routes), self.stop.clone())));
         let files = PolicyFiles::new(Arc::clone(&seat), Arc::clone(&self.runtime));
         Running {
             tenant: Arc::new(Tenant {
@@ -308,7 +310,7 @@ impl TenantSet {
                 config: Some(config.clone()),
             }),
             files: Arc::new(files),
-            tasks: vec![follow.abort_handle()],
+            tasks: follow.iter().map(JoinHandle::abort_handle).collect(),
         }
     }
 }
