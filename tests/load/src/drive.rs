@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 
 use crate::crowd::Crowd;
+use crate::pacer::Pacer;
 use crate::plan::{End, Mode, Plan, Retransmit};
 use crate::sink::Sink;
 use crate::tally::{Beside, Report, SetUp, Window};
@@ -35,14 +36,18 @@ pub fn run(plan: &Plan) -> Result<Report> {
     drive.measure()?;
     drive.finish()?;
     let relayed = drive.sink.as_ref().map(Sink::requests);
-    let mut report = drive.crowd.tally.report(plan.mode, relayed, drive.window);
+    let mut report = drive
+        .crowd
+        .books
+        .tally
+        .report(plan.mode, relayed, drive.window);
     report.repeated_answers = drive.sink.as_ref().map_or(0, Sink::repeated);
     report.beside = drive
         .beside
         .iter()
         .map(|(crowd, _)| Beside {
-            sent: crowd.tally.sent,
-            answered: crowd.tally.answered,
+            sent: crowd.books.tally.sent,
+            answered: crowd.books.tally.answered,
         })
         .collect();
     Ok(report)
@@ -58,14 +63,6 @@ struct Drive<'p> {
     pacer: Pacer,
     window: Window,
     idle_ns: u64,
-}
-
-/// Number of requests that may be sent at a moment.
-struct Pacer {
-    rate: Option<u64>,
-    since_ns: u64,
-    sent: u64,
-    limit: u64,
 }
 
 impl<'p> Drive<'p> {
@@ -113,8 +110,8 @@ impl<'p> Drive<'p> {
             End::Requests(count) => (count, u64::MAX),
             End::After(length) => (u64::MAX, start + length.as_nanos() as u64),
         };
-        let answered = self.crowd.tally.answered;
-        self.crowd.clear_times();
+        let answered = self.crowd.books.tally.answered;
+        self.crowd.books.clear_times();
         self.pacer = Pacer::new(self.plan.rate, start, limit);
         for (_, pacer) in &mut self.beside {
             *pacer = Pacer::new(self.plan.rate, start, u64::MAX);
@@ -125,15 +122,15 @@ impl<'p> Drive<'p> {
         let after = self.consumed()?;
         let seconds = (self.now_ns() - start) as f64 / 1e9;
 
-        let answered = self.crowd.tally.answered - answered;
+        let answered = self.crowd.books.tally.answered - answered;
         self.window = Window {
             seconds,
             answered,
             per_second: answered as f64 / seconds,
-            latency: self.crowd.latencies.latency(),
+            latency: self.crowd.books.latencies.latency(),
             set_up: (self.plan.mode == Mode::Call).then(|| SetUp {
-                ringing: self.crowd.rung.latency(),
-                accepted: self.crowd.accepted.latency(),
+                ringing: self.crowd.books.rung.latency(),
+                accepted: self.crowd.books.accepted.latency(),
             }),
             generator_idle: self.idle_ns as f64 / 1e9 / seconds,
             server: before.zip(after).map(|(before, after)| {
@@ -163,7 +160,7 @@ impl<'p> Drive<'p> {
 
     fn any_under_way(&self) -> bool {
         let mut beside = self.beside.iter();
-        self.crowd.any_under_way() || beside.any(|(crowd, _)| crowd.any_under_way())
+        self.crowd.books.any_under_way() || beside.any(|(crowd, _)| crowd.books.any_under_way())
     }
 
     /// Runs turns until `done` returns true. It is called from time to time.
@@ -253,62 +250,5 @@ impl<'p> Drive<'p> {
 
     fn now_ns(&self) -> u64 {
         self.begun.elapsed().as_nanos() as u64
-    }
-}
-
-impl Pacer {
-    fn new(rate: Option<u64>, since_ns: u64, limit: u64) -> Self {
-        Self {
-            rate,
-            since_ns,
-            sent: 0,
-            limit,
-        }
-    }
-
-    /// Whether the last request has been sent.
-    fn spent(&self) -> bool {
-        self.sent >= self.limit
-    }
-
-    /// Number of requests that one of `callers` may send now, so that each gets its share.
-    fn allowance(&self, now_ns: u64, callers: usize) -> u64 {
-        let left = self.limit - self.sent;
-        let Some(rate) = self.rate else {
-            return left;
-        };
-        let elapsed_ns = u128::from(now_ns - self.since_ns);
-        let due = (u128::from(rate) * elapsed_ns / 1_000_000_000) as u64;
-        due.saturating_sub(self.sent)
-            .div_ceil(callers as u64)
-            .min(left)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_fixed_rate_allows_what_is_due_and_no_more() {
-        let mut pacer = Pacer::new(Some(1000), 5_000_000_000, 20);
-        assert_eq!(pacer.allowance(5_000_000_000, 4), 0);
-        assert_eq!(pacer.allowance(5_008_000_000, 4), 2);
-        pacer.sent = 8;
-        assert_eq!(pacer.allowance(5_008_000_000, 4), 0);
-        pacer.sent = 19;
-        assert_eq!(pacer.allowance(9_000_000_000, 4), 1);
-        pacer.sent = 20;
-        assert!(pacer.spent());
-        assert_eq!(pacer.allowance(9_000_000_000, 4), 0);
-    }
-
-    #[test]
-    fn a_closed_loop_is_bounded_by_its_limit_only() {
-        let mut pacer = Pacer::new(None, 0, 10);
-        assert_eq!(pacer.allowance(0, 16), 10);
-        pacer.sent = 4;
-        assert_eq!(pacer.allowance(0, 16), 6);
-        assert!(!Pacer::new(None, 0, u64::MAX).spent());
     }
 }

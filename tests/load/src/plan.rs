@@ -6,6 +6,9 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::tls::TlsVersion;
+use crate::transport::Transport;
+
 /// Largest number of requests that one run keeps track of at the same time.
 pub const MAX_OUTSTANDING: usize = 1 << 20;
 
@@ -17,6 +20,10 @@ pub const MAX_TENANTS: u32 = 100_000;
 pub struct Plan {
     /// The server under load.
     pub target: SocketAddr,
+    /// How requests travel.
+    pub transport: Transport,
+    /// The version of TLS, for transports that have it.
+    pub tls: TlsVersion,
     /// Kind of request, and the expected response.
     pub mode: Mode,
     /// The expected status code; `None` means that of the mode.
@@ -38,6 +45,8 @@ pub struct Plan {
     /// Time after which a request without a response is given up (calls, and everything at a fixed rate) or sent again (in a closed loop). Calls
     /// are sent again as by a user agent.
     pub patience: Duration,
+    /// Time after which an answer counts as late; `None`: none does.
+    pub late: Option<Duration>,
     /// Address of the callee of [`Mode::Relay`], [`Mode::Message`] and [`Mode::Call`]; `None` if it runs elsewhere.
     pub sink: Option<SocketAddr>,
     /// Processes whose CPU time is measured over the window, each with its descendants.
@@ -118,6 +127,8 @@ impl Plan {
     pub fn new(target: SocketAddr, mode: Mode, first_source: IpAddr) -> Self {
         Self {
             target,
+            transport: Transport::Udp,
+            tls: TlsVersion::default(),
             mode,
             expect: None,
             first_source,
@@ -128,6 +139,7 @@ impl Plan {
             warm_up: Duration::ZERO,
             end: End::After(Duration::from_secs(2)),
             patience: Duration::from_millis(500),
+            late: None,
             sink: None,
             watch: Vec::new(),
             beside: Vec::new(),
@@ -137,6 +149,10 @@ impl Plan {
 
     /// When a request without a response is sent again.
     pub fn retransmit(&self) -> Retransmit {
+        // RFC 3261 §17.1: nothing is sent again over a connection.
+        if self.transport.has_connections() {
+            return Retransmit::Never;
+        }
         match self.mode {
             Mode::Call => Retransmit::AsUserAgent,
             Mode::Reject | Mode::Options | Mode::Relay | Mode::Message | Mode::Echo => {
@@ -180,7 +196,8 @@ impl Plan {
         let every = crowds()
             .flat_map(|first| self.sources_from(first))
             .chain([self.target.ip()])
-            .chain(self.sink.map(|sink| sink.ip()));
+            // A callee at every address of this machine answers loopback sources only.
+            .chain(self.sink.map(|sink| sink.ip()).filter(|ip| !ip.is_unspecified()));
         for address in every {
             ensure!(
                 address.is_loopback(),
@@ -193,6 +210,10 @@ impl Plan {
         ensure!(
             self.beside.is_empty() || self.rate.is_some(),
             "--beside needs --rate"
+        );
+        ensure!(
+            self.mode != Mode::Echo || self.transport == Transport::Udp,
+            "--mode echo: the reference is one for UDP"
         );
         if let Some(tenants) = self.tenants {
             ensure!(
@@ -238,6 +259,17 @@ mod tests {
         plan.target = "192.0.2.1:5060".parse().unwrap();
         let refusal = plan.check().unwrap_err().to_string();
         assert!(refusal.contains("192.0.2.1"), "{refusal}");
+    }
+
+    #[test]
+    fn nothing_is_sent_again_over_a_connection() {
+        let target = "127.0.0.1:5061".parse().unwrap();
+        let mut plan = Plan::new(target, Mode::Call, "127.1.0.1".parse().unwrap());
+        assert_eq!(plan.retransmit(), Retransmit::AsUserAgent);
+        plan.transport = Transport::Tls;
+        assert_eq!(plan.retransmit(), Retransmit::Never);
+        plan.mode = Mode::Echo;
+        plan.check().unwrap_err();
     }
 
     #[test]

@@ -115,6 +115,10 @@ impl Sink {
         let count = socket::receive(&mut self.receiver, &self.socket)?;
         for nth in 0..count {
             let (request, from, _) = self.receiver.datagram(nth);
+            // The socket may be bound to every address of this machine.
+            if !from.ip().is_loopback() {
+                continue;
+            }
             self.requests += 1;
             if self.rings && request.starts_with(b"ACK ") {
                 self.unacknowledged.acknowledge(request);

@@ -27,6 +27,8 @@ pub(crate) struct Tally {
     pub(crate) foreign: u64,
     /// Requests given up without a response.
     pub(crate) lost: u64,
+    /// Requests that were sent once, and whose answer came after [`Plan::late`](crate::Plan::late).
+    pub(crate) late: u64,
     codes: Vec<u64>,
 }
 
@@ -45,6 +47,9 @@ pub struct Report {
     pub unexpected: u64,
     /// Requests without a response.
     pub lost: u64,
+    /// Requests that were sent once, and answered later than the plan permits.
+    #[serde(default)]
+    pub late: u64,
     /// Requests that were sent again because no response came in time, INVITE and BYE of calls each time.
     pub resent: u64,
     /// 200s to INVITE that the callee sent again because no ACK came in time, if this process runs it.
@@ -120,6 +125,7 @@ impl Tally {
             codes: codes.map(|(code, n)| (code, *n)).collect(),
             unexpected: self.unexpected,
             lost: self.lost,
+            late: self.late,
             resent: self.resent,
             repeated_answers: 0,
             repeated: self.repeated,
@@ -141,6 +147,7 @@ impl Default for Tally {
             repeated: 0,
             foreign: 0,
             lost: 0,
+            late: 0,
             codes: vec![0; CODES],
         }
     }

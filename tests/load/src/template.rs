@@ -4,13 +4,15 @@
 use std::net::{IpAddr, SocketAddr};
 
 use rsip::common::uri::Auth;
+use rsip::common::uri::param::{OtherParam, OtherParamValue};
 use rsip::headers::{
     self, Accept, Allow, CSeq, CallId, Contact, ContentLength, ContentType, MaxForwards, To,
     UntypedHeader, UserAgent, Via,
 };
-use rsip::{Header, Headers, Host, HostWithPort, Method, Request, Scheme, Uri, Version};
+use rsip::{Header, Headers, Host, HostWithPort, Method, Param, Request, Scheme, Uri, Version};
 
 use crate::plan::{Mode, Plan};
+use crate::transport::Transport;
 
 /// The branch before the id. The first seven characters are those of RFC 3261 §8.1.1.7.
 pub(crate) const BRANCH: &[u8] = b"z9hG4bK-load-";
@@ -38,15 +40,19 @@ pub(crate) struct Template {
 impl Template {
     /// The request that `source` sends in this plan.
     pub(crate) fn new(plan: &Plan, source: SocketAddr) -> Self {
-        let target = plan.target;
+        let Plan {
+            target, transport, ..
+        } = *plan;
         let (callee, port) = match plan.tenants {
             Some(_) => (TENANT.to_owned(), None),
             None => (host(target.ip()), Some(target.port())),
         };
         let text = match plan.mode {
-            Mode::Options => options(source, &callee, port),
-            Mode::Message => message(source, &callee, port),
-            Mode::Reject | Mode::Relay | Mode::Call | Mode::Echo => invite(source, &callee, port),
+            Mode::Options => options(source, transport, &callee, port),
+            Mode::Message => message(source, transport, &callee, port),
+            Mode::Reject | Mode::Relay | Mode::Call | Mode::Echo => {
+                invite(source, transport, &callee, port)
+            }
         }
         .to_string();
         let id = "#".repeat(ID_DIGITS);
@@ -117,47 +123,59 @@ fn tenant_of(id: u64, count: u32) -> u32 {
     (mixed % u64::from(count)) as u32
 }
 
-fn invite(source: SocketAddr, callee: &str, port: Option<u16>) -> Request {
-    let uri = uri(Some("+4930123456"), callee, port);
+fn invite(source: SocketAddr, transport: Transport, callee: &str, port: Option<u16>) -> Request {
+    let uri = uri(Some("+4930123456"), transport, callee, port);
     let headers = vec![
         Header::Allow(Allow::new("INVITE, ACK, CANCEL, BYE, OPTIONS")),
         Header::ContentType(ContentType::new("application/sdp")),
         Header::ContentLength(ContentLength::new(SDP.len().to_string())),
     ];
-    request(Method::Invite, uri, source, headers, SDP)
+    request(Method::Invite, uri, source, transport, headers, SDP)
 }
 
-fn message(source: SocketAddr, callee: &str, port: Option<u16>) -> Request {
+fn message(source: SocketAddr, transport: Transport, callee: &str, port: Option<u16>) -> Request {
     const TEXT: &str = "On my way.";
     let headers = vec![
         Header::ContentType(ContentType::new("text/plain")),
         Header::ContentLength(ContentLength::new(TEXT.len().to_string())),
     ];
-    let uri = uri(Some("+4930123456"), callee, port);
-    request(Method::Message, uri, source, headers, TEXT)
+    let uri = uri(Some("+4930123456"), transport, callee, port);
+    request(Method::Message, uri, source, transport, headers, TEXT)
 }
 
-fn options(source: SocketAddr, callee: &str, port: Option<u16>) -> Request {
+fn options(source: SocketAddr, transport: Transport, callee: &str, port: Option<u16>) -> Request {
     let headers = vec![
         Header::Accept(Accept::new("application/sdp")),
         Header::ContentLength(ContentLength::new("0")),
     ];
     request(
         Method::Options,
-        uri(None, callee, port),
+        uri(None, transport, callee, port),
         source,
+        transport,
         headers,
         "",
     )
 }
 
-fn request(method: Method, uri: Uri, source: SocketAddr, more: Vec<Header>, body: &str) -> Request {
+fn request(
+    method: Method,
+    uri: Uri,
+    source: SocketAddr,
+    transport: Transport,
+    more: Vec<Header>,
+    body: &str,
+) -> Request {
     let host = host(source.ip());
+    let via = transport.in_via();
+    let parameter = transport
+        .in_uri()
+        .map_or_else(String::new, |name| format!(";transport={name}"));
     let branch = String::from_utf8_lossy(BRANCH);
     let id = "#".repeat(ID_DIGITS);
     let mut headers: Headers = vec![
         Header::Via(Via::new(format!(
-            "SIP/2.0/UDP {source};branch={branch}{id};rport"
+            "SIP/2.0/{via} {source};branch={branch}{id};rport"
         ))),
         Header::MaxForwards(MaxForwards::new("70")),
         Header::From(headers::From::new(format!(
@@ -166,7 +184,7 @@ fn request(method: Method, uri: Uri, source: SocketAddr, more: Vec<Header>, body
         Header::CallId(CallId::new(format!("{id}@{host}"))),
         Header::To(To::new(format!("<{uri}>"))),
         Header::CSeq(CSeq::new(format!("1 {method}"))),
-        Header::Contact(Contact::new(format!("<sip:alice@{source}>"))),
+        Header::Contact(Contact::new(format!("<sip:alice@{source}{parameter}>"))),
         Header::UserAgent(UserAgent::new("portcullis-load")),
     ]
     .into();
@@ -180,7 +198,11 @@ fn request(method: Method, uri: Uri, source: SocketAddr, more: Vec<Header>, body
     }
 }
 
-fn uri(user: Option<&str>, callee: &str, port: Option<u16>) -> Uri {
+fn uri(user: Option<&str>, transport: Transport, callee: &str, port: Option<u16>) -> Uri {
+    let parameter = |value: &str| {
+        let name = OtherParam::from("transport".to_owned());
+        Param::Other(name, Some(OtherParamValue::from(value.to_owned())))
+    };
     Uri {
         scheme: Some(Scheme::Sip),
         auth: user.map(|user| Auth::from((user, None::<String>))),
@@ -189,6 +211,7 @@ fn uri(user: Option<&str>, callee: &str, port: Option<u16>) -> Uri {
             host: Host::from(callee.to_owned()),
             port: port.map(Into::into),
         },
+        params: transport.in_uri().map(parameter).into_iter().collect(),
         ..Uri::default()
     }
 }
@@ -278,6 +301,28 @@ mod tests {
             assert!(text.contains("\r\nCall-ID: 123456789abcdef0@127.1.0.1\r\n"));
             let (head, body) = text.split_once("\r\n\r\n").unwrap();
             assert!(head.ends_with(&format!("Content-Length: {}", body.len())));
+        }
+    }
+
+    #[test]
+    fn a_request_names_its_transport() {
+        let mut plan = plan(Mode::Reject);
+        for (transport, via, parameter) in [
+            (Transport::Udp, "UDP", ""),
+            (Transport::Tls, "TLS", ";transport=tls"),
+            (Transport::Wss, "WSS", ";transport=ws"),
+        ] {
+            plan.transport = transport;
+            let mut template = Template::new(&plan, "127.1.0.1:40000".parse().unwrap());
+            let text = String::from_utf8(template.with_id(1).to_vec()).unwrap();
+            let line = format!("INVITE sip:+4930123456@127.0.0.1:5060{parameter} SIP/2.0\r\n");
+            assert!(text.starts_with(&line), "{text}");
+            assert!(
+                text.contains(&format!("\r\nVia: SIP/2.0/{via} 127.1.0.1:40000;")),
+                "{text}"
+            );
+            let contact = format!("\r\nContact: <sip:alice@127.1.0.1:40000{parameter}>\r\n");
+            assert!(text.contains(&contact), "{text}");
         }
     }
 

@@ -18,7 +18,10 @@ pub(super) struct Control {
 impl Control {
     /// For the host with this control port.
     pub(super) fn new(control: SocketAddr) -> Self {
-        let config = ureq::Agent::config_builder().timeout_global(Some(PATIENCE));
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(PATIENCE))
+            // The reply says what is wrong.
+            .http_status_as_error(false);
         Self {
             agent: config.build().into(),
             base: format!("http://{control}"),
@@ -27,14 +30,29 @@ impl Control {
 
     /// Reloads the table, and returns the host's report when the new table is active.
     pub(super) fn reload(&self) -> Result<Value> {
-        let call = json!({"jsonrpc": "2.0", "method": "address.reload", "id": 1});
+        let mut answer = self.call("address.reload")?;
+        ensure!(answer.get("error").is_none(), "reload: {answer}");
+        Ok(answer["result"].take())
+    }
+
+    /// Reads the certificates again. Returns whether the host accepts all of them.
+    pub(super) fn reload_tls(&self) -> Result<bool> {
+        let answer = self.call("tls.reload")?;
+        let is_accepted = answer.get("error").is_none();
+        ensure!(
+            is_accepted || answer["error"]["code"] == 500,
+            "tls.reload: {answer}"
+        );
+        Ok(is_accepted)
+    }
+
+    fn call(&self, method: &str) -> Result<Value> {
+        let call = json!({"jsonrpc": "2.0", "method": method, "id": 1});
         let mut answer = self
             .agent
             .post(format!("{}/RPC", self.base))
             .send_json(call)?;
-        let mut answer: Value = answer.body_mut().read_json()?;
-        ensure!(answer.get("error").is_none(), "reload: {answer}");
-        Ok(answer["result"].take())
+        Ok(answer.body_mut().read_json()?)
     }
 
     /// Returns the sum of a metric over its labels.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::load::Report;
-use super::plan::{Rows, Server, Subject, Task};
+use super::plan::{Rows, Server, Shape, Subject, Task, Work};
 
 /// A task and the server that performs it.
 pub(crate) type Key = (Task, Subject);
@@ -71,6 +71,17 @@ impl Figures {
     }
 }
 
+/// The same task at another rate.
+pub(crate) fn with_shape(shape: Shape, (task, subject): Key) -> Key {
+    (Task { shape, ..task }, subject)
+}
+
+/// A task with the server's core full.
+pub(crate) fn key(work: Work, server: Server, rows: Option<Rows>) -> Key {
+    let shape = Shape::Full;
+    (Task { work, shape }, Subject { server, rows })
+}
+
 fn figure((task, subject): Key, reports: &[&Report]) -> Figure {
     let over =
         |pick: &dyn Fn(&Report) -> f64| median(reports.iter().map(|report| pick(report)).collect());
@@ -111,7 +122,6 @@ pub(crate) fn median(mut values: Vec<f64>) -> f64 {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::super::load::{Latency, Usage, Window};
-    use super::super::plan::{Rows, Server, Shape, Work};
     use super::*;
 
     /// A report in which only the CPU time matters.
@@ -134,6 +144,7 @@ pub(crate) mod tests {
             answered: 1000,
             unexpected: 0,
             lost: 0,
+            late: 0,
             resent: 0,
             repeated_answers: 0,
             foreign: 0,

@@ -16,6 +16,8 @@ pub(crate) struct Report {
     pub(crate) answered: u64,
     pub(crate) unexpected: u64,
     pub(crate) lost: u64,
+    #[serde(default)]
+    pub(crate) late: u64,
     pub(crate) resent: u64,
     #[serde(default)]
     pub(crate) repeated_answers: u64,
@@ -119,6 +121,16 @@ pub(crate) fn command(work: Work, server: &Running, programs: &Programs, pace: &
 /// # Errors
 /// See [`measure`].
 pub(crate) fn report(generator: &Command, pace: &Pace) -> Result<Report> {
+    let report = unchecked(generator, pace)?;
+    report.check()?;
+    Ok(report)
+}
+
+/// The same for a server that may lose requests.
+///
+/// # Errors
+/// If the generator cannot be run.
+pub(crate) fn unchecked(generator: &Command, pace: &Pace) -> Result<Report> {
     let output = pin(pace.load_core, generator)
         .output()
         .context("cannot run the generator")?;
@@ -128,10 +140,7 @@ pub(crate) fn report(generator: &Command, pace: &Pace) -> Result<Report> {
             String::from_utf8_lossy(&output.stderr).trim().to_owned()
         );
     }
-    let report: Report =
-        serde_json::from_slice(&output.stdout).context("the generator's report cannot be read")?;
-    report.check()?;
-    Ok(report)
+    serde_json::from_slice(&output.stdout).context("the generator's report cannot be read")
 }
 
 impl Report {

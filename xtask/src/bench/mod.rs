@@ -2,9 +2,11 @@
 
 mod beside;
 mod calls;
+mod comparisons;
 mod control;
 mod database;
 mod datagrams;
+mod edge;
 mod figures;
 mod lingering;
 mod load;
@@ -30,6 +32,8 @@ use anyhow::{Context, Result, bail, ensure};
 use self::calls::Longest;
 use self::database::Database;
 use self::datagrams::Shaped;
+use self::edge::Edge;
+use self::edge::servers::Site;
 use self::figures::Figures;
 use self::lingering::Lingering;
 use self::machine::Machine;
@@ -53,6 +57,9 @@ use crate::workspace::{Workspace, root};
 /// Each server runs with one worker on one core; load generator, callee and MariaDB run on another. Every measurement is repeated in
 /// rounds, and the medians are reported. The table shows CPU time per request, followed by the project's targets and the values reached.
 /// The results are also written as JSON to target/bench.
+///
+/// The parts `tls`, `handshakes`, `idle`, `storm` and `certificates` need openssl, and for Kamailio its modules tls and websocket. `idle` opens
+/// 10,000 connections, for which 16,384 open files must be permitted (`ulimit -Hn`).
 #[derive(Debug, clap::Args)]
 pub(crate) struct BenchArgs {
     /// One short round, for a first impression
@@ -110,6 +117,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
     let lingering = bench.lingering(&args);
     let set_ups = bench.set_ups(&args);
     let upgrades = bench.upgrades(&args);
+    let edge = bench.edge(&args);
 
     let outcome = Outcome::new(
         machine,
@@ -127,6 +135,7 @@ pub(crate) fn run(args: BenchArgs) -> Result<()> {
             lingering,
             set_ups,
             upgrades,
+            edge,
         },
         bench.problems,
     );
@@ -172,6 +181,24 @@ impl Bench {
             },
         ]);
         if let Err(error) = installed {
+            eprintln!("warning: {error:#}");
+        }
+        if Part::EDGE.iter().any(|part| wants(args, *part))
+            && let Err(error) = debian::require(&[
+                Need {
+                    name: "openssl",
+                    package: "openssl",
+                },
+                Need {
+                    name: edge::servers::KAMAILIO_TLS,
+                    package: "kamailio-tls-modules",
+                },
+                Need {
+                    name: edge::servers::KAMAILIO_WEBSOCKET,
+                    package: "kamailio-websocket-modules",
+                },
+            ])
+        {
             eprintln!("warning: {error:#}");
         }
         let peers = Peers {
@@ -322,6 +349,54 @@ impl Bench {
         self.note(measured.context("upgrades of a running host"))
     }
 
+    /// What only the edge of a network needs. Kamailio is measured beside Portcullis if it is there.
+    fn edge(&mut self, args: &BenchArgs) -> Edge {
+        let mut servers = Vec::new();
+        let is_wanted = |server| args.server.is_empty() || args.server.contains(&server);
+        if self.has_portcullis() && is_wanted(Server::Portcullis) {
+            servers.push(Server::Portcullis);
+        }
+        let theirs = [Server::Kamailio, Server::KamailioBare];
+        if servers::kamailio_version().is_ok() && self.database.is_some() {
+            servers.extend(theirs.into_iter().filter(|server| is_wanted(*server)));
+        }
+        let site = Site {
+            programs: &self.programs,
+            database: self.database.as_ref(),
+            pace: &self.pace,
+        };
+        let mut errors = Vec::new();
+        let mut edge = Edge::default();
+        if wants(args, Part::Tls) {
+            edge.requests = edge::requests::measure(&servers, &site, &mut errors);
+        }
+        if wants(args, Part::Handshakes) {
+            edge.handshakes = edge::handshakes::measure(&servers, &site, &mut errors);
+        }
+        if wants(args, Part::Idle) {
+            edge.idle = edge::idle::measure(&servers, &site, &mut errors);
+        }
+        if wants(args, Part::Storm) {
+            edge.storms = edge::storms::measure(&servers, &site, &mut errors);
+        }
+        if self.has_portcullis() && wants_ours(args, Part::Certificates) {
+            let renewals = edge::certificates::measure(&site);
+            let renewals = renewals.context("renewals of certificates");
+            edge.renewals = renewals.map_err(|error| errors.push(error)).ok();
+        }
+        if self.has_portcullis() && wants_ours(args, Part::Dispatcher) {
+            let dispatched = edge::dispatcher::measure(&site);
+            let dispatched = dispatched.context("sets of the dispatcher");
+            edge.dispatcher = dispatched
+                .map_err(|error| errors.push(error))
+                .unwrap_or_default();
+        }
+        for error in errors {
+            self.note::<()>(Err(error));
+        }
+        edge
+    }
+
     fn has_portcullis(&self) -> bool {
         self.programs.portcullis.exists() && self.programs.policy.exists()
     }
@@ -338,10 +413,14 @@ impl Bench {
     }
 }
 
+/// Whether this part is selected.
+fn wants(args: &BenchArgs, part: Part) -> bool {
+    args.only.is_empty() || args.only.contains(&part)
+}
+
 /// Whether this part, which only Portcullis has, is selected.
 fn wants_ours(args: &BenchArgs, part: Part) -> bool {
-    let part = args.only.is_empty() || args.only.contains(&part);
-    part && (args.server.is_empty() || args.server.contains(&Server::Portcullis))
+    wants(args, part) && (args.server.is_empty() || args.server.contains(&Server::Portcullis))
 }
 
 fn fill(args: &BenchArgs, pace: &Pace) -> Result<Database> {
@@ -374,6 +453,7 @@ fn programs(as_built: bool) -> Result<Programs> {
         policy: policies.join("address-acl.wasm"),
         hostile: policies.join("hostile.wasm"),
         failover: policies.join("failover.wasm"),
+        dispatching: policies.join("dispatching.wasm"),
         load: build::built(&workspace, Profile::Dist, "portcullis-load"),
     };
     // Some parts need minutes before they start the first of these.

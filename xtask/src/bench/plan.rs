@@ -129,6 +129,29 @@ pub(crate) enum Part {
     SetUp,
     /// Upgrades of a running host.
     Upgrade,
+    /// Requests and calls over TCP, TLS and WebSocket, beside Kamailio's.
+    Tls,
+    /// Handshakes of TLS, full and resumed, beside Kamailio's.
+    Handshakes,
+    /// Memory of 10,000 idle connections over TCP, TLS and WebSocket, beside Kamailio's.
+    Idle,
+    /// Requests over UDP beside a storm of handshakes.
+    Storm,
+    /// 1,000 renewals of certificates, good and bad, beside requests and handshakes.
+    Certificates,
+    /// Sets of 1,000 gateways of the dispatcher, some of which fail.
+    Dispatcher,
+}
+
+impl Part {
+    /// The parts with certificates.
+    pub(crate) const EDGE: [Self; 5] = [
+        Self::Tls,
+        Self::Handshakes,
+        Self::Idle,
+        Self::Storm,
+        Self::Certificates,
+    ];
 }
 
 /// One server as it is started, with its table.
@@ -143,6 +166,8 @@ pub(crate) struct Subject {
 /// Amount of load and its placement.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Pace {
+    /// Whether this is a first impression, with less of everything.
+    pub(crate) quick: bool,
     /// Number of rounds; the medians are reported.
     pub(crate) rounds: usize,
     /// Seconds of load before the measurement.
@@ -253,6 +278,7 @@ impl Pace {
             "the benchmark needs two cores, one for the server and one for the load; this process may use {cores}"
         );
         Ok(Self {
+            quick,
             rounds: rounds.unwrap_or(if quick { 1 } else { 5 }).max(1),
             warm_up_seconds: if quick { 0.3 } else { 0.5 },
             seconds: seconds.unwrap_or(if quick { 1.0 } else { 3.0 }),

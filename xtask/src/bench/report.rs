@@ -8,7 +8,9 @@ use anyhow::{Context, Result};
 use serde::Serialize;
 
 use super::calls::Longest;
+use super::comparisons::{Comparison, comparisons};
 use super::datagrams::Shaped;
+use super::edge::Edge;
 use super::figures::{Figure, Figures};
 use super::lingering::Lingering;
 use super::machine::Machine;
@@ -18,7 +20,7 @@ use super::neighbours::{Check, Neighbours};
 use super::plan::{Pace, STEADY, Shape};
 use super::reload::Reload;
 use super::set_up::SetUpBeside;
-use super::targets::{Comparison, Parts, Target, comparisons, targets};
+use super::targets::{Parts, Target, targets};
 use super::tenants::Crowded;
 use super::upgrades::Upgrades;
 
@@ -40,6 +42,7 @@ pub(crate) struct Outcome {
     lingering: Option<Lingering>,
     set_ups: Vec<SetUpBeside>,
     upgrades: Option<Upgrades>,
+    edge: Edge,
     targets: Vec<Target>,
     comparisons: Vec<Comparison>,
     problems: Vec<String>,
@@ -68,7 +71,7 @@ impl Outcome {
             steady_per_second: STEADY,
             figures: figures.all(),
             targets: targets(figures, &parts),
-            comparisons: comparisons(figures),
+            comparisons: comparisons(figures, &parts.edge),
             reloads: parts.reloads,
             neighbours: parts.neighbours,
             tenants: parts.tenants,
@@ -79,6 +82,7 @@ impl Outcome {
             lingering: parts.lingering,
             set_ups: parts.set_ups,
             upgrades: parts.upgrades,
+            edge: parts.edge,
             problems,
         }
     }
@@ -426,6 +430,7 @@ impl fmt::Display for Outcome {
         self.attacks(f)?;
         self.calls(f)?;
         self.transactions(f)?;
+        write!(f, "{}", self.edge)?;
         self.goals(f)?;
         for problem in &self.problems {
             writeln!(f, "NOT MEASURED: {problem}")?;
@@ -481,6 +486,7 @@ mod tests {
             mariadb: None,
         };
         let pace = Pace {
+            quick: false,
             rounds: 1,
             warm_up_seconds: 0.0,
             seconds: 1.0,

@@ -36,18 +36,21 @@ pub(crate) struct Programs {
     pub(crate) hostile: PathBuf,
     /// The policy that tries several next hops.
     pub(crate) failover: PathBuf,
+    /// The policy that relays to a set of gateways.
+    pub(crate) dispatching: PathBuf,
     /// Load generator, callee and echo server.
     pub(crate) load: PathBuf,
 }
 
 impl Programs {
     /// All files that a measurement may need.
-    pub(crate) fn files(&self) -> [&Path; 5] {
+    pub(crate) fn files(&self) -> [&Path; 6] {
         [
             &self.portcullis,
             &self.policy,
             &self.hostile,
             &self.failover,
+            &self.dispatching,
             &self.load,
         ]
     }
@@ -205,34 +208,51 @@ impl Places {
         database: Option<&str>,
         defines: &[&str],
     ) -> Result<Command> {
-        let database = database.context("Kamailio needs MariaDB")?;
-        let modules = kamailio_modules()?;
-        // Kamailio allocates the whole array of subnets at its start; 512 is its default size.
-        let subnets = rows.map_or(0, Rows::count) + 512;
-        let config = KAMAILIO_CONFIG
-            .replace("@LISTEN@", &self.address.to_string())
-            .replace("@MODULES@", &format!("{}/", modules.display()))
-            .replace("@DATABASE@", database)
-            .replace("@ROWS@", &subnets.to_string())
-            .replace("@CALLEE@", &self.callee.to_string());
-        let file = self.folder.join("kamailio.cfg");
-        fs::write(&file, config)?;
-        let mut command = Command::new(kamailio_program()?);
-        command
-            .arg("-f")
-            .arg(file)
-            // In the foreground, with runtime files in our directory.
-            .args(["-DD", "-E", "-Y"])
-            .arg(&self.folder)
-            .args(defines);
-        // MB of shared memory: at these rates the default of 64 is full of transactions after a second, because each lingers for five.
-        command.args(["-m", "2048"]);
-        if rows == Some(Rows::Many) {
+        let rows = rows.unwrap_or(Rows::Few);
+        let config = kamailio_config(self.address, self.callee, rows, database)?;
+        let mut command = kamailio_command(&config, &self.folder, defines)?;
+        if rows == Rows::Many {
             // MB of private memory of each process: the default is too small for so many rows.
             command.args(["-M", "256"]);
         }
         Ok(command)
     }
+}
+
+/// The configuration of a Kamailio that listens on this address and relays to this callee.
+pub(crate) fn kamailio_config(
+    address: SocketAddr,
+    callee: SocketAddr,
+    rows: Rows,
+    database: Option<&str>,
+) -> Result<String> {
+    let database = database.context("Kamailio needs MariaDB")?;
+    let modules = kamailio_modules()?;
+    // Kamailio allocates the whole array of subnets at its start; 512 is its default size.
+    let subnets = rows.count() + 512;
+    Ok(KAMAILIO_CONFIG
+        .replace("@LISTEN@", &address.to_string())
+        .replace("@MODULES@", &format!("{}/", modules.display()))
+        .replace("@DATABASE@", database)
+        .replace("@ROWS@", &subnets.to_string())
+        .replace("@CALLEE@", &callee.to_string()))
+}
+
+/// Starts Kamailio with this configuration, and its files in this directory.
+pub(crate) fn kamailio_command(config: &str, folder: &Path, defines: &[&str]) -> Result<Command> {
+    let file = folder.join("kamailio.cfg");
+    fs::write(&file, config)?;
+    let mut command = Command::new(kamailio_program()?);
+    command
+        .arg("-f")
+        .arg(file)
+        // In the foreground, with runtime files in our directory.
+        .args(["-DD", "-E", "-Y"])
+        .arg(folder)
+        .args(defines)
+        // MB of shared memory: at these rates the default of 64 is full of transactions after a second, because each lingers for five.
+        .args(["-m", "2048"]);
+    Ok(command)
 }
 
 fn kamailio_program() -> Result<PathBuf> {

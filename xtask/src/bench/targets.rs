@@ -6,12 +6,17 @@ use serde::Serialize;
 
 use super::calls::{DEADLINE_MS, Longest};
 use super::datagrams::Shaped;
-use super::figures::{Figures, Key};
+use super::edge::Edge;
+use super::edge::dispatcher::Dispatched;
+use super::edge::idle::Idle;
+use super::edge::storms::Storm;
+use super::edge::wire::Wire;
+use super::figures::{Figures, key, with_shape};
 use super::lingering::Lingering;
 use super::memory::Attacked;
 use super::million::Million;
 use super::neighbours::{Check, Neighbours};
-use super::plan::{Rows, Server, Shape, Subject, Task, Work};
+use super::plan::{Rows, Server, Shape, Work};
 use super::reload::{Reload, Source};
 use super::set_up::{Beside, SetUpBeside};
 use super::tenants::Crowded;
@@ -49,92 +54,6 @@ enum Unit {
 /// A value with its format.
 pub(crate) struct Told(Unit, f64);
 
-/// A ratio without a target.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Comparison {
-    /// Name of the ratio.
-    pub(crate) what: &'static str,
-    /// Its value.
-    pub(crate) value: f64,
-}
-
-/// Returns ratios for comparison.
-pub(crate) fn comparisons(figures: &Figures) -> Vec<Comparison> {
-    let few = Some(Rows::Few);
-    let (ours, theirs, bare) = (Server::Portcullis, Server::Kamailio, Server::KamailioBare);
-    let steady = |key| with_shape(Shape::Steady, key);
-    let quiet = |key| with_shape(Shape::Quiet, key);
-    let brisk = |key| with_shape(Shape::Brisk, key);
-    let reject = |server| key(Work::Reject, server, few);
-    let relay = |server| key(Work::Relay, server, few);
-    let options = |server| key(Work::Options, server, few);
-    [
-        ("401 against Kamailio bare", reject(ours), reject(bare)),
-        ("Relay against Kamailio bare", relay(ours), relay(bare)),
-        (
-            "MESSAGE relayed against Kamailio bare",
-            key(Work::Message, ours, few),
-            key(Work::Message, bare, few),
-        ),
-        (
-            "Call against Kamailio bare",
-            key(Work::Call, ours, few),
-            key(Work::Call, bare, few),
-        ),
-        (
-            "Call at 1,000 a second against Kamailio",
-            quiet(key(Work::Call, ours, few)),
-            quiet(key(Work::Call, theirs, few)),
-        ),
-        (
-            "Call at 1,000 a second against Kamailio bare",
-            quiet(key(Work::Call, ours, few)),
-            quiet(key(Work::Call, bare, few)),
-        ),
-        (
-            "OPTIONS 200 against Kamailio",
-            options(ours),
-            options(theirs),
-        ),
-        (
-            "401 at 10,000 a second against Kamailio",
-            steady(reject(ours)),
-            steady(reject(theirs)),
-        ),
-        (
-            "401 at 10,000 a second against Kamailio bare",
-            steady(reject(ours)),
-            steady(reject(bare)),
-        ),
-        (
-            "401 at 1,000 a second against Kamailio bare",
-            quiet(reject(ours)),
-            quiet(reject(bare)),
-        ),
-        (
-            "401 at 50,000 a second against Kamailio bare",
-            brisk(reject(ours)),
-            brisk(reject(bare)),
-        ),
-        (
-            "Relay at 10,000 a second against Kamailio",
-            steady(relay(ours)),
-            steady(relay(theirs)),
-        ),
-        (
-            "Relay at 10,000 a second against Kamailio bare",
-            steady(relay(ours)),
-            steady(relay(bare)),
-        ),
-    ]
-    .into_iter()
-    .filter_map(|(what, of, to)| {
-        let value = figures.ratio(of, to)?;
-        Some(Comparison { what, value })
-    })
-    .collect()
-}
-
 /// The parts that measure Portcullis alone.
 #[derive(Debug, Default)]
 pub(crate) struct Parts {
@@ -148,6 +67,8 @@ pub(crate) struct Parts {
     pub(crate) lingering: Option<Lingering>,
     pub(crate) set_ups: Vec<SetUpBeside>,
     pub(crate) upgrades: Option<Upgrades>,
+    /// Kamailio's figures are beside ours.
+    pub(crate) edge: Edge,
 }
 
 /// Returns all targets, in the order of the project's goals.
@@ -163,6 +84,7 @@ pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
         lingering,
         set_ups,
         upgrades: _,
+        edge,
     } = parts;
     let million = million.as_ref();
     let mut targets = ratios(figures);
@@ -234,6 +156,7 @@ pub(crate) fn targets(figures: &Figures, parts: &Parts) -> Vec<Target> {
     });
     targets.extend(of_lingering(lingering.as_ref()));
     targets.extend(of_set_ups(set_ups));
+    targets.extend(of_the_edge(edge));
     let longest = calls.iter().map(|one| one.milliseconds);
     targets.push(Target {
         what: "The longest call of a function of the host: to its deadline",
@@ -379,6 +302,63 @@ fn of_set_ups(set_ups: &[SetUpBeside]) -> [Target; 4] {
     })
 }
 
+/// Returns the targets for TLS, WebSocket and sets of gateways.
+fn of_the_edge(edge: &Edge) -> [Target; 6] {
+    let target = |what, value, bar, unit| Target {
+        what,
+        value,
+        bar,
+        aim: None,
+        unit,
+    };
+    let kib = |wire| {
+        let is_it = |one: &&Idle| one.server == Server::Portcullis && one.wire == wire;
+        let idle = edge.idle.iter().find(is_it);
+        idle.map(|idle| idle.report.bytes_each / 1024.0)
+    };
+    let storm = |storm: &&Storm| storm.server == Server::Portcullis;
+    let renewals = edge.renewals.as_ref();
+    let lost = |all: &[Dispatched]| all.iter().map(|one| one.lost + one.refused).sum::<u64>();
+    [
+        target(
+            "An idle connection over TLS: memory",
+            kib(Wire::Tls),
+            30.0,
+            Unit::Kibibytes,
+        ),
+        target(
+            "An idle connection over WSS: memory",
+            kib(Wire::Wss),
+            30.0,
+            Unit::Kibibytes,
+        ),
+        target(
+            "401 over UDP beside a storm of handshakes: p99 to quiet",
+            edge.storms.iter().find(storm).map(|storm| storm.p99_ratio),
+            2.0,
+            Unit::Times,
+        ),
+        target(
+            "Certificates renewed under load: requests and handshakes lost",
+            renewals.map(|all| (all.lost + all.handshakes_failed) as f64),
+            0.0,
+            Unit::Count,
+        ),
+        target(
+            "Certificates renewed under load: more memory than before",
+            renewals.map(|all| all.grown_bytes.max(0) as f64 / f64::from(1 << 20)),
+            8.0,
+            Unit::Mebibytes,
+        ),
+        target(
+            "Sets of 1,000 gateways, ten of them failing: INVITEs lost",
+            (!edge.dispatcher.is_empty()).then(|| lost(&edge.dispatcher) as f64),
+            0.0,
+            Unit::Count,
+        ),
+    ]
+}
+
 fn ratios(figures: &Figures) -> Vec<Target> {
     let reject = |server, rows| key(Work::Reject, server, Some(rows));
     let relay = |server| key(Work::Relay, server, Some(Rows::Few));
@@ -491,12 +471,6 @@ impl Target {
     }
 }
 
-impl fmt::Display for Comparison {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<50} {:.2}x", self.what, self.value)
-    }
-}
-
 impl fmt::Display for Told {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self(unit, value) = self;
@@ -516,18 +490,10 @@ impl fmt::Display for Told {
     }
 }
 
-fn with_shape(shape: Shape, (task, subject): Key) -> Key {
-    (Task { shape, ..task }, subject)
-}
-
-fn key(work: Work, server: Server, rows: Option<Rows>) -> Key {
-    let shape = Shape::Full;
-    (Task { work, shape }, Subject { server, rows })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::edge::idle;
     use crate::bench::tenants::{Cost, Each};
 
     fn target(value: Option<f64>) -> Target {
@@ -579,6 +545,37 @@ mod tests {
             [
                 "reached", "reached", "MISSED", "reached", "reached", "reached"
             ]
+        );
+    }
+
+    #[test]
+    fn the_edge_has_targets_for_portcullis_only() {
+        let connections = |server, bytes_each| Idle {
+            server,
+            wire: Wire::Tls,
+            report: idle::Report {
+                connections: 10_000,
+                closed: 0,
+                seconds: 1.0,
+                before_bytes: 1,
+                after_bytes: 2,
+                closed_bytes: 1,
+                bytes_each,
+            },
+        };
+        let verdicts = |idle| {
+            let edge = Edge {
+                idle,
+                ..Edge::default()
+            };
+            of_the_edge(&edge).map(|target| target.verdict())
+        };
+        let theirs = connections(Server::Kamailio, 1024.0);
+        assert_eq!(verdicts(vec![theirs.clone()]), ["not measured"; 6]);
+        let ours = connections(Server::Portcullis, 31.0 * 1024.0);
+        assert_eq!(
+            verdicts(vec![theirs, ours])[..2],
+            ["MISSED", "not measured"]
         );
     }
 

@@ -1,0 +1,305 @@
+//! A set of 1,000 gateways, some of which fail, against a set of one.
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde::Serialize;
+use tempfile::TempDir;
+
+use super::super::figures::median;
+use super::super::load::{self, Report};
+use super::super::pinned::{Process, free_port};
+use super::super::plan::{Pace, STEADY};
+use super::super::servers::Programs;
+use super::servers::Site;
+
+/// Number of gateways of a large set.
+const MEMBERS: u32 = 1_000;
+
+/// Number of those that fail.
+const FAILING: u32 = 10;
+
+/// Answers that take longer are late, in milliseconds.
+const LATE_MS: u32 = 500;
+
+/// Shortest run at a rate in seconds: longer than a silent gateway is waited for (`no-answer`, 4 s).
+const RATED: f64 = 8.0;
+
+/// Time until a request is given up, in milliseconds: longer than three silent gateways in a row are waited for.
+const PATIENCE: u32 = 20_000;
+
+/// What set requests go to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Set {
+    /// One gateway.
+    One,
+    /// 1,000 gateways.
+    Thousand,
+    /// The same, and at ten of them nobody listens.
+    Closed,
+    /// The same, and ten of them never answer.
+    Silent,
+}
+
+const SETS: [Set; 4] = [Set::One, Set::Thousand, Set::Closed, Set::Silent];
+
+/// The result; medians and sums of the rounds.
+#[derive(Clone, Debug, Serialize)]
+pub(crate) struct Dispatched {
+    pub(crate) set: Set,
+    pub(crate) members: u32,
+    pub(crate) failing: u32,
+    /// CPU time for an INVITE and its 200 with the server's core full, after what is measured at a rate, in microseconds.
+    pub(crate) cpu_us: f64,
+    /// The same against the set of one gateway in the same round.
+    pub(crate) against_one: f64,
+    /// INVITEs per second from the first second of the host on.
+    pub(crate) per_second: u64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) most_us: f64,
+    /// INVITEs of all rounds, those that were answered after more than 500 ms, without any answer, and with another answer than 200.
+    pub(crate) sent: u64,
+    pub(crate) late: u64,
+    pub(crate) lost: u64,
+    pub(crate) refused: u64,
+}
+
+/// Measures each set in each round, with a new host.
+pub(crate) fn measure(site: &Site<'_>) -> Result<Vec<Dispatched>> {
+    let Site { programs, pace, .. } = *site;
+    let mut rounds: Vec<[(Report, Report); 4]> = Vec::new();
+    for _ in 0..pace.rounds {
+        let mut round = Vec::new();
+        for set in SETS {
+            let host = Host::start(set, programs, pace).with_context(|| format!("{set:?}"))?;
+            let rated = host.at_a_rate(programs, pace)?;
+            let full = host.full(programs, pace);
+            let full = full.with_context(|| format!("{set:?}, at full load"))?;
+            eprintln!(
+                "dispatcher, {set:?}: {:.2} µs, {} of {} late, {} lost",
+                full.window.server.cpu_us, rated.late, rated.sent, rated.lost
+            );
+            round.push((rated, full));
+        }
+        let round = <[_; 4]>::try_from(round).ok();
+        rounds.push(round.context("each set was measured")?);
+    }
+    Ok((0..)
+        .zip(SETS)
+        .map(|(nth, set)| of(nth, set, &rounds))
+        .collect())
+}
+
+fn of(nth: usize, set: Set, rounds: &[[(Report, Report); 4]]) -> Dispatched {
+    let over =
+        |pick: &dyn Fn(&[(Report, Report); 4]) -> f64| median(rounds.iter().map(pick).collect());
+    let sum =
+        |pick: &dyn Fn(&Report) -> u64| rounds.iter().map(|round| pick(&round[nth].0)).sum::<u64>();
+    let cpu_us = |of: &(Report, Report)| of.1.window.server.cpu_us;
+    let rated = rounds.iter().map(|round| &round[nth].0);
+    Dispatched {
+        set,
+        members: set.members(),
+        failing: set.failing(),
+        cpu_us: over(&|round| cpu_us(&round[nth])),
+        against_one: over(&|round| cpu_us(&round[nth]) / cpu_us(&round[0])),
+        per_second: STEADY,
+        p50_us: over(&|round| round[nth].0.window.latency.p50_us),
+        p99_us: over(&|round| round[nth].0.window.latency.p99_us),
+        most_us: rated.map(|r| r.window.latency.max_us).fold(0.0, f64::max),
+        sent: sum(&|report| report.sent),
+        late: sum(&|report| report.late),
+        lost: sum(&|report| report.lost),
+        refused: sum(&|report| report.unexpected),
+    }
+}
+
+/// A host whose policy sends requests to the gateways in turn.
+struct Host {
+    // Dropped in this order: the process ends before its files are removed.
+    process: Process,
+    address: SocketAddr,
+    /// The callee at every address of this machine: the gateways that answer.
+    callee: SocketAddr,
+    /// The gateways that never answer.
+    _silent: Vec<UdpSocket>,
+    _folder: TempDir,
+}
+
+impl Host {
+    fn start(set: Set, programs: &Programs, pace: &Pace) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let (address, control) = (local(free_port()?), local(free_port()?));
+        let callee = SocketAddr::from((Ipv4Addr::UNSPECIFIED, free_port()?));
+        let failing_port = free_port()?;
+        let at = |network: u8, nth: u32, port| {
+            let [_, _, high, low] = (nth + 1).to_be_bytes();
+            SocketAddr::from((Ipv4Addr::new(127, network, high, low), port))
+        };
+        let failing = (0..set.failing()).map(|nth| at(6, nth, failing_port));
+        let silent: io::Result<Vec<UdpSocket>> = match set {
+            Set::Silent => failing.clone().map(UdpSocket::bind).collect(),
+            Set::One | Set::Thousand | Set::Closed => Ok(Vec::new()),
+        };
+        let serving = (set.failing()..set.members()).map(|nth| at(5, nth, callee.port()));
+        let lines: String = failing
+            .chain(serving)
+            .map(|gateway| format!("1 sip:{gateway}\n"))
+            .collect();
+        fs::write(folder.path().join("gateways"), lines)?;
+        fs::write(folder.path().join("rows"), "200 127.2.0.0 16 0\n")?;
+        let config = format!(
+            "workers = 1\nlisten = [\"udp:{address}\"]\n[database]\naddress-file = \"rows\"\n\
+             [policy]\nfile = \"{}\"\n\
+             [dispatcher]\nfile = \"gateways\"\n\
+             [relay]\nnext-hop = \"sip:{}\"\n\
+             [control]\nlisten = \"{control}\"\ntoken-file = \"\"\n\
+             [log]\nlevel = \"error\"\n",
+            programs.dispatching.display(),
+            at(5, set.failing(), callee.port()),
+        );
+        fs::write(folder.path().join("portcullis.toml"), config)?;
+        let mut command = Command::new(&programs.portcullis);
+        command.current_dir(folder.path()).arg("serve");
+        let log = folder.path().join("log");
+        let mut process = Process::start("Portcullis", pace.server_core, &command, &log)?;
+        process.wait_for_sip(address)?;
+        Ok(Self {
+            process,
+            address,
+            callee,
+            _silent: silent.context("a gateway that never answers")?,
+            _folder: folder,
+        })
+    }
+
+    /// A steady rate from the beginning on: what fails is not known yet.
+    fn at_a_rate(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
+        let mut command = self.command(programs);
+        command
+            .args(["--rate", &STEADY.to_string()])
+            // So many wait for gateways that do not answer.
+            .args(["--sources", "16", "--outstanding", "1024"])
+            .args(["--patience", &PATIENCE.to_string()])
+            .args(["--late", &LATE_MS.to_string()])
+            .args(["--seconds", &pace.seconds.max(RATED).to_string()]);
+        load::unchecked(&command, pace)
+    }
+
+    /// As many requests as the host relays: what fails is known by now.
+    fn full(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
+        let mut command = self.command(programs);
+        command
+            .args(["--sources", &pace.sources.to_string()])
+            .args(["--outstanding", &pace.outstanding.to_string()])
+            .args(["--patience", "10000"])
+            .args(["--warm-up", &pace.warm_up_seconds.to_string()])
+            .args(["--seconds", &pace.seconds.to_string()]);
+        load::report(&command, pace)
+    }
+
+    fn command(&self, programs: &Programs) -> Command {
+        let mut command = Command::new(&programs.load);
+        command
+            .args(["run", "--mode", "relay", "--source", "127.2.0.1"])
+            .args(["--target", &self.address.to_string()])
+            .args(["--sink", &self.callee.to_string()])
+            .args(["--watch", &self.process.pid().to_string()]);
+        command
+    }
+}
+
+impl Set {
+    fn members(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Thousand | Self::Closed | Self::Silent => MEMBERS,
+        }
+    }
+
+    fn failing(self) -> u32 {
+        match self {
+            Self::One | Self::Thousand => 0,
+            Self::Closed | Self::Silent => FAILING,
+        }
+    }
+}
+
+/// Writes the results as a table.
+pub(crate) fn table(all: &[Dispatched], f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(first) = all.first() else {
+        return Ok(());
+    };
+    writeln!(
+        f,
+        "\nINVITE relayed to a set of gateways in turn: CPU with the server's core full, the rest at {} a second from the start on",
+        first.per_second
+    )?;
+    writeln!(
+        f,
+        "{:>8} {:>10} {:>8} {:>7} {:>8} {:>8} {:>10} {:>8} {:>14} {:>6} {:>8}",
+        "gateways",
+        "failing",
+        "CPU µs",
+        "to one",
+        "p50 ms",
+        "p99 ms",
+        "slowest ms",
+        "sent",
+        "late (500 ms)",
+        "lost",
+        "refused"
+    )?;
+    for one in all {
+        let failing = match one.set {
+            Set::One | Set::Thousand => "none".to_owned(),
+            Set::Closed => format!("{} closed", one.failing),
+            Set::Silent => format!("{} silent", one.failing),
+        };
+        writeln!(
+            f,
+            "{:>8} {failing:>10} {:>8.2} {:>6.2}x {:>8.2} {:>8.2} {:>10.1} {:>8} {:>14} {:>6} {:>8}",
+            one.members,
+            one.cpu_us,
+            one.against_one,
+            one.p50_us / 1000.0,
+            one.p99_us / 1000.0,
+            one.most_us / 1000.0,
+            one.sent,
+            one.late,
+            one.lost,
+            one.refused
+        )?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::figures::tests::report;
+    use super::*;
+
+    #[test]
+    fn a_set_is_compared_with_one_gateway_in_the_same_round() {
+        let round = |one, thousand, late| {
+            let at = |cpu_us| {
+                let mut rated = report(1.0);
+                rated.late = late;
+                (rated, report(cpu_us))
+            };
+            [at(one), at(thousand), at(one), at(one)]
+        };
+        let rounds = [round(2.0, 3.0, 1), round(4.0, 4.0, 2), round(8.0, 16.0, 3)];
+        let of = of(1, Set::Thousand, &rounds);
+        assert_eq!((of.cpu_us, of.against_one), (4.0, 1.5));
+        assert_eq!((of.sent, of.late, of.lost), (3000, 6, 0));
+        assert_eq!((of.members, of.failing), (1000, 0));
+    }
+}
