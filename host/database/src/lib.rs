@@ -15,6 +15,7 @@ mod dialect;
 mod failure;
 mod file_id;
 mod link;
+mod observer;
 mod pool;
 mod schema;
 mod unseen;

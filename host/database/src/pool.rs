@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::dialect::{BUSY, driver_of};
 use crate::file_id::file_id;
-use crate::unseen::Observer;
+use crate::observer::Observer;
 use crate::wire::{Origin, Wire};
 use crate::{DatabaseUrl, Failure};
 
