@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes, HttpBody, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::Control;
+use crate::api;
 use crate::caller::Caller;
 use crate::operation::refusal;
 use crate::repeats::{Begun, First, Found, MOST_BEGUN, Named};
@@ -63,8 +64,10 @@ pub(crate) async fn answer(
     next: Next,
 ) -> Response {
     let is_change = [Method::POST, Method::PUT, Method::DELETE].contains(request.method());
-    let is_meant = is_change && request.uri().path().starts_with("/v1/");
-    if !is_meant || !request.headers().contains_key(KEY) {
+    // What does not exist is refused by the router, whatever its key.
+    let path = request.extensions().get::<MatchedPath>();
+    let exists = path.is_some_and(|path| api::has(request.method(), path.as_str()));
+    if !is_change || !exists || !request.headers().contains_key(KEY) {
         return next.run(request).await;
     }
     let Some(key) = key(request.headers()) else {

@@ -4,8 +4,8 @@
 //! type `application/wasm`, and a configuration of type `application/vnd.wasm.config.v0+json`. [`pull()`] downloads it. [`sign`] and [`verify`]
 //! write and check signatures in the form of cosign, which lie beside the policy under the tag `sha256-….sig`.
 //!
-//! Content from a registry is untrusted. Every blob and manifest must have its digest. The size of a blob is bound while it is read; that of a
-//! manifest only afterwards, because oci-client reads it whole. Every request has a time limit. This crate is independent of what a policy is.
+//! Content from a registry is untrusted. Every blob and manifest must have its digest. The size of all that is downloaded is bound while it is
+//! read ([`reader`]); oci-client uploads, and reads the answers to uploads. Every request has a time limit. This crate is independent of what a policy is.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -13,10 +13,13 @@
 mod credentials;
 mod digest;
 mod error;
+#[cfg(test)]
+mod fake;
 mod key;
 mod manifest;
 mod publish;
 mod pull;
+mod reader;
 mod reference;
 mod repository;
 mod signing;

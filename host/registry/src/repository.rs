@@ -5,20 +5,22 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures_util::{StreamExt as _, stream};
+use futures_util::stream;
 use oci_client::Client;
 use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::{DigestError, OciDistributionError, OciErrorCode};
+use oci_client::errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode};
 use oci_client::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
     OCI_IMAGE_MEDIA_TYPE,
 };
 use oci_client::secrets::RegistryAuth;
+use serde::Deserialize;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::RegistryError;
+use crate::reader::{Answer, ReadError, Reader};
 use crate::reference::Reference;
 
 /// Time limit for a connection.
@@ -28,11 +30,19 @@ const RESPONSE: Duration = Duration::from_secs(120);
 /// Time limit for one manifest or blob.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// The tag of a reference that has none.
+const LATEST: &str = "latest";
+
 /// What no proxy is used for, if it is everything: names and addresses.
 const ALL: &str = "*,0.0.0.0/0,::/0";
 
-/// Largest manifest that is used, in bytes (what registries accept).
-const MANIFEST: usize = 4 << 20;
+/// The name of this program and its version, for the log of the registry.
+const AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
+
+/// Largest manifest that is read, in bytes (what registries accept).
+const MANIFEST: u64 = 4 << 20;
+/// Largest list of tags that is read, in bytes: a registry without pages sends all at once.
+const LIST: u64 = 16 << 20;
 /// Number of tags that are listed.
 const TAGS: usize = 10_000;
 /// Number of tags that are asked for at once.
@@ -57,9 +67,19 @@ pub enum Access {
     Push,
 }
 
+/// A list of tags.
+#[derive(Deserialize)]
+struct Tags {
+    /// `null` if there are none.
+    tags: Option<Vec<String>>,
+}
+
 /// A repository, with credentials that the registry has been told.
 pub struct Repository {
     reference: Reference,
+    /// What reads, with a bound on sizes.
+    reader: Reader,
+    /// What uploads.
     client: Client,
     auth: RegistryAuth,
     /// Whose credentials these are, for errors.
@@ -94,23 +114,34 @@ impl Repository {
             use_monolithic_push: true,
             connect_timeout: Some(CONNECT),
             read_timeout: Some(RESPONSE),
-            user_agent: concat!("portcullis/", env!("CARGO_PKG_VERSION")),
+            user_agent: AGENT,
             ..ClientConfig::default()
         };
-        let config = match reference.is_loopback() {
-            true => without_proxy(config),
-            false => config,
+        let reading = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .read_timeout(RESPONSE)
+            .user_agent(AGENT);
+        let (config, reading) = match reference.is_loopback() {
+            true => (without_proxy(config), reading.no_proxy()),
+            false => (config, reading),
         };
         let client = Client::try_from(config).map_err(|error| local(chain(&error)))?;
+        let reading = reading.build().map_err(|error| local(chain(&error)))?;
         let credentials = runtime.block_on(Credentials::find(reference))?;
         let who = credentials.who();
-        let auth = match credentials {
-            Credentials::Anonymous { .. } => RegistryAuth::Anonymous,
-            Credentials::Basic { user, password, .. } => RegistryAuth::Basic(user, password),
+        let (auth, credentials) = match credentials {
+            Credentials::Anonymous { .. } => (RegistryAuth::Anonymous, None),
+            Credentials::Basic { user, password, .. } => {
+                let credentials = Some((user.clone(), password.clone()));
+                (RegistryAuth::Basic(user, password), credentials)
+            }
         };
+        let base = format!("{scheme}://{}", image(reference).resolve_registry());
+        let name = reference.repository().to_owned();
         let repository = Self {
             url: format!("{scheme}://{}", reference.host()),
             reference: reference.clone(),
+            reader: Reader::new(reading, base, name, credentials),
             client,
             auth,
             who,
@@ -130,14 +161,18 @@ impl Repository {
     /// # Errors
     /// If the registry does not list them.
     pub fn tags(&self) -> Result<BTreeSet<String>, RegistryError> {
-        let image = image(&self.reference);
+        let what = "the list of tags";
+        let most = PAGE.to_string();
         let mut tags = BTreeSet::new();
         let mut last: Option<String> = None;
         while tags.len() < TAGS {
-            let page = self
-                .client
-                .list_tags(&image, &self.auth, Some(PAGE), last.as_deref());
-            let page = self.run(page, &self.reference, "the list of tags")?.tags;
+            let mut query = vec![("n", most.as_str())];
+            query.extend(last.as_deref().map(|last| ("last", last)));
+            let Answer { bytes, .. } =
+                self.read(&self.reference, what, "tags/list", &query, &[], LIST)?;
+            let page: Tags = serde_json::from_slice(&bytes)
+                .map_err(|error| self.refused(&format!("{what} is malformed: {error}")))?;
+            let page = page.tags.unwrap_or_default();
             last = page.last().cloned();
             let known = tags.len();
             tags.extend(page);
@@ -158,25 +193,30 @@ impl Repository {
     }
 
     /// A manifest of this repository and its digest, which is that of the reference if that has one.
-    pub(crate) fn manifest(&self, at: &Reference) -> Result<(Bytes, Digest), RegistryError> {
+    pub(crate) fn manifest(&self, at: &Reference) -> Result<(Vec<u8>, Digest), RegistryError> {
         let what = "the manifest";
-        let image = image(at);
-        let read = self.client.pull_manifest_raw(&image, &self.auth, &KINDS);
-        let (bytes, _) = self.run(read, at, what)?;
-        if bytes.len() > MANIFEST {
-            return Err(RegistryError::TooLarge {
-                reference: Box::new(at.clone()),
-                what,
-                size: bytes.len() as u64,
-                limit: MANIFEST as u64,
-            });
-        }
+        let named = match (at.digest(), at.tag()) {
+            (Some(digest), _) => digest.to_string(),
+            (None, tag) => tag.unwrap_or(LATEST).to_owned(),
+        };
+        let path = format!("manifests/{named}");
+        let Answer {
+            bytes,
+            digest: stated,
+        } = self.read(at, what, &path, &[], &KINDS, MANIFEST)?;
         let digest = Digest::of(&bytes);
         match at.digest() {
             Some(expected) if *expected != digest => {
-                Err(RegistryError::changed(at, what, expected, &digest))
+                return Err(RegistryError::changed(at, what, expected, &digest));
             }
-            _ => Ok((bytes, digest)),
+            Some(_) | None => {}
+        }
+        // A digest of another kind is not compared.
+        match stated.and_then(|stated| stated.parse::<Digest>().ok()) {
+            Some(stated) if stated != digest => {
+                Err(RegistryError::changed(at, what, &stated, &digest))
+            }
+            Some(_) | None => Ok((bytes, digest)),
         }
     }
 
@@ -187,30 +227,8 @@ impl Repository {
         limit: u64,
         what: &'static str,
     ) -> Result<Vec<u8>, RegistryError> {
-        let image = image(&self.reference);
-        let address = expected.to_string();
-        let read = async {
-            let mut parts = self
-                .client
-                .pull_blob_stream(&image, address.as_str())
-                .await?;
-            let mut bytes = Vec::new();
-            while let Some(part) = parts.next().await {
-                let part = part?;
-                if (bytes.len() + part.len()) as u64 > limit {
-                    return Ok(Err(bytes.len() + part.len()));
-                }
-                bytes.extend_from_slice(&part);
-            }
-            Ok(Ok(bytes))
-        };
-        let bytes = self.run(read, &self.reference, what)?;
-        let bytes = bytes.map_err(|size| RegistryError::TooLarge {
-            reference: Box::new(self.reference.clone()),
-            what,
-            size: size as u64,
-            limit,
-        })?;
+        let path = format!("blobs/{expected}");
+        let Answer { bytes, .. } = self.read(&self.reference, what, &path, &[], &[], limit)?;
         match Digest::of(&bytes) {
             actual if actual != *expected => Err(RegistryError::changed(
                 &self.reference,
@@ -252,13 +270,17 @@ impl Repository {
 
     /// Tells the registry the credentials. Without this, oci-client would ignore an error and go on without them.
     fn log_in(&self, access: Access) -> Result<(), RegistryError> {
-        let operation = match access {
-            Access::Pull => oci_client::RegistryOperation::Pull,
-            Access::Push => oci_client::RegistryOperation::Push,
-        };
+        let what = "the token";
+        let admitted = self.wait(self.reader.log_in(), &self.reference)?;
+        admitted.map_err(|error| self.not_read(error, &self.reference, what))?;
+        match access {
+            Access::Pull => return Ok(()),
+            Access::Push => {}
+        }
         let image = image(&self.reference);
+        let operation = oci_client::RegistryOperation::Push;
         let token = self.client.auth(&image, &self.auth, operation);
-        let token = self.run(token, &self.reference, "the token")?;
+        let token = self.run(token, &self.reference, what)?;
         // oci-client panics if the token does not fit into a header field.
         let is_good = token.is_none_or(|token| token.bytes().all(|byte| byte.is_ascii_graphic()));
         match is_good {
@@ -267,24 +289,95 @@ impl Repository {
         }
     }
 
-    /// Waits for a request.
+    /// Reads what is at a path of the repository. `what` is what errors call it.
+    fn read(
+        &self,
+        at: &Reference,
+        what: &'static str,
+        path: &str,
+        query: &[(&str, &str)],
+        accept: &[&str],
+        limit: u64,
+    ) -> Result<Answer, RegistryError> {
+        let read = self.wait(self.reader.get(path, query, accept, limit), at)?;
+        read.map_err(|error| self.not_read(error, at, what))
+    }
+
+    fn not_read(&self, error: ReadError, at: &Reference, what: &'static str) -> RegistryError {
+        match error {
+            ReadError::Request(error) => self.unreachable(&error),
+            ReadError::Status { code, text } => self.answered(code, &text, at),
+            ReadError::Denied(text) => self.forbidden(&text),
+            ReadError::TooLarge {
+                what: part,
+                size,
+                limit,
+            } => RegistryError::TooLarge {
+                reference: Box::new(at.clone()),
+                what: part.unwrap_or(what),
+                size,
+                limit,
+            },
+            ReadError::Malformed(text) => self.refused(&text),
+        }
+    }
+
+    /// What another status than 200 means.
+    fn answered(&self, code: u16, text: &str, at: &Reference) -> RegistryError {
+        let envelope = serde_json::from_str::<OciEnvelope>(text).ok();
+        match (code, envelope) {
+            (401, _) => self.forbidden(text),
+            (_, Some(envelope)) => self.told(envelope, at),
+            (403, None) => self.forbidden(text),
+            (404, None) => RegistryError::Missing(Box::new(at.clone())),
+            (code, None) => self.refused(&format!("{code} {}", first(text))),
+        }
+    }
+
+    /// What an error of a registry means.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate")]
+    fn told(&self, envelope: OciEnvelope, at: &Reference) -> RegistryError {
+        let Some(first) = envelope.errors.into_iter().next() else {
+            return self.refused("an error without a reason");
+        };
+        match first.code {
+            OciErrorCode::NameUnknown => RegistryError::NoRepository {
+                host: at.host().to_owned(),
+                repository: at.repository().to_owned(),
+            },
+            OciErrorCode::ManifestUnknown | OciErrorCode::BlobUnknown | OciErrorCode::NotFound => {
+                RegistryError::Missing(Box::new(at.clone()))
+            }
+            OciErrorCode::Unauthorized | OciErrorCode::Denied => self.forbidden(&first.message),
+            code => self.refused(&format!("{code:?}: {}", first.message)),
+        }
+    }
+
+    /// Waits for a request of oci-client.
     fn run<T>(
         &self,
         work: impl Future<Output = Result<T, OciDistributionError>>,
         at: &Reference,
         what: &'static str,
     ) -> Result<T, RegistryError> {
-        let limited = async { tokio::time::timeout(PATIENCE, work).await };
         // oci-client panics on some malformed answers, and nothing of this repository is used after an error.
-        match catch_unwind(AssertUnwindSafe(|| self.runtime.block_on(limited))) {
-            Ok(Ok(Ok(done))) => Ok(done),
-            Ok(Ok(Err(error))) => Err(self.translate(error, at, what)),
-            Ok(Err(_)) => Err(RegistryError::TooSlow {
-                host: at.host().to_owned(),
-                limit: PATIENCE,
-            }),
+        match catch_unwind(AssertUnwindSafe(|| self.wait(work, at))) {
+            Ok(done) => done?.map_err(|error| self.translate(error, at, what)),
             Err(_) => Err(self.refused("a malformed answer")),
         }
+    }
+
+    /// Waits for a request.
+    ///
+    /// # Errors
+    /// If it takes too long.
+    fn wait<T>(&self, work: impl Future<Output = T>, at: &Reference) -> Result<T, RegistryError> {
+        let limited = async { tokio::time::timeout(PATIENCE, work).await };
+        let done = self.runtime.block_on(limited);
+        done.map_err(|_| RegistryError::TooSlow {
+            host: at.host().to_owned(),
+            limit: PATIENCE,
+        })
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate")]
@@ -307,24 +400,7 @@ impl Repository {
             E::ServerError { code, message, .. } => {
                 self.refused(&format!("{code} {}", first(&message)))
             }
-            E::RegistryError { envelope, .. } => {
-                let Some(first) = envelope.errors.into_iter().next() else {
-                    return self.refused("an error without a reason");
-                };
-                match first.code {
-                    OciErrorCode::NameUnknown => RegistryError::NoRepository {
-                        host: at.host().to_owned(),
-                        repository: at.repository().to_owned(),
-                    },
-                    OciErrorCode::ManifestUnknown
-                    | OciErrorCode::BlobUnknown
-                    | OciErrorCode::NotFound => RegistryError::Missing(Box::new(at.clone())),
-                    OciErrorCode::Unauthorized | OciErrorCode::Denied => {
-                        self.forbidden(&first.message)
-                    }
-                    code => self.refused(&format!("{code:?}: {}", first.message)),
-                }
-            }
+            E::RegistryError { envelope, .. } => self.told(envelope, at),
             E::RequestError(error) => match error.status().map(|status| status.as_u16()) {
                 Some(401 | 403) => self.forbidden(""),
                 Some(404) => RegistryError::Missing(Box::new(at.clone())),
@@ -387,7 +463,7 @@ fn image(at: &Reference) -> oci_client::Reference {
             oci_client::Reference::with_digest(host, repository, digest.to_string())
         }
         (None, tag) => {
-            let tag = tag.unwrap_or("latest").to_owned();
+            let tag = tag.unwrap_or(LATEST).to_owned();
             oci_client::Reference::with_tag(host, repository, tag)
         }
     }
@@ -428,6 +504,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fake::{Fake, Said};
 
     #[test]
     fn the_message_of_an_error_is_shown() {
@@ -455,6 +532,102 @@ mod tests {
         let reference: Reference = format!("oci://{addr}/acl:1").parse().unwrap();
         assert!(Repository::open(&reference, None, Access::Pull).is_ok());
         assert_eq!(&registry.join().unwrap(), b"GET /v2/");
+    }
+
+    /// Bytes that may be on the way when the reader stops: the buffers of both sockets.
+    const ON_THE_WAY: u64 = 64 << 20;
+
+    fn open(at: &Reference) -> Repository {
+        Repository::open(at, None, Access::Pull).unwrap()
+    }
+
+    #[test]
+    fn a_registry_cannot_fill_the_memory() {
+        let digest = Digest::of(b"x");
+        let fake = Fake::start(|head| match head.starts_with("GET /v2/ ") {
+            true => Said::ok(""),
+            false => Said::Endless,
+        });
+        let at = fake.at("acl:1");
+        let repository = open(&at);
+        let said = [
+            repository.manifest(&at).unwrap_err().to_string(),
+            repository.tags().unwrap_err().to_string(),
+            repository
+                .blob(&digest, 100_000, "the file")
+                .unwrap_err()
+                .to_string(),
+        ];
+        for (said, (what, limit)) in said.iter().zip([
+            ("the manifest", 4 << 20),
+            ("the list of tags", 16 << 20),
+            ("the file", 100_000),
+        ]) {
+            assert!(said.starts_with(&format!("{what} of {at} has ")), "{said}");
+            assert!(
+                said.ends_with(&format!("above the limit of {limit}")),
+                "{said}"
+            );
+        }
+        drop(repository);
+        assert!(fake.sent() < (20 << 20) + 3 * ON_THE_WAY, "{}", fake.sent());
+    }
+
+    #[test]
+    fn a_size_that_is_announced_is_refused_at_once() {
+        let fake = Fake::start(|head| match head.starts_with("GET /v2/ ") {
+            true => Said::ok(""),
+            false => Said::Announced(5 << 20),
+        });
+        let at = fake.at("acl:1");
+        let error = open(&at).manifest(&at).unwrap_err().to_string();
+        let expected =
+            format!("the manifest of {at} has 5242880 bytes, above the limit of 4194304");
+        assert_eq!(error, expected);
+    }
+
+    #[test]
+    fn what_a_registry_says_against_a_request_is_shown() {
+        let fake = Fake::start(|head| {
+            let of = |part: &str| head.starts_with(&format!("GET /v2/acl/{part}"));
+            let json = |code: &str| {
+                let text = format!(r#"{{"errors":[{{"code":"{code}","message":"because"}}]}}"#);
+                text.into_bytes()
+            };
+            match () {
+                () if of("manifests/gone ") => {
+                    Said::Whole("404 Not Found", String::new(), json("MANIFEST_UNKNOWN"))
+                }
+                () if of("manifests/secret ") => {
+                    Said::Whole("403 Forbidden", String::new(), json("DENIED"))
+                }
+                () if of("manifests/broken ") => {
+                    Said::Whole("503 Busy", String::new(), b"come back".to_vec())
+                }
+                () if of("manifests/other ") => {
+                    let digest = format!("Docker-Content-Digest: {}\r\n", Digest::of(b"y"));
+                    Said::Whole("200 OK", digest, b"x".to_vec())
+                }
+                () if of("tags/list?n=1000 ") => {
+                    Said::ok(r#"{"name": "acl", "tags": ["1.0", "1.1"]}"#)
+                }
+                () => Said::ok(r#"{"name": "acl", "tags": null}"#),
+            }
+        });
+        let said = |tag: &str| {
+            let at = fake.at(&format!("acl:{tag}"));
+            open(&at).manifest(&at).unwrap_err().to_string()
+        };
+        for (tag, expected) in [
+            ("gone", "there is no "),
+            ("secret", ": because"),
+            ("broken", "answers: 503 come back"),
+            ("other", "the manifest of "),
+        ] {
+            assert!(said(tag).contains(expected), "{}", said(tag));
+        }
+        let tags = open(&fake.at("acl:1.0")).tags().unwrap();
+        assert_eq!(tags, BTreeSet::from(["1.0".to_owned(), "1.1".to_owned()]));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 mod events;
 mod trace;
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use axum::Router;
@@ -72,6 +73,16 @@ const OPERATIONS: [fn(Routes) -> Routes; 47] = [
 
 /// The description of all operations below `/v1`.
 static OPENAPI: LazyLock<String> = LazyLock::new(|| all().description.finish(commands::described));
+
+/// The methods of each path, as the router writes it.
+static METHODS: LazyLock<HashMap<&str, Vec<Method>>> = LazyLock::new(|| all().methods);
+
+/// Whether there is an operation with this method and this path, as the router writes it.
+pub(crate) fn has(method: &Method, path: &str) -> bool {
+    METHODS
+        .get(path)
+        .is_some_and(|methods| methods.contains(method))
+}
 
 /// Returns the routes below `/v1`.
 pub(crate) fn routes() -> Router<Arc<Control>> {

@@ -6,6 +6,7 @@ mod import;
 mod list;
 mod one;
 mod rights;
+mod row;
 mod work;
 
 use portcullis_address::{AddError, DatabaseError, Snapshot};
@@ -29,6 +30,9 @@ pub(crate) use list::ListAddresses;
 pub use list::{AddressRow, AddressRows};
 pub(crate) use one::{Delete, Replace, Show};
 
+pub(crate) use change::AuthorQuery;
+pub(crate) use rights::Rights;
+pub(crate) use row::{DeleteRow, ReplaceRow, ShowRow, Table};
 pub(super) use work::{read_database, with_database};
 
 /// The path of the table of addresses.

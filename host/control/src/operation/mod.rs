@@ -7,12 +7,13 @@ mod problem;
 mod request;
 mod tagged;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
 use axum::handler::Handler;
-use axum::http::header;
+use axum::http::{Method, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodFilter, on};
 use portcullis_rpc::{Fault, Reply, json};
@@ -34,6 +35,8 @@ pub(crate) type Answer = Result<Response, Refusal>;
 pub(crate) struct Routes {
     pub(crate) router: Router<Arc<Control>>,
     pub(crate) description: Description,
+    /// The methods of each path.
+    pub(crate) methods: HashMap<&'static str, Vec<Method>>,
 }
 
 impl Routes {
@@ -42,6 +45,7 @@ impl Routes {
         Self {
             router: Router::new(),
             description: Description::new(),
+            methods: HashMap::new(),
         }
     }
 
@@ -52,6 +56,8 @@ impl Routes {
         T: 'static,
     {
         self.description.add(&operation);
+        let methods = self.methods.entry(operation.path()).or_default();
+        methods.push(operation.method().clone());
         // Every method in use has a filter.
         let filter = MethodFilter::try_from(operation.method().clone());
         let filter = filter.unwrap_or(MethodFilter::GET);

@@ -155,6 +155,23 @@ async fn a_request_whose_body_is_not_read_is_executed_once() {
     assert_eq!(roll_back("", "{ }").await.0, 422);
     assert_eq!(roll_back("?generation=1", "{}").await.0, 422);
     assert_eq!(number(), 2);
+
+    // What does not exist has no first request: the router refuses it, although another request has had the key.
+    for (method, path, status) in [
+        ("PUT", "/v1/policies/acme/rollback", 405),
+        ("POST", "/v1/policies/acme/generations", 405),
+        ("POST", "/v1/addresses/match", 405),
+        ("POST", "/v1/policies/acme/undo", 404),
+    ] {
+        for key in ["one", "two words"] {
+            let request = Request::builder().method(method).uri(path);
+            let request = request
+                .header("Authorization", format!("Bearer {OPERATOR}"))
+                .header("Idempotency-Key", key);
+            let (told, text) = send(&control, request.body(Body::from("{}")).unwrap()).await;
+            assert_eq!(told, status, "{method} {path}: {text}");
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

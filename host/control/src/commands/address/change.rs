@@ -32,7 +32,7 @@ pub(crate) struct Remove {
 /// A row to be added.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct RowToAdd {
+pub(crate) struct RowToAdd {
     /// Group, from 1.
     group: i64,
     /// An IPv4 or IPv6 address, a network as ADDRESS/BITS or by its first address, or a name.
@@ -49,9 +49,9 @@ pub(super) struct RowToAdd {
 /// The author of a change.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub(super) struct AuthorQuery {
+pub(crate) struct AuthorQuery {
     /// Author of the change
-    pub(super) author: Option<String>,
+    pub(crate) author: Option<String>,
 }
 
 /// The rows to remove.
@@ -116,14 +116,7 @@ impl Procedure for Add {
             Ok((row, warning))
         })
         .await?;
-        Ok(AddressAdded {
-            group: row.group,
-            address: row.ip_addr,
-            mask: row.mask,
-            port: row.port,
-            tag: row.tag,
-            warning: warning.map(|warning| warning.to_string()),
-        })
+        Ok(AddressAdded::of(row, warning))
     }
 }
 
@@ -193,6 +186,19 @@ impl Remove {
                 .refuses(CHANGES),
             remove,
         )
+    }
+}
+
+impl AddressAdded {
+    pub(super) fn of(row: NewRow, warning: Option<RowWarning>) -> Self {
+        Self {
+            group: row.group,
+            address: row.ip_addr,
+            mask: row.mask,
+            port: row.port,
+            tag: row.tag,
+            warning: warning.map(|warning| warning.to_string()),
+        }
     }
 }
 

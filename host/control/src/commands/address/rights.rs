@@ -9,7 +9,7 @@ use crate::caller::{Authority, Caller};
 
 /// The groups that a caller may see and change.
 #[derive(Debug)]
-pub(super) enum Rights {
+pub(crate) enum Rights {
     /// All of them.
     Operator,
     /// Those of this tenant.

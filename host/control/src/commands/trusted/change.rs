@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
-use portcullis_address::NewTrusted;
+use portcullis_address::{NewTrusted, RowWarning};
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use super::TRUSTED;
 use crate::Control;
 use crate::caller::Caller;
-use crate::commands::address::{RowsRemoved, fault, not_added, with_database};
+use crate::commands::address::{AuthorQuery, RowsRemoved, fault, not_added, with_database};
 use crate::commands::{Dispatch, Procedure};
 use crate::operation::{Answer, Api, Given, Operation, Routes, answer, json_body, schema_of};
 
@@ -29,7 +29,7 @@ pub(crate) struct Remove {
 /// A peer to be added.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PeerToAdd {
+pub(crate) struct PeerToAdd {
     /// Source address of requests; any other text is compared literally.
     source: String,
     /// Transport: any, udp, tcp, tls, sctp, ws, wss, or none to disable the row.
@@ -43,14 +43,6 @@ pub(super) struct PeerToAdd {
     /// Rows with a higher priority are tried first.
     #[serde(default)]
     priority: i64,
-}
-
-/// The author of a change.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct AuthorQuery {
-    /// Author of the change
-    pub(super) author: Option<String>,
 }
 
 /// The peers to remove.
@@ -87,10 +79,7 @@ impl Procedure for Add {
             Ok((row, warning))
         })
         .await?;
-        Ok(TrustedAdded {
-            source: row.source,
-            warning: warning.map(|warning| warning.to_string()),
-        })
+        Ok(TrustedAdded::of(row, warning))
     }
 }
 
@@ -148,6 +137,15 @@ impl Remove {
         let delete = delete.query::<RemoveQuery>(&["source"]);
         let delete = delete.answers(200, "The rows were removed");
         routes.on(delete.refuses(&[404, 415, 503]), remove)
+    }
+}
+
+impl TrustedAdded {
+    pub(super) fn of(row: NewTrusted, warning: Option<RowWarning>) -> Self {
+        Self {
+            source: row.source,
+            warning: warning.map(|warning| warning.to_string()),
+        }
     }
 }
 

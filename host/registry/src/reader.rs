@@ -1,0 +1,400 @@
+//! What is read from a registry: answers with a bound on their size (OCI Distribution Specification 1.1), with the token or the password that the
+//! registry asks for.
+//!
+//! oci-client reads manifests, lists of tags and tokens whole, whatever their size, so that a registry could fill the memory.
+
+use std::cell::RefCell;
+
+use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
+use reqwest::{Client, Response, StatusCode, Url};
+use serde::Deserialize;
+use thiserror::Error;
+
+/// Largest answer of a token service, in bytes.
+const TOKEN: u64 = 1 << 20;
+/// Bytes of an error that are read: what a registry says in one is shortened further when it is shown.
+const SAID: u64 = 64 << 10;
+
+/// The digest that a registry has for a manifest.
+const CONTENT_DIGEST: &str = "docker-content-digest";
+
+/// A reader of one repository.
+pub(crate) struct Reader {
+    client: Client,
+    /// Scheme and host.
+    base: String,
+    repository: String,
+    /// User and password.
+    credentials: Option<(String, String)>,
+    admission: RefCell<Admission>,
+}
+
+/// How requests are authorised.
+enum Admission {
+    /// Not at all.
+    Open,
+    /// With user and password.
+    Basic,
+    /// With a token.
+    Bearer(HeaderValue),
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) bytes: Vec<u8>,
+    /// The digest that the registry states for it.
+    pub(crate) digest: Option<String>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub(crate) enum ReadError {
+    /// No connection, or it broke.
+    #[error(transparent)]
+    Request(#[from] reqwest::Error),
+    /// Another status than 200.
+    #[error("{code}: {text}")]
+    Status {
+        code: u16,
+        /// The beginning of the body.
+        text: String,
+    },
+    /// The token service refuses.
+    #[error("the token service refuses: {0}")]
+    Denied(String),
+    /// A body above the limit.
+    #[error("{} is above the limit of {limit} bytes", .what.unwrap_or("the answer"))]
+    TooLarge {
+        /// The part, if it is not what was asked for.
+        what: Option<&'static str>,
+        /// The size that the registry states, or up to which the body was read.
+        size: u64,
+        limit: u64,
+    },
+    /// An answer that does not follow the specification.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+/// The answer of a token service (Docker Registry v2 token authentication).
+#[derive(Deserialize)]
+struct Token {
+    token: Option<String>,
+    access_token: Option<String>,
+}
+
+/// How a registry wants requests to be authorised.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Challenge {
+    /// The token service and its parameter `service`.
+    bearer: Option<(String, Option<String>)>,
+    is_basic: bool,
+}
+
+impl Reader {
+    pub(crate) fn new(
+        client: Client,
+        base: String,
+        repository: String,
+        credentials: Option<(String, String)>,
+    ) -> Self {
+        Self {
+            client,
+            base,
+            repository,
+            credentials,
+            admission: RefCell::new(Admission::Open),
+        }
+    }
+
+    /// Asks the registry how requests are authorised, and gets a token if it wants one.
+    ///
+    /// # Errors
+    /// If the registry does not answer, or its token service gives no token.
+    pub(crate) async fn log_in(&self) -> Result<(), ReadError> {
+        let answer = self.client.get(format!("{}/v2/", self.base)).send().await?;
+        self.admit(answer.headers()).await
+    }
+
+    /// Reads what is at this path of the repository, of at most `limit` bytes.
+    ///
+    /// # Errors
+    /// If the registry does not answer 200, or with more bytes.
+    pub(crate) async fn get(
+        &self,
+        path: &str,
+        query: &[(&str, &str)],
+        accept: &[&str],
+        limit: u64,
+    ) -> Result<Answer, ReadError> {
+        let url = format!("{}/v2/{}/{path}", self.base, self.repository);
+        let malformed = |error| ReadError::Malformed(format!("{url} is no URL: {error}"));
+        let mut url = Url::parse(&url).map_err(malformed)?;
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let mut answer = self.ask(url.clone(), accept).await?;
+        // The token has expired.
+        if answer.status() == StatusCode::UNAUTHORIZED {
+            self.admit(answer.headers()).await?;
+            answer = self.ask(url, accept).await?;
+        }
+        if answer.status() != StatusCode::OK {
+            let code = answer.status().as_u16();
+            let text = beginning(answer).await;
+            return Err(ReadError::Status { code, text });
+        }
+        let digest = answer.headers().get(CONTENT_DIGEST);
+        let digest = digest.and_then(|digest| digest.to_str().ok());
+        Ok(Answer {
+            digest: digest.map(str::to_owned),
+            bytes: whole(answer, limit, None).await?,
+        })
+    }
+
+    async fn ask(&self, url: Url, accept: &[&str]) -> Result<Response, ReadError> {
+        let mut request = self.client.get(url);
+        if !accept.is_empty() {
+            request = request.header(ACCEPT, accept.join(", "));
+        }
+        let request = match (&*self.admission.borrow(), &self.credentials) {
+            (Admission::Bearer(token), _) => request.header(AUTHORIZATION, token),
+            (Admission::Basic, Some((user, password))) => request.basic_auth(user, Some(password)),
+            (Admission::Basic, None) | (Admission::Open, _) => request,
+        };
+        Ok(request.send().await?)
+    }
+
+    /// Does what the registry asks for in an answer.
+    async fn admit(&self, headers: &HeaderMap) -> Result<(), ReadError> {
+        let challenge = Challenge::of(headers);
+        let admission = match challenge.bearer {
+            Some((realm, service)) => Admission::Bearer(self.token(&realm, service).await?),
+            None if challenge.is_basic && self.credentials.is_some() => Admission::Basic,
+            None => Admission::Open,
+        };
+        *self.admission.borrow_mut() = admission;
+        Ok(())
+    }
+
+    /// Gets a token for reading this repository.
+    async fn token(&self, realm: &str, service: Option<String>) -> Result<HeaderValue, ReadError> {
+        let malformed = |text: String| ReadError::Malformed(text);
+        let named = format!("the token service {realm:?}");
+        let mut url =
+            Url::parse(realm).map_err(|error| malformed(format!("{named} is no URL: {error}")))?;
+        let is_plain = url.scheme() != "https";
+        if is_plain && self.credentials.is_some() && self.base.starts_with("https:") {
+            return Err(malformed(format!(
+                "{named} has no TLS, and would get the password in plain text"
+            )));
+        }
+        if let Some(service) = service {
+            url.query_pairs_mut().append_pair("service", &service);
+        }
+        let scope = format!("repository:{}:pull", self.repository);
+        url.query_pairs_mut().append_pair("scope", &scope);
+        let request = self.client.get(url);
+        let request = match &self.credentials {
+            Some((user, password)) => request.basic_auth(user, Some(password)),
+            None => request,
+        };
+        let answer = request.send().await?;
+        if answer.status() != StatusCode::OK {
+            return Err(ReadError::Denied(beginning(answer).await));
+        }
+        let bytes = whole(answer, TOKEN, Some("the token")).await?;
+        let token: Token = serde_json::from_slice(&bytes)
+            .map_err(|error| malformed(format!("{named} sends no token: {error}")))?;
+        let token = token.token.or(token.access_token).unwrap_or_default();
+        let is_good = !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_graphic());
+        let value = HeaderValue::try_from(format!("Bearer {token}"));
+        match (is_good, value) {
+            (true, Ok(value)) => Ok(value),
+            (true, Err(_)) | (false, _) => Err(malformed(
+                "a token that is no text of a header field".to_owned(),
+            )),
+        }
+    }
+}
+
+impl Challenge {
+    /// The challenges of a response (RFC 9110 §11.6.1), which may be in several fields. Malformed ones are ignored.
+    fn of(headers: &HeaderMap) -> Self {
+        let mut all = Self::default();
+        let fields = headers.get_all(WWW_AUTHENTICATE).iter();
+        for field in fields.filter_map(|field| field.to_str().ok()) {
+            for challenge in http_auth::parse_challenges(field).unwrap_or_default() {
+                let param = |name: &str| {
+                    let mut params = challenge.params.iter();
+                    let found = params.find(|(given, _)| given.eq_ignore_ascii_case(name));
+                    found.map(|(_, value)| value.to_unescaped())
+                };
+                if challenge.scheme.eq_ignore_ascii_case("Bearer") && all.bearer.is_none() {
+                    all.bearer = param("realm").map(|realm| (realm, param("service")));
+                }
+                all.is_basic |= challenge.scheme.eq_ignore_ascii_case("Basic");
+            }
+        }
+        all
+    }
+}
+
+/// The body of an answer, of at most `limit` bytes. A registry that states a larger size is refused before it sends it.
+async fn whole(
+    mut answer: Response,
+    limit: u64,
+    what: Option<&'static str>,
+) -> Result<Vec<u8>, ReadError> {
+    let too_large = |size| ReadError::TooLarge { what, size, limit };
+    if let Some(size) = answer.content_length().filter(|size| *size > limit) {
+        return Err(too_large(size));
+    }
+    let mut bytes = Vec::new();
+    while let Some(part) = answer.chunk().await? {
+        let size = (bytes.len() + part.len()) as u64;
+        if size > limit {
+            return Err(too_large(size));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes)
+}
+
+/// The beginning of a body, as far as it can be read.
+async fn beginning(mut answer: Response) -> String {
+    let mut bytes = Vec::new();
+    while let Ok(Some(part)) = answer.chunk().await {
+        bytes.extend_from_slice(&part);
+        if bytes.len() as u64 >= SAID {
+            break;
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use crate::fake::{Fake, Said};
+
+    /// Runs what reads, with a user and a password.
+    fn read(base: String, path: &str) -> Result<Answer, ReadError> {
+        let _installed = rustls::crypto::ring::default_provider().install_default();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let client = Client::builder().no_proxy().build().unwrap();
+        let credentials = Some(("ann".to_owned(), "secret".to_owned()));
+        let reader = Reader::new(client, base, "acl".into(), credentials);
+        let read = async {
+            reader.log_in().await?;
+            reader.get(path, &[], &["a", "b"], 8).await
+        };
+        let runtime = runtime.enable_all().build().unwrap();
+        runtime.block_on(read)
+    }
+
+    #[test]
+    fn a_password_goes_to_who_asks_for_one() {
+        // "ann:secret" in Base64.
+        let basic = Some("Basic YW5uOnNlY3JldA==".to_owned());
+        let fake = Fake::start(|head| match head.contains("authorization: Basic") {
+            true => Said::ok("12345678"),
+            false => Said::challenge("Basic realm=\"r\""),
+        });
+        assert_eq!(read(fake.base(), "manifests/1").unwrap().bytes, b"12345678");
+        assert_eq!(fake.authorisations("/v2/ "), [None]);
+        assert_eq!(
+            fake.authorisations("/v2/acl/"),
+            std::slice::from_ref(&basic)
+        );
+
+        let open = Fake::start(|_| Said::ok("1"));
+        assert!(read(open.base(), "manifests/1").is_ok());
+        assert_eq!(open.authorisations("/v2/acl/manifests/1"), [None]);
+
+        // A token service gets the password, and the registry the token.
+        let service = Fake::start(|_| Said::ok(r#"{"access_token": "t0ken"}"#));
+        let realm = format!("{}/token", service.base());
+        let fake = Fake::start(
+            move |head| match head.contains("authorization: Bearer t0ken") {
+                true => Said::ok("1"),
+                false => Said::challenge(&format!("Bearer realm=\"{realm}\",service=\"r&s\"")),
+            },
+        );
+        assert!(read(fake.base(), "manifests/1").is_ok());
+        let asked = "/token?service=r%26s&scope=repository%3Aacl%3Apull ";
+        assert_eq!(service.authorisations(asked), [basic]);
+    }
+
+    #[test]
+    fn a_token_that_has_expired_is_replaced() {
+        use std::sync::atomic::{AtomicU64, Ordering};
+
+        let count = AtomicU64::new(0);
+        let service = Fake::start(move |_| {
+            let number = count.fetch_add(1, Ordering::Relaxed);
+            Said::ok(format!("{{\"token\": \"t{number}\"}}"))
+        });
+        let realm = format!("{}/", service.base());
+        let fake = Fake::start(
+            move |head| match head.contains("authorization: Bearer t1") {
+                true => Said::ok("1"),
+                false => Said::challenge(&format!("Bearer realm=\"{realm}\"")),
+            },
+        );
+        assert!(read(fake.base(), "manifests/1").is_ok());
+        let both = ["Bearer t0", "Bearer t1"].map(|token| Some(token.to_owned()));
+        assert_eq!(fake.authorisations("/v2/acl/"), both);
+    }
+
+    #[test]
+    fn a_token_service_cannot_send_anything() {
+        for (said, expected) in [
+            (r#"{"token": "a b"}"#, "no text of a header field"),
+            ("{}", "no text of a header field"),
+            ("nonsense", "sends no token"),
+        ] {
+            let service = Fake::start(move |_| Said::ok(said));
+            let realm = service.base();
+            let fake = Fake::start(move |_| Said::challenge(&format!("Bearer realm=\"{realm}\"")));
+            let error = read(fake.base(), "x").unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let service = Fake::start(|_| Said::Endless);
+        let realm = service.base();
+        let fake = Fake::start(move |_| Said::challenge(&format!("Bearer realm=\"{realm}\"")));
+        let error = read(fake.base(), "x").unwrap_err().to_string();
+        assert_eq!(error, "the token is above the limit of 1048576 bytes");
+        let fake = Fake::start(|_| Said::challenge("Bearer realm=\"nowhere\""));
+        let error = read(fake.base(), "x").unwrap_err().to_string();
+        assert!(error.contains("\"nowhere\" is no URL"), "{error}");
+    }
+
+    fn challenge(fields: &[&'static str]) -> Challenge {
+        let fields = fields.iter();
+        let fields = fields.map(|field| (WWW_AUTHENTICATE, HeaderValue::from_static(field)));
+        Challenge::of(&fields.collect())
+    }
+
+    #[test]
+    fn a_registry_says_how_it_is_asked() {
+        let bearer = Some((
+            "https://auth.example/token".to_owned(),
+            Some("registry".to_owned()),
+        ));
+        let field = r#"Bearer realm="https://auth.example/token",service="registry",scope="x""#;
+        assert_eq!(challenge(&[field]).bearer, bearer);
+        let both = challenge(&["Basic realm=\"r\"", field]);
+        assert_eq!((both.bearer, both.is_basic), (bearer, true));
+        for nothing in [
+            &[][..],
+            &["Bearer service=\"x\""],
+            &["Bearer realm=\""],
+            &["Digest realm=\"x\""],
+        ] {
+            assert_eq!(challenge(nothing), Challenge::default(), "{nothing:?}");
+        }
+    }
+}
