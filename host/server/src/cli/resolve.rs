@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use portcullis_config::Config;
 use portcullis_resolve::{Answer, Found, Records};
 use portcullis_rollout::resolve::Dns;
@@ -16,7 +16,7 @@ use super::print::{Format, Table, clean, stdout, write_json};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A SIP URI or a host: "sip:example.com", "sip:example.com;transport=tcp", "example.com:5070"
+    /// A SIP URI or a host: "sip:example.com", "sips:example.com", "sip:example.com;transport=tcp", "example.com:5070"
     #[arg(value_name = "URI")]
     uri: String,
     #[command(flatten)]
@@ -48,6 +48,7 @@ enum Way {
     /// A name.
     Name {
         lookup: Lookup,
+        /// For addresses without SRV records: the URI's own, or UDP.
         transport: Transport,
         port: Option<u16>,
     },
@@ -65,19 +66,7 @@ impl Way {
         };
         let uri = Uri::parse(whole.as_bytes())
             .with_context(|| format!("{text}: write for example sip:example.com"))?;
-        if uri.scheme == Scheme::Sips {
-            bail!("{text}: TLS is not supported yet: write sip:");
-        }
-        let transport = match uri.transport() {
-            None => None,
-            Some(name) => {
-                let known = Transport::from_token(name);
-                Some(
-                    known
-                        .with_context(|| format!("{text}: write transport=udp or transport=tcp"))?,
-                )
-            }
-        };
+        let transport = transport_of(&uri).map_err(|mend| anyhow!("{text}: {mend}"))?;
         let (port, used) = (uri.port, transport.unwrap_or(Transport::Udp));
         let host = match uri.maddr() {
             None => uri.host,
@@ -87,7 +76,8 @@ impl Way {
         };
         let Host::Name(name) = host else {
             let ip = host.ip().context("neither a name nor an address")?;
-            let addr = (ip, uri.port_or_default()).into();
+            let port = port.unwrap_or_else(|| used.default_port());
+            let addr = (ip, port).into();
             return Ok(Self::Address(Candidate::plain(used, addr)));
         };
         let name = std::str::from_utf8(name)?.to_ascii_lowercase();
@@ -122,6 +112,20 @@ impl Way {
             }
         }
         found
+    }
+}
+
+/// The transport that the URI demands; `None`: any. The error says what to write instead.
+fn transport_of(uri: &Uri<'_>) -> Result<Option<Transport>, &'static str> {
+    let is_named = uri.transport().is_some();
+    match (uri.scheme, uri.known_transport()) {
+        (Scheme::Sip, Some(_)) if !is_named => Ok(None),
+        (_, Some(Transport::Ws | Transport::Wss)) => {
+            Err("only clients open connections of WebSocket: remove transport=ws")
+        }
+        (_, Some(transport)) => Ok(Some(transport)),
+        (Scheme::Sip, None) => Err("write transport=udp, transport=tcp or transport=tls"),
+        (Scheme::Sips, None) => Err("a sips URI leads over TLS: remove the transport"),
     }
 }
 
@@ -241,6 +245,10 @@ mod tests {
             ("SIP:example.com;transport=TCP", "example.com (tcp)"),
             ("example.com:5070", "example.com (addresses)"),
             ("sip:x@a.example;maddr=b.example", "b.example"),
+            ("sips:example.com", "example.com (tls)"),
+            ("SIPS:ada@example.com;transport=tcp", "example.com (tls)"),
+            ("sip:example.com;transport=tls", "example.com (tls)"),
+            ("sips:example.com:5071", "example.com (addresses)"),
         ] {
             match Way::parse(text).unwrap() {
                 Way::Name { lookup, .. } => assert_eq!(lookup.to_string(), expected),
@@ -250,14 +258,21 @@ mod tests {
         for (text, expected) in [
             ("192.0.2.1", "192.0.2.1:5060"),
             ("sip:[2001:db8::1]:5070", "[2001:db8::1]:5070"),
+            ("sips:192.0.2.1", "192.0.2.1:5061"),
+            ("sip:192.0.2.1;transport=tls", "192.0.2.1:5061"),
         ] {
             match Way::parse(text).unwrap() {
-                Way::Address(candidate) => assert_eq!(candidate.addr.to_string(), expected),
+                Way::Address(candidate) => {
+                    assert_eq!(candidate.addr.to_string(), expected);
+                    let is_secure = expected.ends_with(":5061");
+                    assert_eq!(candidate.transport == Transport::Tls, is_secure, "{text}");
+                }
                 Way::Name { lookup, .. } => panic!("{text}: {lookup}"),
             }
         }
         for (bad, expected) in [
-            ("sips:example.com", "TLS is not supported yet"),
+            ("sips:example.com;transport=udp", "remove the transport"),
+            ("sip:example.com;transport=ws", "only clients open"),
             ("sip:example.com;transport=sctp", "write transport=udp"),
             ("sip:a b", "write for example"),
             ("", "write for example"),
