@@ -7,6 +7,9 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use portcullis_testkit::binary;
+use portcullis_testkit::certificates::{authority, certificate};
+use portcullis_testkit::kamailio::Kamailio;
+use portcullis_testkit::lease::Lease;
 
 fn run(folder: &Path, words: &str) -> Output {
     Command::new(binary())
@@ -244,4 +247,92 @@ request_route { exit; }
     ours.sort();
     assert_eq!(ours, theirs, "{text}\n{said}");
     assert_eq!(ours.len(), 12, "{text}");
+}
+
+/// A server of TLS with a default profile, one for a name, and one for a peer.
+const SECURE: &str = r#"#!KAMAILIO
+debug=2
+log_stderror=yes
+children=1
+tcp_children=1
+enable_tls=yes
+auto_aliases=no
+listen=udp:@UDP@
+listen=tls:@TLS@
+loadmodule "tls.so"
+loadmodule "ctl.so"
+loadmodule "kex.so"
+loadmodule "sl.so"
+modparam("ctl", "binrpc", "unix:@FOLDER@/ctl")
+modparam("tls", "config", "@CERTS@/tls.cfg")
+request_route {
+    sl_send_reply("200", "OK");
+}
+"#;
+
+const TLS_CFG: &str = "[server:default]\nmethod = TLSv1.2+\nverify_certificate = no\nrequire_certificate = no\n\
+    private_key = @CERTS@/edge.key\ncertificate = @CERTS@/edge.pem\n\
+    [server:any]\nserver_name = sip.acme.example\nmethod = TLSv1.2+\nprivate_key = @CERTS@/acme.key\ncertificate = @CERTS@/acme.pem\n\
+    [client:default]\nverify_certificate = yes\nca_list = @CERTS@/ca.pem\n";
+
+/// The profile that OpenSSL's client gets from Kamailio by a name is the one that the import writes for the name.
+#[test]
+fn peers_a_tls_cfg_that_kamailio_serves_has_the_same_profiles_here() {
+    let certs = tempfile::tempdir().expect("a temporary directory can be made");
+    let certs = certs.path();
+    authority(certs, "ca");
+    certificate(certs, "edge", "DNS:edge.example");
+    certificate(certs, "acme", "DNS:sip.acme.example");
+    let place = certs.display().to_string();
+    let write = |name: &str, text: &str| {
+        std::fs::write(certs.join(name), text).expect("a file can be written");
+    };
+    write("tls.cfg", &TLS_CFG.replace("@CERTS@", &place));
+    let lease = Lease::new();
+    let (udp, tls) = (lease.addr(2, 5060), lease.addr(2, 5061));
+    let values = [
+        ("UDP", udp.to_string()),
+        ("TLS", tls.to_string()),
+        ("CERTS", place.clone()),
+    ];
+    let _kamailio = Kamailio::start(SECURE, &values, &[]);
+    for (name, subject) in [("sip.acme.example", "acme"), ("other.example", "edge")] {
+        let output = Command::new("openssl")
+            .args([
+                "s_client",
+                "-connect",
+                &tls.to_string(),
+                "-servername",
+                name,
+            ])
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("openssl is installed");
+        let said = stdout(&output);
+        assert!(said.contains(&format!("subject=CN = {subject}")), "{said}");
+    }
+
+    let mut config = SECURE.replace("@FOLDER@", &place);
+    for (name, value) in &values {
+        config = config.replace(&format!("@{name}@"), value);
+    }
+    write("kamailio.cfg", &config);
+    let imported = run(certs, "import kamailio.cfg --output portcullis.toml");
+    assert!(imported.status.success(), "{}", stderr(&imported));
+    assert_is_accepted(certs);
+    let text = std::fs::read_to_string(certs.join("portcullis.toml")).expect("the file is there");
+    for lines in [
+        format!("    \"tls:{tls}\",  # kamailio.cfg:9\n"),
+        format!("[tls.default]\ncertificate = \"{place}/edge.pem\"  # tls.cfg:6\n"),
+        format!("[tls.sip-acme-example]\ncertificate = \"{place}/acme.pem\"  # tls.cfg:11\n"),
+        "    \"sip.acme.example\",  # tls.cfg:8\n".into(),
+        format!("[relay.tls]\nca = \"{place}/ca.pem\"  # tls.cfg:14\n"),
+    ] {
+        assert!(text.contains(&lines), "{lines} is not in\n{text}");
+    }
+    // The files can be used.
+    let said = stdout(&run(certs, "check"));
+    for part in ["[tls.default] CN=edge", "[tls.sip-acme-example] CN=acme"] {
+        assert!(said.contains(part), "{part} is not in\n{said}");
+    }
 }

@@ -227,6 +227,7 @@ impl Config {
         has_tls.then(|| Settings {
             profiles: self.tls.clone(),
             relay: self.relay.tls.clone(),
+            relay_profiles: self.relay.tls_profiles.clone(),
         })
     }
 
@@ -454,6 +455,7 @@ mod tests {
             "tenants.acme",
             "relay",
             "relay.tls",
+            "relay.tls-profiles.carrier",
             "streams",
             "tls.edge",
             "nat",

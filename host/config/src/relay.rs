@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_tls::RelayProfile;
+use portcullis_tls::{NamedRelayProfile, RelayProfile};
 
 use super::next_hop::{Domain, NextHop};
 use super::problem::Bad;
@@ -31,6 +31,8 @@ pub struct RelayConfig {
     pub no_answer: Duration,
     /// `[relay.tls]`
     pub tls: RelayProfile,
+    /// `[relay.tls-profiles.NAME]`, in the order of their names. Their hosts include those of their next hops.
+    pub tls_profiles: Vec<NamedRelayProfile>,
 }
 
 /// Whether the host keeps transactions of the requests that it relays.
@@ -71,6 +73,7 @@ impl Default for RelayConfig {
             ring: RING,
             no_answer: NO_ANSWER,
             tls: RelayProfile::default(),
+            tls_profiles: Vec::new(),
         }
     }
 }
@@ -80,17 +83,19 @@ pub(super) fn read(mut section: Section<'_>, default: RelayConfig) -> RelayConfi
         "" => Ok(None),
         text => NextHop::parse(text).map(Some),
     });
+    let next_hops = section.section("next-hops").entries(|name, value| {
+        if name.is_empty() {
+            return Err(Bad::new(
+                "a next hop without a name",
+                "write NAME = \"sip:HOST:PORT\"",
+            ));
+        }
+        NextHop::parse(value.text()?)
+    });
+    let tls_profiles = tls::read_relay_profiles(section.section("tls-profiles"), &next_hops);
     let read = RelayConfig {
         next_hop: next_hop.flatten(),
-        next_hops: section.section("next-hops").entries(|name, value| {
-            if name.is_empty() {
-                return Err(Bad::new(
-                    "a next hop without a name",
-                    "write NAME = \"sip:HOST:PORT\"",
-                ));
-            }
-            NextHop::parse(value.text()?)
-        }),
+        next_hops,
         domains: section.list("domains", default.domains, |v| Domain::parse(v.text()?)),
         record_route: section.value("record-route", default.record_route, |v| v.boolean()),
         mode: section.value("mode", default.mode, mode),
@@ -101,7 +106,8 @@ pub(super) fn read(mut section: Section<'_>, default: RelayConfig) -> RelayConfi
         no_answer: section.value("no-answer", default.no_answer, |v| {
             duration(v, Duration::from_millis(100), Duration::from_secs(32))
         }),
-        tls: tls::read_relay(section.section("tls"), default.tls),
+        tls: tls::read_relay(section.section("tls")),
+        tls_profiles,
     };
     section.finish();
     read

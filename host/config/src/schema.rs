@@ -237,7 +237,7 @@ impl Documentation {
 /// Returns the path of a section of `defaults.toml` without the names that it has as examples.
 fn general(header: &str) -> String {
     let name = header.trim_matches(['[', ']']);
-    for open in ["tenants", "control.tokens", "tls"] {
+    for open in ["tenants", "control.tokens", "tls", "relay.tls-profiles"] {
         let rest = name
             .strip_prefix(open)
             .and_then(|rest| rest.strip_prefix('.'));

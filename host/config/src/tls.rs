@@ -1,10 +1,14 @@
-//! `[tls.NAME]` and `[relay.tls]`: certificates, keys and authorities of SIP over TLS.
+//! `[tls.NAME]`, `[relay.tls]` and `[relay.tls-profiles.NAME]`: certificates, keys and authorities of SIP over TLS.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
-use portcullis_tls::{Authorities, ClientAuth, MinVersion, Profile, RelayProfile};
+use portcullis_tls::{
+    Authorities, ClientAuth, MinVersion, NamedRelayProfile, Profile, RelayProfile,
+};
 
 use super::listen::is_host;
+use super::next_hop::{Host, NextHop};
 use super::problem::Bad;
 use super::section::{Section, Value};
 use super::value::one_of;
@@ -27,7 +31,91 @@ pub(super) fn read_profiles(section: Section<'_>) -> Vec<Profile> {
 }
 
 /// Reads `[relay.tls]`.
-pub(super) fn read_relay(mut section: Section<'_>, default: RelayProfile) -> RelayProfile {
+pub(super) fn read_relay(mut section: Section<'_>) -> RelayProfile {
+    let profile = read_relay_profile(&mut section, "relay.tls");
+    section.finish();
+    profile
+}
+
+/// Reads every `[relay.tls-profiles.NAME]`. `next_hops` are those of `[relay.next-hops]`.
+pub(super) fn read_relay_profiles(
+    section: Section<'_>,
+    next_hops: &[(String, NextHop)],
+) -> Vec<NamedRelayProfile> {
+    let mut profiles: Vec<NamedRelayProfile> = Vec::new();
+    for (name, mut section) in section.tables(accept_name) {
+        let profile = read_relay_profile(&mut section, &format!("relay.tls-profiles.{name}"));
+        let is_taken = |host: &str| {
+            let owner = profiles
+                .iter()
+                .find(|other| other.hosts.iter().any(|one| one == host));
+            owner.map_or(Ok(()), |owner| {
+                let what = format!(
+                    "{host} is a host of [relay.tls-profiles.{}], too",
+                    owner.name
+                );
+                Err(Bad::new(what, "leave it in one of the sections"))
+            })
+        };
+        let mut hosts = section.list("hosts", Vec::new(), |value| {
+            let host = profile_host(value.text()?)?;
+            is_taken(&host).map(|()| host)
+        });
+        let of_hops = section.list("next-hops", Vec::new(), |value| {
+            let host = host_of_next_hop(value.text()?, next_hops)?;
+            is_taken(&host).map(|()| host)
+        });
+        let is_empty = |key: &str| !section.has_any(&[key]) || section.is_empty_list(key);
+        if is_empty("hosts") && is_empty("next-hops") {
+            let what = "a profile that no connection has";
+            let mend = "set `hosts` or `next-hops` in it";
+            section.reject_whole(Bad::new(what, mend));
+        }
+        for host in of_hops {
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        section.finish();
+        profiles.push(NamedRelayProfile {
+            name,
+            hosts,
+            profile,
+        });
+    }
+    profiles.sort_by(|one, other| one.name.cmp(&other.name));
+    profiles
+}
+
+fn profile_host(text: &str) -> Result<String, Bad> {
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(ip.to_canonical().to_string());
+    }
+    let plain = text.strip_prefix("*.").unwrap_or(text);
+    if plain.contains(':') {
+        let mend = "write the host without a port: the profile counts for all ports";
+        return Err(Bad::new("not a host", mend));
+    }
+    host_name(plain)?;
+    Ok(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
+}
+
+fn host_of_next_hop(name: &str, next_hops: &[(String, NextHop)]) -> Result<String, Bad> {
+    match next_hops.iter().find(|(known, _)| known == name) {
+        Some((_, hop)) => Ok(match &hop.host {
+            Host::Addr(ip) => ip.to_canonical().to_string(),
+            Host::Name(name) => name.clone(),
+        }),
+        None => Err(Bad::new(
+            "no such next hop",
+            "name a key of [relay.next-hops]",
+        )),
+    }
+}
+
+fn read_relay_profile(section: &mut Section<'_>, path: &str) -> RelayProfile {
+    let default = RelayProfile::default();
     let (certificate, key) = default.pair.unzip();
     let certificate = section.value("certificate", certificate, file);
     let key = section.value("key", key, file);
@@ -35,17 +123,17 @@ pub(super) fn read_relay(mut section: Section<'_>, default: RelayProfile) -> Rel
         (Some(certificate), Some(key)) => Some((certificate, key)),
         (None, None) => None,
         (Some(_), None) => {
-            let mend = "set `key` in [relay.tls] to the file of its private key";
+            let mend = format!("set `key` in [{path}] to the file of its private key");
             section.reject("certificate", Bad::new("a certificate without a key", mend));
             None
         }
         (None, Some(_)) => {
-            let mend = "set `certificate` in [relay.tls] to the file of its certificate";
+            let mend = format!("set `certificate` in [{path}] to the file of its certificate");
             section.reject("key", Bad::new("a key without a certificate", mend));
             None
         }
     };
-    let profile = RelayProfile {
+    RelayProfile {
         pair,
         authorities: section.value("ca", default.authorities, |value| match value.text()? {
             "system" => Ok(Authorities::System),
@@ -62,9 +150,7 @@ pub(super) fn read_relay(mut section: Section<'_>, default: RelayProfile) -> Rel
         verify: section.value("verify", default.verify, |v| v.boolean()),
         wildcards: section.value("wildcards", default.wildcards, |v| v.boolean()),
         min_version: section.value("min-version", default.min_version, min_version),
-    };
-    section.finish();
-    profile
+    }
 }
 
 fn read_profile(name: String, mut section: Section<'_>, has_default: bool) -> Option<Profile> {
@@ -176,4 +262,80 @@ fn min_version(value: Value<'_>) -> Result<MinVersion, Bad> {
         "1.3" => MinVersion::Tls13,
         _ => MinVersion::Tls12,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::Config;
+
+    use super::*;
+
+    const HOPS: &str = "[relay.next-hops]\ncarrier = \"sip:GW.carrier.example:5071;transport=tls\"\n\
+        six = \"sips:[2001:db8::7]\"\n";
+
+    /// A configuration with TLS and these lines.
+    fn config(lines: &str) -> Result<Config, String> {
+        let text = format!(
+            "listen = [\"tls:127.0.0.1:5061\"]\n[tls.edge]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n{HOPS}{lines}"
+        );
+        Config::parse(&text).map_err(|problems| {
+            let problems = problems.iter().map(ToString::to_string);
+            problems.collect::<Vec<_>>().join("\n")
+        })
+    }
+
+    #[test]
+    fn profiles_have_the_hosts_of_their_next_hops_and_none_of_the_keys_of_relay_tls() {
+        let config = config(
+            "[relay.tls]\ncertificate = \"own.pem\"\nkey = \"own.key\"\nwildcards = false\n\
+             [relay.tls-profiles.b]\nhosts = [\"Sip.B.example.\", \"*.b.example\", \"192.0.2.7\"]\nnext-hops = [\"six\"]\nca = \"b.pem\"\n\
+             [relay.tls-profiles.a]\nnext-hops = [\"carrier\"]\nname = \"carrier.example\"\nmin-version = \"1.3\"\n",
+        )
+        .unwrap();
+        let settings = config.tls_settings().unwrap();
+        assert!(settings.relay.pair.is_some() && !settings.relay.wildcards);
+        let [a, b] = &settings.relay_profiles[..] else {
+            panic!("{settings:?}");
+        };
+        assert_eq!((&*a.name, &*b.name), ("a", "b"));
+        assert_eq!(a.hosts, ["gw.carrier.example"]);
+        assert_eq!(
+            b.hosts,
+            ["sip.b.example", "*.b.example", "192.0.2.7", "2001:db8::7"]
+        );
+        assert_eq!(a.profile.name.as_deref(), Some("carrier.example"));
+        assert_eq!(a.profile.min_version, MinVersion::Tls13);
+        assert_eq!(b.profile.authorities, Authorities::File("b.pem".into()));
+        assert!(b.profile.pair.is_none() && b.profile.wildcards && b.profile.verify);
+    }
+
+    #[test]
+    fn profiles_without_hosts_or_with_the_same_ones_are_refused() {
+        for (lines, expected) in [
+            ("", "a profile that no connection has"),
+            (
+                "hosts = []\nnext-hops = []\n",
+                "a profile that no connection has",
+            ),
+            ("hosts = [\"gw.example:5061\"]\n", "without a port"),
+            ("hosts = [\"a b\"]\n", "not a host name"),
+            (
+                "next-hops = [\"nowhere\"]\n",
+                "name a key of [relay.next-hops]",
+            ),
+            (
+                "hosts = [\"a.example\"]\ncertificate = \"a.pem\"\n",
+                "set `key` in [relay.tls-profiles.x]",
+            ),
+            (
+                "hosts = [\"gw.carrier.example\"]\n[relay.tls-profiles.y]\nnext-hops = [\"carrier\"]\n",
+                "is a host of [relay.tls-profiles.x], too",
+            ),
+            ("hosts = [\"a.example\"]\nname = \"[\"\n", "not a host name"),
+            ("hosts = [\"a.example\"]\ncolour = 1\n", "unknown key"),
+        ] {
+            let error = config(&format!("[relay.tls-profiles.x]\n{lines}")).unwrap_err();
+            assert!(error.contains(expected), "{lines}: {error}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! a storm of handshakes delays other handshakes, and no datagram. A worker gives a connected socket away, and gets it back with the keys.
 
 use std::io;
-use std::net::TcpStream as Socket;
+use std::net::{SocketAddr, TcpStream as Socket};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -20,6 +20,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 use tracing::debug;
+
+use crate::transport::Session;
 
 /// How much less important than a worker a thread is for the system (`nice`).
 const YIELD: i32 = 10;
@@ -175,6 +177,16 @@ impl Established {
             (_, _) => HandshakeResult::Tls13,
         }
     }
+
+    /// What the two sides have agreed on. `local`: the end at this host.
+    pub(crate) fn agreed(&self, local: SocketAddr) -> Session {
+        let suite = self.session.negotiated_cipher_suite();
+        Session {
+            local,
+            version: self.session.protocol_version(),
+            suite: suite.map(|suite| suite.suite()),
+        }
+    }
 }
 
 impl HandshakeError {
@@ -245,7 +257,7 @@ async fn connect(
     stream: TcpStream,
     name: ServerName<'static>,
 ) -> Result<Established, HandshakeError> {
-    let client = tls.client();
+    let client = tls.client(&name);
     let connector = TlsConnector::from(client.config());
     let name = client.name_of(name);
     let (stream, session) = connector.connect(name, stream).await?.into_inner();

@@ -90,6 +90,13 @@ fn explanation(name: &str) -> Option<&'static str> {
         "ds_hash_size" | "ds_hash_initexpire" | "ds_hash_check_interval" => {
             "calls are always counted, from the answer to the BYE: see `calls` in [dispatcher]"
         }
+        "xavp_dst" | "xavp_dst_mode" | "xavp_ctx" | "xavp_ctx_mode" | "dst_avp" | "grp_avp"
+        | "cnt_avp" | "dstid_avp" | "attrs_avp" | "sock_avp" => {
+            "no variable is needed: relay_to_set keeps the further destinations, which are tried after a failure"
+        }
+        "outbound_proxy" | "ds_timer_mode" | "event_callback" | "ds_latency_estimator_alpha" => {
+            "no counterpart: see [dispatcher]"
+        }
         "ds_attrs_none" | "ds_load_mode" | "ds_db_extra_attrs" | "reload_delta" => {
             "no counterpart; invalid rows are skipped and named"
         }

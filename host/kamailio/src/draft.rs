@@ -2,6 +2,8 @@
 //!
 //! A value that our configuration would refuse is written as a comment with the reason, so that the file is always valid.
 
+use std::borrow::Cow;
+
 use portcullis_config::Config;
 
 use super::finding::{Finding, Place};
@@ -10,7 +12,7 @@ use super::finding::{Finding, Place};
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     head: Vec<String>,
-    notes: Vec<(&'static str, String)>,
+    notes: Vec<(Cow<'static, str>, String)>,
     entries: Vec<Entry>,
 }
 
@@ -23,7 +25,7 @@ pub(super) struct Origin {
 
 #[derive(Clone, Debug)]
 struct Entry {
-    section: &'static str,
+    section: Cow<'static, str>,
     key: &'static str,
     is_list: bool,
     items: Vec<Item>,
@@ -39,10 +41,10 @@ struct Item {
 }
 
 /// The content of a line: an item, the key of a list, or the header of a section.
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Written {
     line: usize,
-    section: &'static str,
+    section: String,
     entry: Option<usize>,
     item: Option<usize>,
 }
@@ -92,7 +94,7 @@ impl Draft {
     /// Sets a key; an earlier value is replaced, as in Kamailio.
     pub(super) fn set(
         &mut self,
-        section: &'static str,
+        section: impl Into<Cow<'static, str>>,
         key: &'static str,
         value: impl Into<String>,
         origin: Origin,
@@ -104,7 +106,7 @@ impl Draft {
     /// Sets a key to an integer.
     pub(super) fn set_number(
         &mut self,
-        section: &'static str,
+        section: impl Into<Cow<'static, str>>,
         key: &'static str,
         value: i64,
         origin: Origin,
@@ -117,14 +119,24 @@ impl Draft {
     }
 
     /// Sets a key to `true`.
-    pub(super) fn switch_on(&mut self, section: &'static str, key: &'static str, origin: Origin) {
+    pub(super) fn switch_on(
+        &mut self,
+        section: impl Into<Cow<'static, str>>,
+        key: &'static str,
+        origin: Origin,
+    ) {
         let mut item = Item::new("true".into(), origin);
         item.is_text = false;
         self.entry(section, key, false).items = vec![item];
     }
 
     /// Sets a key to `false`.
-    pub(super) fn switch_off(&mut self, section: &'static str, key: &'static str, origin: Origin) {
+    pub(super) fn switch_off(
+        &mut self,
+        section: impl Into<Cow<'static, str>>,
+        key: &'static str,
+        origin: Origin,
+    ) {
         let mut item = Item::new("false".into(), origin);
         item.is_text = false;
         self.entry(section, key, false).items = vec![item];
@@ -133,7 +145,7 @@ impl Draft {
     /// Adds an item to a list.
     pub(super) fn push(
         &mut self,
-        section: &'static str,
+        section: impl Into<Cow<'static, str>>,
         key: &'static str,
         value: impl Into<String>,
         origin: Origin,
@@ -146,18 +158,18 @@ impl Draft {
     }
 
     /// Adds a comment line to the beginning of a section.
-    pub(super) fn note(&mut self, section: &'static str, line: impl Into<String>) {
-        self.notes.push((section, line.into()));
+    pub(super) fn note(&mut self, section: impl Into<Cow<'static, str>>, line: impl Into<String>) {
+        self.notes.push((section.into(), line.into()));
     }
 
     /// Removes a key.
     pub(super) fn remove(&mut self, section: &str, key: &str) {
         self.entries
-            .retain(|entry| (entry.section, entry.key) != (section, key));
+            .retain(|entry| (&*entry.section, entry.key) != (section, key));
     }
 
     pub(super) fn has(&self, section: &str, key: &str) -> bool {
-        let same = |entry: &Entry| (entry.section, entry.key) == (section, key);
+        let same = |entry: &Entry| (&*entry.section, entry.key) == (section, key);
         self.entries.iter().any(same)
     }
 
@@ -199,8 +211,14 @@ impl Draft {
         }
     }
 
-    fn entry(&mut self, section: &'static str, key: &'static str, is_list: bool) -> &mut Entry {
-        let same = |entry: &Entry| (entry.section, entry.key) == (section, key);
+    fn entry(
+        &mut self,
+        section: impl Into<Cow<'static, str>>,
+        key: &'static str,
+        is_list: bool,
+    ) -> &mut Entry {
+        let section = section.into();
+        let same = |entry: &Entry| entry.section == section && entry.key == key;
         let at = self.entries.iter().position(same).unwrap_or_else(|| {
             self.entries.push(Entry {
                 section,
@@ -222,10 +240,10 @@ impl Draft {
         for line in &self.head {
             rendered.push(&format!("# {line}"));
         }
-        for section in SECTIONS {
+        for section in &self.sections() {
             let entries = self.entries.iter().enumerate();
-            let entries: Vec<_> = entries.filter(|(_, e)| e.section == section).collect();
-            let notes = self.notes.iter().filter(|(of, _)| *of == section);
+            let entries: Vec<_> = entries.filter(|(_, e)| &e.section == section).collect();
+            let notes = self.notes.iter().filter(|(of, _)| of == section);
             let notes: Vec<_> = notes.map(|(_, line)| format!("# {line}")).collect();
             if entries.is_empty() && notes.is_empty() {
                 continue;
@@ -244,6 +262,24 @@ impl Draft {
             }
         }
         rendered
+    }
+
+    /// The sections in their order: those with a name of their own follow [relay].
+    fn sections(&self) -> Vec<Cow<'static, str>> {
+        let mut sections: Vec<Cow<'static, str>> = Vec::new();
+        for section in SECTIONS {
+            sections.push(section.into());
+            if section != "relay" {
+                continue;
+            }
+            for entry in &self.entries {
+                let is_named = !SECTIONS.contains(&&*entry.section);
+                if is_named && !sections.contains(&entry.section) {
+                    sections.push(entry.section.clone());
+                }
+            }
+        }
+        sections
     }
 }
 
@@ -296,17 +332,13 @@ impl Rendered {
         self.line += 1;
     }
 
-    fn head<'e>(
-        &mut self,
-        section: &'static str,
-        mut entries: impl ExactSizeIterator<Item = &'e Entry>,
-    ) {
+    fn head<'e>(&mut self, section: &str, mut entries: impl ExactSizeIterator<Item = &'e Entry>) {
         // Without entries, the section exists for its notes.
         let is_refused = entries.len() > 0 && entries.all(Entry::is_refused);
         let mark = if is_refused { "# " } else { "" };
         self.places.push(Written {
             line: self.line,
-            section,
+            section: section.to_owned(),
             entry: None,
             item: None,
         });
@@ -317,20 +349,20 @@ impl Rendered {
         let mark = if entry.is_refused() { "# " } else { "" };
         self.places.push(Written {
             line: self.line,
-            section: entry.section,
+            section: entry.section.to_string(),
             entry: Some(at),
             item: None,
         });
         self.push(&format!("{mark}{} = [", entry.key));
         for (number, item) in entry.items.iter().enumerate() {
-            self.item(entry.section, (at, number), item, "    ", ",");
+            self.item(&entry.section, (at, number), item, "    ", ",");
         }
         self.push(&format!("{mark}]"));
     }
 
     fn item(
         &mut self,
-        section: &'static str,
+        section: &str,
         (entry, number): (usize, usize),
         item: &Item,
         before: &str,
@@ -345,7 +377,7 @@ impl Rendered {
             None => {
                 self.places.push(Written {
                     line: self.line,
-                    section,
+                    section: section.to_owned(),
                     entry: Some(entry),
                     item: Some(number),
                 });
@@ -364,7 +396,7 @@ impl Rendered {
         self.places
             .iter()
             .find(|written| written.line == line)
-            .copied()
+            .cloned()
     }
 }
 
@@ -389,13 +421,14 @@ fn plain(text: &str) -> String {
 }
 
 /// The sections of a file, in order; the first one has no header.
-const SECTIONS: [&str; 11] = [
+const SECTIONS: [&str; 12] = [
     "",
     "database",
     "permissions",
     "dispatcher",
     "policy",
     "relay",
+    "websocket",
     "resolver",
     "control",
     "log",

@@ -15,6 +15,7 @@
 mod calls;
 mod dispatcher;
 mod draft;
+mod edge_modules;
 mod endpoints;
 mod finding;
 mod functions;
@@ -33,6 +34,7 @@ mod substitution;
 mod surroundings;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod tm;
 mod tm_calls;
 mod translate;

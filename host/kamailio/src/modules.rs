@@ -112,7 +112,8 @@ fn explanation(name: &str) -> Option<&'static str> {
             "the host keeps transactions and no dialogs: account for whole calls on the server behind, and trace requests with `portcullis trace`"
         }
         "tls" | "tlsa" => {
-            "tls.cfg is not imported: write its certificates into sections [tls.NAME], and those for next hops into [relay.tls] (docs/tls.md)"
+            "its profiles become [tls.NAME] for peers that connect, and [relay.tls] and [relay.tls-profiles.NAME] for next hops, whose certificates and \
+             names are verified (docs/tls.md)"
         }
         "nathelper" | "path" | "outbound" => {
             "name the listen addresses of phones behind NAT in `clients` of [nat]: the host writes their flow into Path and Record-Route, \

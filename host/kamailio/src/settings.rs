@@ -151,9 +151,6 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
             "the socket is not chosen by the route to the next hop: a relayed request leaves from the socket that it came to, \
              or where transport or address family differ from the first fitting one in `listen`"
         }
-        "enable_tls" | "tls_enable" if is_on => {
-            "tls.cfg is not imported: write its certificates into sections [tls.NAME], and those for next hops into [relay.tls] (docs/tls.md)"
-        }
         "enable_sctp" if value.number() == Some(1) => "SCTP is not served",
         "user" | "uid" | "group" | "gid" => {
             "portcullis serve keeps the user it is started as: name it in the service's unit"

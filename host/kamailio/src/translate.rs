@@ -6,6 +6,7 @@ use regex::RegexBuilder;
 
 use super::dispatcher;
 use super::draft::{Draft, Origin};
+use super::edge_modules;
 use super::endpoints::Endpoints;
 use super::finding::{Finding, Place, excerpt};
 use super::listen::{Common, without_transport};
@@ -15,6 +16,7 @@ use super::pike::Pike;
 use super::settings::{self, LeftOut};
 use super::statement::{Listen, Statement, Value, What};
 use super::surroundings::Surroundings;
+use super::tls::Tls;
 use super::tm_calls::TmCalls;
 use super::{calls, functions, tm};
 
@@ -35,6 +37,7 @@ pub(super) fn translate(
         modules: Modules::default(),
         tm_calls: TmCalls::default(),
         pike: Pike::default(),
+        tls: Tls::default(),
     };
     for statement in statements {
         if let What::Set { name, value } = &statement.what
@@ -60,6 +63,7 @@ struct Translator<'s> {
     modules: Modules,
     tm_calls: TmCalls,
     pike: Pike,
+    tls: Tls,
 }
 
 impl Translator<'_> {
@@ -145,9 +149,18 @@ impl Translator<'_> {
             draft, findings, ..
         } = self;
         if let Value::Variable(variable) = value
-            && ["permissions", "ctl", "dispatcher", "jsonrpcs", "tm", "pike"]
-                .into_iter()
-                .any(|module| pattern.is_match(module))
+            && [
+                "permissions",
+                "ctl",
+                "dispatcher",
+                "jsonrpcs",
+                "tm",
+                "pike",
+                "tls",
+            ]
+            .into_iter()
+            .chain(edge_modules::MODULES)
+            .any(|module| pattern.is_match(module))
             && !is_peer_tag(name)
         {
             // A database URL contains a password.
@@ -171,6 +184,14 @@ impl Translator<'_> {
         if pattern.is_match("pike") {
             self.pike.parameter(name, value, place, findings);
         }
+        if pattern.is_match("tls") {
+            self.tls.parameter(name, value, place, findings);
+        }
+        for module in edge_modules::MODULES {
+            if pattern.is_match(module) {
+                edge_modules::parameter(module, name, value, place, draft, findings);
+            }
+        }
         if pattern.is_match("jsonrpcs") {
             self.endpoints.jsonrpcs(name, value, place, draft, findings);
         }
@@ -183,6 +204,9 @@ impl Translator<'_> {
         }
         self.endpoints.write(&mut self.draft, &mut self.findings);
         self.pike.write(&mut self.draft);
+        let (file, surroundings) = (self.file, self.surroundings);
+        let tls = std::mem::take(&mut self.tls);
+        tls.write(file, surroundings, &mut self.draft, &mut self.findings);
         if !self.draft.has("database", "url") && !self.draft.has("database", "address-file") {
             let mend = "the address table is a new SQLite file, portcullis.db, until `url` in [database] names Kamailio's database";
             self.findings

@@ -195,7 +195,10 @@ impl Plan {
     fn begin(&mut self) {
         match self.lookup.sought {
             Sought::Addresses => self.ask_itself(Transport::Udp, 0),
-            Sought::Anything if self.settings.naptr && self.settings.srv => {
+            // `sips:HOST` and `sip:HOST;transport=tls` are one question here, and NAPTR records may answer the first (RFC 3263 §4.1).
+            Sought::Anything | Sought::Servers(Transport::Tls)
+                if self.settings.naptr && self.settings.srv =>
+            {
                 let name = complete(&self.lookup.name);
                 self.ask([Query {
                     name,
@@ -255,9 +258,10 @@ impl Plan {
             }
         }
         records.sort_unstable_by_key(|record| (record.order, record.preference));
+        let wanted = self.wanted();
         let mut services: Vec<Service> = Vec::new();
         for record in records {
-            let transport = self.transports.iter().find(|&&transport| {
+            let transport = wanted.iter().find(|&&transport| {
                 record
                     .service
                     .eq_ignore_ascii_case(naptr_service(transport))
@@ -278,15 +282,19 @@ impl Plan {
 
     /// The services without NAPTR records: those of the named transport, or of each one that this host has (RFC 3263 §4.1).
     fn default_services(&self) -> Vec<Service> {
-        let wanted = match self.lookup.sought {
-            Sought::Servers(transport) => vec![transport],
-            Sought::Anything | Sought::Addresses => self.transports.clone(),
-        };
-        let services = wanted.into_iter().map(|transport| Service {
+        let services = self.wanted().iter().map(|&transport| Service {
             transport,
             name: format!("{}.{}", srv_prefix(transport), complete(&self.lookup.name)),
         });
         services.collect()
+    }
+
+    /// The transports that the URI permits.
+    fn wanted(&self) -> &[Transport] {
+        match &self.lookup.sought {
+            Sought::Servers(transport) => std::slice::from_ref(transport),
+            Sought::Anything | Sought::Addresses => &self.transports,
+        }
     }
 
     fn ask_services(&mut self, services: Vec<Service>) {

@@ -186,6 +186,59 @@ fn a_transport_in_the_uri_needs_no_naptr_and_a_port_no_srv() {
 }
 
 #[test]
+fn a_uri_with_tls_follows_the_naptr_records_of_tls_only() {
+    let hosted = Zone::default()
+        .naptr(
+            "example.com.",
+            &[
+                (10, 50, "SIP+D2U", "_sip._udp.example.com"),
+                (20, 50, "SIPS+D2T", "_sips._tcp.provider.example"),
+            ],
+        )
+        .srv(
+            "_sips._tcp.provider.example.",
+            &[(1, 1, 5071, "edge.provider.example")],
+        )
+        .srv("_sip._udp.example.com.", &[(1, 1, 5070, "one.example.com")])
+        .a("edge.provider.example.", &["192.0.2.1"])
+        .a("one.example.com.", &["192.0.2.2"]);
+    let found = hosted.resolve(None, Some(Transport::Tls));
+    assert_eq!(shown(&found), ["tls 192.0.2.1:5071"]);
+    assert_eq!(
+        asked(&found)[..2],
+        ["NAPTR example.com.", "SRV _sips._tcp.provider.example."]
+    );
+
+    // Without such a record: `_sips._tcp`, then the name itself at port 5061.
+    let plain = Zone::default()
+        .naptr(
+            "example.com.",
+            &[(10, 50, "SIP+D2T", "_sip._tcp.example.com")],
+        )
+        .srv("_sip._tcp.example.com.", &[(1, 1, 5070, "one.example.com")])
+        .a("one.example.com.", &["192.0.2.2"])
+        .a("example.com", &["192.0.2.9"]);
+    let found = plain.resolve(None, Some(Transport::Tls));
+    assert_eq!(shown(&found), ["tls 192.0.2.9:5061"]);
+    assert_eq!(asked(&found)[1], "SRV _sips._tcp.example.com.");
+    let served = plain
+        .srv(
+            "_sips._tcp.example.com.",
+            &[(1, 1, 5081, "one.example.com")],
+        )
+        .resolve(None, Some(Transport::Tls));
+    assert_eq!(shown(&served), ["tls 192.0.2.2:5081"]);
+
+    let without = Settings {
+        naptr: false,
+        ..Settings::default()
+    };
+    let lookup = Lookup::of("example.com", None, Some(Transport::Tls));
+    let found = hosted.resolve_with(&lookup, without);
+    assert_eq!(asked(&found)[0], "SRV _sips._tcp.example.com.");
+}
+
+#[test]
 fn without_srv_records_the_name_itself_is_the_server() {
     let zone = Zone::default()
         .a("example.com", &["192.0.2.9", "192.0.2.8"])

@@ -85,11 +85,13 @@ fn tell_expiry(tls: &Tls) {
             );
         }
     }
-    let client = tls.client();
-    if client.verifies() && client.authorities() == 0 {
-        warn!(
-            event = "tls_no_authorities",
-            "no certificate authorities are trusted, so no next hop over TLS can be verified: install the package ca-certificates, or set `ca` in [relay.tls]"
-        );
+    for client in tls.clients() {
+        if client.verifies() && client.authorities() == 0 {
+            warn!(
+                event = "tls_no_authorities",
+                section = client.section,
+                "no certificate authorities are trusted, so no next hop over TLS can be verified: install the package ca-certificates, or set `ca` in the section"
+            );
+        }
     }
 }

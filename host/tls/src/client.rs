@@ -12,28 +12,39 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 
 use crate::certificate::Certificate;
 use crate::error::TlsError;
+use crate::names::NameIndex;
 use crate::pem::{Place, read_pair};
 use crate::profile::{Authorities, RelayProfile};
 use crate::server::{Dates, PROTOCOL, versions};
 
-/// The section of the configuration.
-const SECTION: &str = "relay.tls";
-
-/// The profile of the connections that this host opens.
+/// A profile of connections that this host opens.
 #[derive(Debug)]
 pub struct Client {
+    /// The section of the configuration.
+    pub section: String,
     /// What the certificate of this host says, if it shows one.
     pub certificate: Option<Certificate>,
     /// The name that each peer must have, in place of that of the next hop.
     name: Option<ServerName<'static>>,
     config: Arc<ClientConfig>,
-    verifies: bool,
-    authorities: usize,
+    verifier: Arc<Verifier>,
+}
+
+/// All profiles, and their choice by name.
+#[derive(Debug)]
+pub(crate) struct Clients {
+    /// `[relay.tls]`
+    pub(crate) default: Arc<Client>,
+    /// The others, in the order of their names.
+    pub(crate) named: Vec<Arc<Client>>,
+    /// Positions in `named`.
+    pub(crate) hosts: NameIndex,
 }
 
 impl Client {
     /// Reads the files of the profile.
     pub(crate) fn read(
+        section: &str,
         profile: &RelayProfile,
         dates: Dates,
         provider: &Arc<CryptoProvider>,
@@ -41,7 +52,7 @@ impl Client {
         let pair = profile
             .pair
             .as_ref()
-            .map(|(certificate, key)| read_pair(SECTION, certificate, key, provider))
+            .map(|(certificate, key)| read_pair(section, certificate, key, provider))
             .transpose()?;
         let file = profile.pair.as_ref().map(|(file, _)| file.clone());
         let file = file.unwrap_or_default();
@@ -65,21 +76,21 @@ impl Client {
             error,
         };
         let roots = match profile.verify {
-            true => authorities(&profile.authorities)?,
+            true => authorities(section, &profile.authorities)?,
             false => Arc::new(RootCertStore::empty()),
         };
-        let authorities = roots.len();
-        let verifier = Verifier {
+        let verifier = Arc::new(Verifier {
             roots,
             verifies: profile.verify,
             wildcards: profile.wildcards,
             provider: Arc::clone(provider),
-        };
+        });
+        let for_handshakes: Arc<dyn ServerCertVerifier> = verifier.clone();
         let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(versions(profile.min_version))
             .map_err(refused)?
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier));
+            .with_custom_certificate_verifier(for_handshakes);
         let mut config = match pair {
             Some(pair) => builder
                 .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair))),
@@ -88,14 +99,14 @@ impl Client {
         config.alpn_protocols = vec![PROTOCOL.to_vec()];
         let name = profile.name.clone().map(ServerName::try_from).transpose();
         Ok(Self {
+            section: section.to_owned(),
             certificate,
             name: name.map_err(|_| TlsError::Authorities {
                 file,
-                what: "`name` in [relay.tls] is not a host name".into(),
+                what: format!("`name` in [{section}] is not a host name"),
             })?,
             config: Arc::new(config),
-            verifies: profile.verify,
-            authorities,
+            verifier,
         })
     }
 
@@ -111,19 +122,50 @@ impl Client {
 
     /// Whether certificates are verified.
     pub fn verifies(&self) -> bool {
-        self.verifies
+        self.verifier.verifies
     }
 
     /// The number of authorities that are trusted. Without any, no next hop can be verified.
     pub fn authorities(&self) -> usize {
-        self.authorities
+        self.verifier.roots.len()
+    }
+
+    /// Whether a peer with this name may show these certificates, its own first, now.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn check(
+        &self,
+        shown: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+    ) -> Result<(), rustls::Error> {
+        let (own, issuers) = shown
+            .split_first()
+            .ok_or(rustls::Error::NoCertificatesPresented)?;
+        let verified = self
+            .verifier
+            .verify_server_cert(own, issuers, name, &[], UnixTime::now());
+        verified.map(|_| ())
     }
 }
 
-fn authorities(authorities: &Authorities) -> Result<Arc<RootCertStore>, TlsError> {
+impl Clients {
+    /// The profile of connections to this host name or address.
+    pub(crate) fn of(&self, hop: &ServerName<'_>) -> &Arc<Client> {
+        let named = self.hosts.of(hop).and_then(|at| self.named.get(at));
+        named.unwrap_or(&self.default)
+    }
+
+    /// All of them, `[relay.tls]` first.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Arc<Client>> {
+        std::iter::once(&self.default).chain(&self.named)
+    }
+}
+
+fn authorities(section: &str, authorities: &Authorities) -> Result<Arc<RootCertStore>, TlsError> {
     match authorities {
         Authorities::File(file) => Place {
-            section: SECTION,
+            section,
             key: "ca",
             file,
         }

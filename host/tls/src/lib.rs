@@ -20,6 +20,8 @@ pub use client::Client;
 pub use error::TlsError;
 pub use names::SipNames;
 pub use pem::read_pair;
-pub use profile::{Authorities, ClientAuth, MinVersion, Profile, RelayProfile, Settings};
+pub use profile::{
+    Authorities, ClientAuth, MinVersion, NamedRelayProfile, Profile, RelayProfile, Settings,
+};
 pub use server::Server;
 pub use store::{Listed, Reloaded, Tls};

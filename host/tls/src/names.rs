@@ -1,5 +1,6 @@
 //! The SIP domains that a certificate speaks for (RFC 5922 §7.1), and how they are compared (§7.2).
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 use rustls::pki_types::ServerName;
@@ -42,6 +43,48 @@ impl SipNames {
         uris.chain(self.dns.iter().cloned())
             .chain(addresses)
             .collect()
+    }
+}
+
+/// Positions by name: first the name as it is, then a wildcard for it.
+#[derive(Debug, Default)]
+pub(crate) struct NameIndex {
+    exact: HashMap<String, usize>,
+    wildcards: Vec<(String, usize)>,
+}
+
+impl NameIndex {
+    /// Adds a name, or a wildcard for one label. The first position of a name remains.
+    pub(crate) fn add(&mut self, name: &str, at: usize) {
+        let name = normal(name);
+        match name.starts_with("*.") {
+            true => self.wildcards.push((name, at)),
+            false => drop(self.exact.entry(name).or_insert(at)),
+        }
+    }
+
+    /// The position of a name.
+    pub(crate) fn find(&self, name: &str) -> Option<usize> {
+        let name = normal(name);
+        let wildcard = || {
+            let mut all = self.wildcards.iter();
+            all.find(|(pattern, _)| covers(pattern, &name))
+                .map(|(_, at)| *at)
+        };
+        self.exact.get(&name).copied().or_else(wildcard)
+    }
+
+    /// The position of a name or address.
+    pub(crate) fn of(&self, host: &ServerName<'_>) -> Option<usize> {
+        match host {
+            ServerName::DnsName(name) => self.find(name.as_ref()),
+            ServerName::IpAddress(ip) => {
+                let ip = IpAddr::from(*ip).to_canonical();
+                self.find(&ip.to_string())
+            }
+            // The library may add kinds of names, which no profile has.
+            _ => None,
+        }
     }
 }
 
@@ -101,6 +144,21 @@ mod tests {
         for other in ["a.example", "x.y.a.example", "b.example", "xa.example"] {
             assert!(!includes(&names, other, true), "{other}");
         }
+    }
+
+    #[test]
+    fn a_name_is_found_before_a_wildcard_for_it() {
+        let mut index = NameIndex::default();
+        for (at, name) in ["*.a.example", "X.a.example", "x.a.example", "192.0.2.1"]
+            .into_iter()
+            .enumerate()
+        {
+            index.add(name, at);
+        }
+        assert_eq!(index.find("x.A.example."), Some(1));
+        assert_eq!(index.find("y.a.example"), Some(0));
+        assert_eq!(index.find("192.0.2.1"), Some(3));
+        assert_eq!(index.find("a.example"), None);
     }
 
     #[test]

@@ -2,6 +2,10 @@
 
 use std::path::PathBuf;
 
+use rustls::pki_types::ServerName;
+
+use crate::names::NameIndex;
+
 /// All TLS of SIP connections.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
@@ -9,6 +13,27 @@ pub struct Settings {
     pub profiles: Vec<Profile>,
     /// `[relay.tls]`
     pub relay: RelayProfile,
+    /// `[relay.tls-profiles.NAME]`, in the order of their names.
+    pub relay_profiles: Vec<NamedRelayProfile>,
+}
+
+impl Settings {
+    /// The profile of connections that the host opens to this host name or address; `None`: `[relay.tls]`.
+    pub fn relay_profile(&self, hop: &ServerName<'_>) -> Option<&NamedRelayProfile> {
+        let at = self.hosts().of(hop)?;
+        self.relay_profiles.get(at)
+    }
+
+    /// Positions in `relay_profiles` by host.
+    pub(crate) fn hosts(&self) -> NameIndex {
+        let mut hosts = NameIndex::default();
+        for (at, profile) in self.relay_profiles.iter().enumerate() {
+            for host in &profile.hosts {
+                hosts.add(host, at);
+            }
+        }
+        hosts
+    }
 }
 
 /// `[tls.NAME]`: a certificate for peers that connect.
@@ -56,7 +81,7 @@ pub enum MinVersion {
     Tls13,
 }
 
-/// `[relay.tls]`: connections that the host opens.
+/// `[relay.tls]`, or the same keys of a section in `[relay.tls-profiles]`: connections that the host opens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RelayProfile {
     /// Files of the certificate that the host shows, and of its private key.
@@ -71,6 +96,17 @@ pub struct RelayProfile {
     pub wildcards: bool,
     /// The oldest version that is accepted.
     pub min_version: MinVersion,
+}
+
+/// `[relay.tls-profiles.NAME]`: connections that the host opens to some hosts, in place of `[relay.tls]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedRelayProfile {
+    /// The name of the section.
+    pub name: String,
+    /// Whose connections have the profile: host names in lower case, `*.` for one label, and addresses. No two profiles have the same one.
+    pub hosts: Vec<String>,
+    /// The profile.
+    pub profile: RelayProfile,
 }
 
 /// The authorities that are trusted.

@@ -1,6 +1,5 @@
 //! Connections that peers open: the certificate for the name that a client asks for, and what is demanded of its own certificate.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,7 +10,7 @@ use rustls::{SupportedProtocolVersion, version};
 
 use crate::certificate::Certificate;
 use crate::error::TlsError;
-use crate::names::{covers, normal};
+use crate::names::NameIndex;
 use crate::pem::{Place, read_pair};
 use crate::profile::{ClientAuth, MinVersion, Profile};
 
@@ -47,8 +46,7 @@ pub(crate) enum Dates {
 pub(crate) struct Servers {
     pub(crate) all: Vec<Arc<Server>>,
     /// Positions in `all`.
-    exact: HashMap<String, usize>,
-    wildcards: Vec<(String, usize)>,
+    names: NameIndex,
     default: Option<usize>,
 }
 
@@ -127,15 +125,10 @@ impl Server {
 
 impl Servers {
     pub(crate) fn new(all: Vec<Arc<Server>>) -> Self {
-        let mut servers = Self::default();
+        let mut names = NameIndex::default();
         for (at, server) in all.iter().enumerate() {
             for name in server.names() {
-                let name = normal(name);
-                // The first profile that has a name keeps it.
-                match name.starts_with("*.") {
-                    true => servers.wildcards.push((name, at)),
-                    false => drop(servers.exact.entry(name).or_insert(at)),
-                }
+                names.add(name, at);
             }
         }
         let only = (all.len() == 1).then_some(0);
@@ -143,20 +136,13 @@ impl Servers {
         Self {
             default: default.or(only),
             all,
-            ..servers
+            names,
         }
     }
 
     /// The profile for a name that a client asks for: the one that has it, or a wildcard for it, otherwise the default one.
     pub(crate) fn of(&self, name: Option<&str>) -> Option<&Arc<Server>> {
-        let named = name.map(normal).and_then(|name| {
-            let wildcard = || {
-                let mut all = self.wildcards.iter();
-                all.find(|(pattern, _)| covers(pattern, &name))
-                    .map(|(_, at)| *at)
-            };
-            self.exact.get(&name).copied().or_else(wildcard)
-        });
+        let named = name.and_then(|name| self.names.find(name));
         self.all.get(named.or(self.default)?)
     }
 }

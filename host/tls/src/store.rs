@@ -7,12 +7,13 @@ use std::time::SystemTime;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::ServerName;
 use rustls::server::{ProducesTickets, ServerConfig};
 
 use crate::certificate::Certificate;
-use crate::client::Client;
+use crate::client::{Client, Clients};
 use crate::error::TlsError;
-use crate::profile::{Authorities, Profile, Settings};
+use crate::profile::{Authorities, Profile, RelayProfile, Settings};
 use crate::server::{Dates, Server, Servers};
 
 /// The certificates, keys and authorities of a host. A handshake uses what is there when it begins; a connection is not affected by later
@@ -24,7 +25,7 @@ pub struct Tls {
     /// The keys of session tickets. They outlive each reload, so that sessions are resumed after it.
     ticketer: Arc<dyn ProducesTickets>,
     servers: ArcSwap<Servers>,
-    client: ArcSwap<Client>,
+    clients: ArcSwap<Clients>,
     /// One reload at a time. By section: why its files were refused at the last reload.
     faults: Mutex<Vec<(String, String)>>,
 }
@@ -43,7 +44,7 @@ pub struct Reloaded {
 pub struct Listed {
     /// The section of the configuration.
     pub section: String,
-    /// Its profile; `None` for `[relay.tls]`.
+    /// Its profile; `None` for connections that the host opens.
     pub profile: Option<Profile>,
     /// The names for which clients get the certificate.
     pub server_names: Vec<String>,
@@ -55,6 +56,11 @@ pub struct Listed {
 
 /// The section of connections that the host opens.
 const RELAY: &str = "relay.tls";
+
+/// The section of such connections to some hosts.
+fn named_section(name: &str) -> String {
+    format!("relay.tls-profiles.{name}")
+}
 
 impl Tls {
     /// Reads all files. A certificate that has expired is used: the host has no other one.
@@ -79,11 +85,24 @@ impl Tls {
         let servers = servers
             .map(|server| server.map(Arc::new))
             .collect::<Result<_, _>>()?;
-        let client = Client::read(&settings.relay, Dates::Ignored, &provider)?;
+        let read = |section: &str, profile: &RelayProfile| {
+            Client::read(section, profile, Dates::Ignored, &provider).map(Arc::new)
+        };
+        let default = read(RELAY, &settings.relay)?;
+        let named = settings
+            .relay_profiles
+            .iter()
+            .map(|one| read(&named_section(&one.name), &one.profile));
+        let named = named.collect::<Result<_, _>>()?;
+        let clients = Clients {
+            default,
+            named,
+            hosts: settings.hosts(),
+        };
         Ok(Self {
             settings: settings.clone(),
             servers: ArcSwap::from_pointee(Servers::new(servers)),
-            client: ArcSwap::from_pointee(client),
+            clients: ArcSwap::from_pointee(clients),
             provider,
             ticketer,
             faults: Mutex::default(),
@@ -100,9 +119,14 @@ impl Tls {
         servers.of(name).map(|server| server.config(protocols))
     }
 
-    /// What a handshake with a next hop needs.
-    pub fn client(&self) -> Arc<Client> {
-        self.client.load_full()
+    /// What a handshake with a next hop needs to which this host name or address led.
+    pub fn client(&self, hop: &ServerName<'_>) -> Arc<Client> {
+        Arc::clone(self.clients.load().of(hop))
+    }
+
+    /// All profiles of connections that the host opens, `[relay.tls]` first.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.clients.load().all().cloned().collect()
     }
 
     /// Reads all files again. A section with a fault keeps what it has; all others get what their files contain now.
@@ -130,21 +154,41 @@ impl Tls {
             });
         }
         self.servers.store(Arc::new(Servers::new(all)));
-        let client = Client::read(&self.settings.relay, Dates::Checked, &self.provider);
-        results.push(Reloaded {
-            section: RELAY.into(),
-            result: client.map(|new| {
-                let is_other = new.certificate != self.client.load().certificate;
-                self.client.store(Arc::new(new));
-                is_other
-            }),
-        });
+        let before = self.clients.load_full();
+        let profiles = &self.settings.relay_profiles;
+        let (default, reloaded) = self.read_again(&before.default, &self.settings.relay);
+        results.push(reloaded);
+        let mut named = Vec::new();
+        for (client, one) in before.named.iter().zip(profiles) {
+            let (client, reloaded) = self.read_again(client, &one.profile);
+            named.push(client);
+            results.push(reloaded);
+        }
+        self.clients.store(Arc::new(Clients {
+            default,
+            named,
+            hosts: self.settings.hosts(),
+        }));
         let refused = results.iter().filter_map(|one| {
             let error = one.result.as_ref().err()?;
             Some((one.section.clone(), error.to_string()))
         });
         *faults = refused.collect();
         results
+    }
+
+    /// Reads the files of a profile again. The previous one remains if one of them cannot be used.
+    fn read_again(&self, before: &Arc<Client>, profile: &RelayProfile) -> (Arc<Client>, Reloaded) {
+        let section = before.section.clone();
+        let read = Client::read(&section, profile, Dates::Checked, &self.provider);
+        let (client, result) = match read {
+            Ok(new) => {
+                let is_other = new.certificate != before.certificate;
+                (Arc::new(new), Ok(is_other))
+            }
+            Err(error) => (Arc::clone(before), Err(error)),
+        };
+        (client, Reloaded { section, result })
     }
 
     /// The certificates in use.
@@ -165,15 +209,17 @@ impl Tls {
                 certificate: server.certificate.clone(),
             }
         });
-        let client = self.client.load();
-        let client = client.certificate.iter().map(|certificate| Listed {
-            section: RELAY.into(),
-            profile: None,
-            server_names: Vec::new(),
-            certificate: certificate.clone(),
-            fault: fault(RELAY),
+        let clients = self.clients.load();
+        let clients = clients.all().filter_map(|client| {
+            Some(Listed {
+                section: client.section.clone(),
+                profile: None,
+                server_names: Vec::new(),
+                certificate: client.certificate.clone()?,
+                fault: fault(&client.section),
+            })
         });
-        servers.chain(client).collect()
+        servers.chain(clients).collect()
     }
 
     /// The first moment at which a certificate in use expires; `None` without any certificate.
@@ -190,13 +236,17 @@ impl Tls {
                 .chain(&profile.client_ca)
                 .chain(&profile.crl)
         });
-        let relay = &self.settings.relay;
-        let pair = relay.pair.iter().flat_map(|(one, other)| [one, other]);
-        let authorities = match &relay.authorities {
-            Authorities::System => None,
-            Authorities::File(file) => Some(file),
-        };
-        let mut all: Vec<_> = profiles.chain(pair).chain(authorities).cloned().collect();
+        let named = self.settings.relay_profiles.iter().map(|one| &one.profile);
+        let relay = std::iter::once(&self.settings.relay).chain(named);
+        let relay = relay.flat_map(|profile| {
+            let pair = profile.pair.iter().flat_map(|(one, other)| [one, other]);
+            let authorities = match &profile.authorities {
+                Authorities::System => None,
+                Authorities::File(file) => Some(file),
+            };
+            pair.chain(authorities)
+        });
+        let mut all: Vec<_> = profiles.chain(relay).cloned().collect();
         all.sort();
         all.dedup();
         all

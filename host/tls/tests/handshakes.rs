@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_tls::{
-    Authorities, ClientAuth, MinVersion, Peer, Profile, RelayProfile, Settings, Tls, TlsError,
+    Authorities, ClientAuth, MinVersion, NamedRelayProfile, Peer, Profile, RelayProfile, Settings,
+    Tls, TlsError,
 };
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, IsCa,
@@ -96,6 +97,7 @@ impl Office {
         let settings = Settings {
             profiles,
             relay: self.relay(),
+            ..Settings::default()
         };
         Tls::open(&settings).unwrap()
     }
@@ -364,10 +366,11 @@ fn an_old_version_is_refused_where_it_is_configured() {
 /// Whether a next hop with this certificate is accepted under this name.
 fn reaches(office: &Office, relay: RelayProfile, shows: &str, name: &str) -> bool {
     let settings = Settings {
-        profiles: Vec::new(),
         relay,
+        ..Settings::default()
     };
-    let client = Tls::open(&settings).unwrap().client();
+    let wanted = ServerName::try_from(name.to_owned()).unwrap();
+    let client = Tls::open(&settings).unwrap().client(&wanted);
     // The default is shown whatever name is asked for.
     let shown = Profile {
         is_default: true,
@@ -496,6 +499,7 @@ fn errors_name_the_file_and_how_to_correct_it() {
         let settings = Settings {
             profiles: vec![profile],
             relay: office.relay(),
+            ..Settings::default()
         };
         match Tls::open(&settings) {
             Ok(_) => String::new(),
@@ -570,4 +574,68 @@ impl rustls::client::danger::ServerCertVerifier for Anything {
         let algorithms = ring::default_provider().signature_verification_algorithms;
         algorithms.supported_schemes()
     }
+}
+
+#[test]
+fn the_host_that_led_there_chooses_the_profile_of_a_connection() {
+    let (own, carrier) = (Office::new(), Office::new());
+    own.issue("edge", |_| {});
+    carrier.issue_for("gateway", &["gw.carrier.example"]);
+    let pair = (own.path("edge.pem"), own.path("edge.key"));
+    let profile = RelayProfile {
+        pair: Some(pair.clone()),
+        authorities: Authorities::File(carrier.path("ca.pem")),
+        ..RelayProfile::default()
+    };
+    let hosts = ["gw.carrier.example", "*.trunk.example", "192.0.2.7"];
+    let settings = Settings {
+        relay: own.relay(),
+        relay_profiles: vec![NamedRelayProfile {
+            name: "carrier".into(),
+            hosts: hosts.map(str::to_owned).into(),
+            profile,
+        }],
+        ..Settings::default()
+    };
+    let tls = Tls::open(&settings).unwrap();
+    let client = |host: &str| tls.client(&ServerName::try_from(host.to_owned()).unwrap());
+    for (host, section) in [
+        ("GW.carrier.example", "relay.tls-profiles.carrier"),
+        ("a.trunk.example", "relay.tls-profiles.carrier"),
+        ("192.0.2.7", "relay.tls-profiles.carrier"),
+        ("carrier.example", "relay.tls"),
+        ("192.0.2.8", "relay.tls"),
+    ] {
+        assert_eq!(client(host).section, section, "{host}");
+    }
+
+    // Its authorities count for its hosts only, in a handshake and in a check afterwards.
+    let server = carrier.open(vec![Profile {
+        is_default: true,
+        ..carrier.profile("gateway")
+    }]);
+    let name = "gw.carrier.example";
+    assert!(meet(&server, &client(name).config(), name).is_ok());
+    assert!(meet(&server, &client("other.example").config(), name).is_err());
+    let pem = std::fs::read(carrier.path("gateway.pem")).unwrap();
+    let shown = [CertificateDer::from_pem_slice(&pem).unwrap()];
+    let wanted = ServerName::try_from(name).unwrap();
+    assert!(client(name).check(&shown, &wanted).is_ok());
+    assert!(client("other.example").check(&shown, &wanted).is_err());
+    assert!(client(name).check(&[], &wanted).is_err());
+
+    // A reload with a fault leaves the profile as it is, and names it.
+    assert!(tls.files().contains(&pair.0));
+    own.write("edge.key", "no key");
+    let faults: Vec<_> = tls
+        .reload()
+        .into_iter()
+        .filter(|one| one.result.is_err())
+        .map(|one| one.section)
+        .collect();
+    assert_eq!(faults, ["relay.tls-profiles.carrier"]);
+    let listed = tls.list();
+    assert_eq!(listed.len(), 1);
+    assert!(listed[0].fault.as_ref().unwrap().contains("edge.key"));
+    assert!(client(name).certificate.is_some());
 }

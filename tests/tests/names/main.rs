@@ -9,12 +9,14 @@ use std::net::SocketAddr;
 
 use liar::Lie;
 use portcullis_testkit::callee::Callee;
+use portcullis_testkit::certificates::{authority, certificate};
 use portcullis_testkit::control::{binrpc_endpoints, kamcmd, open_all};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::Message;
 use portcullis_testkit::wait;
 use serde_json::Value;
+use tempfile::TempDir;
 use zone::Zone;
 
 const CALLER: u8 = 10;
@@ -72,6 +74,120 @@ fn peers_naptr_and_srv_records_lead_to_the_servers_and_past_those_that_are_dead(
     assert_eq!(ask(&host).code(), 200);
     assert_eq!(host.metric("portcullis_address_failovers_total", &[]), 2.0);
     assert!(host.metric("portcullis_dns_queries_total", &["found"]) >= 5.0);
+}
+
+/// The authority of both sides, and a certificate `edge` of the host that asks.
+fn office() -> TempDir {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    authority(folder.path(), "ca");
+    certificate(folder.path(), "edge", "DNS:edge.example");
+    folder
+}
+
+/// Lines with the certificate of this name.
+fn pair(builder: Builder, section: &str, office: &TempDir, name: &str) -> Builder {
+    let file = |end: &str| office.path().join(format!("{name}.{end}"));
+    builder
+        .set(section, &format!("certificate = {:?}", file("pem")))
+        .set(section, &format!("key = {:?}", file("key")))
+}
+
+/// A host that asks the name server, and may open connections over TLS.
+fn secure_builder(hop: &str, office: &TempDir) -> Builder {
+    let builder = builder(hop);
+    let listen = format!("tls:{}", builder.lease().addr(1, 5061));
+    let authority = format!("ca = {:?}", office.path().join("ca.pem"));
+    pair(builder.listen(&listen), "tls.edge", office, "edge").set("relay.tls", &authority)
+}
+
+/// A server on TLS port 5061 of its network, whose certificate has this name, in front of a callee.
+fn server_over_tls(office: &TempDir, name: &str) -> (Host, Callee) {
+    let file = name.replace('.', "-");
+    certificate(office.path(), &file, &format!("DNS:{name}"));
+    let builder = Builder::new().policy(policy("observe"));
+    let callee = Callee::start(builder.lease().addr(2, 5080));
+    let listen = format!("tls:{}", builder.lease().addr(1, 5061));
+    let hop = format!("next-hop = \"sip:{}\"", callee.addr());
+    let builder = builder.listen(&listen).set("relay", &hop);
+    (pair(builder, "tls.server", office, &file).start(), callee)
+}
+
+fn handshakes(host: &Host, result: &str) -> f64 {
+    let result = format!("result=\"{result}\"");
+    let labels = ["direction=\"opened\"", &result];
+    host.metric("portcullis_tls_handshakes_total", &labels)
+}
+
+#[test]
+fn peers_naptr_and_srv_records_lead_to_a_server_whose_certificate_names_the_domain() {
+    let office = office();
+    let (server, callee) = server_over_tls(&office, "carrier.example");
+    // The domain asks for TLS before UDP, and a URI may demand TLS by itself.
+    for hop in [
+        "sip:carrier.example",
+        "sips:carrier.example",
+        "sip:carrier.example;transport=tls",
+    ] {
+        let builder = secure_builder(hop, &office);
+        let (dns, plain) = (builder.lease().addr(DNS.0, DNS.1), ip(&builder, 2));
+        let records = format!(
+            "@ NAPTR 5 50 \"s\" \"SIPS+D2T\" \"\" _sips._tcp.hosting\n@ NAPTR 10 50 \"s\" \"SIP+D2U\" \"\" _sip._udp\n\
+             _sips._tcp.hosting SRV 10 10 5061 edge.hosting\n_sip._udp SRV 10 10 5070 plain\n\
+             edge.hosting A {}\nplain A {plain}\n",
+            server.sip().ip()
+        );
+        let _zone = Zone::start(dns, &records);
+        let host = builder.start();
+        assert_eq!(ask(&host).code(), 200, "{hop}: {}", host.log());
+        assert_eq!(callee.next().first_word(), "MESSAGE");
+        assert_eq!(handshakes(&host, "tls1.3"), 1.0, "{hop}");
+
+        let found = host.run(&format!("resolve {hop} --json"));
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!(found["addresses"][0]["transport"], "tls", "{found}");
+        let address = format!("{}:5061", server.sip().ip());
+        assert_eq!(found["addresses"][0]["address"], address.as_str());
+        // Only a URI that does not demand TLS may lead to the server over UDP.
+        let addresses = 1 + usize::from(hop == "sip:carrier.example");
+        assert_eq!(found["addresses"].as_array().unwrap().len(), addresses);
+    }
+}
+
+#[test]
+fn peers_a_server_whose_certificate_names_itself_and_not_the_domain_is_passed_over() {
+    let office = office();
+    // The name of the SRV record, which the DNS could forge: RFC 5922 §7.
+    let (wrong, _) = server_over_tls(&office, "edge.carrier.example");
+    let (right, callee) = server_over_tls(&office, "carrier.example");
+    let zone = |builder: &Builder, servers: &str| {
+        let records = format!(
+            "{servers}edge A {}\nright A {}\n",
+            wrong.sip().ip(),
+            right.sip().ip()
+        );
+        Zone::start(builder.lease().addr(DNS.0, DNS.1), &records)
+    };
+    // Alone, it gets nothing.
+    let builder = secure_builder("sips:carrier.example", &office);
+    let _zone = zone(&builder, "_sips._tcp SRV 10 10 5061 edge\n");
+    let host = builder.start();
+    assert_eq!(ask(&host).code(), 500);
+    assert_eq!(handshakes(&host, "bad_certificate"), 1.0);
+    host.wait_for_log("not valid for");
+    assert_eq!(handshakes(&host, "tls1.3"), 0.0);
+
+    // Before another one, the call goes to that one.
+    let builder = secure_builder("sips:carrier.example", &office);
+    let _zone = zone(
+        &builder,
+        "_sips._tcp SRV 10 10 5061 edge\n_sips._tcp SRV 20 10 5061 right\n",
+    );
+    let host = builder.start();
+    assert_eq!(ask(&host).code(), 200, "{}", host.log());
+    assert_eq!(callee.next().first_word(), "MESSAGE");
+    assert_eq!(handshakes(&host, "bad_certificate"), 1.0);
+    assert_eq!(handshakes(&host, "tls1.3"), 1.0);
+    assert_eq!(host.metric("portcullis_address_failovers_total", &[]), 1.0);
 }
 
 #[test]

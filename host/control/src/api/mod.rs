@@ -16,12 +16,12 @@ use serde_json::Value as Json;
 
 use crate::Control;
 use crate::commands::{
-    self, address, alert, audit, dispatcher, guard, history, policy, tenant, trusted,
+    self, address, alert, audit, dispatcher, guard, history, policy, tenant, tls, trusted,
 };
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 47] = [
+const OPERATIONS: [fn(Routes) -> Routes; 49] = [
     describe,
     trace::operation,
     events::operation,
@@ -61,6 +61,8 @@ const OPERATIONS: [fn(Routes) -> Routes; 47] = [
     trusted::Find::operation,
     guard::ListBarred::operation,
     guard::Release::operation,
+    tls::ListConnections::operation,
+    tls::Kill::operation,
     trusted::Show::operation,
     trusted::Replace::operation,
     trusted::Delete::operation,

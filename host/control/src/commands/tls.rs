@@ -1,5 +1,9 @@
 //! `tls.…`: certificates of SIP over TLS, and Kamailio's commands of the module `tls`.
 
+mod kill;
+mod list;
+mod options;
+
 use std::time::SystemTime;
 
 use portcullis_config::TokenRole;
@@ -12,6 +16,11 @@ use serde::{Deserialize, Serialize};
 use super::{FromCall, Procedure, Timestamp};
 use crate::Control;
 use crate::caller::Caller;
+pub(crate) use kill::Kill;
+pub(crate) use list::ListConnections;
+pub use list::TlsConnection;
+pub(crate) use options::Options;
+pub use options::TlsOptions;
 
 /// `tls.reload`: read all certificates, keys and authorities again.
 #[derive(Debug)]

@@ -15,12 +15,13 @@ use portcullis_tls::Peer;
 use tokio::sync::{mpsc, watch};
 
 use super::places::{Activity, Order, Origin, Standing, Stays};
+use super::secure_connection::{SecureConnection, Session};
 
 /// Bytes that may wait for one connection. If the peer reads too slowly, further messages are dropped.
-pub(crate) const QUEUE_BYTES: usize = 1 << 20;
+pub const QUEUE_BYTES: usize = 1 << 20;
 
 /// Bytes that may wait for all connections together.
-const QUEUES_BYTES: usize = 256 << 20;
+pub const QUEUES_BYTES: usize = 256 << 20;
 
 /// Overhead counted per message, so that many tiny messages cannot exceed the limits unnoticed.
 const MESSAGE_BYTES: usize = 256;
@@ -190,6 +191,8 @@ struct Entry {
     activity: Arc<Activity>,
     /// The peer, if TLS has verified its certificate.
     identity: Option<Arc<Peer>>,
+    /// What its TLS handshake has agreed on; `None` before its end, and without TLS.
+    session: Option<Session>,
     /// Its position in the order of eviction.
     standing: Standing,
 }
@@ -346,6 +349,57 @@ impl Connections {
         }
     }
 
+    /// Notes what the TLS handshake of a connection has agreed on.
+    pub(crate) fn secured(&self, id: ConnectionId, session: Session) {
+        if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
+            entry.session = Some(session);
+        }
+    }
+
+    /// The connections over TLS, the oldest first.
+    pub fn secure_connections(&self) -> Vec<SecureConnection> {
+        let mut listed = Vec::new();
+        let ids = self.secure_ids();
+        for ids in ids.chunks(LOOKED_AT) {
+            let table = self.table.lock();
+            for &id in ids {
+                let Some(entry) = table.by_id.get(&id) else {
+                    continue;
+                };
+                listed.push(SecureConnection {
+                    id,
+                    transport: entry.remote.transport,
+                    peer: entry.remote.addr,
+                    is_opened_by_host: table.opened.get(&entry.remote) == Some(&id),
+                    session: entry.session,
+                    identity: entry.identity.clone(),
+                    waiting: entry.waiting.load(Ordering::Relaxed),
+                    idle: entry.activity.idle(),
+                });
+            }
+        }
+        listed
+    }
+
+    /// Ends the connection over TLS with this [number](SecureConnection::number) at once; false if there is none.
+    pub fn end_secure(&self, number: u32) -> bool {
+        let mut ids = self.secure_ids().into_iter();
+        let id = ids.find(|id| SecureConnection::number_of(*id) == number);
+        self.table.lock().evict(id)
+    }
+
+    fn secure_ids(&self) -> Vec<ConnectionId> {
+        let table = self.table.lock();
+        let secure = table
+            .by_id
+            .iter()
+            .filter(|(_, entry)| entry.remote.transport.is_secure());
+        let mut ids: Vec<_> = secure.map(|(id, _)| *id).collect();
+        drop(table);
+        ids.sort_unstable();
+        ids
+    }
+
     /// The verified peer of a connection.
     pub fn identity(&self, id: ConnectionId) -> Option<Arc<Peer>> {
         let table = self.table.lock();
@@ -481,6 +535,7 @@ impl Table {
             waiting: Arc::default(),
             activity: Arc::clone(activity),
             identity: None,
+            session: None,
             standing,
         };
         self.by_id.insert(id, entry);

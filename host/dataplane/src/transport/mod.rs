@@ -3,6 +3,7 @@
 mod bound;
 mod connections;
 mod places;
+mod secure_connection;
 
 use std::io;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -15,9 +16,11 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 pub use bound::Bound;
-pub use connections::{CLOSING, Connections, Unused};
+pub use connections::{CLOSING, Connections, QUEUE_BYTES, QUEUES_BYTES, Unused};
 pub(crate) use connections::{Full, Joined, Opener, Outgoing, Queue, Remote, Sent};
+pub use places::IDLE;
 pub(crate) use places::{Activity, Origin};
+pub use secure_connection::{SecureConnection, Session};
 
 use portcullis_config::Spread;
 

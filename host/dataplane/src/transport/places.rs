@@ -18,7 +18,7 @@ const UNDER_WAY: Duration = Duration::from_secs(200);
 
 /// A connection without a complete message in either direction for this time is closed. Keep-alives count as messages (RFC 5626 sends them
 /// every 2 minutes at most).
-const IDLE: Duration = Duration::from_secs(300);
+pub const IDLE: Duration = Duration::from_secs(300);
 
 /// The same after a registration: the usual time until its client registers again, and a tenth more. Without its connection, the client could not be
 /// reached meanwhile.

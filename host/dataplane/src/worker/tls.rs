@@ -42,9 +42,10 @@ pub(super) async fn accepted(
         match result {
             Ok(established) => {
                 counts.inc(established.result());
-                worker
-                    .connections()
-                    .identify(peer.id, established.peer.clone());
+                let session = established.agreed(peer.local);
+                let connections = worker.connections();
+                connections.identify(peer.id, established.peer.clone());
+                connections.secured(peer.id, session);
                 halves(established)
             }
             Err(error) => {
@@ -73,6 +74,7 @@ pub(super) async fn connected(
     stream: TcpStream,
     joined: &Joined,
 ) -> io::Result<(TlsRead, TlsWrite)> {
+    let local = stream.local_addr()?;
     let handshake = worker.borrow().connect_handshake(to, stream)?;
     let result = handshake.await;
     let worker = worker.borrow();
@@ -80,9 +82,10 @@ pub(super) async fn connected(
     match result {
         Ok(established) => {
             counts.inc(established.result());
-            worker
-                .connections()
-                .identify(joined.id, established.peer.clone());
+            let session = established.agreed(local);
+            let connections = worker.connections();
+            connections.identify(joined.id, established.peer.clone());
+            connections.secured(joined.id, session);
             halves(established)
         }
         Err(error) => {

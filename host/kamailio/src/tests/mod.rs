@@ -4,6 +4,7 @@ mod control;
 mod dispatcher;
 mod listen;
 mod text;
+mod tls;
 
 use std::collections::HashMap;
 use std::io;

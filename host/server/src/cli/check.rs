@@ -226,9 +226,15 @@ fn check_rest(
         findings.odd("tenants", problem);
     }
     if is_sound("relay") {
-        check_names(config, findings)?;
-        if is_sound("listen") && is_sound("sip") {
-            findings.extend("relay", check_hops::check(config));
+        let has_sockets = is_sound("listen") && is_sound("sip");
+        let dns = Dns::new(&config.resolver);
+        block_on(async {
+            check_names(config, &dns, findings).await;
+            if has_sockets {
+                findings.extend("relay", check_hops::check(config, &dns).await);
+            }
+        })?;
+        if has_sockets {
             findings.extend("tls", check_tls::check(config));
         }
     }
@@ -459,7 +465,7 @@ fn told(
 }
 
 /// Names that do not resolve now may resolve later; until then calls to them fail.
-fn check_names(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
+async fn check_names(config: &Config, dns: &Dns, findings: &mut Findings) {
     let relay = &config.relay;
     let hops = relay
         .next_hop
@@ -477,8 +483,7 @@ fn check_names(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
     }
     lookups.sort_unstable();
     lookups.dedup();
-    let dns = Dns::new(&config.resolver);
-    let found = block_on(join_all(lookups.iter().map(|lookup| dns.plan(lookup))))?;
+    let found = join_all(lookups.iter().map(|lookup| dns.plan(lookup))).await;
     for (lookup, found) in lookups.iter().zip(found) {
         let name = &lookup.name;
         match found.error() {
@@ -489,7 +494,6 @@ fn check_names(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
             ),
         }
     }
-    Ok(())
 }
 
 /// Where URIs with these names lead if they have neither port nor transport.

@@ -1,12 +1,14 @@
 //! Whether a next hop is the host itself: every request to it would be answered 482.
 
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
 
-use portcullis_sip::Transport;
-
+use futures_util::future::join_all;
 use portcullis_config::{Config, Host, Listen, NextHop};
+use portcullis_rollout::resolve::Dns;
+use portcullis_sip::{Candidate, Transport};
 
 use super::findings::Finding;
+use super::way::Way;
 
 /// The names and addresses of this host.
 struct Own {
@@ -15,8 +17,8 @@ struct Own {
     aliases: Vec<String>,
 }
 
-/// Findings about next hops that are, or may be, this host.
-pub(super) fn check(config: &Config) -> Vec<Finding> {
+/// Findings about next hops that are, or may be, this host. Names are resolved as the host resolves them.
+pub(super) async fn check(config: &Config, dns: &Dns) -> Vec<Finding> {
     let listen = config.listen.iter();
     let own = Own {
         listen: listen
@@ -31,47 +33,40 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
         .map(|hop| ("next-hop".to_owned(), hop));
     let named = relay.next_hops.iter();
     let named = named.map(|(name, hop)| (format!("next-hops.{name}"), hop));
-    default
-        .chain(named)
-        .filter_map(|(key, hop)| own.finding(&key, hop, &resolve))
+    let hops: Vec<_> = default.chain(named).collect();
+    let ways = hops
+        .iter()
+        .map(|(_, hop)| async move { Way::of_hop(hop).found(dns).await });
+    let found = join_all(ways).await;
+    let all = hops.iter().zip(&found);
+    all.filter_map(|((key, hop), found)| own.finding(key, hop, &found.candidates))
         .collect()
 }
 
-fn resolve(name: &str) -> Vec<IpAddr> {
-    let found = (name, 0).to_socket_addrs();
-    found.into_iter().flatten().map(|addr| addr.ip()).collect()
-}
-
 impl Own {
-    fn finding(
-        &self,
-        key: &str,
-        hop: &NextHop,
-        resolve: &dyn Fn(&str) -> Vec<IpAddr>,
-    ) -> Option<Finding> {
+    /// `found`: where the next hop leads.
+    fn finding(&self, key: &str, hop: &NextHop, found: &[Candidate]) -> Option<Finding> {
         const MEND: &str = "every request to it is answered 482: name another host";
-        let transport = hop.transport.unwrap_or(Transport::Udp);
-        let port = hop.port_or_default();
-        match &hop.host {
-            Host::Addr(ip) => {
-                let listen = self.socket(transport, *ip, port)?;
-                Some(Finding::Wrong(format!(
-                    "{key} = \"{hop}\" is this host itself (`listen` has {listen}); {MEND}"
-                )))
-            }
-            Host::Name(name) => {
-                if self.is_named(name, port) {
-                    return Some(Finding::Odd(format!(
-                        "{key} = \"{hop}\" has a name of this host (`advertise` or `aliases`); if it leads here, {MEND}"
-                    )));
-                }
-                let mut ips = resolve(name).into_iter();
-                let ip = ips.find(|ip| self.socket(transport, *ip, port).is_some())?;
-                Some(Finding::Odd(format!(
-                    "{key} = \"{hop}\" resolves to {ip}, where this host listens itself; {MEND}"
-                )))
-            }
+        if let Host::Name(name) = &hop.host
+            && self.is_named(name, hop.port_or_default())
+        {
+            return Some(Finding::Odd(format!(
+                "{key} = \"{hop}\" has a name of this host (`advertise` or `aliases`); if it leads here, {MEND}"
+            )));
         }
+        let mut ours = found.iter().filter_map(|one| {
+            let listen = self.socket(one.transport, one.ip(), one.addr.port())?;
+            Some((one.addr, listen))
+        });
+        let (addr, listen) = ours.next()?;
+        Some(match &hop.host {
+            Host::Addr(_) => Finding::Wrong(format!(
+                "{key} = \"{hop}\" is this host itself (`listen` has {listen}); {MEND}"
+            )),
+            Host::Name(_) => Finding::Odd(format!(
+                "{key} = \"{hop}\" resolves to {addr}, where this host listens itself; {MEND}"
+            )),
+        })
     }
 
     /// The socket of this host that has or advertises this address.
@@ -106,6 +101,7 @@ impl Own {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::database::block_on;
 
     fn own() -> Own {
         let listen = [
@@ -126,13 +122,21 @@ mod tests {
     /// `-`, `warning` or `error`.
     fn found(hop: &str) -> &'static str {
         let hop = NextHop::parse(hop).unwrap_or_else(|bad| panic!("{}", bad.what));
-        let resolve = |name: &str| match name {
-            "loop.example.com" => {
-                vec!["203.0.113.9".parse().unwrap(), "192.0.2.1".parse().unwrap()]
-            }
-            _ => vec!["203.0.113.9".parse().unwrap()],
+        let transport = hop.transport.unwrap_or(Transport::Udp);
+        let at = |text: &str, port| {
+            Candidate::plain(transport, SocketAddr::new(text.parse().unwrap(), port))
         };
-        match own().finding("next-hop", &hop, &resolve) {
+        let port = hop.port_or_default();
+        let found = match &hop.host {
+            Host::Addr(ip) => vec![at(&ip.to_string(), port)],
+            Host::Name(name) if name == "loop.example.com" => {
+                vec![at("203.0.113.9", port), at("192.0.2.1", port)]
+            }
+            // An SRV record names another port.
+            Host::Name(name) if name == "served.example.com" => vec![at("192.0.2.1", 5060)],
+            Host::Name(_) => vec![at("203.0.113.9", port)],
+        };
+        match own().finding("next-hop", &hop, &found) {
             None => "-",
             Some(Finding::Good(text)) => panic!("{text}"),
             Some(Finding::Odd(_)) => "warning",
@@ -162,6 +166,8 @@ mod tests {
             ("sip:old.example.net", "-"),
             ("sip:loop.example.com", "warning"),
             ("sip:loop.example.com:5080", "-"),
+            ("sip:served.example.com", "warning"),
+            ("sip:served.example.com;transport=tls", "-"),
             ("sip:other.example.com", "-"),
         ] {
             assert_eq!(found(hop), expected, "{hop}");
@@ -172,6 +178,7 @@ mod tests {
     fn a_listener_for_every_address_has_those_of_the_machine() {
         let text = "listen = [\"udp:0.0.0.0:5060\"]\n[relay]\nnext-hop = \"sip:127.0.0.1\"\n";
         let config = Config::parse(text).unwrap();
-        assert!(matches!(&check(&config)[..], [Finding::Wrong(_)]));
+        let found = block_on(check(&config, &Dns::new(&config.resolver))).unwrap();
+        assert!(matches!(&found[..], [Finding::Wrong(_)]));
     }
 }

@@ -12,7 +12,8 @@ use super::print::{clean, count, data};
 mod file;
 mod policy;
 
-/// Translates listen lines, aliases, the database with its tables and columns, control endpoints, and parameters of the module permissions.
+/// Translates listen lines, aliases, the database with its tables and columns, control endpoints, tls.cfg, and parameters of the modules
+/// permissions, dispatcher, tm, pike, tls and websocket.
 /// The calls of the routing logic are listed with the Rust code that replaces each; --policy translates the routing logic itself. Everything
 /// that is not translated is reported on standard error, with its line and what to do.
 #[derive(Debug, clap::Args)]

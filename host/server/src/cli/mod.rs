@@ -32,6 +32,7 @@ mod tenant;
 mod tls;
 mod trace;
 mod trusted;
+mod way;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -178,7 +179,7 @@ impl Cli {
             Command::Import(args) => import::run(&args),
             Command::Replay(args) => replay::run(&args, &Config::find(named)?.0),
             Command::Resolve(args) => resolve::run(&args, named),
-            Command::Probe(args) => probe::run(&args),
+            Command::Probe(args) => probe::run(&args, named),
             Command::Compile(bounds) => Ok(compiler::work(&bounds)),
             Command::Answer(args) => answer::run(&args),
             Command::Completions(args) => completions::run(&args, Self::command()),

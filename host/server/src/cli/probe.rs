@@ -1,32 +1,41 @@
 //! `portcullis probe`: sends one request from a chosen source, and prints the responses.
 
 mod dialog;
+mod secure;
 mod wire;
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use portcullis_sip::{Transport, is_readable_uri};
+use portcullis_config::{Config, Host, NextHop, parse_duration};
+use portcullis_rollout::resolve::Dns;
+use portcullis_sip::{Candidate, Transport, is_readable_uri};
 
+use super::database::block_on;
+use super::print::{clean, stdout};
+use super::way::Way;
 use dialog::{Answer, Request};
-use portcullis_config::{Host, NextHop, parse_duration};
+use secure::Secure;
 use wire::Wire;
 
-use super::print::{clean, stdout};
-
 /// Send one request and print the response.
+///
+/// A name leads to addresses as for the host (`portcullis resolve`); the next one is tried if no connection to an address can be opened. Over TLS,
+/// the certificate of the peer is printed, and must be one that the host would accept.
 ///
 /// The exit code is 0 for a 2xx response; 3, 4, 5 or 6 for a response of that class; 1 if no response arrives or the request cannot be
 /// sent. An INVITE is completed properly: with ACK after a rejection, with ACK and BYE after a 2xx.
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// The request URI, which is also where the request is sent, unless --target says it: sip:HOST:PORT or sip:USER@HOST:PORT
+    /// The request URI, which is also where the request is sent, unless --target says it: sip:HOST:PORT or sip:USER@HOST:PORT, with
+    /// ;transport=tcp for TCP; sips: or ;transport=tls for TLS
     #[arg(value_name = "sip:HOST:PORT")]
     uri: String,
-    /// Send the request there, whatever its URI: udp:HOST:PORT or tcp:HOST:PORT
+    /// Send the request there, whatever its URI: udp:HOST:PORT, tcp:HOST:PORT or tls:HOST:PORT
     #[arg(long, value_name = "udp:HOST:PORT")]
     target: Option<String>,
     /// The source: an address of this machine, for example 127.0.0.10, with a port if it matters
@@ -44,18 +53,26 @@ pub(super) struct Args {
     /// Time limit for the final response
     #[arg(long, default_value = "5s", value_parser = parse_timeout)]
     timeout: Duration,
+    #[command(flatten)]
+    tls: secure::Args,
 }
 
-pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
+pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode> {
     let target = Target::new(args)?;
     let mut out = stdout();
-    let mut wire = Wire::open(target.transport, target.from, target.addr)?;
-    let request = Request::new(&args.method, &target.uri, target.transport, wire.local());
+    // Whether this machine answers can be asked without a configuration.
+    let config = match target.needs_configuration() {
+        true => Config::find(named)?.0,
+        false => Config::default(),
+    };
+    let mut wire = open(args, &target, &config, &mut out)?;
+    let request = Request::new(&args.method, &target.uri, wire.transport(), wire.local());
     let deadline = Instant::now() + args.timeout;
     let Some(answer) = exchange(&mut wire, &request, deadline, &mut out)? else {
         eprintln!(
             "error: no final response from {} within {:?}",
-            target.addr, args.timeout
+            wire.peer(),
+            args.timeout
         );
         return Ok(ExitCode::FAILURE);
     };
@@ -68,12 +85,64 @@ pub(super) fn run(args: &Args) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// A connection to the first address of the target that takes one.
+fn open(
+    args: &Args,
+    target: &Target,
+    config: &Config,
+    out: &mut impl Write,
+) -> anyhow::Result<Wire> {
+    let addresses = target.addresses(config)?;
+    if !args.tls.is_empty() && !addresses.iter().any(|one| one.transport.is_secure()) {
+        bail!(
+            "--ca, --certificate, --key and --insecure are for TLS, and the request goes over {}: write sips: or ;transport=tls",
+            addresses
+                .first()
+                .map_or(Transport::Udp, |one| one.transport)
+        );
+    }
+    let mut rest = addresses.iter().peekable();
+    while let Some(address) = rest.next() {
+        match open_one(args, target, config, address, out) {
+            Ok(wire) => return Ok(wire),
+            Err(error) => match rest.peek() {
+                None => return Err(error),
+                Some(next) => eprintln!(
+                    "warning: {}; the next address is {} over {}",
+                    clean(&format!("{error:#}")),
+                    next.addr,
+                    next.transport
+                ),
+            },
+        }
+    }
+    bail!("{} has no address", target.hop)
+}
+
+fn open_one(
+    args: &Args,
+    target: &Target,
+    config: &Config,
+    to: &Candidate,
+    out: &mut impl Write,
+) -> anyhow::Result<Wire> {
+    let secure = match to.transport {
+        Transport::Udp | Transport::Tcp => None,
+        Transport::Tls => Some(Secure::new(&args.tls, config, &target.hop.host)?),
+        Transport::Ws | Transport::Wss => bail!("probe does not speak WebSocket"),
+    };
+    let wire = Wire::open(to.transport, target.from, to.addr)?;
+    match secure {
+        None => Ok(wire),
+        Some(secure) => wire.over(|socket| secure.connect(socket, to.addr, args.timeout, out)),
+    }
+}
+
 /// Target, source and content of the request.
 struct Target {
     uri: String,
-    addr: SocketAddr,
+    hop: NextHop,
     from: Option<SocketAddr>,
-    transport: Transport,
 }
 
 impl Target {
@@ -97,38 +166,38 @@ impl Target {
                 bad.mend
             )
         })?;
-        let transport = if args.tcp {
-            Transport::Tcp
-        } else {
-            hop.transport.unwrap_or(Transport::Udp)
-        };
-        if transport.is_secure() {
-            bail!(
-                "probe speaks no TLS: `openssl s_client -connect HOST:5061` shows whether a host does"
-            );
+        if args.tcp && hop.transport.is_some_and(Transport::is_secure) {
+            bail!("--tcp and {} differ: TLS has no --tcp", args.uri);
         }
         let host = match hop.port {
             Some(port) => format!("{}:{port}", hop.host),
             None => hop.host.to_string(),
         };
+        let scheme = scheme.to_ascii_lowercase();
         Ok(Self {
             uri: match args.user.clone().or(user) {
-                Some(user) => format!("sip:{user}@{host}"),
-                None => format!("sip:{host}"),
+                Some(user) => format!("{scheme}:{user}@{host}"),
+                None => format!("{scheme}:{host}"),
             },
-            addr: resolve(&hop, from)?,
+            hop: match args.tcp {
+                true => NextHop {
+                    transport: Some(Transport::Tcp),
+                    ..hop
+                },
+                false => hop,
+            },
             from,
-            transport,
         })
     }
 
     /// A target beside the request URI, which is then sent as it is given.
     fn apart(args: &Args, target: &str, from: Option<SocketAddr>) -> anyhow::Result<Self> {
-        let mend = "write udp:HOST:PORT or tcp:HOST:PORT, for example udp:127.0.0.1:5060";
+        let mend =
+            "write udp:HOST:PORT, tcp:HOST:PORT or tls:HOST:PORT, for example udp:127.0.0.1:5060";
         let named = target
             .split_once(':')
             .and_then(|(transport, socket)| Some((transport.parse::<Transport>().ok()?, socket)))
-            .filter(|(transport, _)| !transport.is_secure() && !transport.is_websocket());
+            .filter(|(transport, _)| !transport.is_websocket());
         let (transport, socket) = named.with_context(|| format!("--target {target}: {mend}"))?;
         let hop = NextHop::parse(&format!("sip:{socket}"));
         let hop = hop.map_err(|bad| anyhow::anyhow!("--target {target}: {}; {mend}", bad.what))?;
@@ -145,12 +214,42 @@ impl Target {
         if !is_readable_uri(uri.as_bytes()) {
             bail!("{uri} is not a request URI: write for example sip:bob@example.com");
         }
-        Ok(Self {
-            uri,
-            addr: resolve(&hop, from)?,
-            from,
-            transport,
-        })
+        let hop = NextHop {
+            transport: Some(transport),
+            ..hop
+        };
+        Ok(Self { uri, hop, from })
+    }
+
+    /// Whether the configuration says how a name is resolved, or which certificates are trusted.
+    fn needs_configuration(&self) -> bool {
+        let is_secure = self.hop.transport.is_some_and(Transport::is_secure);
+        is_secure || matches!(self.hop.host, Host::Name(_))
+    }
+
+    /// Where the target leads, in the order in which addresses are tried; at least one.
+    fn addresses(&self, config: &Config) -> anyhow::Result<Vec<Candidate>> {
+        let dns = Dns::new(&config.resolver);
+        let found = block_on(Way::of_hop(&self.hop).found(&dns))?;
+        if let Some(error) = found.error() {
+            bail!("{} leads nowhere: {error}", self.hop.host);
+        }
+        let fits = |one: &Candidate| {
+            self.from
+                .is_none_or(|from| from.is_ipv4() == one.addr.is_ipv4())
+        };
+        let mut fitting: Vec<_> = found.candidates.iter().copied().filter(fits).collect();
+        if let (Some(from), Some(other), true) =
+            (self.from, found.candidates.first(), fitting.is_empty())
+        {
+            bail!(
+                "cannot send from {} to {}: one is IPv4, the other IPv6",
+                from.ip(),
+                other.ip()
+            )
+        }
+        fitting.sort_by_key(|one| (one.order, one.priority));
+        Ok(fitting)
     }
 }
 
@@ -242,28 +341,6 @@ fn show(out: &mut impl Write, what: &str, wire: &Wire, message: &[u8]) -> std::i
     out.flush()
 }
 
-fn resolve(hop: &NextHop, from: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
-    let port = hop.port_or_default();
-    let addr = match &hop.host {
-        Host::Addr(ip) => SocketAddr::new(*ip, port),
-        Host::Name(name) => (name.as_str(), port)
-            .to_socket_addrs()
-            .with_context(|| format!("the name {name} has no address"))?
-            .find(|addr| from.is_none_or(|from| from.is_ipv4() == addr.is_ipv4()))
-            .with_context(|| format!("the name {name} has no address of the family of --from"))?,
-    };
-    match from {
-        Some(from) if from.is_ipv4() != addr.is_ipv4() => {
-            bail!(
-                "cannot send from {} to {}: one is IPv4, the other IPv6",
-                from.ip(),
-                addr.ip()
-            )
-        }
-        _ => Ok(addr),
-    }
-}
-
 fn parse_source(text: &str) -> anyhow::Result<SocketAddr> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip, 0));
@@ -313,42 +390,84 @@ mod tests {
         args: Args,
     }
 
-    fn target(words: &str) -> anyhow::Result<Target> {
+    /// The target, its first address and its transport.
+    fn target(words: &str) -> anyhow::Result<(Target, SocketAddr, Transport)> {
         let words = std::iter::once("probe").chain(words.split_whitespace());
-        Target::new(&Probe::try_parse_from(words)?.args)
+        let target = Target::new(&Probe::try_parse_from(words)?.args)?;
+        let addresses = target.addresses(&Config::default())?;
+        let first = addresses.first().context("no address")?;
+        Ok((target, first.addr, first.transport))
     }
 
     #[test]
     fn targets_name_place_user_and_transport() {
-        let plain = target("sip:127.0.0.1").unwrap();
-        assert_eq!(plain.uri, "sip:127.0.0.1");
-        assert_eq!(plain.addr, "127.0.0.1:5060".parse().unwrap());
-        assert_eq!(plain.transport, Transport::Udp);
-
-        let full = target("sip:alice@[::1]:5070;transport=tcp --from [::1]:5080").unwrap();
-        assert_eq!(full.uri, "sip:alice@[::1]:5070");
-        assert_eq!(full.from, Some("[::1]:5080".parse().unwrap()));
-        assert_eq!(full.transport, Transport::Tcp);
-
-        let asked = target("sip:127.0.0.1:5062 --from 127.0.0.9 --user bob --tcp").unwrap();
-        assert_eq!(asked.uri, "sip:bob@127.0.0.1:5062");
-        assert_eq!(asked.transport, Transport::Tcp);
+        for (words, uri, addr, transport) in [
+            (
+                "sip:127.0.0.1",
+                "sip:127.0.0.1",
+                "127.0.0.1:5060",
+                Transport::Udp,
+            ),
+            (
+                "sip:alice@[::1]:5070;transport=tcp --from [::1]:5080",
+                "sip:alice@[::1]:5070",
+                "[::1]:5070",
+                Transport::Tcp,
+            ),
+            (
+                "sip:127.0.0.1:5062 --from 127.0.0.9 --user bob --tcp",
+                "sip:bob@127.0.0.1:5062",
+                "127.0.0.1:5062",
+                Transport::Tcp,
+            ),
+            (
+                "SIPS:127.0.0.1",
+                "sips:127.0.0.1",
+                "127.0.0.1:5061",
+                Transport::Tls,
+            ),
+            (
+                "sip:bob@127.0.0.1;transport=tls --insecure",
+                "sip:bob@127.0.0.1",
+                "127.0.0.1:5061",
+                Transport::Tls,
+            ),
+        ] {
+            let (target, at, over) = target(words).unwrap();
+            assert_eq!(target.uri, uri, "{words}");
+            assert_eq!((at, over), (addr.parse().unwrap(), transport), "{words}");
+            assert_eq!(target.needs_configuration(), transport.is_secure());
+        }
+        let (with_source, ..) = target("sip:[::1] --from [::1]:5080").unwrap();
+        assert_eq!(with_source.from, Some("[::1]:5080".parse().unwrap()));
     }
 
     #[test]
     fn a_target_can_be_apart_from_the_request_uri() {
-        let apart =
-            target("sip:+4930123@example.com;user=phone --target tcp:127.0.0.1:5070").unwrap();
-        assert_eq!(apart.uri, "sip:+4930123@example.com;user=phone");
-        assert_eq!(apart.addr, "127.0.0.1:5070".parse().unwrap());
-        assert_eq!(apart.transport, Transport::Tcp);
-
-        let other = target("sip:bob@acme.example --target udp:[::1] --user ann").unwrap();
-        assert_eq!(other.uri, "sip:ann@acme.example");
-        assert_eq!(other.addr, "[::1]:5060".parse().unwrap());
-        assert_eq!(other.transport, Transport::Udp);
-        let number = target("tel:+4930123 --target udp:127.0.0.1").unwrap();
-        assert_eq!(number.uri, "tel:+4930123");
+        for (words, uri, addr, transport) in [
+            (
+                "sip:+4930123@example.com;user=phone --target tcp:127.0.0.1:5070",
+                "sip:+4930123@example.com;user=phone",
+                "127.0.0.1:5070",
+                Transport::Tcp,
+            ),
+            (
+                "sip:bob@acme.example --target udp:[::1] --user ann",
+                "sip:ann@acme.example",
+                "[::1]:5060",
+                Transport::Udp,
+            ),
+            (
+                "tel:+4930123 --target tls:127.0.0.1",
+                "tel:+4930123",
+                "127.0.0.1:5061",
+                Transport::Tls,
+            ),
+        ] {
+            let (target, at, over) = target(words).unwrap();
+            assert_eq!(target.uri, uri, "{words}");
+            assert_eq!((at, over), (addr.parse().unwrap(), transport), "{words}");
+        }
     }
 
     #[test]
@@ -365,9 +484,12 @@ mod tests {
                 "write udp:HOST:PORT",
             ),
             (
-                "sip:bob@example.com --target tls:127.0.0.1",
+                "sip:bob@example.com --target wss:127.0.0.1",
                 "write udp:HOST:PORT",
             ),
+            ("sips:127.0.0.1 --tcp", "TLS has no --tcp"),
+            ("sips:127.0.0.1;transport=udp", "remove"),
+            ("sips:127.0.0.1 --certificate a.pem", "--key"),
             (
                 "sip:bob@example.com --target udp:127.0.0.1 --tcp",
                 "write tcp:127.0.0.1",

@@ -4,19 +4,19 @@ use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use portcullis_config::Config;
 use portcullis_resolve::{Answer, Found, Records};
 use portcullis_rollout::resolve::Dns;
-use portcullis_sip::{Candidate, Host, Lookup, Scheme, Sought, Transport, Uri};
 use serde_json::{Value, json};
 
 use super::database::block_on;
 use super::print::{Format, Table, clean, stdout, write_json};
+use super::way::Way;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// A SIP URI or a host: "sip:example.com", "sip:example.com;transport=tcp", "example.com:5070"
+    /// A SIP URI or a host: "sip:example.com", "sips:example.com", "sip:example.com;transport=tcp", "example.com:5070"
     #[arg(value_name = "URI")]
     uri: String,
     #[command(flatten)]
@@ -38,91 +38,6 @@ pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode>
         bail!("{} leads nowhere: {error}", args.uri);
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// What a URI says of its destination.
-#[derive(Debug)]
-enum Way {
-    /// An address: nothing is asked.
-    Address(Candidate),
-    /// A name.
-    Name {
-        lookup: Lookup,
-        transport: Transport,
-        port: Option<u16>,
-    },
-}
-
-impl Way {
-    fn parse(text: &str) -> anyhow::Result<Self> {
-        let has_scheme = ["sip:", "sips:"].iter().any(|scheme| {
-            let start = text.get(..scheme.len());
-            start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-        });
-        let whole = match has_scheme {
-            true => text.to_owned(),
-            false => format!("sip:{text}"),
-        };
-        let uri = Uri::parse(whole.as_bytes())
-            .with_context(|| format!("{text}: write for example sip:example.com"))?;
-        if uri.scheme == Scheme::Sips {
-            bail!("{text}: TLS is not supported yet: write sip:");
-        }
-        let transport = match uri.transport() {
-            None => None,
-            Some(name) => {
-                let known = Transport::from_token(name);
-                Some(
-                    known
-                        .with_context(|| format!("{text}: write transport=udp or transport=tcp"))?,
-                )
-            }
-        };
-        let (port, used) = (uri.port, transport.unwrap_or(Transport::Udp));
-        let host = match uri.maddr() {
-            None => uri.host,
-            Some(maddr) => {
-                Host::parse(maddr).with_context(|| format!("{text}: maddr is not a host"))?
-            }
-        };
-        let Host::Name(name) = host else {
-            let ip = host.ip().context("neither a name nor an address")?;
-            let addr = (ip, uri.port_or_default()).into();
-            return Ok(Self::Address(Candidate::plain(used, addr)));
-        };
-        let name = std::str::from_utf8(name)?.to_ascii_lowercase();
-        let name = name.strip_suffix('.').unwrap_or(&name);
-        Ok(Self::Name {
-            lookup: Lookup::of(name, port, transport),
-            transport: used,
-            port,
-        })
-    }
-
-    async fn found(&self, dns: &Dns) -> Found {
-        let (lookup, transport, port) = match self {
-            Self::Address(candidate) => {
-                return Found {
-                    candidates: vec![*candidate],
-                    ttl: portcullis_resolve::TTL_MOST,
-                    steps: Vec::new(),
-                };
-            }
-            Self::Name {
-                lookup,
-                transport,
-                port,
-            } => (lookup, *transport, *port),
-        };
-        let mut found = dns.plan(lookup).await;
-        if let (Sought::Addresses, Some(port)) = (lookup.sought, port) {
-            for candidate in &mut found.candidates {
-                candidate.addr.set_port(port);
-                candidate.transport = transport;
-            }
-        }
-        found
-    }
 }
 
 fn write(out: &mut impl Write, found: &Found) -> anyhow::Result<()> {
@@ -227,43 +142,4 @@ fn as_json(found: &Found) -> Value {
         "addresses": addresses.collect::<Vec<_>>(),
         "ttl": found.ttl.as_secs(),
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn uris_hosts_and_addresses_are_read() {
-        for (text, expected) in [
-            ("sip:bob@Example.com.", "example.com"),
-            ("example.com", "example.com"),
-            ("SIP:example.com;transport=TCP", "example.com (tcp)"),
-            ("example.com:5070", "example.com (addresses)"),
-            ("sip:x@a.example;maddr=b.example", "b.example"),
-        ] {
-            match Way::parse(text).unwrap() {
-                Way::Name { lookup, .. } => assert_eq!(lookup.to_string(), expected),
-                Way::Address(candidate) => panic!("{text}: {candidate:?}"),
-            }
-        }
-        for (text, expected) in [
-            ("192.0.2.1", "192.0.2.1:5060"),
-            ("sip:[2001:db8::1]:5070", "[2001:db8::1]:5070"),
-        ] {
-            match Way::parse(text).unwrap() {
-                Way::Address(candidate) => assert_eq!(candidate.addr.to_string(), expected),
-                Way::Name { lookup, .. } => panic!("{text}: {lookup}"),
-            }
-        }
-        for (bad, expected) in [
-            ("sips:example.com", "TLS is not supported yet"),
-            ("sip:example.com;transport=sctp", "write transport=udp"),
-            ("sip:a b", "write for example"),
-            ("", "write for example"),
-        ] {
-            let error = format!("{:#}", Way::parse(bad).unwrap_err());
-            assert!(error.contains(expected), "{bad}: {error}");
-        }
-    }
 }

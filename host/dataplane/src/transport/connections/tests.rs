@@ -140,6 +140,40 @@ fn a_connection_over_tls_carries_only_what_is_for_its_name() {
     assert_eq!(taken(&mut plain.queue).unwrap(), "a");
 }
 
+#[tokio::test]
+async fn connections_over_tls_are_listed_in_their_order_and_end_by_their_number() {
+    let connections = connections();
+    let secure = |port| Remote {
+        transport: Transport::Tls,
+        ..remote(peer(port))
+    };
+    let first = connections.add(secure(1), Opener::Peer).unwrap();
+    let _plain = connections.add(remote(peer(2)), Opener::Peer).unwrap();
+    let second = connections.add(secure(3), Opener::Host).unwrap();
+    let session = Session {
+        local: peer(5061),
+        version: None,
+        suite: None,
+    };
+    connections.secured(second.id, session);
+    let listed = connections.secure_connections();
+    let [one, two] = &listed[..] else {
+        panic!("{listed:?}");
+    };
+    assert_eq!((one.id, two.id), (first.id, second.id));
+    assert_eq!(
+        (one.is_opened_by_host, two.is_opened_by_host),
+        (false, true)
+    );
+    assert_eq!((one.session, two.session), (None, Some(session)));
+    assert!(one.number() <= u32::MAX >> 1);
+
+    assert!(connections.end_secure(one.number()));
+    first.place.activity().evicted().await;
+    assert!(!connections.end_secure(one.number()), "it has ended");
+    assert_eq!(connections.secure_connections().len(), 1);
+}
+
 #[test]
 fn an_older_connection_does_not_take_the_place_of_a_newer_one_with_it() {
     let connections = connections();

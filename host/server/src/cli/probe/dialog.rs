@@ -102,9 +102,20 @@ impl Request {
             local,
             ..
         } = self;
-        let parameter = match transport.is_reliable() {
-            true => ";transport=tcp",
-            false => "",
+        // A request to a sips URI comes from one (RFC 5630 §5.1.1.1).
+        let is_sips = |uri: &str| {
+            uri.get(..5)
+                .is_some_and(|start| start.eq_ignore_ascii_case("sips:"))
+        };
+        let contact = match transport {
+            _ if is_sips(uri) => format!("<sips:probe@{local}>"),
+            Transport::Udp => format!("<sip:probe@{local}>"),
+            Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
+                format!(
+                    "<sip:probe@{local};transport={}>",
+                    transport.uri_parameter()
+                )
+            }
         };
         let mut headers: Headers = vec![
             Header::Via(Via::new(format!(
@@ -124,7 +135,7 @@ impl Request {
             Header::To(To::new(to)),
             Header::CallId(CallId::new(call_id.as_str())),
             Header::CSeq(CSeq::new(format!("{cseq} {method}"))),
-            Header::Contact(Contact::new(format!("<sip:probe@{local}{parameter}>"))),
+            Header::Contact(Contact::new(contact)),
             Header::UserAgent(UserAgent::new(concat!(
                 "Portcullis probe ",
                 env!("CARGO_PKG_VERSION")
@@ -240,6 +251,38 @@ mod tests {
         assert!(!ours.is_answered_by(&answer(&request(), "401 No", "")));
         assert!(Answer::read(b"BYE sip:a@b SIP/2.0\r\n\r\n".to_vec()).is_none());
         assert!(Answer::read(b"SIP/2.0 2".to_vec()).is_none());
+    }
+
+    #[test]
+    fn the_contact_has_the_scheme_and_the_transport_of_the_request() {
+        let contact = |uri, transport| {
+            let local = "127.0.0.10:5062".parse().unwrap();
+            let request = Request::new("OPTIONS", uri, transport, local);
+            let text = String::from_utf8(request.text).unwrap();
+            let mut lines = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("Contact: "));
+            lines.next().unwrap().to_owned()
+        };
+        for (uri, transport, expected) in [
+            (
+                "sip:a.example",
+                Transport::Udp,
+                "<sip:probe@127.0.0.10:5062>",
+            ),
+            (
+                "sip:a.example",
+                Transport::Tls,
+                "<sip:probe@127.0.0.10:5062;transport=tls>",
+            ),
+            (
+                "sips:a.example",
+                Transport::Tls,
+                "<sips:probe@127.0.0.10:5062>",
+            ),
+        ] {
+            assert_eq!(contact(uri, transport), expected);
+        }
     }
 
     #[test]

@@ -6,24 +6,30 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use portcullis_sip::Transport;
+use rustls::{ClientConnection, StreamOwned};
 use socket2::{Domain, Socket, Type};
 
-/// One UDP socket or TCP connection to one peer.
-pub(super) enum Wire {
-    Udp {
-        socket: UdpSocket,
-        local: SocketAddr,
-        peer: SocketAddr,
-    },
-    Tcp {
-        stream: TcpStream,
-        local: SocketAddr,
-        peer: SocketAddr,
-        received: Vec<u8>,
-    },
+/// Time limit for opening a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// A socket or connection to one peer.
+pub(super) struct Wire {
+    local: SocketAddr,
+    peer: SocketAddr,
+    transport: Transport,
+    socket: Connected,
+    /// Bytes of a stream after the last message.
+    received: Vec<u8>,
+}
+
+enum Connected {
+    Udp(UdpSocket),
+    Tcp(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
 }
 
 impl Wire {
+    /// A socket, or a TCP connection, which [`Wire::over`] continues with TLS.
     pub(super) fn open(
         transport: Transport,
         from: Option<SocketAddr>,
@@ -44,43 +50,57 @@ impl Wire {
                 format!("cannot send from {from}: is it an address of this machine?")
             })?;
         }
-        let connect = socket.connect_timeout(&peer.into(), Duration::from_secs(5));
+        let connect = socket.connect_timeout(&peer.into(), CONNECT);
         connect.with_context(|| format!("cannot reach {peer} over {transport}"))?;
         let local = socket
             .local_addr()?
             .as_socket()
             .context("the socket has no address")?;
-        if transport.is_reliable() {
-            return Ok(Self::Tcp {
-                stream: socket.into(),
-                local,
-                peer,
-                received: Vec::new(),
-            });
-        }
-        let socket = UdpSocket::from(socket);
-        Ok(Self::Udp {
-            socket,
+        Ok(Self {
             local,
             peer,
+            transport,
+            socket: match transport.is_reliable() {
+                true => Connected::Tcp(socket.into()),
+                false => Connected::Udp(socket.into()),
+            },
+            received: Vec::new(),
         })
     }
 
-    pub(super) fn send(&mut self, message: &[u8]) -> anyhow::Result<()> {
-        let sent = match self {
-            Self::Udp { socket, .. } => socket.send(message).map(drop),
-            Self::Tcp { stream, .. } => stream.write_all(message),
+    /// The same connection with TLS: `secure` makes the handshake.
+    pub(super) fn over(
+        self,
+        secure: impl FnOnce(TcpStream) -> anyhow::Result<StreamOwned<ClientConnection, TcpStream>>,
+    ) -> anyhow::Result<Self> {
+        let socket = match self.socket {
+            Connected::Tcp(stream) => Connected::Tls(Box::new(secure(stream)?)),
+            other @ (Connected::Udp(_) | Connected::Tls(_)) => other,
         };
-        sent.with_context(|| format!("cannot send to {}", self.peer()))
+        Ok(Self { socket, ..self })
+    }
+
+    pub(super) fn send(&mut self, message: &[u8]) -> anyhow::Result<()> {
+        let sent = match &mut self.socket {
+            Connected::Udp(socket) => socket.send(message).map(drop),
+            Connected::Tcp(stream) => stream.write_all(message),
+            Connected::Tls(stream) => stream.write_all(message).and_then(|()| stream.flush()),
+        };
+        sent.with_context(|| format!("cannot send to {}", self.peer))
     }
 
     /// The next message; `None` if none arrives by `deadline`.
     pub(super) fn receive(&mut self, deadline: Instant) -> anyhow::Result<Option<Vec<u8>>> {
-        let received = match self {
-            Self::Udp { socket, .. } => receive_datagram(socket, deadline),
-            Self::Tcp {
-                stream, received, ..
-            } => receive_framed(stream, received, deadline),
+        let received = match &mut self.socket {
+            Connected::Udp(socket) => receive_datagram(socket, deadline),
+            Connected::Tcp(stream) => receive_framed(&mut self.received, |chunk| {
+                stream.set_read_timeout(Some(left(deadline)?))?;
+                stream.read(chunk)
+            }),
+            Connected::Tls(stream) => receive_framed(&mut self.received, |chunk| {
+                stream.sock.set_read_timeout(Some(left(deadline)?))?;
+                stream.read(chunk)
+            }),
         };
         match received {
             Ok(message) => Ok(Some(message)),
@@ -93,35 +113,26 @@ impl Wire {
                 Ok(None)
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                anyhow::bail!("no process listens on UDP {}", self.peer())
+                anyhow::bail!("no process listens on UDP {}", self.peer)
             }
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot receive from {}", self.peer()))
-            }
+            Err(error) => Err(error).with_context(|| format!("cannot receive from {}", self.peer)),
         }
     }
 
     pub(super) fn local(&self) -> SocketAddr {
-        match self {
-            Self::Udp { local, .. } | Self::Tcp { local, .. } => *local,
-        }
+        self.local
     }
 
     pub(super) fn peer(&self) -> SocketAddr {
-        match self {
-            Self::Udp { peer, .. } | Self::Tcp { peer, .. } => *peer,
-        }
+        self.peer
     }
 
     pub(super) fn transport(&self) -> Transport {
-        match self {
-            Self::Udp { .. } => Transport::Udp,
-            Self::Tcp { .. } => Transport::Tcp,
-        }
+        self.transport
     }
 
     pub(super) fn is_reliable(&self) -> bool {
-        self.transport().is_reliable()
+        self.transport.is_reliable()
     }
 }
 
@@ -135,18 +146,16 @@ fn receive_datagram(socket: &UdpSocket, deadline: Instant) -> io::Result<Vec<u8>
 
 /// The next message of a stream; bytes after it stay in `received`.
 fn receive_framed(
-    stream: &mut TcpStream,
     received: &mut Vec<u8>,
-    deadline: Instant,
+    mut read: impl FnMut(&mut [u8]) -> io::Result<usize>,
 ) -> io::Result<Vec<u8>> {
     loop {
         if let Some(end) = message_end(received) {
             let rest = received.split_off(end);
             return Ok(std::mem::replace(received, rest));
         }
-        stream.set_read_timeout(Some(left(deadline)?))?;
         let mut chunk = [0; 16_384];
-        match stream.read(&mut chunk)? {
+        match read(&mut chunk)? {
             0 => {
                 return Err(io::Error::new(
                     io::ErrorKind::UnexpectedEof,
