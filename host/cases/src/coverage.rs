@@ -8,11 +8,12 @@ use serde::Serialize;
 use crate::outcome::{Outcome, VerdictName};
 
 /// Functions of these interfaces are recorded by a tape.
-const RECORDED: [&str; 7] = [
+const RECORDED: [&str; 8] = [
     "counters",
     "dispatcher",
     "forwarding",
     "outcome",
+    "peer",
     "permissions",
     "rules",
     "trusted",

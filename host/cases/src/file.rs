@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_address::Snapshot;
-use portcullis_policy::Settings;
+use portcullis_policy::{Settings, StatedHost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Transport};
 use portcullis_text::from_rfc3339;
@@ -18,6 +18,7 @@ use toml::Spanned;
 use crate::expect::Expect;
 use crate::failures::TargetResult;
 use crate::message::{MessageFields, Values, read_message};
+use crate::peer::PeerSpec;
 use crate::tables::TablesSpec;
 
 /// The time of cases that name none.
@@ -64,6 +65,7 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) line: usize,
     pub(crate) request: Request,
+    pub(crate) host: StatedHost,
     pub(crate) at: SystemTime,
     pub(crate) settings: Arc<Settings>,
     pub(crate) tables: Arc<Snapshot>,
@@ -105,6 +107,7 @@ struct Defaults {
     source: Option<String>,
     local: Option<String>,
     transport: Option<String>,
+    peer: Option<PeerSpec>,
     time: Option<String>,
 }
 
@@ -118,6 +121,7 @@ struct CaseSpec {
     source: Option<String>,
     local: Option<String>,
     transport: Option<String>,
+    peer: Option<PeerSpec>,
     time: Option<String>,
     settings: Option<toml::Table>,
     tables: Option<TablesSpec>,
@@ -227,6 +231,11 @@ impl Common<'_> {
         };
         let in_case = |what: String| format!("case \"{name}\": {what}");
         let arrival = self.arrival(spec).map_err(in_case)?;
+        // The peer of the file is that of its cases over TLS.
+        let common = self.defaults.peer.as_ref();
+        let common = common.filter(|_| arrival.transport.is_secure());
+        let peer = spec.peer.as_ref().or(common);
+        let host = PeerSpec::state(peer, arrival.transport).map_err(in_case)?;
         let time = spec.time.as_ref().or(self.defaults.time.as_ref());
         let time = time.map_or(NOON, String::as_str);
         let at = from_rfc3339(time)
@@ -243,6 +252,7 @@ impl Common<'_> {
         let after = spec.after.iter().map(after).collect::<Result<_, _>>();
         Ok(Case {
             request: self.request(number, spec, arrival).map_err(in_case)?,
+            host,
             at,
             settings: settings(self.settings, spec.settings.as_ref()),
             tables,

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portcullis_metrics::HandshakeResult;
-use portcullis_tls::{Peer, Tls};
+use portcullis_tls::{Session, Tls};
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
@@ -41,9 +41,9 @@ pub(crate) struct Handshake(JoinHandle<Result<Established, HandshakeError>>);
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) socket: Socket,
-    pub(crate) session: Connection,
-    /// The peer, if it showed a certificate that was verified.
-    pub(crate) peer: Option<Arc<Peer>>,
+    pub(crate) connection: Connection,
+    /// What the handshake has settled and proved.
+    pub(crate) session: Arc<Session>,
 }
 
 /// Why a handshake failed.
@@ -167,8 +167,8 @@ impl Established {
     /// How the handshake is counted.
     pub(crate) fn result(&self) -> HandshakeResult {
         match (
-            self.session.handshake_kind(),
-            self.session.protocol_version(),
+            self.connection.handshake_kind(),
+            self.connection.protocol_version(),
         ) {
             (Some(HandshakeKind::Resumed), _) => HandshakeResult::Resumed,
             (_, Some(ProtocolVersion::TLSv1_2)) => HandshakeResult::Tls12,
@@ -230,13 +230,11 @@ async fn accept(tls: &Tls, stream: TcpStream) -> Result<Established, HandshakeEr
     let config = tls
         .server(hello.server_name(), protocols)
         .ok_or(HandshakeError::UnknownName)?;
-    let (stream, session) = start.into_stream(config).await?.into_inner();
-    let certificate = session.peer_certificates().and_then(|all| all.first());
-    let peer = certificate.and_then(Peer::of).map(Arc::new);
+    let (stream, connection) = start.into_stream(config).await?.into_inner();
     Ok(Established {
         socket: stream.into_std()?,
-        session: session.into(),
-        peer,
+        session: Arc::new(Session::accepted(&connection)),
+        connection: connection.into(),
     })
 }
 
@@ -248,13 +246,12 @@ async fn connect(
     let client = tls.client();
     let connector = TlsConnector::from(client.config());
     let name = client.name_of(name);
-    let (stream, session) = connector.connect(name, stream).await?.into_inner();
-    let certificate = session.peer_certificates().and_then(|all| all.first());
-    let certificate = certificate.filter(|_| client.verifies());
-    let peer = certificate.and_then(Peer::of).map(Arc::new);
+    let connecting = connector.connect(name.clone(), stream);
+    let (stream, connection) = connecting.await?.into_inner();
+    let session = Session::opened(&connection, &name, client.verifies());
     Ok(Established {
         socket: stream.into_std()?,
-        session: session.into(),
-        peer,
+        session: Arc::new(session),
+        connection: connection.into(),
     })
 }

@@ -14,7 +14,7 @@
 //!
 //! | modules | content |
 //! |---|---|
-//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `tape`, `log_line` | the terms of a call |
+//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `host_state`, `tape`, `log_line` | the terms of a call |
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
 //! | `call` | the state of a call and the answers of the host functions |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
@@ -45,6 +45,7 @@ pub use forwarding::{
     ForwardTarget, Forwarding, MAX_CODES, MAX_MEMO, MAX_REQUEST_URI, MAX_TARGET_BYTES, MAX_TARGETS,
     Place, Refusal,
 };
+pub use host_state::{HostState, StatedHost};
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;
 pub use log_line::LogLine;
@@ -90,6 +91,7 @@ mod failed_attempts;
 mod failure;
 mod forwarding;
 mod guest;
+mod host_state;
 mod idle_sandboxes;
 mod inspect;
 mod interfaces;

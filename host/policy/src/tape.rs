@@ -242,8 +242,8 @@ impl Answer for u64 {
     }
 }
 
-/// Types of settings. A missing setting is null.
-macro_rules! settings_answer {
+/// Optional values. A missing one is null.
+macro_rules! optional_answer {
     ($($kind:ty: $read:expr),+ $(,)?) => {$(
         impl Answer for Option<$kind> {
             fn write(&self) -> Value {
@@ -261,9 +261,10 @@ macro_rules! settings_answer {
     )+};
 }
 
-settings_answer! {
+optional_answer! {
     bool: Value::as_bool,
     i64: Value::as_i64,
+    u64: Value::as_u64,
     f64: Value::as_f64,
     String: |value| value.as_str().map(str::to_owned),
     Vec<String>: texts,

@@ -13,13 +13,15 @@ mod names;
 mod pem;
 mod profile;
 mod server;
+mod session;
 mod store;
 
-pub use certificate::{Certificate, Peer};
+pub use certificate::Certificate;
 pub use client::Client;
 pub use error::TlsError;
 pub use names::SipNames;
 pub use pem::read_pair;
 pub use profile::{Authorities, ClientAuth, MinVersion, Profile, RelayProfile, Settings};
 pub use server::Server;
+pub use session::Session;
 pub use store::{Listed, Reloaded, Tls};

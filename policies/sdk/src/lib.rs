@@ -44,6 +44,7 @@
 //! - [`trusted`]: is the sender a trusted peer? The table `trusted` of the same module.
 //! - [`rules`]: do allow and deny files permit this pair of URIs? Who may call whom, who may register what.
 //! - [`request`]: method, URIs, header fields, source and transport of the request.
+//! - [`peer`]: the connection that the request came over, and what TLS has proved about its peer.
 //! - [`uri`]: user, host and port of a URI.
 //! - [`counters`]: counters and rate limits, shared by all calls.
 //! - [`settings`]: values that the operator's configuration passes to this policy.
@@ -108,6 +109,7 @@ pub mod dispatcher;
 pub mod edits;
 pub mod log;
 pub mod outcome;
+pub mod peer;
 pub mod permissions;
 pub mod request;
 pub mod rules;
@@ -136,6 +138,7 @@ mod forwarding;
 mod heap;
 mod level;
 mod local_time;
+mod name_kind;
 mod next_step;
 mod policy;
 mod response;
@@ -158,7 +161,7 @@ pub mod prelude {
     };
     pub use crate::{
         NextStep, Target, Verdict, again, answer, best_answer, clock, counters, drop_request,
-        edits, fork, in_turn, log, outcome, pass, policy, reject, relay, relay_to, relay_to_uri,
-        request, rules, settings, trusted, uri,
+        edits, fork, in_turn, log, outcome, pass, peer, policy, reject, relay, relay_to,
+        relay_to_uri, request, rules, settings, trusted, uri,
     };
 }

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use portcullis_config::ConnectionLimits;
 use portcullis_sip::{ConnectionId, Destination, Transport};
-use portcullis_tls::Peer;
+use portcullis_tls::Session;
 use tokio::sync::{mpsc, watch};
 
 use super::places::{Activity, Order, Origin, Standing, Stays};
@@ -188,8 +188,8 @@ struct Entry {
     messages: mpsc::UnboundedSender<Waiting>,
     waiting: Arc<AtomicUsize>,
     activity: Arc<Activity>,
-    /// The peer, if TLS has verified its certificate.
-    identity: Option<Arc<Peer>>,
+    /// What the handshake of TLS has settled and proved.
+    session: Option<Arc<Session>>,
     /// Its position in the order of eviction.
     standing: Standing,
 }
@@ -339,17 +339,17 @@ impl Connections {
         self.table.lock().make_room(Instant::now())
     }
 
-    /// Notes who the peer is: TLS has verified its certificate.
-    pub(crate) fn identify(&self, id: ConnectionId, peer: Option<Arc<Peer>>) {
+    /// Notes what the handshake of a TLS connection has settled and proved.
+    pub(crate) fn note_session(&self, id: ConnectionId, session: Arc<Session>) {
         if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
-            entry.identity = peer;
+            entry.session = Some(session);
         }
     }
 
-    /// The verified peer of a connection.
-    pub fn identity(&self, id: ConnectionId) -> Option<Arc<Peer>> {
+    /// What the handshake of a connection has settled and proved; `None` without TLS, and for a connection that is closed.
+    pub fn session(&self, id: ConnectionId) -> Option<Arc<Session>> {
         let table = self.table.lock();
-        table.by_id.get(&id)?.identity.clone()
+        table.by_id.get(&id)?.session.clone()
     }
 
     /// Notes that a request from this connection begins a transaction, whichever worker has it.
@@ -480,7 +480,7 @@ impl Table {
             messages,
             waiting: Arc::default(),
             activity: Arc::clone(activity),
-            identity: None,
+            session: None,
             standing,
         };
         self.by_id.insert(id, entry);

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use portcullis_metrics::{HandshakeResult, Lost};
 use portcullis_sip::Destination;
@@ -44,7 +45,7 @@ pub(super) async fn accepted(
                 counts.inc(established.result());
                 worker
                     .connections()
-                    .identify(peer.id, established.peer.clone());
+                    .note_session(peer.id, Arc::clone(&established.session));
                 halves(established)
             }
             Err(error) => {
@@ -82,7 +83,7 @@ pub(super) async fn connected(
             counts.inc(established.result());
             worker
                 .connections()
-                .identify(joined.id, established.peer.clone());
+                .note_session(joined.id, Arc::clone(&established.session));
             halves(established)
         }
         Err(error) => {

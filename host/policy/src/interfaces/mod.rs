@@ -10,6 +10,7 @@ mod edits;
 mod forwarding;
 mod log;
 mod outcome;
+mod peer;
 mod permissions;
 mod request;
 mod rules;
@@ -35,6 +36,7 @@ pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     forwarding::link_module(&mut linker)?;
     outcome::link_module(&mut linker)?;
     dispatcher::link_module(&mut linker)?;
+    peer::link_module(&mut linker)?;
     Ok(linker)
 }
 
@@ -53,5 +55,6 @@ pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<component::L
     forwarding::link_component(&mut linker)?;
     outcome::link_component(&mut linker)?;
     dispatcher::link_component(&mut linker)?;
+    peer::link_component(&mut linker)?;
     Ok(linker)
 }

@@ -22,6 +22,7 @@ mod lineup;
 mod logging;
 mod mutated;
 mod older;
+mod peer;
 mod permissions;
 mod profile;
 mod questions;

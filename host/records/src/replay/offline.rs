@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_address::Snapshot;
 use portcullis_policy::{
-    Asked, Evaluator, FailedAttempts, Forwarding, LogLine, Moment, Policy, Scope, Tape,
+    Asked, Evaluator, FailedAttempts, Forwarding, LogLine, Moment, Policy, Scope, StatedHost, Tape,
 };
 use portcullis_request::Request;
 
@@ -31,6 +31,8 @@ pub struct Query {
     pub recorded: Option<Vec<Asked>>,
     /// The targets that have failed: calls `on-failure`; `None` calls `decide`.
     pub failed: Option<FailedAttempts>,
+    /// What the policy gets to know beside the request and the tables.
+    pub host: StatedHost,
 }
 
 /// What a call did.
@@ -99,6 +101,7 @@ impl OfflinePolicy {
         });
         let (policy, scope, request) = (&self.policy, &self.scope, query.request);
         let evaluator = &mut self.evaluator;
+        evaluator.set_host(Arc::new(query.host));
         let start = Instant::now();
         let decided = match query.failed {
             None => {

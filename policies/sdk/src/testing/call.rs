@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::effects::{Edit, Line};
 use super::failed::Failed;
 use super::message::Request;
+use super::peer::{Certificate, Peer};
 use super::peers::{Question, plain};
 use super::rules;
 use super::settings::Setting;
@@ -15,6 +16,7 @@ use crate::algorithm::Algorithm;
 use crate::attempt::Attempt;
 use crate::clock::LocalTime;
 use crate::log::Level;
+use crate::name_kind::NameKind;
 use crate::target::{Place, Refusal, Target};
 
 /// The result of a call.
@@ -396,6 +398,84 @@ pub(crate) fn headers(name: &str) -> Vec<String> {
 
 pub(crate) fn body_length() -> u32 {
     current(|call| call.request.body_len())
+}
+
+pub(crate) fn listener() -> String {
+    format!("{}:{}", transport().to_lowercase(), local_socket())
+}
+
+pub(crate) fn is_secure() -> bool {
+    current(|call| call.request.is_secure())
+}
+
+pub(crate) fn tls_version() -> Option<String> {
+    tls_peer().map(|_| "TLSv1.3".to_owned())
+}
+
+pub(crate) fn cipher_suite() -> Option<String> {
+    tls_peer().map(|_| "TLS_AES_256_GCM_SHA384".to_owned())
+}
+
+pub(crate) fn server_name() -> Option<String> {
+    tls_peer()?.asked_for()
+}
+
+pub(crate) fn has_certificate() -> bool {
+    tls_peer().is_some_and(|peer| peer.shows_certificate())
+}
+
+pub(crate) fn is_verified() -> bool {
+    certificate(|_| true)
+}
+
+pub(crate) fn peer_names(kind: NameKind) -> Vec<String> {
+    certificate(|certificate| certificate.names(kind))
+}
+
+pub(crate) fn domains() -> Vec<String> {
+    certificate(Certificate::domains)
+}
+
+pub(crate) fn speaks_for(domain: &str) -> bool {
+    certificate(|certificate| certificate.speaks_for(domain))
+}
+
+pub(crate) fn subject() -> Option<String> {
+    certificate(|certificate| Some(certificate.subject.clone()))
+}
+
+pub(crate) fn issuer() -> Option<String> {
+    certificate(|certificate| Some(certificate.issuer.clone()))
+}
+
+pub(crate) fn common_name() -> Option<String> {
+    certificate(|certificate| certificate.common_name.clone())
+}
+
+pub(crate) fn serial_number() -> Option<String> {
+    certificate(|certificate| Some(certificate.serial_number.clone()))
+}
+
+pub(crate) fn fingerprint() -> Option<String> {
+    certificate(|certificate| Some(certificate.fingerprint.clone()))
+}
+
+pub(crate) fn valid_from() -> Option<u64> {
+    certificate(|certificate| Some(certificate.valid_from))
+}
+
+pub(crate) fn valid_until() -> Option<u64> {
+    certificate(|certificate| Some(certificate.valid_until))
+}
+
+fn tls_peer() -> Option<Peer> {
+    current(|call| call.request.tls_peer())
+}
+
+fn certificate<T: Default>(read: impl FnOnce(&Certificate) -> T) -> T {
+    let peer = tls_peer();
+    let verified = peer.as_ref().and_then(Peer::verified);
+    verified.map(read).unwrap_or_default()
 }
 
 pub(crate) fn log(level: Level, message: &str) {

@@ -32,6 +32,7 @@ pub use self::completed::Completed;
 pub use self::effects::{Edit, Line};
 pub use self::message::Request;
 pub use self::outcome::Outcome;
+pub use self::peer::Peer;
 pub use self::settings::Setting;
 
 mod asking;
@@ -44,6 +45,7 @@ mod effects;
 mod failed;
 mod message;
 mod outcome;
+mod peer;
 mod peers;
 mod rules;
 mod settings;

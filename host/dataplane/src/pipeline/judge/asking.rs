@@ -17,7 +17,7 @@ use tracing::{debug, info};
 use super::judgement::{Asker, Cause, Outcome};
 use super::pinned::Pinned;
 use crate::notices;
-use crate::tenants::{CallResult, Pressure, Seat, Shadow, Source, Tenant, thread_time};
+use crate::tenants::{CallResult, Offered, Pressure, Seat, Shadow, Source, Tenant, thread_time};
 use crate::trace::{Asked, DecidedKind};
 
 /// The result of one policy.
@@ -133,10 +133,14 @@ impl Asking<'_> {
         let (mut request, mut answer, mut edits) = self.ask(seat, generation, request);
         if let Some(candidate) = lineup.shadow() {
             let comparison = seat.comparison_of(generation.number, candidate.number);
+            let offered = Offered {
+                request: &request,
+                scope: &seat.scope,
+                addresses: self.addresses,
+                host: self.evaluator.host(),
+            };
             self.shadow.offer(
-                &request,
-                &seat.scope,
-                self.addresses,
+                offered,
                 candidate,
                 (
                     CallResult::Verdict(&answer),

@@ -3,6 +3,7 @@
 mod asking;
 mod judgement;
 mod pinned;
+mod surroundings;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,13 +21,14 @@ use tracing::{Level, debug, enabled};
 
 use crate::notices;
 use crate::shared::Shared;
-use crate::tenants::{Budget, CallResult, Pressure, Tenant, Tenants, thread_time};
+use crate::tenants::{Budget, CallResult, Offered, Pressure, Tenant, Tenants, thread_time};
 
 pub(super) use judgement::{AskedStep, Asker, Judged, Judgement, Outcome};
 
 use asking::{Asking, Opinion, Recorded, answer_of, failed, written};
 use judgement::Cause;
 use pinned::Pinned;
+use surroundings::Surroundings;
 
 /// The state of one worker for deciding on requests.
 pub(super) struct Judge {
@@ -68,9 +70,11 @@ impl Patience {
 
 impl Judge {
     pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+        let mut evaluator = Evaluator::keeping(shared.sandboxes);
+        evaluator.set_host(Arc::new(Surroundings::new(Arc::clone(&shared))));
         Self {
             number,
-            evaluator: Evaluator::keeping(shared.sandboxes),
+            evaluator,
             tenants: Cache::new(Arc::clone(&shared.tenants)),
             addresses: shared.addresses.reader(),
             pressure: Pressure::new(Instant::now()),
@@ -212,10 +216,14 @@ impl Judge {
         let forwarding = self.evaluator.take_forwarding();
         if let Some((candidate, failed)) = repeated {
             let comparison = seat.comparison_of(generation.number, candidate.number);
-            self.shared.shadow.offer(
-                &request,
-                &seat.scope,
+            let offered = Offered {
+                request: &request,
+                scope: &seat.scope,
                 addresses,
+                host: self.evaluator.host(),
+            };
+            self.shared.shadow.offer(
+                offered,
                 candidate,
                 (
                     CallResult::Step(&step, &failed),
