@@ -8,10 +8,11 @@ use serde::Serialize;
 use crate::outcome::{Outcome, VerdictName};
 
 /// Functions of these interfaces are recorded by a tape.
-const RECORDED: [&str; 8] = [
+const RECORDED: [&str; 9] = [
     "counters",
     "dispatcher",
     "forwarding",
+    "guard",
     "outcome",
     "peer",
     "permissions",

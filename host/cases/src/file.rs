@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_address::Snapshot;
-use portcullis_policy::{Settings, StatedHost};
+use portcullis_policy::{Settings, Standing, StatedHost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Transport};
 use portcullis_text::from_rfc3339;
@@ -108,6 +108,7 @@ struct Defaults {
     local: Option<String>,
     transport: Option<String>,
     peer: Option<PeerSpec>,
+    standing: Option<StandingName>,
     time: Option<String>,
 }
 
@@ -122,6 +123,7 @@ struct CaseSpec {
     local: Option<String>,
     transport: Option<String>,
     peer: Option<PeerSpec>,
+    standing: Option<StandingName>,
     time: Option<String>,
     settings: Option<toml::Table>,
     tables: Option<TablesSpec>,
@@ -142,6 +144,28 @@ struct AfterSpec {
     headers: BTreeMap<String, Values>,
     #[serde(default)]
     expect: Expect,
+}
+
+/// The standing of the source with the guard.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum StandingName {
+    Exempt,
+    #[default]
+    Observed,
+    Held,
+    Banned,
+}
+
+impl From<StandingName> for Standing {
+    fn from(name: StandingName) -> Self {
+        match name {
+            StandingName::Exempt => Self::Exempt,
+            StandingName::Observed => Self::Observed,
+            StandingName::Held => Self::Held,
+            StandingName::Banned => Self::Banned,
+        }
+    }
 }
 
 impl File {
@@ -235,7 +259,9 @@ impl Common<'_> {
         let common = self.defaults.peer.as_ref();
         let common = common.filter(|_| arrival.transport.is_secure());
         let peer = spec.peer.as_ref().or(common);
-        let host = PeerSpec::state(peer, arrival.transport).map_err(in_case)?;
+        let mut host = PeerSpec::state(peer, arrival.transport).map_err(in_case)?;
+        let standing = spec.standing.or(self.defaults.standing);
+        host.standing = standing.unwrap_or_default().into();
         let time = spec.time.as_ref().or(self.defaults.time.as_ref());
         let time = time.map_or(NOON, String::as_str);
         let at = from_rfc3339(time)

@@ -89,6 +89,7 @@ impl PeerSpec {
         };
         Ok(StatedHost {
             session: session.map(Into::into),
+            ..StatedHost::default()
         })
     }
 

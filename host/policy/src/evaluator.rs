@@ -25,6 +25,7 @@ use crate::scope::Scope;
 use crate::state::{Data, State};
 use crate::tape::Tape;
 use crate::verdict::Verdict;
+use crate::wishes::Wishes;
 
 /// Number of idle sandboxes that an evaluator keeps by default, usually each of another policy.
 pub const KEPT: usize = 4;
@@ -65,6 +66,8 @@ struct Results {
     tape: Option<Box<Tape>>,
     /// The changes to header fields by the last call.
     edits: Edits,
+    /// What the last call asked of the host beside its verdict.
+    wishes: Wishes,
     /// What the last call said about where the request goes.
     forwarding: Option<Box<Forwarding>>,
     /// The log lines of the last call, if they are kept.
@@ -193,6 +196,11 @@ impl Evaluator {
         std::mem::take(&mut self.results.edits)
     }
 
+    /// What the last call asked of the host beside its verdict; nothing if it failed.
+    pub fn wishes(&self) -> Wishes {
+        self.results.wishes
+    }
+
     /// Takes what the last call said about where the request goes: targets, if its verdict relays or its step is to try them. `None` if it
     /// said nothing.
     pub fn take_forwarding(&mut self) -> Option<Forwarding> {
@@ -270,6 +278,9 @@ impl Evaluator {
             Use::Once => self.call_fresh(about, request, question),
             Use::Again | Use::Reset => self.call_kept(about, request, usage, question),
         };
+        if outcome.is_err() {
+            self.results.wishes = Wishes::default();
+        }
         (request, outcome.map_err(|(_, failure)| failure))
     }
 
@@ -430,6 +441,7 @@ impl Results {
             self.edits = std::mem::take(call.edits());
         }
         self.forwarding = call.take_forwarding();
+        self.wishes = call.wishes();
         call.end()
     }
 }

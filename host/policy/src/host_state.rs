@@ -1,9 +1,11 @@
-//! What the host knows beside a request: about the connection that it came over.
+//! What the host knows beside a request: about the connection that it came over, and about its source.
 
 use std::sync::Arc;
 
 use portcullis_sip::Arrival;
 use portcullis_tls::Session;
+
+use crate::standing::Standing;
 
 /// What the host knows beside a request and the tables. The host looks up what a policy asks for, and nothing else.
 pub trait HostState: Send + Sync {
@@ -11,10 +13,14 @@ pub trait HostState: Send + Sync {
     /// closed.
     fn session(&self, arrival: &Arrival) -> Option<Arc<Session>>;
 
+    /// What the guard does with the source of this arrival.
+    fn standing(&self, arrival: &Arrival) -> Standing;
+
     /// The present state, for a call that is made later.
     fn stated(&self, arrival: &Arrival) -> StatedHost {
         StatedHost {
             session: self.session(arrival),
+            standing: self.standing(arrival),
         }
     }
 }
@@ -24,10 +30,16 @@ pub trait HostState: Send + Sync {
 pub struct StatedHost {
     /// See [`HostState::session`].
     pub session: Option<Arc<Session>>,
+    /// See [`HostState::standing`].
+    pub standing: Standing,
 }
 
 impl HostState for StatedHost {
     fn session(&self, _: &Arrival) -> Option<Arc<Session>> {
         self.session.clone()
+    }
+
+    fn standing(&self, _: &Arrival) -> Standing {
+        self.standing
     }
 }

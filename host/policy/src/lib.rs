@@ -14,7 +14,7 @@
 //!
 //! | modules | content |
 //! |---|---|
-//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `host_state`, `tape`, `log_line` | the terms of a call |
+//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `standing`, `wishes`, `host_state`, `tape`, `log_line` | the terms of a call |
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
 //! | `call` | the state of a call and the answers of the host functions |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
@@ -63,12 +63,14 @@ pub use slot::{
     Candidate, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload, Share, ShareKey,
     SlotReader, Stats, Trial, VerdictKind,
 };
+pub use standing::{Offence, Standing};
 pub use tape::{Asked, Tape};
 pub use verdict::{
     InvalidVerdict, MAX_HEADER_VALUE, MAX_HEADERS, MAX_NAME, MAX_REASON, Rejection, Verdict,
     may_be_edited,
 };
 pub use warm::WARM_POLICIES;
+pub use wishes::Wishes;
 
 mod abi;
 mod added_functions;
@@ -117,6 +119,7 @@ mod scope;
 mod settings;
 mod shared_code;
 mod slot;
+mod standing;
 mod state;
 mod tape;
 mod text;
@@ -124,3 +127,4 @@ mod ticker;
 mod trial_run;
 mod verdict;
 mod warm;
+mod wishes;

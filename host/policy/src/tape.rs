@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::clock::Moment;
 use crate::failed_attempts::{Attempt, Cause};
 use crate::forwarding::Refusal;
+use crate::standing::Standing;
 
 /// The queries and answers of one call. Bounded: beyond [`Tape::MOST_QUESTIONS`] or [`Tape::MOST_BYTES`] the tape is truncated.
 #[derive(Clone, Debug, PartialEq)]
@@ -366,6 +367,18 @@ impl Answer for Result<Vec<String>, Refusal> {
     }
 }
 
+impl Answer for Standing {
+    fn write(&self) -> Value {
+        json!(self.as_str())
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let name = value.as_str()?;
+        let mut all = Self::ALL.into_iter();
+        all.find(|standing| standing.as_str() == name)
+    }
+}
+
 impl Answer for Attempt {
     fn write(&self) -> Value {
         json!({
@@ -471,6 +484,8 @@ mod tests {
         same(vec![attempt]);
         same(None::<Attempt>);
         same(7_u8);
+        same(Some(7_u64));
+        Standing::ALL.into_iter().for_each(same);
         same(Vec::<u8>::new());
         same((0..=255).collect::<Vec<u8>>());
         same(Ok::<(), Refusal>(()));

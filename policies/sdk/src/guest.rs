@@ -3,12 +3,13 @@
 use std::panic::{self, PanicHookInfo};
 use std::time::Duration;
 
-use portcullis::policy::{dispatcher, forwarding, outcome, peer};
+use portcullis::policy::{dispatcher, forwarding, guard, outcome, peer};
 
 use crate::algorithm::Algorithm;
 use crate::attempt::{Attempt, Cause};
 use crate::level::Level;
 use crate::name_kind::NameKind;
+use crate::standing::{Offence, Standing};
 use crate::target::{Place, Refusal, Target};
 use crate::version::VERSION;
 
@@ -78,6 +79,7 @@ macro_rules! world {
                     "portcullis:policy/outcome@0.1.0": super::portcullis::policy::outcome,
                     "portcullis:policy/dispatcher@0.1.0": super::portcullis::policy::dispatcher,
                     "portcullis:policy/peer@0.1.0": super::portcullis::policy::peer,
+                    "portcullis:policy/guard@0.1.0": super::portcullis::policy::guard,
                 },
             });
         }
@@ -153,6 +155,22 @@ pub(crate) fn peer_names(kind: NameKind) -> Vec<String> {
         NameKind::Dns => peer::NameKind::Dns,
         NameKind::Address => peer::NameKind::Address,
         NameKind::Email => peer::NameKind::Email,
+    })
+}
+
+pub(crate) fn standing() -> Standing {
+    match guard::standing() {
+        guard::Standing::Exempt => Standing::Exempt,
+        guard::Standing::Observed => Standing::Observed,
+        guard::Standing::Held => Standing::Held,
+        guard::Standing::Banned => Standing::Banned,
+    }
+}
+
+pub(crate) fn report(offence: Offence) -> bool {
+    guard::report(match offence {
+        Offence::Guess => guard::Offence::Guess,
+        Offence::Scan => guard::Offence::Scan,
     })
 }
 

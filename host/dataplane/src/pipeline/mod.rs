@@ -86,11 +86,13 @@ impl Pipeline {
         // The time stamp of the first messages; a periodic task of the worker updates it.
         shared.proxy.set_time(portcullis_text::unix_seconds());
         let reporter = Reporter::new(Arc::clone(&shared), number);
+        let responder = Responder::new(Arc::clone(&shared), number, reporter.clone());
+        let strangers = responder.strangers().clone();
         Self {
             number,
-            responder: Responder::new(Arc::clone(&shared), number, reporter.clone()),
+            judge: Judge::new(Arc::clone(&shared), number, strangers),
+            responder,
             reporter,
-            judge: Judge::new(Arc::clone(&shared), number),
             routes: shared.routes.load_full(),
             index: Index::default(),
             stateful: match shared.config.relay.mode {

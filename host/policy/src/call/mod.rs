@@ -5,6 +5,7 @@ mod counters;
 mod dispatcher;
 mod edits;
 mod forwarding;
+mod guard;
 mod log;
 mod log_budget;
 mod outcome;
@@ -34,6 +35,7 @@ use crate::log_line::LogLine;
 use crate::scope::Scope;
 use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
+use crate::wishes::Wishes;
 
 pub(crate) use peer::NameKind;
 pub(crate) use trusted::{Peer, Rows};
@@ -49,6 +51,7 @@ pub(crate) struct Call {
     host: Option<Arc<dyn HostState>>,
     /// The session of the connection, once the policy has asked for it.
     session: Option<Option<Arc<Session>>>,
+    wishes: Wishes,
     bounds: Bounds,
     log: LogBudget,
     /// The lines of the call, if its caller keeps them. A cell for the same reason as in [`LogBudget`].
@@ -116,6 +119,7 @@ impl Call {
             policy,
             host: None,
             session: None,
+            wishes: Wishes::default(),
             bounds,
             log: LogBudget::default(),
             kept_log: None,
@@ -163,6 +167,7 @@ impl Call {
             self.host = host.cloned();
         }
         self.session = None;
+        self.wishes = Wishes::default();
         self.bounds = bounds;
         self.log = LogBudget::default();
         self.kept_log = notes.keeps_log.then(RefCell::default);
@@ -246,6 +251,21 @@ impl Call {
         self.request
             .as_ref()
             .expect("a call that began has a request")
+    }
+
+    /// What is known beside the request.
+    pub(crate) fn host(&self) -> Option<&dyn HostState> {
+        self.host.as_deref()
+    }
+
+    /// What the policy has asked of the host so far.
+    pub(crate) fn wishes(&self) -> Wishes {
+        self.wishes
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn wishes_mut(&mut self) -> &mut Wishes {
+        &mut self.wishes
     }
 
     /// What the handshake of TLS has settled on the connection of the request. The connection is looked up once, and only if it has TLS.

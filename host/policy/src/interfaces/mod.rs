@@ -8,6 +8,7 @@ mod counters;
 mod dispatcher;
 mod edits;
 mod forwarding;
+mod guard;
 mod log;
 mod outcome;
 mod peer;
@@ -37,6 +38,7 @@ pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     outcome::link_module(&mut linker)?;
     dispatcher::link_module(&mut linker)?;
     peer::link_module(&mut linker)?;
+    guard::link_module(&mut linker)?;
     Ok(linker)
 }
 
@@ -56,5 +58,6 @@ pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<component::L
     outcome::link_component(&mut linker)?;
     dispatcher::link_component(&mut linker)?;
     peer::link_component(&mut linker)?;
+    guard::link_component(&mut linker)?;
     Ok(linker)
 }

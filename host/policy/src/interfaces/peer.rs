@@ -154,6 +154,7 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
 }
 
 #[derive(Clone, Copy, ComponentType, Lift)]
+#[allow(dead_code, reason = "the runtime constructs them from arguments")]
 #[component(enum)]
 #[repr(u8)]
 enum WireNameKind {

@@ -16,6 +16,7 @@ mod forms;
 mod forwarding;
 mod fresh;
 mod fuel;
+mod guard;
 mod hostile;
 mod languages;
 mod lineup;

@@ -54,6 +54,7 @@ fn ask(session: Option<Session>, transport: Transport, wat: &str) -> Verdict {
     let mut host = Host::new();
     host.evaluator.set_host(Arc::new(StatedHost {
         session: session.map(Arc::new),
+        ..StatedHost::default()
     }));
     let [module, component] =
         both_forms(&host, &embedded(wat)).map(|policy| host.ask(&policy, over(transport)).unwrap());
@@ -224,6 +225,7 @@ fn a_replay_has_the_recorded_peer() {
     let policy = policy.unwrap();
     host.evaluator.set_host(Arc::new(StatedHost {
         session: Some(Arc::new(session())),
+        ..StatedHost::default()
     }));
     host.evaluator.insert_tape(Tape::new(moment()));
     let live = host.ask(&policy, over(Transport::Tls)).unwrap();

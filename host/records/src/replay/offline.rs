@@ -6,6 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 use portcullis_address::Snapshot;
 use portcullis_policy::{
     Asked, Evaluator, FailedAttempts, Forwarding, LogLine, Moment, Policy, Scope, StatedHost, Tape,
+    Wishes,
 };
 use portcullis_request::Request;
 
@@ -50,6 +51,8 @@ pub struct Answered {
     pub is_cut: bool,
     /// What the call said about targets.
     pub forwarding: Option<Forwarding>,
+    /// What the call asked of the host beside its verdict.
+    pub wishes: Wishes,
     /// The log lines of every level.
     pub log: Vec<LogLine>,
     /// Fuel used; `None` if the runtime does not meter it or no policy was called.
@@ -130,6 +133,7 @@ impl OfflinePolicy {
             unanswered,
             is_cut,
             forwarding: evaluator.take_forwarding(),
+            wishes: evaluator.wishes(),
             log: evaluator.take_log(),
             fuel: evaluator.fuel(),
             took,

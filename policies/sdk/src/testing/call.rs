@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use super::effects::{Edit, Line};
 use super::failed::Failed;
 use super::message::Request;
-use super::peer::{Certificate, Peer};
 use super::peers::{Question, plain};
 use super::rules;
 use super::settings::Setting;
@@ -16,10 +15,11 @@ use crate::algorithm::Algorithm;
 use crate::attempt::Attempt;
 use crate::clock::LocalTime;
 use crate::log::Level;
-use crate::name_kind::NameKind;
+use crate::standing::Offence;
 use crate::target::{Place, Refusal, Target};
 
 /// The result of a call.
+#[derive(Default)]
 pub(super) struct Ended<T> {
     pub(super) answer: T,
     pub(super) log: Vec<Line>,
@@ -28,6 +28,20 @@ pub(super) struct Ended<T> {
     pub(super) targets: Vec<Target>,
     /// The sets that were added, with the number of their destinations.
     pub(super) sets: Vec<(u32, Algorithm, u8)>,
+    pub(super) reported: Option<Offence>,
+}
+
+impl Ended<()> {
+    fn with<T>(self, answer: T) -> Ended<T> {
+        Ended {
+            answer,
+            log: self.log,
+            edits: self.edits,
+            targets: self.targets,
+            sets: self.sets,
+            reported: self.reported,
+        }
+    }
 }
 
 /// Calls `policy` with `world` and `request` as the data for the functions of this module.
@@ -52,21 +66,20 @@ pub(super) fn with_failed<T>(
         log: Vec::new(),
         edits: Vec::new(),
         sets: Vec::new(),
+        reported: None,
     };
     let outer = Restore(CURRENT.replace(Some(call)));
     let answer = policy();
-    let ended = CURRENT
-        .take()
-        .map(|call| (call.log, call.edits, call.targets, call.sets));
-    let (log, edits, targets, sets) = ended.unwrap_or_default();
+    let ended = CURRENT.take().map(|call| Ended {
+        answer: (),
+        log: call.log,
+        edits: call.edits,
+        targets: call.targets,
+        sets: call.sets,
+        reported: call.reported,
+    });
     drop(outer);
-    Ended {
-        answer,
-        log,
-        edits,
-        targets,
-        sets,
-    }
+    ended.unwrap_or_default().with(answer)
 }
 
 pub(crate) fn allow_source_address(group: u32) -> bool {
@@ -400,84 +413,6 @@ pub(crate) fn body_length() -> u32 {
     current(|call| call.request.body_len())
 }
 
-pub(crate) fn listener() -> String {
-    format!("{}:{}", transport().to_lowercase(), local_socket())
-}
-
-pub(crate) fn is_secure() -> bool {
-    current(|call| call.request.is_secure())
-}
-
-pub(crate) fn tls_version() -> Option<String> {
-    tls_peer().map(|_| "TLSv1.3".to_owned())
-}
-
-pub(crate) fn cipher_suite() -> Option<String> {
-    tls_peer().map(|_| "TLS_AES_256_GCM_SHA384".to_owned())
-}
-
-pub(crate) fn server_name() -> Option<String> {
-    tls_peer()?.asked_for()
-}
-
-pub(crate) fn has_certificate() -> bool {
-    tls_peer().is_some_and(|peer| peer.shows_certificate())
-}
-
-pub(crate) fn is_verified() -> bool {
-    certificate(|_| true)
-}
-
-pub(crate) fn peer_names(kind: NameKind) -> Vec<String> {
-    certificate(|certificate| certificate.names(kind))
-}
-
-pub(crate) fn domains() -> Vec<String> {
-    certificate(Certificate::domains)
-}
-
-pub(crate) fn speaks_for(domain: &str) -> bool {
-    certificate(|certificate| certificate.speaks_for(domain))
-}
-
-pub(crate) fn subject() -> Option<String> {
-    certificate(|certificate| Some(certificate.subject.clone()))
-}
-
-pub(crate) fn issuer() -> Option<String> {
-    certificate(|certificate| Some(certificate.issuer.clone()))
-}
-
-pub(crate) fn common_name() -> Option<String> {
-    certificate(|certificate| certificate.common_name.clone())
-}
-
-pub(crate) fn serial_number() -> Option<String> {
-    certificate(|certificate| Some(certificate.serial_number.clone()))
-}
-
-pub(crate) fn fingerprint() -> Option<String> {
-    certificate(|certificate| Some(certificate.fingerprint.clone()))
-}
-
-pub(crate) fn valid_from() -> Option<u64> {
-    certificate(|certificate| Some(certificate.valid_from))
-}
-
-pub(crate) fn valid_until() -> Option<u64> {
-    certificate(|certificate| Some(certificate.valid_until))
-}
-
-fn tls_peer() -> Option<Peer> {
-    current(|call| call.request.tls_peer())
-}
-
-fn certificate<T: Default>(read: impl FnOnce(&Certificate) -> T) -> T {
-    let peer = tls_peer();
-    let verified = peer.as_ref().and_then(Peer::verified);
-    verified.map(read).unwrap_or_default()
-}
-
 pub(crate) fn log(level: Level, message: &str) {
     let message = message.to_owned();
     current(|call| call.log.push(Line { level, message }));
@@ -487,11 +422,11 @@ fn source() -> SocketAddr {
     current(|call| call.request.source())
 }
 
-fn local_socket() -> SocketAddr {
+pub(super) fn local_socket() -> SocketAddr {
     current(|call| call.request.local_socket())
 }
 
-fn current<T>(ask: impl FnOnce(&mut Current) -> T) -> T {
+pub(super) fn current<T>(ask: impl FnOnce(&mut Current) -> T) -> T {
     CURRENT.with_borrow_mut(|current| match current {
         Some(call) => ask(call),
         None => panic!(
@@ -505,14 +440,15 @@ thread_local! {
 }
 
 /// The call in progress on this thread.
-struct Current {
-    world: World,
-    request: Request,
+pub(super) struct Current {
+    pub(super) world: World,
+    pub(super) request: Request,
     last_tag: Option<String>,
     peer_tags: Vec<String>,
     log: Vec<Line>,
     edits: Vec<Edit>,
     sets: Vec<(u32, Algorithm, u8)>,
+    pub(super) reported: Option<Offence>,
     targets: Vec<Target>,
     /// Set in `on_failure`.
     failed: Option<Failed>,

@@ -17,6 +17,7 @@ use tracing::{debug, info};
 use super::judgement::{Asker, Cause, Outcome};
 use super::pinned::Pinned;
 use crate::notices;
+use crate::pipeline::strangers::Strangers;
 use crate::tenants::{CallResult, Offered, Pressure, Seat, Shadow, Source, Tenant, thread_time};
 use crate::trace::{Asked, DecidedKind};
 
@@ -35,6 +36,7 @@ const FAILED: &str = "Policy Failure";
 /// One request on its way through the policies.
 pub(super) struct Asking<'j> {
     pub(super) evaluator: &'j mut Evaluator,
+    pub(super) strangers: &'j Strangers,
     pub(super) counters: &'j WorkerCounters,
     pub(super) shadow: &'j Shadow,
     pub(super) share_key: &'j ShareKey,
@@ -193,6 +195,9 @@ impl Asking<'_> {
         };
         if !edits.is_empty() {
             self.edits.append(edits);
+        }
+        if let Some(offence) = self.evaluator.wishes().report {
+            self.strangers.reported(offence, &request);
         }
         (request, opinion)
     }

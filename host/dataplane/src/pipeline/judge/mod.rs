@@ -19,6 +19,7 @@ use portcullis_request::Request;
 use portcullis_sip::Dialog;
 use tracing::{Level, debug, enabled};
 
+use super::strangers::Strangers;
 use crate::notices;
 use crate::shared::Shared;
 use crate::tenants::{Budget, CallResult, Offered, Pressure, Tenant, Tenants, thread_time};
@@ -35,6 +36,7 @@ pub(super) struct Judge {
     shared: Arc<Shared>,
     number: usize,
     evaluator: Evaluator,
+    strangers: Strangers,
     tenants: Cache<Arc<ArcSwap<Tenants>>, Arc<Tenants>>,
     addresses: Reader,
     pressure: Pressure,
@@ -69,12 +71,14 @@ impl Patience {
 }
 
 impl Judge {
-    pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, number: usize, strangers: Strangers) -> Self {
         let mut evaluator = Evaluator::keeping(shared.sandboxes);
-        evaluator.set_host(Arc::new(Surroundings::new(Arc::clone(&shared))));
+        let surroundings = Surroundings::new(Arc::clone(&shared), strangers.clone());
+        evaluator.set_host(Arc::new(surroundings));
         Self {
             number,
             evaluator,
+            strangers,
             tenants: Cache::new(Arc::clone(&shared.tenants)),
             addresses: shared.addresses.reader(),
             pressure: Pressure::new(Instant::now()),
@@ -259,6 +263,9 @@ impl Judge {
         match step {
             Ok(step) => {
                 seat.note_success(now);
+                if let Some(offence) = self.evaluator.wishes().report {
+                    self.strangers.reported(offence, &request);
+                }
                 Some(AskedStep {
                     step,
                     forwarding,
@@ -377,6 +384,7 @@ impl Judge {
         let is_shown = traces.is_any() && traces.want_calls(names);
         let mut asking = Asking {
             evaluator: &mut self.evaluator,
+            strangers: &self.strangers,
             counters: &self.shared.counters[self.number],
             shadow: &self.shared.shadow,
             share_key: &self.shared.share_key,
