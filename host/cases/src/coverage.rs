@@ -8,9 +8,10 @@ use serde::Serialize;
 use crate::outcome::{Outcome, VerdictName};
 
 /// Functions of these interfaces are recorded by a tape.
-const RECORDED: [&str; 9] = [
+const RECORDED: [&str; 10] = [
     "counters",
     "dispatcher",
+    "flows",
     "forwarding",
     "guard",
     "outcome",

@@ -29,6 +29,8 @@ pub struct Expect {
     pub removed: Vec<String>,
     /// What the policy reports to the guard: `guess` or `scan`; `none` for nothing.
     pub reported: Option<String>,
+    /// Whether the policy treats the sender as a client that only its flow leads to.
+    pub keeps_flow: Option<bool>,
     /// Texts, each of which a log line contains: `warn: flooding`. An empty list: there is no log line.
     pub log: Option<Vec<String>>,
     /// The kind of a failure: `timeout`, `trap`, …
@@ -93,6 +95,10 @@ impl Expect {
         if let Some(expected) = &self.reported {
             let got = outcome.reported.unwrap_or("none");
             found.compare("reported", Some(expected), Some(got));
+        }
+        if let Some(expected) = self.keeps_flow {
+            let got = outcome.keeps_flow.to_string();
+            found.compare("keeps-flow", Some(&expected.to_string()), Some(&got));
         }
         let log = outcome.log.join("\n");
         match self.log.as_deref() {

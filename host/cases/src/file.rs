@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_address::Snapshot;
-use portcullis_policy::{Settings, Standing, StatedHost};
+use portcullis_policy::{FlowState, Settings, Standing, StatedHost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Transport};
 use portcullis_text::from_rfc3339;
@@ -109,6 +109,9 @@ struct Defaults {
     transport: Option<String>,
     peer: Option<PeerSpec>,
     standing: Option<StandingName>,
+    flow: Option<FlowName>,
+    came_along: Option<bool>,
+    is_client: Option<bool>,
     time: Option<String>,
 }
 
@@ -124,6 +127,9 @@ struct CaseSpec {
     transport: Option<String>,
     peer: Option<PeerSpec>,
     standing: Option<StandingName>,
+    flow: Option<FlowName>,
+    came_along: Option<bool>,
+    is_client: Option<bool>,
     time: Option<String>,
     settings: Option<toml::Table>,
     tables: Option<TablesSpec>,
@@ -164,6 +170,28 @@ impl From<StandingName> for Standing {
             StandingName::Observed => Self::Observed,
             StandingName::Held => Self::Held,
             StandingName::Banned => Self::Banned,
+        }
+    }
+}
+
+/// What becomes of the flow that the request goes along.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FlowName {
+    #[default]
+    None,
+    Alive,
+    Gone,
+    Invalid,
+}
+
+impl From<FlowName> for FlowState {
+    fn from(name: FlowName) -> Self {
+        match name {
+            FlowName::None => Self::None,
+            FlowName::Alive => Self::Alive,
+            FlowName::Gone => Self::Gone,
+            FlowName::Invalid => Self::Invalid,
         }
     }
 }
@@ -262,6 +290,11 @@ impl Common<'_> {
         let mut host = PeerSpec::state(peer, arrival.transport).map_err(in_case)?;
         let standing = spec.standing.or(self.defaults.standing);
         host.standing = standing.unwrap_or_default().into();
+        let flow = spec.flow.or(self.defaults.flow);
+        host.flow = flow.unwrap_or_default().into();
+        let is = |own: Option<bool>, other: Option<bool>| own.or(other).unwrap_or_default();
+        host.came_along_flow = is(spec.came_along, self.defaults.came_along);
+        host.is_client = is(spec.is_client, self.defaults.is_client);
         let time = spec.time.as_ref().or(self.defaults.time.as_ref());
         let time = time.map_or(NOON, String::as_str);
         let at = from_rfc3339(time)

@@ -48,6 +48,8 @@ pub struct Outcome {
     pub removed: Vec<String>,
     /// What the policy has reported to the guard.
     pub reported: Option<&'static str>,
+    /// Whether the policy treats the sender as a client that only its flow leads to.
+    pub keeps_flow: bool,
     /// Kind and description of a failure.
     pub failure: Option<(String, String)>,
     /// The log lines, with their level.
@@ -89,6 +91,7 @@ impl Outcome {
             headers: Vec::new(),
             removed: Vec::new(),
             reported: answered.wishes.report.map(Offence::as_str),
+            keeps_flow: answered.wishes.keeps_flow,
             failure: None,
             log: answered.log.iter().map(ToString::to_string).collect(),
             fuel: answered.fuel,

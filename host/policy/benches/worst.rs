@@ -24,7 +24,7 @@ const PACKAGE: &str = "portcullis:policy";
 const LONG: &str = "(i32.const 4096) (i32.const 61440)";
 
 /// Interface and name of a function, its parameters, its result if it has one, and its arguments.
-const CASES: [(&str, &str, &str, &str, &str); 22] = [
+const CASES: [(&str, &str, &str, &str, &str); 23] = [
     (
         "permissions",
         "allow-source-address",
@@ -135,6 +135,7 @@ const CASES: [(&str, &str, &str, &str, &str); 22] = [
     // Without TLS: what a policy can pass is one text.
     ("peer", "speaks-for", "i32 i32", "i32", "LONG"),
     ("guard", "report", "i32", "i32", "(i32.const 0)"),
+    ("flows", "route", "", "i32", ""),
 ];
 
 fn worst(criterion: &mut Criterion) {

@@ -35,6 +35,7 @@ pub(crate) const OUTCOME: &str = "portcullis:policy/outcome@0.1.0";
 pub(crate) const DISPATCHER: &str = "portcullis:policy/dispatcher@0.1.0";
 pub(crate) const PEER: &str = "portcullis:policy/peer@0.1.0";
 pub(crate) const GUARD: &str = "portcullis:policy/guard@0.1.0";
+pub(crate) const FLOWS: &str = "portcullis:policy/flows@0.1.0";
 
 /// The export of a policy that validates its settings.
 pub(crate) const VALIDATE: &str = "validate-settings";
@@ -261,7 +262,8 @@ mod tests {
                 OUTCOME,
                 DISPATCHER,
                 PEER,
-                GUARD
+                GUARD,
+                FLOWS
             ]
         );
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::clock::Moment;
 use crate::failed_attempts::{Attempt, Cause};
+use crate::flow_state::FlowState;
 use crate::forwarding::Refusal;
 use crate::standing::Standing;
 
@@ -379,6 +380,17 @@ impl Answer for Standing {
     }
 }
 
+impl Answer for FlowState {
+    fn write(&self) -> Value {
+        json!(self.as_str())
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let name = value.as_str()?;
+        Self::ALL.into_iter().find(|flow| flow.as_str() == name)
+    }
+}
+
 impl Answer for Attempt {
     fn write(&self) -> Value {
         json!({
@@ -486,6 +498,7 @@ mod tests {
         same(7_u8);
         same(Some(7_u64));
         Standing::ALL.into_iter().for_each(same);
+        FlowState::ALL.into_iter().for_each(same);
         same(Vec::<u8>::new());
         same((0..=255).collect::<Vec<u8>>());
         same(Ok::<(), Refusal>(()));

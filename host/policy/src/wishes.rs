@@ -7,4 +7,6 @@ use crate::standing::Offence;
 pub struct Wishes {
     /// What the source is reported for.
     pub report: Option<Offence>,
+    /// Whether the sender is treated as a client that only its flow leads to, if the request is relayed.
+    pub keeps_flow: bool,
 }

@@ -3,10 +3,11 @@
 use std::panic::{self, PanicHookInfo};
 use std::time::Duration;
 
-use portcullis::policy::{dispatcher, forwarding, guard, outcome, peer};
+use portcullis::policy::{dispatcher, flows, forwarding, guard, outcome, peer};
 
 use crate::algorithm::Algorithm;
 use crate::attempt::{Attempt, Cause};
+use crate::flow::Flow;
 use crate::level::Level;
 use crate::name_kind::NameKind;
 use crate::standing::{Offence, Standing};
@@ -16,6 +17,7 @@ use crate::version::VERSION;
 pub(crate) use portcullis::policy::clock::{local, now};
 pub(crate) use portcullis::policy::counters::{add, rate_limit, value};
 pub(crate) use portcullis::policy::edits::{add_header, remove_header};
+pub(crate) use portcullis::policy::flows::{came_along, is_client, keep};
 pub(crate) use portcullis::policy::forwarding::share;
 pub(crate) use portcullis::policy::log::log;
 pub(crate) use portcullis::policy::outcome::{
@@ -80,6 +82,7 @@ macro_rules! world {
                     "portcullis:policy/dispatcher@0.1.0": super::portcullis::policy::dispatcher,
                     "portcullis:policy/peer@0.1.0": super::portcullis::policy::peer,
                     "portcullis:policy/guard@0.1.0": super::portcullis::policy::guard,
+                    "portcullis:policy/flows@0.1.0": super::portcullis::policy::flows,
                 },
             });
         }
@@ -164,6 +167,15 @@ pub(crate) fn standing() -> Standing {
         guard::Standing::Observed => Standing::Observed,
         guard::Standing::Held => Standing::Held,
         guard::Standing::Banned => Standing::Banned,
+    }
+}
+
+pub(crate) fn route() -> Flow {
+    match flows::route() {
+        flows::Flow::None => Flow::None,
+        flows::Flow::Alive => Flow::Alive,
+        flows::Flow::Gone => Flow::Gone,
+        flows::Flow::Invalid => Flow::Invalid,
     }
 }
 

@@ -46,6 +46,7 @@
 //! - [`request`]: method, URIs, header fields, source and transport of the request.
 //! - [`peer`]: the connection that the request came over, and what TLS has proved about its peer.
 //! - [`guard`]: what the host's guard knows of the source of the request, and evidence against the source.
+//! - [`flows`]: phones behind NAT and browsers, which only the flow that they opened leads to.
 //! - [`uri`]: user, host and port of a URI.
 //! - [`counters`]: counters and rate limits, shared by all calls.
 //! - [`settings`]: values that the operator's configuration passes to this policy.
@@ -108,6 +109,7 @@ pub mod clock;
 pub mod counters;
 pub mod dispatcher;
 pub mod edits;
+pub mod flows;
 pub mod guard;
 pub mod log;
 pub mod outcome;
@@ -134,6 +136,7 @@ use testing::answers as host;
 
 mod algorithm;
 mod attempt;
+mod flow;
 mod forwarding;
 #[cfg(any(target_arch = "wasm32", test))]
 #[allow(unsafe_code)]
@@ -164,7 +167,7 @@ pub mod prelude {
     };
     pub use crate::{
         NextStep, Target, Verdict, again, answer, best_answer, clock, counters, drop_request,
-        edits, fork, guard, in_turn, log, outcome, pass, peer, policy, reject, relay, relay_to,
-        relay_to_uri, request, rules, settings, trusted, uri,
+        edits, flows, fork, guard, in_turn, log, outcome, pass, peer, policy, reject, relay,
+        relay_to, relay_to_uri, request, rules, settings, trusted, uri,
     };
 }

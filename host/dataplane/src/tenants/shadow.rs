@@ -175,7 +175,7 @@ impl Shadow {
             scope: Arc::clone(scope),
             addresses: Arc::clone(addresses),
             host: host
-                .map(|host| host.stated(&request.arrival))
+                .map(|host| host.stated(request, scope))
                 .unwrap_or_default(),
             generation: Arc::clone(generation),
             answer: answer.kept(),

@@ -352,6 +352,11 @@ impl Connections {
         table.by_id.get(&id)?.session.clone()
     }
 
+    /// Whether a connection is open.
+    pub(crate) fn is_open(&self, id: ConnectionId) -> bool {
+        self.table.lock().by_id.contains_key(&id)
+    }
+
     /// Notes that a request from this connection begins a transaction, whichever worker has it.
     pub(crate) fn begins(&self, id: ConnectionId, request: &[u8]) {
         if let Some(entry) = self.table.lock().by_id.get(&id) {

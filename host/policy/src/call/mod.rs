@@ -4,6 +4,7 @@ mod clock;
 mod counters;
 mod dispatcher;
 mod edits;
+mod flows;
 mod forwarding;
 mod guard;
 mod log;

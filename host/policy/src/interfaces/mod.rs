@@ -7,6 +7,7 @@ mod clock;
 mod counters;
 mod dispatcher;
 mod edits;
+mod flows;
 mod forwarding;
 mod guard;
 mod log;
@@ -39,6 +40,7 @@ pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     dispatcher::link_module(&mut linker)?;
     peer::link_module(&mut linker)?;
     guard::link_module(&mut linker)?;
+    flows::link_module(&mut linker)?;
     Ok(linker)
 }
 
@@ -59,5 +61,6 @@ pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<component::L
     dispatcher::link_component(&mut linker)?;
     peer::link_component(&mut linker)?;
     guard::link_component(&mut linker)?;
+    flows::link_component(&mut linker)?;
     Ok(linker)
 }

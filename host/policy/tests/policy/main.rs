@@ -12,6 +12,7 @@ mod deadline;
 mod dispatcher;
 mod edits;
 mod failover;
+mod flows;
 mod forms;
 mod forwarding;
 mod fresh;

@@ -112,7 +112,7 @@ impl Player {
         // Tables replace the recorded answers, but for those that no table has.
         let has_tables = self.tables.is_some();
         let is_from_record = |function: &str| {
-            const NEVER_IN_TABLES: [&str; 4] = ["forwarding", "guard", "outcome", "peer"];
+            const NEVER_IN_TABLES: [&str; 5] = ["flows", "forwarding", "guard", "outcome", "peer"];
 
             let interface = function.split('.').next().unwrap_or_default();
             !has_tables || NEVER_IN_TABLES.contains(&interface)

@@ -29,6 +29,7 @@ pub(super) struct Ended<T> {
     /// The sets that were added, with the number of their destinations.
     pub(super) sets: Vec<(u32, Algorithm, u8)>,
     pub(super) reported: Option<Offence>,
+    pub(super) keeps_flow: bool,
 }
 
 impl Ended<()> {
@@ -40,6 +41,7 @@ impl Ended<()> {
             targets: self.targets,
             sets: self.sets,
             reported: self.reported,
+            keeps_flow: self.keeps_flow,
         }
     }
 }
@@ -67,6 +69,7 @@ pub(super) fn with_failed<T>(
         edits: Vec::new(),
         sets: Vec::new(),
         reported: None,
+        keeps_flow: false,
     };
     let outer = Restore(CURRENT.replace(Some(call)));
     let answer = policy();
@@ -77,6 +80,7 @@ pub(super) fn with_failed<T>(
         targets: call.targets,
         sets: call.sets,
         reported: call.reported,
+        keeps_flow: call.keeps_flow,
     });
     drop(outer);
     ended.unwrap_or_default().with(answer)
@@ -449,6 +453,7 @@ pub(super) struct Current {
     edits: Vec<Edit>,
     sets: Vec<(u32, Algorithm, u8)>,
     pub(super) reported: Option<Offence>,
+    pub(super) keeps_flow: bool,
     targets: Vec<Target>,
     /// Set in `on_failure`.
     failed: Option<Failed>,

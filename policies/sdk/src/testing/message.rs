@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::peer::Peer;
+use crate::flow::Flow;
 
 /// A SIP request for [`Host::request`](super::Host::request).
 ///
@@ -16,6 +17,9 @@ pub struct Request {
     local: SocketAddr,
     transport: String,
     peer: Option<Peer>,
+    flow: Flow,
+    has_come_along: bool,
+    is_of_client: bool,
     headers: Vec<(String, String)>,
     body_len: u32,
 }
@@ -41,6 +45,9 @@ impl Request {
             local: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)), DEFAULT_PORT),
             transport: "UDP".to_owned(),
             peer: None,
+            flow: Flow::None,
+            has_come_along: false,
+            is_of_client: false,
             headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
             body_len: 0,
         }
@@ -90,6 +97,24 @@ impl Request {
     /// The peer of the connection, for a request over `"TLS"` or `"WSS"`; by default a client without a certificate.
     pub fn peer(mut self, peer: Peer) -> Self {
         self.peer = Some(peer);
+        self
+    }
+
+    /// The flow that the request goes along, as if a Route value of the host had its token.
+    pub fn flow(mut self, flow: Flow) -> Self {
+        self.flow = flow;
+        self
+    }
+
+    /// The request has come along the flow that a Route value of the host names.
+    pub fn along_its_flow(mut self) -> Self {
+        self.has_come_along = true;
+        self
+    }
+
+    /// The sender is a client by the configuration of the host.
+    pub fn of_client(mut self) -> Self {
+        self.is_of_client = true;
         self
     }
 
@@ -147,6 +172,18 @@ impl Request {
 
     pub(super) fn transport_name(&self) -> &str {
         &self.transport
+    }
+
+    pub(super) fn route_flow(&self) -> Flow {
+        self.flow
+    }
+
+    pub(super) fn has_come_along(&self) -> bool {
+        self.has_come_along
+    }
+
+    pub(super) fn is_of_client(&self) -> bool {
+        self.is_of_client
     }
 
     pub(super) fn is_secure(&self) -> bool {

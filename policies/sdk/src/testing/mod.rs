@@ -249,6 +249,7 @@ impl Call {
             edits: ended.edits,
             sets: ended.sets,
             reported: ended.reported,
+            keeps_flow: ended.keeps_flow,
         }
     }
 

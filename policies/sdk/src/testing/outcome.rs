@@ -19,6 +19,8 @@ pub struct Outcome {
     pub sets: Vec<(u32, Algorithm, u8)>,
     /// What the policy has reported to the guard.
     pub reported: Option<Offence>,
+    /// Whether the policy treats the sender as a client that only its flow leads to.
+    pub keeps_flow: bool,
 }
 
 impl Outcome {

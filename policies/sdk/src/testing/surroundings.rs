@@ -2,6 +2,7 @@
 
 use super::call::{current, local_socket, transport};
 use super::peer::{Certificate, Peer};
+use crate::flow::Flow;
 use crate::name_kind::NameKind;
 use crate::standing::{Offence, Standing};
 
@@ -95,4 +96,20 @@ pub(crate) fn report(offence: Offence) -> bool {
         }
         counts
     })
+}
+
+pub(crate) fn route() -> Flow {
+    current(|call| call.request.route_flow())
+}
+
+pub(crate) fn came_along() -> bool {
+    current(|call| call.request.has_come_along())
+}
+
+pub(crate) fn is_client() -> bool {
+    current(|call| call.request.is_of_client())
+}
+
+pub(crate) fn keep() {
+    current(|call| call.keeps_flow = true);
 }

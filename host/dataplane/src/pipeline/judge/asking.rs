@@ -64,6 +64,8 @@ pub(super) struct Asking<'j> {
     pub(super) asker: Option<Box<Asker>>,
     /// See [`Judgement::is_operators`].
     pub(super) is_operators: bool,
+    /// See [`Judgement::keeps_flow`].
+    pub(super) keeps_flow: bool,
     pub(super) pinned: &'j mut Pinned<Generation>,
     /// The policies called so far, if a trace may show them.
     pub(super) asked: Option<Vec<Asked>>,
@@ -196,7 +198,9 @@ impl Asking<'_> {
         if !edits.is_empty() {
             self.edits.append(edits);
         }
-        if let Some(offence) = self.evaluator.wishes().report {
+        let wishes = self.evaluator.wishes();
+        self.keeps_flow |= wishes.keeps_flow;
+        if let Some(offence) = wishes.report {
             self.strangers.reported(offence, &request);
         }
         (request, opinion)

@@ -39,6 +39,8 @@ pub(in crate::pipeline) struct Judgement {
     pub(in crate::pipeline) asker: Option<Box<Asker>>,
     /// Whether the policy that relays is the operator's: its targets are the operator's next hops, within the operator's limits.
     pub(in crate::pipeline) is_operators: bool,
+    /// Whether a policy treats the sender as a client that only its flow leads to.
+    pub(in crate::pipeline) keeps_flow: bool,
 }
 
 /// A request with the decision on it.

@@ -343,6 +343,7 @@ impl Judge {
             forwarding: None,
             asker: None,
             is_operators: false,
+            keeps_flow: false,
         })
     }
 
@@ -403,6 +404,7 @@ impl Judge {
             forwarding: None,
             asker: None,
             is_operators: false,
+            keeps_flow: false,
             asked: (is_shown || self.shared.captures_verdicts()).then(Vec::new),
             recorded: recording.map(|_| Recorded::begin()),
         };
@@ -434,6 +436,7 @@ impl Judge {
             forwarding: asking.forwarding,
             asker: asking.asker,
             is_operators: asking.is_operators,
+            keeps_flow: asking.keeps_flow,
         };
         (request, Some(judgement))
     }
@@ -476,5 +479,6 @@ fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: S
         forwarding: None,
         asker: None,
         is_operators: false,
+        keeps_flow: false,
     }
 }

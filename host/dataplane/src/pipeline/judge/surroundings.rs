@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use portcullis_policy::{HostState, Standing};
-use portcullis_sip::Arrival;
+use portcullis_policy::{FlowState, HostState, Scope, Standing};
+use portcullis_request::Request;
+use portcullis_sip::{Arrival, RouteFlow, Routes};
 use portcullis_tls::Session;
 
 use crate::pipeline::strangers::Strangers;
@@ -20,6 +21,12 @@ impl Surroundings {
     pub(super) fn new(shared: Arc<Shared>, strangers: Strangers) -> Self {
         Self { shared, strangers }
     }
+
+    /// The routes by which a request that a policy in this scope decides on is relayed.
+    fn routes(&self, scope: &Scope) -> Arc<Routes> {
+        let own = scope.routes();
+        own.unwrap_or_else(|| self.shared.routes.load_full())
+    }
 }
 
 impl HostState for Surroundings {
@@ -29,5 +36,32 @@ impl HostState for Surroundings {
 
     fn standing(&self, arrival: &Arrival) -> Standing {
         self.strangers.standing(arrival.source.ip())
+    }
+
+    fn route_flow(&self, request: &Request, scope: &Scope) -> FlowState {
+        let (message, arrival) = (request.message(), &request.arrival);
+        let flow = self
+            .shared
+            .proxy
+            .route_flow(message, arrival, &self.routes(scope));
+        match flow {
+            RouteFlow::None => FlowState::None,
+            RouteFlow::Client(Some(id)) if !self.shared.connections.is_open(id) => FlowState::Gone,
+            RouteFlow::Client(_) => FlowState::Alive,
+            RouteFlow::Gone => FlowState::Gone,
+            RouteFlow::Invalid => FlowState::Invalid,
+        }
+    }
+
+    fn came_along_flow(&self, request: &Request, scope: &Scope) -> bool {
+        let (message, arrival) = (request.message(), &request.arrival);
+        let proxy = &self.shared.proxy;
+        proxy.came_along_flow(message, arrival, &self.routes(scope))
+    }
+
+    fn is_client(&self, request: &Request, scope: &Scope) -> bool {
+        let arrival = &request.arrival;
+        self.shared.is_in_client_group(arrival.source.ip())
+            || self.shared.proxy.is_client(arrival, &self.routes(scope))
     }
 }
