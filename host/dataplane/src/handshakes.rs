@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portcullis_metrics::HandshakeResult;
-use portcullis_tls::{Session, Tls};
+use portcullis_tls::{Peer, Session, Tls};
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
@@ -41,9 +41,11 @@ pub(crate) struct Handshake(JoinHandle<Result<Established, HandshakeError>>);
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) socket: Socket,
-    pub(crate) connection: Connection,
+    pub(crate) session: Connection,
+    /// The peer, if it showed a certificate that was verified.
+    pub(crate) peer: Option<Arc<Peer>>,
     /// What the handshake has settled and proved.
-    pub(crate) session: Arc<Session>,
+    pub(crate) settled: Arc<Session>,
 }
 
 /// Why a handshake failed.
@@ -167,8 +169,8 @@ impl Established {
     /// How the handshake is counted.
     pub(crate) fn result(&self) -> HandshakeResult {
         match (
-            self.connection.handshake_kind(),
-            self.connection.protocol_version(),
+            self.session.handshake_kind(),
+            self.session.protocol_version(),
         ) {
             (Some(HandshakeKind::Resumed), _) => HandshakeResult::Resumed,
             (_, Some(ProtocolVersion::TLSv1_2)) => HandshakeResult::Tls12,
@@ -230,11 +232,13 @@ async fn accept(tls: &Tls, stream: TcpStream) -> Result<Established, HandshakeEr
     let config = tls
         .server(hello.server_name(), protocols)
         .ok_or(HandshakeError::UnknownName)?;
-    let (stream, connection) = start.into_stream(config).await?.into_inner();
+    let (stream, session) = start.into_stream(config).await?.into_inner();
+    let settled = Session::accepted(&session);
     Ok(Established {
         socket: stream.into_std()?,
-        session: Arc::new(Session::accepted(&connection)),
-        connection: connection.into(),
+        session: session.into(),
+        peer: settled.peer.as_ref().map(Peer::from).map(Arc::new),
+        settled: Arc::new(settled),
     })
 }
 
@@ -247,11 +251,12 @@ async fn connect(
     let connector = TlsConnector::from(client.config());
     let name = client.name_of(name);
     let connecting = connector.connect(name.clone(), stream);
-    let (stream, connection) = connecting.await?.into_inner();
-    let session = Session::opened(&connection, &name, client.verifies());
+    let (stream, session) = connecting.await?.into_inner();
+    let settled = Session::opened(&session, &name, client.verifies());
     Ok(Established {
         socket: stream.into_std()?,
-        session: Arc::new(session),
-        connection: connection.into(),
+        session: session.into(),
+        peer: settled.peer.as_ref().map(Peer::from).map(Arc::new),
+        settled: Arc::new(settled),
     })
 }

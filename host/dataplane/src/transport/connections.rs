@@ -11,7 +11,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use portcullis_config::ConnectionLimits;
 use portcullis_sip::{ConnectionId, Destination, Transport};
-use portcullis_tls::Session;
+use portcullis_tls::{Peer, Session};
 use tokio::sync::{mpsc, watch};
 
 use super::places::{Activity, Order, Origin, Standing, Stays};
@@ -188,8 +188,10 @@ struct Entry {
     messages: mpsc::UnboundedSender<Waiting>,
     waiting: Arc<AtomicUsize>,
     activity: Arc<Activity>,
-    /// What the handshake of TLS has settled and proved.
-    session: Option<Arc<Session>>,
+    /// The peer, if TLS has verified its certificate.
+    identity: Option<Arc<Peer>>,
+    /// What the handshake of TLS has settled and proved, for policies.
+    settled: Option<Arc<Session>>,
     /// Its position in the order of eviction.
     standing: Standing,
 }
@@ -339,17 +341,30 @@ impl Connections {
         self.table.lock().make_room(Instant::now())
     }
 
-    /// Notes what the handshake of a TLS connection has settled and proved.
-    pub(crate) fn note_session(&self, id: ConnectionId, session: Arc<Session>) {
+    /// Notes who the peer is: TLS has verified its certificate.
+    pub(crate) fn identify(&self, id: ConnectionId, peer: Option<Arc<Peer>>) {
         if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
-            entry.session = Some(session);
+            entry.identity = peer;
+        }
+    }
+
+    /// The verified peer of a connection.
+    pub fn identity(&self, id: ConnectionId) -> Option<Arc<Peer>> {
+        let table = self.table.lock();
+        table.by_id.get(&id)?.identity.clone()
+    }
+
+    /// Notes what the handshake of a TLS connection has settled and proved.
+    pub(crate) fn note_settled(&self, id: ConnectionId, settled: Arc<Session>) {
+        if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
+            entry.settled = Some(settled);
         }
     }
 
     /// What the handshake of a connection has settled and proved; `None` without TLS, and for a connection that is closed.
-    pub fn session(&self, id: ConnectionId) -> Option<Arc<Session>> {
+    pub(crate) fn settled(&self, id: ConnectionId) -> Option<Arc<Session>> {
         let table = self.table.lock();
-        table.by_id.get(&id)?.session.clone()
+        table.by_id.get(&id)?.settled.clone()
     }
 
     /// Whether a connection is open.
@@ -485,7 +500,8 @@ impl Table {
             messages,
             waiting: Arc::default(),
             activity: Arc::clone(activity),
-            session: None,
+            identity: None,
+            settled: None,
             standing,
         };
         self.by_id.insert(id, entry);

@@ -45,7 +45,10 @@ pub(super) async fn accepted(
                 counts.inc(established.result());
                 worker
                     .connections()
-                    .note_session(peer.id, Arc::clone(&established.session));
+                    .identify(peer.id, established.peer.clone());
+                worker
+                    .connections()
+                    .note_settled(peer.id, Arc::clone(&established.settled));
                 halves(established)
             }
             Err(error) => {
@@ -83,7 +86,10 @@ pub(super) async fn connected(
             counts.inc(established.result());
             worker
                 .connections()
-                .note_session(joined.id, Arc::clone(&established.session));
+                .identify(joined.id, established.peer.clone());
+            worker
+                .connections()
+                .note_settled(joined.id, Arc::clone(&established.settled));
             halves(established)
         }
         Err(error) => {
