@@ -10,3 +10,32 @@ pub struct Wishes {
     /// Whether the sender is treated as a client that only its flow leads to, if the request is relayed.
     pub keeps_flow: bool,
 }
+
+impl Wishes {
+    /// Adds those of a later policy. The first report counts.
+    pub fn add(&mut self, later: Self) {
+        self.report = self.report.or(later.report);
+        self.keeps_flow |= later.keeps_flow;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_report_of_several_policies_counts() {
+        let mut wishes = Wishes::default();
+        wishes.add(Wishes {
+            report: Some(Offence::Scan),
+            keeps_flow: false,
+        });
+        wishes.add(Wishes {
+            report: Some(Offence::Guess),
+            keeps_flow: true,
+        });
+        wishes.add(Wishes::default());
+        assert_eq!(wishes.report, Some(Offence::Scan));
+        assert!(wishes.keeps_flow);
+    }
+}

@@ -86,13 +86,11 @@ impl Pipeline {
         // The time stamp of the first messages; a periodic task of the worker updates it.
         shared.proxy.set_time(portcullis_text::unix_seconds());
         let reporter = Reporter::new(Arc::clone(&shared), number);
-        let responder = Responder::new(Arc::clone(&shared), number, reporter.clone());
-        let strangers = responder.strangers().clone();
         Self {
             number,
-            judge: Judge::new(Arc::clone(&shared), number, strangers),
-            responder,
+            responder: Responder::new(Arc::clone(&shared), number, reporter.clone()),
             reporter,
+            judge: Judge::new(Arc::clone(&shared), number),
             routes: shared.routes.load_full(),
             index: Index::default(),
             stateful: match shared.config.relay.mode {
@@ -510,6 +508,10 @@ impl Pipeline {
     ) -> Handled {
         let (message, arrival) = (request.message(), &request.arrival);
         let judged = judgement.on(message, arrival);
+        if let Some(offence) = judgement.wishes.report {
+            let strangers = self.responder.strangers();
+            strangers.reported(offence, message, arrival);
+        }
         let verdicts = &self.counters().verdicts;
         let sent = match &judgement.outcome {
             Outcome::Verdict(verdict) => {

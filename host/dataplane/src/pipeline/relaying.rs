@@ -111,7 +111,7 @@ impl<'p> Relaying<'p> {
             request_uri: request_uri.map(str::as_bytes),
             changes: &changes,
             branch,
-            is_of_client: judgement.keeps_flow
+            is_of_client: judgement.wishes.keeps_flow
                 || self.shared.is_in_client_group(arrival.source.ip()),
             choice: Choice {
                 tried,

@@ -7,8 +7,7 @@ use std::time::Instant;
 
 use portcullis_guard::{Admission, Evidence, Guard, Kind, Proof, Reason};
 use portcullis_metrics::{Label, Lost, Method};
-use portcullis_policy::{Offence, Standing};
-use portcullis_request::Request;
+use portcullis_policy::Offence;
 use portcullis_sip::{
     Arrival, Destination, DialogSeal, HeaderName, Message, NameAddr, ScanError, StartLine,
     Transport, Uri,
@@ -230,33 +229,13 @@ impl Strangers {
         }
     }
 
-    /// What the guard does with this source. That a tenant may have it as a next hop is not looked up.
-    pub(super) fn standing(&self, source: IpAddr) -> Standing {
-        let Some(guard) = self.guard_for(source) else {
-            return Standing::Exempt;
-        };
-        if self.shared.is_known(source) {
-            return Standing::Exempt;
-        }
-        let now = Instant::now();
-        let is_barred = |kind| guard.is_barred(source, kind, now);
-        match (is_barred(Kind::Held), is_barred(Kind::Banned)) {
-            (_, true) => Standing::Banned,
-            (true, false) => Standing::Held,
-            (false, false) => Standing::Observed,
-        }
-    }
-
     /// Notes what a policy reports of the sender of a request.
-    pub(super) fn reported(&self, offence: Offence, request: &Request) {
-        let arrival = &request.arrival;
+    pub(super) fn reported(&self, offence: Offence, message: Message<'_>, arrival: &Arrival) {
         self.note(
             arrival.source.ip(),
             arrival.transport,
             |guard| match offence {
-                Offence::Guess => {
-                    Evidence::Refusal(hash_of(guard, request.message(), HeaderName::To))
-                }
+                Offence::Guess => Evidence::Refusal(hash_of(guard, message, HeaderName::To)),
                 Offence::Scan => Evidence::Malformed,
             },
         );

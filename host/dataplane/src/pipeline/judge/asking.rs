@@ -8,7 +8,7 @@ use portcullis_config::{Answer, OnFailure};
 use portcullis_metrics::{Shed, WorkerCounters};
 use portcullis_policy::{
     DecisionId, Edits, Evaluator, Failure, Forwarding, Generation, Mode, Moment, ShareKey, Tape,
-    Verdict, VerdictKind,
+    Verdict, VerdictKind, Wishes,
 };
 use portcullis_records as records;
 use portcullis_request::Request;
@@ -17,7 +17,6 @@ use tracing::{debug, info};
 use super::judgement::{Asker, Cause, Outcome};
 use super::pinned::Pinned;
 use crate::notices;
-use crate::pipeline::strangers::Strangers;
 use crate::tenants::{CallResult, Offered, Pressure, Seat, Shadow, Source, Tenant, thread_time};
 use crate::trace::{Asked, DecidedKind};
 
@@ -36,7 +35,6 @@ const FAILED: &str = "Policy Failure";
 /// One request on its way through the policies.
 pub(super) struct Asking<'j> {
     pub(super) evaluator: &'j mut Evaluator,
-    pub(super) strangers: &'j Strangers,
     pub(super) counters: &'j WorkerCounters,
     pub(super) shadow: &'j Shadow,
     pub(super) share_key: &'j ShareKey,
@@ -64,8 +62,8 @@ pub(super) struct Asking<'j> {
     pub(super) asker: Option<Box<Asker>>,
     /// See [`Judgement::is_operators`].
     pub(super) is_operators: bool,
-    /// See [`Judgement::keeps_flow`].
-    pub(super) keeps_flow: bool,
+    /// See [`Judgement::wishes`].
+    pub(super) wishes: Wishes,
     pub(super) pinned: &'j mut Pinned<Generation>,
     /// The policies called so far, if a trace may show them.
     pub(super) asked: Option<Vec<Asked>>,
@@ -198,11 +196,7 @@ impl Asking<'_> {
         if !edits.is_empty() {
             self.edits.append(edits);
         }
-        let wishes = self.evaluator.wishes();
-        self.keeps_flow |= wishes.keeps_flow;
-        if let Some(offence) = wishes.report {
-            self.strangers.reported(offence, &request);
-        }
+        self.wishes.add(self.evaluator.wishes());
         (request, opinion)
     }
 

@@ -12,14 +12,15 @@ use arc_swap::{ArcSwap, Cache};
 use portcullis_address::Reader;
 use portcullis_config::Answer;
 use portcullis_metrics::Shed;
-use portcullis_policy::{DecisionId, Edits, Evaluator, FailedAttempts, Generation, Moment, Tape};
+use portcullis_policy::{
+    DecisionId, Edits, Evaluator, FailedAttempts, Generation, Moment, Tape, Wishes,
+};
 use portcullis_records as records;
 use portcullis_records::{Decision, Recorder};
 use portcullis_request::Request;
 use portcullis_sip::Dialog;
 use tracing::{Level, debug, enabled};
 
-use super::strangers::Strangers;
 use crate::notices;
 use crate::shared::Shared;
 use crate::tenants::{Budget, CallResult, Offered, Pressure, Tenant, Tenants, thread_time};
@@ -36,7 +37,6 @@ pub(super) struct Judge {
     shared: Arc<Shared>,
     number: usize,
     evaluator: Evaluator,
-    strangers: Strangers,
     tenants: Cache<Arc<ArcSwap<Tenants>>, Arc<Tenants>>,
     addresses: Reader,
     pressure: Pressure,
@@ -71,14 +71,13 @@ impl Patience {
 }
 
 impl Judge {
-    pub(super) fn new(shared: Arc<Shared>, number: usize, strangers: Strangers) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
         let mut evaluator = Evaluator::keeping(shared.sandboxes);
-        let surroundings = Surroundings::new(Arc::clone(&shared), strangers.clone());
+        let surroundings = Surroundings::new(Arc::clone(&shared));
         evaluator.set_host(Arc::new(surroundings));
         Self {
             number,
             evaluator,
-            strangers,
             tenants: Cache::new(Arc::clone(&shared.tenants)),
             addresses: shared.addresses.reader(),
             pressure: Pressure::new(Instant::now()),
@@ -263,13 +262,11 @@ impl Judge {
         match step {
             Ok(step) => {
                 seat.note_success(now);
-                if let Some(offence) = self.evaluator.wishes().report {
-                    self.strangers.reported(offence, &request);
-                }
                 Some(AskedStep {
                     step,
                     forwarding,
                     edits,
+                    wishes: self.evaluator.wishes(),
                 })
             }
             Err(failure) => {
@@ -343,7 +340,7 @@ impl Judge {
             forwarding: None,
             asker: None,
             is_operators: false,
-            keeps_flow: false,
+            wishes: Wishes::default(),
         })
     }
 
@@ -385,7 +382,6 @@ impl Judge {
         let is_shown = traces.is_any() && traces.want_calls(names);
         let mut asking = Asking {
             evaluator: &mut self.evaluator,
-            strangers: &self.strangers,
             counters: &self.shared.counters[self.number],
             shadow: &self.shared.shadow,
             share_key: &self.shared.share_key,
@@ -404,7 +400,7 @@ impl Judge {
             forwarding: None,
             asker: None,
             is_operators: false,
-            keeps_flow: false,
+            wishes: Wishes::default(),
             asked: (is_shown || self.shared.captures_verdicts()).then(Vec::new),
             recorded: recording.map(|_| Recorded::begin()),
         };
@@ -436,7 +432,7 @@ impl Judge {
             forwarding: asking.forwarding,
             asker: asking.asker,
             is_operators: asking.is_operators,
-            keeps_flow: asking.keeps_flow,
+            wishes: asking.wishes,
         };
         (request, Some(judgement))
     }
@@ -479,6 +475,6 @@ fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: S
         forwarding: None,
         asker: None,
         is_operators: false,
-        keeps_flow: false,
+        wishes: Wishes::default(),
     }
 }

@@ -1,25 +1,25 @@
 //! What policies may get to know beside a request and the tables.
 
 use std::sync::Arc;
+use std::time::Instant;
 
+use portcullis_guard::Kind;
 use portcullis_policy::{FlowState, HostState, Scope, Standing};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, RouteFlow, Routes};
 use portcullis_tls::Session;
 
-use crate::pipeline::strangers::Strangers;
 use crate::shared::Shared;
 
 /// The state of the host, as far as the policies of one worker ask for it.
 pub(super) struct Surroundings {
     shared: Arc<Shared>,
-    strangers: Strangers,
 }
 
 impl Surroundings {
     /// Those of the host with this state.
-    pub(super) fn new(shared: Arc<Shared>, strangers: Strangers) -> Self {
-        Self { shared, strangers }
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
     }
 
     /// The routes by which a request that a policy in this scope decides on is relayed.
@@ -35,7 +35,20 @@ impl HostState for Surroundings {
     }
 
     fn standing(&self, arrival: &Arrival) -> Standing {
-        self.strangers.standing(arrival.source.ip())
+        let ip = arrival.source.ip();
+        let guard = self.shared.guard.as_ref();
+        let guard = guard.filter(|_| !self.shared.config.guard.is_exempt(ip));
+        // That a tenant may have it as a next hop is not looked up: there may be many.
+        let Some(guard) = guard.filter(|_| !self.shared.is_known(ip)) else {
+            return Standing::Exempt;
+        };
+        let now = Instant::now();
+        let is_barred = |kind| guard.is_barred(ip, kind, now);
+        match (is_barred(Kind::Held), is_barred(Kind::Banned)) {
+            (_, true) => Standing::Banned,
+            (true, false) => Standing::Held,
+            (false, false) => Standing::Observed,
+        }
     }
 
     fn route_flow(&self, request: &Request, scope: &Scope) -> FlowState {
