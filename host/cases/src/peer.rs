@@ -136,7 +136,7 @@ impl PeerSpec {
             issuer: text(&self.issuer),
             serial_number: text(&self.serial_number).to_lowercase(),
             not_before: time("valid-from", &self.valid_from, UNIX_EPOCH)?,
-            not_after: time("valid-until", &self.valid_until, FAR + UNIX_EPOCH)?,
+            not_after: time("valid-until", &self.valid_until, UNIX_EPOCH + FAR)?,
             fingerprint: self.sha256()?,
         }))
     }

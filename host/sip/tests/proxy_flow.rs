@@ -424,7 +424,7 @@ fn the_flow_of_a_route_is_known_before_the_request_is_relayed() {
 #[test]
 fn a_client_is_recognised_by_the_flow_in_its_routes() {
     let edge = edge();
-    let came = |text: &str, arrival| {
+    let came = |text: &str, arrival: &portcullis_sip::Arrival| {
         let mut index = Index::default();
         scan(
             text.as_bytes(),

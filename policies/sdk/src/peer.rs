@@ -32,7 +32,7 @@
 //!     let known = settings::texts("fingerprints").unwrap_or_default();
 //!     peer::fingerprint().is_some_and(|own| known.contains(&own))
 //! }
-//! # let host = Host::new().setting("fingerprints", vec!["ab".repeat(32)]);
+//! # let host = Host::new().setting("fingerprints", [&*"ab".repeat(32)]);
 //! # let request = |digit: &str| {
 //! #     let peer = Peer::new().fingerprint(&digit.repeat(32));
 //! #     host.request(Request::invite("sip:bob@example.com").transport("TLS").peer(peer))
