@@ -54,6 +54,7 @@ fn bundled_policies_pass_their_cases() {
         "failover",
         "fork",
         "observe",
+        "path-nat",
         "rate-guard",
         "register-guard",
         "trusted-peers",

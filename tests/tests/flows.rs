@@ -7,6 +7,7 @@ use std::sync::mpsc::{Sender, channel};
 use std::time::Duration;
 
 use portcullis_testkit::callee::ok_to;
+use portcullis_testkit::guests::module;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{Kamailio, REGISTRAR};
 use portcullis_testkit::policy;
@@ -202,6 +203,73 @@ fn a_group_of_clients_has_tokens_on_every_listen_address() {
     let request = other.request("REGISTER", "sip:example.com");
     other.send(&request.bytes());
     assert_eq!(core.receive().header("Path"), None);
+}
+
+/// With the policy `path-nat` before another one, and no `[nat] clients`.
+#[test]
+fn a_policy_keeps_the_flows_of_phones_behind_nat() {
+    let builder = Builder::new().policy(policy("observe"));
+    let core = builder.lease().addr(CORE, 5080);
+    let before = format!("file = {:?}", policy("path-nat"));
+    let builder = builder
+        .set("relay", &format!("next-hop = \"sip:{core}\""))
+        .set("policy.before", &before);
+    let (host, mut core) = start(builder);
+    let mut client = host.udp(CLIENT);
+    let path = register(&mut client, &mut core);
+    let invite = to_client(&core, "INVITE", &path);
+    core.send(&invite.bytes());
+    let seen = client.receive();
+    assert_eq!(seen.start_line(), format!("INVITE {PRIVATE} SIP/2.0"));
+    client.send(&ok_to(&seen, client.local()));
+    assert_eq!(core.receive().code(), 200);
+
+    // A phone with an address of its own.
+    let mut open = host.udp(CLIENT + 1);
+    let mut request = open.request("REGISTER", "sip:example.com");
+    let contact = format!("<sip:ada@{}>", open.local());
+    request.contacts = vec![contact.clone()];
+    open.send(&request.bytes());
+    let seen = core.receive();
+    assert_eq!(seen.header("Path"), None);
+    assert_eq!(seen.header("Contact"), Some(&*contact));
+}
+
+/// Keeps the flow of every request that goes along none; others are rejected with 300 and the number of the state of their flow.
+const STATES: &str = r#"(module
+    (import "portcullis:policy/flows@0.1.0" "route" (func $route (result i32)))
+    (import "portcullis:policy/flows@0.1.0" "keep" (func $keep))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "\01")
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+    (func (export "decide") (result i32)
+      (local $state i32)
+      (local.set $state (call $route))
+      (if (i32.eqz (local.get $state)) (then
+        (call $keep)
+        (return (i32.const 64))))
+      (i32.store16 (i32.const 20) (i32.add (i32.const 300) (local.get $state)))
+      i32.const 16))"#;
+
+#[test]
+fn a_policy_sees_whether_the_flow_behind_a_token_is_alive() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let states = folder.path().join("states.wasm");
+    std::fs::write(&states, module(STATES)).expect("a file can be written");
+    let builder = Builder::new().policy(states);
+    let core = builder.lease().addr(CORE, 5080);
+    let (host, mut core) = start(builder.set("relay", &format!("next-hop = \"sip:{core}\"")));
+    let mut client = host.tcp(CLIENT);
+    let path = register(&mut client, &mut core);
+    let mut ask = |path: &str| {
+        let request = to_client(&core, "OPTIONS", path);
+        core.ask(&request).code()
+    };
+    assert_eq!(ask(&path), 301, "alive");
+    let forged = path.replacen("flow-", "flow-a", 1);
+    assert_eq!(ask(&forged), 303, "invalid");
+    drop(client);
+    portcullis_testkit::wait::until("the flow is gone", || (ask(&path) == 302).then_some(()));
 }
 
 /// A router with address translation: the datagrams of one client leave from a port of its own, and nothing else comes in.

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use portcullis_testkit::callee::ok_to;
-use portcullis_testkit::guests::rejecting;
+use portcullis_testkit::guests::{module, rejecting};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::messages::Request;
 use portcullis_testkit::policy;
@@ -560,4 +560,56 @@ fn a_source_that_never_proves_its_address_gets_little_more_than_it_sent() {
         .send_to(b"\r\n\r\n", relaying.sip())
         .expect("it can be sent");
     assert!(socket.recv(&mut [0; 16]).is_err());
+}
+
+/// Reports each sender as a scanner, and answers nobody.
+const REPORTING: &str = r#"(module
+    (import "portcullis:policy/guard@0.1.0" "report" (func $report (param i32) (result i32)))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "\02")
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+    (func (export "decide") (result i32)
+      (drop (call $report (i32.const 1)))
+      i32.const 16))"#;
+
+#[test]
+fn what_a_policy_reports_is_evidence_like_any_other() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let policy = folder.path().join("reporting.wasm");
+    std::fs::write(&policy, module(REPORTING)).expect("a file can be written");
+    let builder = Builder::new();
+    let customer = builder.lease().ip(NEIGHBOUR);
+    let host = builder
+        .policy(policy)
+        .row(&format!("200 {customer}"))
+        .set("guard", "exempt = []")
+        .set("guard", "malformed = 5")
+        .start();
+    let list_with = |source: String, state: &str| {
+        wait::until("the source is listed", || {
+            let wanted = (source.clone(), state.to_owned(), "malformed".to_owned());
+            listed(&host).contains(&wanted).then_some(())
+        });
+    };
+    let send = |caller: &mut Caller, count: usize| {
+        for user in 0..count {
+            let request = register_of(caller, &format!("u{user}"));
+            caller.send(&request.bytes());
+        }
+    };
+    // Of a member of the table, any number of reports is no evidence. Its requests are handled before those of the others.
+    let mut known = host.udp(NEIGHBOUR);
+    send(&mut known, 20);
+    let mut over_udp = host.udp(SCANNER);
+    let source = over_udp.local().ip().to_string();
+    send(&mut over_udp, 4);
+    // A datagram may be forged.
+    send(&mut over_udp, 1);
+    list_with(source.clone(), "held");
+    let states: Vec<_> = listed(&host).into_iter().map(|one| one.0).collect();
+    assert_eq!(states, [source], "the member of the table is not");
+
+    let mut over_tcp = host.tcp(7);
+    send(&mut over_tcp, 5);
+    list_with(over_tcp.local().ip().to_string(), "banned");
 }

@@ -9,9 +9,11 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
+use portcullis_testkit::browser::Browser;
 use portcullis_testkit::callee::Callee;
 use portcullis_testkit::certificates::{authority, certificate};
 use portcullis_testkit::control::{self, open_all};
+use portcullis_testkit::guests;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{self, Kamailio};
 use portcullis_testkit::policy;
@@ -765,4 +767,86 @@ fn each_host_gets_the_certificate_of_its_profile_and_is_verified_by_its_authorit
     assert_eq!(ask(&other, at(&plain)).code(), 200);
     assert_eq!(ask(&other, at(&carrier)).code(), 500);
     assert_eq!(handshakes(&other, "opened", "bad_certificate"), 1.0);
+/// Refuses each request with the common name of the peer's certificate as the reason, if it has been verified.
+const NAMING: &str = r#"(module
+    (import "portcullis:policy/peer@0.1.0" "common-name" (func $name (param i32)))
+    (memory (export "memory") 1)
+    (global $heap (mut i32) (i32.const 4096))
+    (data (i32.const 16) "\01\00\00\00" "\93\01\00\00")
+    (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+      (global.set $heap (i32.add (global.get $heap) (local.get 3)))
+      (i32.sub (global.get $heap) (local.get 3)))
+    (func (export "decide") (result i32)
+      (call $name (i32.const 512))
+      (if (i32.load8_u (i32.const 512)) (then
+        (i32.store (i32.const 24) (i32.load (i32.const 516)))
+        (i32.store (i32.const 28) (i32.load (i32.const 520)))))
+      i32.const 16))"#;
+
+#[test]
+fn a_policy_sees_the_verified_peer_of_a_connection() {
+    let folder = office(&[]);
+    certificate(folder.path(), "carrier", "URI:sip:carrier.example");
+    let naming = folder.path().join("naming.wasm");
+    fs::write(&naming, guests::module(NAMING)).expect("a file can be written");
+    let host = host(folder.path(), |builder| {
+        let authorities = format!("client-ca = {:?}", folder.path().join("ca.pem"));
+        builder
+            .policy(naming.clone())
+            .set("tls.edge", "client-auth = \"optional\"")
+            .set("tls.edge", &authorities)
+    });
+    let tls = host.lease().addr(1, 5061);
+    for (words, answer) in [
+        (
+            "-cert carrier.pem -key carrier.key",
+            "SIP/2.0 403 carrier\r\n",
+        ),
+        ("", "SIP/2.0 403 Forbidden\r\n"),
+    ] {
+        let mut client = Client::connect(tls, folder.path(), words);
+        client.say(&options("sip:bob@example.com", "carrier.example", 1));
+        assert!(client.hears("\r\n\r\n").starts_with(answer), "{words}");
+    }
+    let mut caller = host.udp(9);
+    let request = caller.request("OPTIONS", "sip:bob@example.com");
+    assert_eq!(caller.ask(&request).start_line(), "SIP/2.0 403 Forbidden");
+}
+
+#[test]
+fn a_trusted_row_is_for_the_transport_that_it_names() {
+    let folder = office(&[]);
+    let builder = Builder::new();
+    let callee = Callee::start(builder.lease().addr(2, 5060));
+    let (tls, ws) = (builder.lease().addr(1, 5061), builder.lease().addr(1, 8088));
+    let builder = builder
+        .policy(policy("trusted-peers"))
+        .listen(&format!("tls:{tls}"))
+        .listen(&format!("ws:{ws}"))
+        .set("relay", &format!("next-hop = \"sip:{}\"", callee.addr()));
+    let host = profile(builder, folder.path(), "edge").start();
+    let (browsers, others) = (host.lease().ip(10), host.lease().ip(11));
+    // OpenSSL's client has the first loopback address.
+    host.run("trusted add 127.0.0.1 tls");
+    host.run(&format!("trusted add {browsers} ws"));
+    host.run(&format!("trusted add {others} wss"));
+    host.run("trusted reload");
+
+    let mut client = Client::connect(tls, folder.path(), "");
+    client.say(&options("sip:bob@example.com", "carrier.example", 1));
+    assert!(client.hears("\r\n\r\n").starts_with("SIP/2.0 200"));
+    let first = "127.0.0.1".parse().expect("an address");
+    let mut same_address = Caller::udp(first, host.sip());
+    let request = same_address.request("OPTIONS", "sip:bob@example.com");
+    let refused = "SIP/2.0 403 Peer not trusted";
+    assert_eq!(same_address.ask(&request).start_line(), refused);
+
+    for (source, code) in [(browsers, 200), (others, 403)] {
+        let mut browser = Browser::connect(source, ws);
+        let request = browser.request("OPTIONS", "sip:bob@example.com");
+        assert_eq!(browser.ask(&request).code(), code, "{source}");
+        let mut tcp = Caller::tcp(source, host.sip());
+        let request = tcp.request("OPTIONS", "sip:bob@example.com");
+        assert_eq!(tcp.ask(&request).start_line(), refused);
+    }
 }

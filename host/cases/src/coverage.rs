@@ -8,11 +8,14 @@ use serde::Serialize;
 use crate::outcome::{Outcome, VerdictName};
 
 /// Functions of these interfaces are recorded by a tape.
-const RECORDED: [&str; 7] = [
+const RECORDED: [&str; 10] = [
     "counters",
     "dispatcher",
+    "flows",
     "forwarding",
+    "guard",
     "outcome",
+    "peer",
     "permissions",
     "rules",
     "trusted",

@@ -27,6 +27,10 @@ pub struct Expect {
     /// Header fields that are removed from the request.
     #[serde(default)]
     pub removed: Vec<String>,
+    /// What the policy reports to the guard: `guess` or `scan`; `none` for nothing.
+    pub reported: Option<String>,
+    /// Whether the policy treats the sender as a client that only its flow leads to.
+    pub keeps_flow: Option<bool>,
     /// Texts, each of which a log line contains: `warn: flooding`. An empty list: there is no log line.
     pub log: Option<Vec<String>>,
     /// The kind of a failure: `timeout`, `trap`, …
@@ -87,6 +91,14 @@ impl Expect {
             if !removed.any(|own| own.eq_ignore_ascii_case(name)) {
                 found.push("removed", name, &outcome.removed.join(", "));
             }
+        }
+        if let Some(expected) = &self.reported {
+            let got = outcome.reported.unwrap_or("none");
+            found.compare("reported", Some(expected), Some(got));
+        }
+        if let Some(expected) = self.keeps_flow {
+            let got = outcome.keeps_flow.to_string();
+            found.compare("keeps-flow", Some(&expected.to_string()), Some(&got));
         }
         let log = outcome.log.join("\n");
         match self.log.as_deref() {

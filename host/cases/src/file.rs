@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_address::Snapshot;
-use portcullis_policy::Settings;
+use portcullis_policy::{FlowState, Settings, Standing, StatedHost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Transport};
 use portcullis_text::from_rfc3339;
@@ -18,6 +18,7 @@ use toml::Spanned;
 use crate::expect::Expect;
 use crate::failures::TargetResult;
 use crate::message::{MessageFields, Values, read_message};
+use crate::peer::PeerSpec;
 use crate::tables::TablesSpec;
 
 /// The time of cases that name none.
@@ -64,6 +65,7 @@ pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) line: usize,
     pub(crate) request: Request,
+    pub(crate) host: StatedHost,
     pub(crate) at: SystemTime,
     pub(crate) settings: Arc<Settings>,
     pub(crate) tables: Arc<Snapshot>,
@@ -105,6 +107,11 @@ struct Defaults {
     source: Option<String>,
     local: Option<String>,
     transport: Option<String>,
+    peer: Option<PeerSpec>,
+    standing: Option<StandingName>,
+    flow: Option<FlowName>,
+    came_along: Option<bool>,
+    is_client: Option<bool>,
     time: Option<String>,
 }
 
@@ -118,6 +125,11 @@ struct CaseSpec {
     source: Option<String>,
     local: Option<String>,
     transport: Option<String>,
+    peer: Option<PeerSpec>,
+    standing: Option<StandingName>,
+    flow: Option<FlowName>,
+    came_along: Option<bool>,
+    is_client: Option<bool>,
     time: Option<String>,
     settings: Option<toml::Table>,
     tables: Option<TablesSpec>,
@@ -138,6 +150,50 @@ struct AfterSpec {
     headers: BTreeMap<String, Values>,
     #[serde(default)]
     expect: Expect,
+}
+
+/// The standing of the source with the guard.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum StandingName {
+    Exempt,
+    #[default]
+    Observed,
+    Held,
+    Banned,
+}
+
+impl From<StandingName> for Standing {
+    fn from(name: StandingName) -> Self {
+        match name {
+            StandingName::Exempt => Self::Exempt,
+            StandingName::Observed => Self::Observed,
+            StandingName::Held => Self::Held,
+            StandingName::Banned => Self::Banned,
+        }
+    }
+}
+
+/// What becomes of the flow that the request goes along.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum FlowName {
+    #[default]
+    None,
+    Alive,
+    Gone,
+    Invalid,
+}
+
+impl From<FlowName> for FlowState {
+    fn from(name: FlowName) -> Self {
+        match name {
+            FlowName::None => Self::None,
+            FlowName::Alive => Self::Alive,
+            FlowName::Gone => Self::Gone,
+            FlowName::Invalid => Self::Invalid,
+        }
+    }
 }
 
 impl File {
@@ -227,6 +283,18 @@ impl Common<'_> {
         };
         let in_case = |what: String| format!("case \"{name}\": {what}");
         let arrival = self.arrival(spec).map_err(in_case)?;
+        // The peer of the file is that of its cases over TLS.
+        let common = self.defaults.peer.as_ref();
+        let common = common.filter(|_| arrival.transport.is_secure());
+        let peer = spec.peer.as_ref().or(common);
+        let mut host = PeerSpec::state(peer, arrival.transport).map_err(in_case)?;
+        let standing = spec.standing.or(self.defaults.standing);
+        host.standing = standing.unwrap_or_default().into();
+        let flow = spec.flow.or(self.defaults.flow);
+        host.flow = flow.unwrap_or_default().into();
+        let is = |own: Option<bool>, other: Option<bool>| own.or(other).unwrap_or_default();
+        host.came_along_flow = is(spec.came_along, self.defaults.came_along);
+        host.is_client = is(spec.is_client, self.defaults.is_client);
         let time = spec.time.as_ref().or(self.defaults.time.as_ref());
         let time = time.map_or(NOON, String::as_str);
         let at = from_rfc3339(time)
@@ -243,6 +311,7 @@ impl Common<'_> {
         let after = spec.after.iter().map(after).collect::<Result<_, _>>();
         Ok(Case {
             request: self.request(number, spec, arrival).map_err(in_case)?,
+            host,
             at,
             settings: settings(self.settings, spec.settings.as_ref()),
             tables,

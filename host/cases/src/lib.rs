@@ -2,6 +2,7 @@
 //!
 //! - [`read_message`] and [`MessageFields`] make requests of files and of fields, and [`first_look`] says whether a host would call a policy
 //!   for them at all.
+//! - [`PeerSpec`] is the peer of a connection over TLS.
 //! - [`TablesSpec`] makes tables and rules of the text of a file.
 //! - [`Suite`] is a file of cases; [`Suite::run`] calls a policy for each and returns a [`Report`] with what differs and what no case has
 //!   reached.
@@ -20,6 +21,7 @@ mod first_look;
 mod junit;
 mod message;
 mod outcome;
+mod peer;
 mod reason;
 mod suite;
 mod tables;
@@ -33,7 +35,8 @@ pub use first_look::{FirstLook, first_look};
 pub use junit::junit;
 pub use message::{MessageError, MessageFields, Values, read_message};
 pub use outcome::Outcome;
+pub use peer::PeerSpec;
 pub use reason::{Sight, reason_for};
-pub use suite::{CaseReport, Report, StepReport, Suite};
+pub use suite::{CaseReport, Report, StepReport, Suite, SuiteRequest};
 pub use tables::{RulesSpec, TablesError, TablesSpec, TrustedSpec};
 pub use trial::{Trial, Tried};

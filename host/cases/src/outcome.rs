@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use portcullis_policy::Offence;
 use portcullis_records::replay::Answered;
 use portcullis_records::{Change, Decided};
 use portcullis_sip::standard_reason;
@@ -45,6 +46,10 @@ pub struct Outcome {
     pub headers: Vec<(String, String)>,
     /// Names of header fields that are removed from the request.
     pub removed: Vec<String>,
+    /// What the policy has reported to the guard.
+    pub reported: Option<&'static str>,
+    /// Whether the policy treats the sender as a client that only its flow leads to.
+    pub keeps_flow: bool,
     /// Kind and description of a failure.
     pub failure: Option<(String, String)>,
     /// The log lines, with their level.
@@ -85,6 +90,8 @@ impl Outcome {
             targets: Vec::new(),
             headers: Vec::new(),
             removed: Vec::new(),
+            reported: answered.wishes.report.map(Offence::as_str),
+            keeps_flow: answered.wishes.keeps_flow,
             failure: None,
             log: answered.log.iter().map(ToString::to_string).collect(),
             fuel: answered.fuel,

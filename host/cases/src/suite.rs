@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_address::Snapshot;
-use portcullis_policy::{LoadError, LoadProblem, Policy, Runtime, Scope, Settings};
+use portcullis_policy::{LoadError, LoadProblem, Policy, Runtime, Scope, Settings, StatedHost};
 use portcullis_records::replay::{Answered, OfflinePolicy, Query};
 use portcullis_records::{Decided, Question};
 use portcullis_request::Request;
@@ -22,6 +22,19 @@ use crate::reason::{Sight, reason_for};
 #[derive(Debug)]
 pub struct Suite {
     file: File,
+}
+
+/// The request of a case, and what it meets.
+#[derive(Clone, Copy, Debug)]
+pub struct SuiteRequest<'s> {
+    /// The request.
+    pub request: &'s Request,
+    /// What the policy may get to know beside it.
+    pub host: &'s StatedHost,
+    /// The tables.
+    pub tables: &'s Arc<Snapshot>,
+    /// The settings.
+    pub settings: &'s Arc<Settings>,
 }
 
 /// The results of all cases of a file.
@@ -82,9 +95,14 @@ impl Suite {
     }
 
     /// The requests with their tables and settings, without the expectations: for measurements.
-    pub fn requests(&self) -> impl Iterator<Item = (&Request, &Arc<Snapshot>, &Arc<Settings>)> {
+    pub fn requests(&self) -> impl Iterator<Item = SuiteRequest<'_>> {
         let cases = self.file.cases.iter();
-        cases.map(|case| (&case.request, &case.tables, &case.settings))
+        cases.map(|case| SuiteRequest {
+            request: &case.request,
+            host: &case.host,
+            tables: &case.tables,
+            settings: &case.settings,
+        })
     }
 
     /// Loads a policy with settings of the file that it accepts.
@@ -207,6 +225,7 @@ fn query(case: &Case) -> Query {
         at: case.at,
         recorded: None,
         failed: None,
+        host: case.host.clone(),
     }
 }
 

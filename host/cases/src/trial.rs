@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use portcullis_address::Snapshot;
-use portcullis_policy::{Policy, Scope};
+use portcullis_policy::{Policy, Scope, StatedHost};
 use portcullis_records::Question;
 use portcullis_records::replay::{Answered, OfflinePolicy, Query};
 use portcullis_request::Request;
@@ -21,6 +21,8 @@ pub struct Trial<'t> {
     pub at: SystemTime,
     /// The names of the host.
     pub aliases: &'t [String],
+    /// What the policy may get to know beside the request and the tables.
+    pub host: &'t StatedHost,
     /// The tables that answer.
     pub tables: &'t Arc<Snapshot>,
 }
@@ -45,6 +47,7 @@ impl Trial<'_> {
                     at: self.at,
                     recorded: None,
                     failed: None,
+                    host: self.host.clone(),
                 };
                 let mut policy = OfflinePolicy::new(policy, Arc::new(scope));
                 Some(policy.call(query, self.tables))

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portcullis_metrics::HandshakeResult;
-use portcullis_tls::{Peer, Tls};
+use portcullis_tls::{Peer, Session, Tls};
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
@@ -21,7 +21,7 @@ use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 use tracing::debug;
 
-use crate::transport::Session;
+use crate::transport::Agreed;
 
 /// How much less important than a worker a thread is for the system (`nice`).
 const YIELD: i32 = 10;
@@ -46,6 +46,8 @@ pub(crate) struct Established {
     pub(crate) session: Connection,
     /// The peer, if it showed a certificate that was verified.
     pub(crate) peer: Option<Arc<Peer>>,
+    /// What the handshake has settled and proved.
+    pub(crate) settled: Arc<Session>,
 }
 
 /// Why a handshake failed.
@@ -179,9 +181,9 @@ impl Established {
     }
 
     /// What the two sides have agreed on. `local`: the end at this host.
-    pub(crate) fn agreed(&self, local: SocketAddr) -> Session {
+    pub(crate) fn agreed(&self, local: SocketAddr) -> Agreed {
         let suite = self.session.negotiated_cipher_suite();
-        Session {
+        Agreed {
             local,
             version: self.session.protocol_version(),
             suite: suite.map(|suite| suite.suite()),
@@ -243,12 +245,12 @@ async fn accept(tls: &Tls, stream: TcpStream) -> Result<Established, HandshakeEr
         .server(hello.server_name(), protocols)
         .ok_or(HandshakeError::UnknownName)?;
     let (stream, session) = start.into_stream(config).await?.into_inner();
-    let certificate = session.peer_certificates().and_then(|all| all.first());
-    let peer = certificate.and_then(Peer::of).map(Arc::new);
+    let settled = Session::accepted(&session);
     Ok(Established {
         socket: stream.into_std()?,
         session: session.into(),
-        peer,
+        peer: settled.peer.as_ref().map(Peer::from).map(Arc::new),
+        settled: Arc::new(settled),
     })
 }
 
@@ -260,13 +262,13 @@ async fn connect(
     let client = tls.client(&name);
     let connector = TlsConnector::from(client.config());
     let name = client.name_of(name);
-    let (stream, session) = connector.connect(name, stream).await?.into_inner();
-    let certificate = session.peer_certificates().and_then(|all| all.first());
-    let certificate = certificate.filter(|_| client.verifies());
-    let peer = certificate.and_then(Peer::of).map(Arc::new);
+    let connecting = connector.connect(name.clone(), stream);
+    let (stream, session) = connecting.await?.into_inner();
+    let settled = Session::opened(&session, &name, client.verifies());
     Ok(Established {
         socket: stream.into_std()?,
         session: session.into(),
-        peer,
+        peer: settled.peer.as_ref().map(Peer::from).map(Arc::new),
+        settled: Arc::new(settled),
     })
 }

@@ -100,6 +100,17 @@ impl Shared {
         routes.any(|routes| routes.load().has_address(ip))
     }
 
+    /// Whether the operator's rows of the address table say that this is the address of a client.
+    pub(crate) fn is_in_client_group(&self, ip: IpAddr) -> bool {
+        let groups = &self.config.nat.client_groups;
+        if groups.is_empty() {
+            return false;
+        }
+        let addresses = self.addresses.current();
+        let mut entries = addresses.table.lookup(ip).iter();
+        entries.any(|entry| groups.contains(&entry.group))
+    }
+
     /// The host name with this mark among all next hops and domains, those of tenants included. This is no work for each message.
     pub(crate) fn name_of_mark(&self, mark: u64) -> Option<String> {
         let own = self.routes.load();

@@ -24,7 +24,7 @@ const PACKAGE: &str = "portcullis:policy";
 const LONG: &str = "(i32.const 4096) (i32.const 61440)";
 
 /// Interface and name of a function, its parameters, its result if it has one, and its arguments.
-const CASES: [(&str, &str, &str, &str, &str); 20] = [
+const CASES: [(&str, &str, &str, &str, &str); 23] = [
     (
         "permissions",
         "allow-source-address",
@@ -132,6 +132,10 @@ const CASES: [(&str, &str, &str, &str, &str); 20] = [
         "(i32.const 1) (i32.const 7) LONG (i32.const 16) (i32.const 0) (i32.const 64)",
     ),
     ("outcome", "attempts", "i32", "", "(i32.const 64)"),
+    // Without TLS: what a policy can pass is one text.
+    ("peer", "speaks-for", "i32 i32", "i32", "LONG"),
+    ("guard", "report", "i32", "i32", "(i32.const 0)"),
+    ("flows", "route", "", "i32", ""),
 ];
 
 fn worst(criterion: &mut Criterion) {

@@ -33,6 +33,9 @@ pub(crate) const EDITS: &str = "portcullis:policy/edits@0.1.0";
 pub(crate) const FORWARDING: &str = "portcullis:policy/forwarding@0.1.0";
 pub(crate) const OUTCOME: &str = "portcullis:policy/outcome@0.1.0";
 pub(crate) const DISPATCHER: &str = "portcullis:policy/dispatcher@0.1.0";
+pub(crate) const PEER: &str = "portcullis:policy/peer@0.1.0";
+pub(crate) const GUARD: &str = "portcullis:policy/guard@0.1.0";
+pub(crate) const FLOWS: &str = "portcullis:policy/flows@0.1.0";
 
 /// The export of a policy that validates its settings.
 pub(crate) const VALIDATE: &str = "validate-settings";
@@ -257,7 +260,10 @@ mod tests {
                 EDITS,
                 FORWARDING,
                 OUTCOME,
-                DISPATCHER
+                DISPATCHER,
+                PEER,
+                GUARD,
+                FLOWS
             ]
         );
     }

@@ -6,12 +6,13 @@ use std::sync::atomic::Ordering;
 use portcullis_address::Snapshot;
 use portcullis_request::Request;
 
-use crate::call::{Bounds, Call, Notes};
+use crate::call::{Basis, Bounds, Call, Notes};
 use crate::decision::DecisionId;
 use crate::edits::Edits;
 use crate::failed_attempts::FailedAttempts;
 use crate::failure::{Failure, Stage};
 use crate::forwarding::Forwarding;
+use crate::host_state::HostState;
 use crate::idle_sandboxes::{IdleSandbox, IdleSandboxes};
 use crate::log_line::LogLine;
 use crate::module::Use;
@@ -24,6 +25,7 @@ use crate::scope::Scope;
 use crate::state::{Data, State};
 use crate::tape::Tape;
 use crate::verdict::Verdict;
+use crate::wishes::Wishes;
 
 /// Number of idle sandboxes that an evaluator keeps by default, usually each of another policy.
 pub const KEPT: usize = 4;
@@ -34,6 +36,7 @@ pub struct Evaluator {
     /// The data of the next store. `None` while an idle sandbox has it.
     spare: Option<Data>,
     idle: IdleSandboxes,
+    host: Option<Arc<dyn HostState>>,
     /// Whether log lines of policies are discarded.
     mute: bool,
     /// Whether log lines of policies are kept for [`Evaluator::take_log`].
@@ -63,6 +66,8 @@ struct Results {
     tape: Option<Box<Tape>>,
     /// The changes to header fields by the last call.
     edits: Edits,
+    /// What the last call asked of the host beside its verdict.
+    wishes: Wishes,
     /// What the last call said about where the request goes.
     forwarding: Option<Box<Forwarding>>,
     /// The log lines of the last call, if they are kept.
@@ -81,6 +86,7 @@ impl Evaluator {
         Self {
             spare: None,
             idle: IdleSandboxes::new(sandboxes),
+            host: None,
             mute: false,
             keeps_log: false,
             decision: None,
@@ -104,6 +110,16 @@ impl Evaluator {
             keeps_log: true,
             ..self
         }
+    }
+
+    /// Answers what policies ask about the host. By default nothing is known: there are no sessions.
+    pub fn set_host(&mut self, host: Arc<dyn HostState>) {
+        self.host = Some(host);
+    }
+
+    /// What [`Evaluator::set_host`] has set.
+    pub fn host(&self) -> Option<&Arc<dyn HostState>> {
+        self.host.as_ref()
     }
 
     /// Calls `policy` to decide on `request`, in `scope` and with the tables of `addresses`. Returns the request in any case.
@@ -180,6 +196,11 @@ impl Evaluator {
         std::mem::take(&mut self.results.edits)
     }
 
+    /// What the last call asked of the host beside its verdict; nothing if it failed.
+    pub fn wishes(&self) -> Wishes {
+        self.results.wishes
+    }
+
     /// Takes what the last call said about where the request goes: targets, if its verdict relays or its step is to try them. `None` if it
     /// said nothing.
     pub fn take_forwarding(&mut self) -> Option<Forwarding> {
@@ -218,9 +239,8 @@ impl Evaluator {
         let mut state = self.state(policy, scope, addresses);
         let notes = self.notes(None);
         let bounds = self.bounds(policy);
-        state
-            .call
-            .begin(addresses, scope, &loaded.name, bounds, request, notes);
+        let basis = basis(policy, scope, addresses, self.host.as_ref());
+        state.call.begin(basis, bounds, request, notes);
         let profiled = loaded
             .sandboxes
             .profile(state, &loaded.limits, Live::decide);
@@ -258,6 +278,9 @@ impl Evaluator {
             Use::Once => self.call_fresh(about, request, question),
             Use::Again | Use::Reset => self.call_kept(about, request, usage, question),
         };
+        if outcome.is_err() {
+            self.results.wishes = Wishes::default();
+        }
         (request, outcome.map_err(|(_, failure)| failure))
     }
 
@@ -277,9 +300,8 @@ impl Evaluator {
         let mut state = self.state(policy, scope, addresses);
         let notes = self.notes(failed);
         let bounds = self.bounds(policy);
-        state
-            .call
-            .begin(addresses, scope, &loaded.name, bounds, request, notes);
+        let basis = basis(policy, scope, addresses, self.host.as_ref());
+        state.call.begin(basis, bounds, request, notes);
         let (mut state, outcome, fuel) = loaded.sandboxes.ask(state, &loaded.limits, question);
         self.fuel = fuel;
         let request = self.results.take(&mut state.call, policy);
@@ -305,8 +327,9 @@ impl Evaluator {
         let notes = self.notes(failed);
         let at = match self.idle.acquire(policy, scope, usage) {
             Some(at) => {
+                let basis = basis(policy, scope, addresses, self.host.as_ref());
                 let call = self.idle.sandbox(at).call();
-                call.begin(addresses, scope, &loaded.name, bounds, request, notes);
+                call.begin(basis, bounds, request, notes);
                 at
             }
             None => {
@@ -319,15 +342,14 @@ impl Evaluator {
                 };
                 let opened = match warm {
                     Some(mut sandbox) => {
-                        let call = sandbox.call();
-                        call.begin(addresses, scope, &loaded.name, bounds, request, notes);
+                        let basis = basis(policy, scope, addresses, self.host.as_ref());
+                        sandbox.call().begin(basis, bounds, request, notes);
                         Ok(sandbox)
                     }
                     None => {
                         let mut state = self.state(policy, scope, addresses);
-                        state
-                            .call
-                            .begin(addresses, scope, &loaded.name, bounds, request, notes);
+                        let basis = basis(policy, scope, addresses, self.host.as_ref());
+                        state.call.begin(basis, bounds, request, notes);
                         loaded.sandboxes.open(state, &loaded.limits, usage)
                     }
                 };
@@ -389,6 +411,21 @@ impl Evaluator {
     }
 }
 
+/// What a call of this policy is based on.
+fn basis<'c>(
+    policy: &'c Policy,
+    scope: &'c Arc<Scope>,
+    addresses: &'c Arc<Snapshot>,
+    host: Option<&'c Arc<dyn HostState>>,
+) -> Basis<'c> {
+    Basis {
+        addresses,
+        scope,
+        policy: &policy.loaded.name,
+        host,
+    }
+}
+
 impl Results {
     /// Ends a call: takes its tape, edits and targets, counts its dropped log lines, and returns the request.
     fn take(&mut self, call: &mut Call, policy: &Policy) -> Request {
@@ -404,6 +441,7 @@ impl Results {
             self.edits = std::mem::take(call.edits());
         }
         self.forwarding = call.take_forwarding();
+        self.wishes = call.wishes();
         call.end()
     }
 }

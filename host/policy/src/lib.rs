@@ -14,7 +14,7 @@
 //!
 //! | modules | content |
 //! |---|---|
-//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `tape`, `log_line` | the terms of a call |
+//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `standing`, `flow_state`, `wishes`, `host_state`, `tape`, `log_line` | the terms of a call |
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
 //! | `call` | the state of a call and the answers of the host functions |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
@@ -41,10 +41,12 @@ pub use engine::Target;
 pub use evaluator::{Evaluator, KEPT};
 pub use failed_attempts::{Attempt, Cause, FailedAttempts, MAX_CONTACTS, TriedTarget};
 pub use failure::{Failure, FailureKind, Refused};
+pub use flow_state::FlowState;
 pub use forwarding::{
     ForwardTarget, Forwarding, MAX_CODES, MAX_MEMO, MAX_REQUEST_URI, MAX_TARGET_BYTES, MAX_TARGETS,
     Place, Refusal,
 };
+pub use host_state::{HostState, StatedHost};
 pub use inspect::{Export, Import, Inspection, Kind, Producer, inspect};
 pub use limits::Limits;
 pub use log_line::LogLine;
@@ -62,12 +64,14 @@ pub use slot::{
     Candidate, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload, Share, ShareKey,
     SlotReader, Stats, Trial, VerdictKind,
 };
+pub use standing::{Offence, Standing};
 pub use tape::{Asked, Tape};
 pub use verdict::{
     InvalidVerdict, MAX_HEADER_VALUE, MAX_HEADERS, MAX_NAME, MAX_REASON, Rejection, Verdict,
     may_be_edited,
 };
 pub use warm::WARM_POLICIES;
+pub use wishes::Wishes;
 
 mod abi;
 mod added_functions;
@@ -88,8 +92,10 @@ mod engine;
 mod evaluator;
 mod failed_attempts;
 mod failure;
+mod flow_state;
 mod forwarding;
 mod guest;
+mod host_state;
 mod idle_sandboxes;
 mod inspect;
 mod interfaces;
@@ -115,6 +121,7 @@ mod scope;
 mod settings;
 mod shared_code;
 mod slot;
+mod standing;
 mod state;
 mod tape;
 mod text;
@@ -122,3 +129,4 @@ mod ticker;
 mod trial_run;
 mod verdict;
 mod warm;
+mod wishes;

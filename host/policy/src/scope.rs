@@ -131,6 +131,12 @@ impl Scope {
         }
     }
 
+    /// The routes by which requests of the tenant are relayed; `None` for those of the operator.
+    pub fn routes(&self) -> Option<Arc<Routes>> {
+        let routes = self.routes.as_ref();
+        routes.map(|routes| routes.load_full())
+    }
+
     /// Sets the dispatcher, whose sets targets may be chosen from.
     pub fn with_dispatcher(self, dispatcher: Arc<Dispatcher>) -> Self {
         Self {

@@ -7,7 +7,9 @@ use serde_json::{Value, json};
 
 use crate::clock::Moment;
 use crate::failed_attempts::{Attempt, Cause};
+use crate::flow_state::FlowState;
 use crate::forwarding::Refusal;
+use crate::standing::Standing;
 
 /// The queries and answers of one call. Bounded: beyond [`Tape::MOST_QUESTIONS`] or [`Tape::MOST_BYTES`] the tape is truncated.
 #[derive(Clone, Debug, PartialEq)]
@@ -242,8 +244,8 @@ impl Answer for u64 {
     }
 }
 
-/// Types of settings. A missing setting is null.
-macro_rules! settings_answer {
+/// Optional values. A missing one is null.
+macro_rules! optional_answer {
     ($($kind:ty: $read:expr),+ $(,)?) => {$(
         impl Answer for Option<$kind> {
             fn write(&self) -> Value {
@@ -261,9 +263,10 @@ macro_rules! settings_answer {
     )+};
 }
 
-settings_answer! {
+optional_answer! {
     bool: Value::as_bool,
     i64: Value::as_i64,
+    u64: Value::as_u64,
     f64: Value::as_f64,
     String: |value| value.as_str().map(str::to_owned),
     Vec<String>: texts,
@@ -362,6 +365,29 @@ impl Answer for Result<Vec<String>, Refusal> {
         let name = value.as_str()?;
         let mut all = Refusal::ALL.into_iter();
         all.find(|refusal| refusal.to_string() == name).map(Err)
+    }
+}
+
+impl Answer for Standing {
+    fn write(&self) -> Value {
+        json!(self.as_str())
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let name = value.as_str()?;
+        let mut all = Self::ALL.into_iter();
+        all.find(|standing| standing.as_str() == name)
+    }
+}
+
+impl Answer for FlowState {
+    fn write(&self) -> Value {
+        json!(self.as_str())
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        let name = value.as_str()?;
+        Self::ALL.into_iter().find(|flow| flow.as_str() == name)
     }
 }
 
@@ -470,6 +496,9 @@ mod tests {
         same(vec![attempt]);
         same(None::<Attempt>);
         same(7_u8);
+        same(Some(7_u64));
+        Standing::ALL.into_iter().for_each(same);
+        FlowState::ALL.into_iter().for_each(same);
         same(Vec::<u8>::new());
         same((0..=255).collect::<Vec<u8>>());
         same(Ok::<(), Refusal>(()));

@@ -8,7 +8,7 @@ use portcullis_address::Snapshot;
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing, Transport};
 
-use crate::call::{Call, Notes};
+use crate::call::{Basis, Call, Notes};
 use crate::contract::Exports;
 use crate::failed_attempts::{Attempt, Cause, FailedAttempts};
 use crate::failure::{Failure, Stage};
@@ -165,7 +165,13 @@ fn begun(
         Arc::clone(name),
         bounds,
     );
-    call.begin(table, scope, name, bounds, options(), notes);
+    let basis = Basis {
+        addresses: table,
+        scope,
+        policy: name,
+        host: None,
+    };
+    call.begin(basis, bounds, options(), notes);
     Box::new(State::new(call))
 }
 

@@ -55,7 +55,7 @@ pub use params::{Param, Params};
 pub use proxy::{
     Branch, Clients, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, Forward, Forwarded,
     HeaderChange, Local, Proxy, ProxyConfig, Received, RelayError, RelayErrorKind, RequestName,
-    ResponseChanges, Target, Transaction, shorten, to_has_tag, write_ack, write_cancel,
+    ResponseChanges, RouteFlow, Target, Transaction, shorten, to_has_tag, write_ack, write_cancel,
     write_response,
 };
 pub use reason::standard_reason;

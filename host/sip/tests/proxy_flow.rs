@@ -8,7 +8,10 @@ mod edge;
 use std::net::SocketAddr;
 
 use edge::{CALLER, Edge, NEXT_HOP, headers, request, start_line, tcp, udp};
-use portcullis_sip::{Clients, ConnectionId, ProxyConfig, RelayError, Target, Transport};
+use portcullis_sip::{
+    Clients, ConnectionId, Framing, Index, Message, ProxyConfig, RelayError, RouteFlow, Routes,
+    Target, Transport, scan,
+};
 
 const BEGUN: u64 = 1_800_000_000;
 const WEEK: u64 = 7 * 24 * 3_600;
@@ -381,4 +384,67 @@ fn a_tenant_reaches_its_own_clients_and_the_operator_reaches_all() {
     let error = edges[1].relay(&text, &udp(NEXT_HOP)).unwrap_err();
     assert_eq!(error, RelayError::ForeignFlow(user(&path).to_owned()));
     assert_eq!(error.code(), 403);
+}
+
+fn route_flow(edge: &Edge, text: &str, routes: &Routes) -> RouteFlow {
+    let mut index = Index::default();
+    scan(
+        text.as_bytes(),
+        Framing::Datagram,
+        &Default::default(),
+        &mut index,
+    )
+    .unwrap();
+    let message = Message::new(text.as_bytes(), &index);
+    edge.proxy.route_flow(message, &udp(NEXT_HOP), routes)
+}
+
+#[test]
+fn the_flow_of_a_route_is_known_before_the_request_is_relayed() {
+    let edge = edge();
+    let over_udp = path(&edge, &udp(CALLER), &[]);
+    let over_tcp = path(&edge, &tcp(CALLER, 7), &[]);
+    let of = |text: &str| route_flow(&edge, text, &edge.routes);
+    assert_eq!(of(&to_client("INVITE", &over_udp)), RouteFlow::Client(None));
+    let stream = RouteFlow::Client(Some(ConnectionId(7)));
+    assert_eq!(of(&to_client("INVITE", &over_tcp)), stream);
+    // From a strict router.
+    let uri = over_udp.trim_start_matches('<').trim_end_matches('>');
+    let strict = request("INVITE", uri, &["Route: <sip:ada@10.0.0.9>"]);
+    assert_eq!(of(&strict), RouteFlow::Client(None));
+    for none in ["<sip:198.51.100.1:5060;lr>", "<sip:192.0.2.80;lr>"] {
+        assert_eq!(of(&to_client("INVITE", none)), RouteFlow::None, "{none}");
+    }
+    let forged = over_udp.replacen("flow-", "flow-a", 1);
+    assert_eq!(of(&to_client("INVITE", &forged)), RouteFlow::Invalid);
+    edge.proxy.set_time(BEGUN + WEEK);
+    assert_eq!(of(&to_client("INVITE", &over_udp)), RouteFlow::Gone);
+}
+
+#[test]
+fn a_client_is_recognised_by_the_flow_in_its_routes() {
+    let edge = edge();
+    let came = |text: &str, arrival: &portcullis_sip::Arrival| {
+        let mut index = Index::default();
+        scan(
+            text.as_bytes(),
+            Framing::Datagram,
+            &Default::default(),
+            &mut index,
+        )
+        .unwrap();
+        let message = Message::new(text.as_bytes(), &index);
+        edge.proxy.came_along_flow(message, arrival, &edge.routes)
+    };
+    let own = to_client("BYE", &path(&edge, &udp(CALLER), &[]));
+    assert!(came(&own, &udp(CALLER)));
+    assert!(!came(&own, &udp("192.0.2.10:40001")), "another port");
+    assert!(!came(&own, &tcp(CALLER, 7)), "another transport");
+    let own = to_client("BYE", &path(&edge, &tcp(CALLER, 7), &[]));
+    assert!(came(&own, &tcp(CALLER, 7)));
+    assert!(!came(&own, &tcp(CALLER, 8)), "another connection");
+    let none = to_client("BYE", "<sip:198.51.100.1:5060;lr>");
+    assert!(!came(&none, &udp(CALLER)));
+    let forged = own.replacen("flow-", "flow-a", 1);
+    assert!(!came(&forged, &tcp(CALLER, 7)));
 }

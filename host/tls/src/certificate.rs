@@ -11,17 +11,25 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer;
 
 use crate::error::TlsError;
-use crate::names::{SipNames, domain_of_uri, normal};
+use crate::names::SipNames;
 
 /// What a certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
     /// Its names.
     pub names: SipNames,
+    /// Its alternative names that are URIs, as they are written.
+    pub uris: Vec<String>,
+    /// Its alternative names that are mail addresses, as they are written.
+    pub emails: Vec<String>,
     /// Its subject, for display.
     pub subject: String,
+    /// The first common name of its subject. No rule of the host compares it.
+    pub common_name: Option<String>,
     /// Its issuer, for display.
     pub issuer: String,
+    /// Its serial number, hexadecimal.
+    pub serial_number: String,
     /// When it becomes valid.
     pub not_before: SystemTime,
     /// When it expires.
@@ -48,10 +56,18 @@ impl Certificate {
         let (_, parsed) = X509Certificate::from_der(der).map_err(|error| error.to_string())?;
         let validity = parsed.validity();
         let digest = ring::digest::digest(&ring::digest::SHA256, der);
+        let mut common_names = parsed.subject().iter_common_name();
+        let alternatives = Alternatives::of(&parsed)?;
         Ok(Self {
-            names: names_of(&parsed)?,
+            names: alternatives.names,
+            uris: alternatives.uris,
+            emails: alternatives.emails,
             subject: parsed.subject().to_string(),
+            common_name: common_names
+                .find_map(|name| name.as_str().ok())
+                .map(str::to_owned),
             issuer: parsed.issuer().to_string(),
+            serial_number: parsed.raw_serial_as_string().replace(':', ""),
             not_before: at(validity.not_before.timestamp()),
             not_after: at(validity.not_after.timestamp()),
             fingerprint: digest.as_ref().try_into().unwrap_or_default(),
@@ -105,33 +121,53 @@ impl Certificate {
 impl Peer {
     /// The peer with this certificate, which has been verified; `None` if it cannot be read.
     pub fn of(der: &CertificateDer<'_>) -> Option<Self> {
-        let certificate = Certificate::read(der).ok()?;
-        Some(Self {
-            names: certificate.names.shown(),
-            fingerprint: certificate.fingerprint,
-        })
+        Certificate::read(der).ok().as_ref().map(Self::from)
     }
 }
 
-fn names_of(certificate: &X509Certificate<'_>) -> Result<SipNames, String> {
-    let mut names = SipNames::default();
-    let extension = certificate.subject_alternative_name();
-    let Some(extension) = extension.map_err(|error| error.to_string())? else {
-        return Ok(names);
-    };
-    for name in &extension.value.general_names {
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "SIP compares no other kinds of names (RFC 5922 §7.1)"
-        )]
-        match name {
-            GeneralName::URI(uri) => names.uris.extend(domain_of_uri(uri)),
-            GeneralName::DNSName(name) => names.dns.push(normal(name)),
-            GeneralName::IPAddress(bytes) => names.addresses.extend(address(bytes)),
-            _ => {}
+/// The peer with this certificate, which has been verified.
+impl From<&Certificate> for Peer {
+    fn from(certificate: &Certificate) -> Self {
+        Self {
+            names: certificate.names.shown(),
+            fingerprint: certificate.fingerprint,
         }
     }
-    Ok(names)
+}
+
+/// The alternative names of a certificate.
+#[derive(Default)]
+struct Alternatives {
+    names: SipNames,
+    uris: Vec<String>,
+    emails: Vec<String>,
+}
+
+impl Alternatives {
+    fn of(certificate: &X509Certificate<'_>) -> Result<Self, String> {
+        let mut all = Self::default();
+        let extension = certificate.subject_alternative_name();
+        let Some(extension) = extension.map_err(|error| error.to_string())? else {
+            return Ok(all);
+        };
+        for name in &extension.value.general_names {
+            #[expect(
+                clippy::wildcard_enum_match_arm,
+                reason = "SIP compares no other kinds of names (RFC 5922 §7.1)"
+            )]
+            match name {
+                GeneralName::URI(uri) => {
+                    all.names.add_uri(uri);
+                    all.uris.push((*uri).to_owned());
+                }
+                GeneralName::DNSName(name) => all.names.add_dns(name),
+                GeneralName::IPAddress(bytes) => all.names.addresses.extend(address(bytes)),
+                GeneralName::RFC822Name(name) => all.emails.push((*name).to_owned()),
+                _ => {}
+            }
+        }
+        Ok(all)
+    }
 }
 
 fn address(bytes: &[u8]) -> Option<IpAddr> {

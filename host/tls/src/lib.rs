@@ -13,6 +13,7 @@ mod names;
 mod pem;
 mod profile;
 mod server;
+mod session;
 mod store;
 
 pub use certificate::{Certificate, Peer};
@@ -24,4 +25,5 @@ pub use profile::{
     Authorities, ClientAuth, MinVersion, NamedRelayProfile, Profile, RelayProfile, Settings,
 };
 pub use server::Server;
+pub use session::Session;
 pub use store::{Listed, Reloaded, Tls};

@@ -27,13 +27,37 @@ impl SipNames {
         }
     }
 
+    /// Adds the alternative name with this URI, if it names a SIP domain.
+    pub fn add_uri(&mut self, uri: &str) {
+        self.uris.extend(domain_of_uri(uri));
+    }
+
+    /// Adds a DNS name.
+    pub fn add_dns(&mut self, name: &str) {
+        self.dns.push(normal(name));
+    }
+
+    /// The SIP domains: those of `sip:` URIs or, without any, the DNS names (RFC 5922 §7.1).
+    pub fn domains(&self) -> &[String] {
+        match self.uris.is_empty() {
+            true => &self.dns,
+            false => &self.uris,
+        }
+    }
+
+    /// Whether the certificate is one for this domain or address, without wildcards (RFC 5922 §7.2).
+    pub fn speak_for(&self, domain: &str) -> bool {
+        match domain.parse() {
+            Ok(ip) => self.addresses.contains(&ip),
+            Err(_) => self.include_domain(domain, false),
+        }
+    }
+
     fn include_domain(&self, wanted: &str, wildcards: bool) -> bool {
         let wanted = normal(wanted);
-        if !self.uris.is_empty() {
-            return self.uris.contains(&wanted);
-        }
-        let mut dns = self.dns.iter();
-        dns.any(|name| *name == wanted || (wildcards && covers(name, &wanted)))
+        let is_dns = self.uris.is_empty();
+        let mut domains = self.domains().iter();
+        domains.any(|name| *name == wanted || (is_dns && wildcards && covers(name, &wanted)))
     }
 
     /// The names that peers compare, for display: `sip:` URIs first.
@@ -103,7 +127,7 @@ pub(crate) fn covers(pattern: &str, name: &str) -> bool {
 }
 
 /// The domain of a URI `sip:DOMAIN` without a user and without parameters; `None` for any other URI.
-pub(crate) fn domain_of_uri(uri: &str) -> Option<String> {
+fn domain_of_uri(uri: &str) -> Option<String> {
     let (scheme, domain) = uri.split_once(':')?;
     let is_plain = !domain.is_empty() && !domain.contains(['@', ';', '?', '/']);
     // A port is no part of the domain.
@@ -131,6 +155,16 @@ mod tests {
         assert!(!includes(&names, "b.example", false));
         assert!(includes(&names, "192.0.2.1", false));
         assert!(!includes(&names, "192.0.2.2", false));
+        assert_eq!(names.domains(), ["a.example"]);
+        for (domain, is) in [
+            ("A.example.", true),
+            ("b.example", false),
+            ("192.0.2.1", true),
+            ("192.0.2.2", false),
+            ("", false),
+        ] {
+            assert_eq!(names.speak_for(domain), is, "{domain}");
+        }
     }
 
     #[test]
@@ -141,6 +175,7 @@ mod tests {
         };
         assert!(includes(&names, "x.a.example", true));
         assert!(!includes(&names, "x.a.example", false));
+        assert!(!names.speak_for("x.a.example"));
         for other in ["a.example", "x.y.a.example", "b.example", "xa.example"] {
             assert!(!includes(&names, other, true), "{other}");
         }

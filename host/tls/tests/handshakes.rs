@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_tls::{
-    Authorities, ClientAuth, MinVersion, NamedRelayProfile, Peer, Profile, RelayProfile, Settings,
-    Tls, TlsError,
+    Authorities, ClientAuth, MinVersion, NamedRelayProfile, Peer, Profile, RelayProfile, Session,
+    Settings, Tls, TlsError,
 };
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, IsCa,
-    Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
+    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
     date_time_ymd,
 };
 use rustls::client::Resumption;
@@ -142,7 +142,10 @@ impl Met {
     /// The names of the certificate that the client got.
     fn names(&self) -> Vec<String> {
         let certificate = &self.client.peer_certificates().unwrap()[0];
-        Peer::of(certificate).unwrap().names
+        portcullis_tls::Certificate::read(certificate)
+            .unwrap()
+            .names
+            .shown()
     }
 
     fn is_resumed(&self) -> bool {
@@ -257,7 +260,16 @@ fn certificates_of_clients_are_verified_where_they_are_asked_for() {
     office.issue_for("edge", &["edge.example"]);
     let serial = SerialNumber::from(77);
     office.issue("carrier", |params| {
-        params.subject_alt_names = vec![dns("b.example"), uri("sip:carrier.example")];
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "Carrier");
+        params.subject_alt_names = vec![
+            dns("b.example"),
+            uri("sip:carrier.example"),
+            uri("https://carrier.example/"),
+            SanType::Rfc822Name("noc@carrier.example".try_into().unwrap()),
+        ];
+        params.serial_number = Some(SerialNumber::from(0x1234));
     });
     office.issue("revoked", |params| {
         params.serial_number = Some(serial.clone());
@@ -293,8 +305,19 @@ fn certificates_of_clients_are_verified_where_they_are_asked_for() {
     let meets = |tls: &Tls, client| meet(tls, &Arc::new(client), "edge.example");
     for tls in [&required, &optional] {
         let met = meets(tls, office.client(Some("carrier"))).unwrap();
-        let peer = Peer::of(&met.server.peer_certificates().unwrap()[0]).unwrap();
-        assert_eq!(peer.names, ["sip:carrier.example", "b.example"]);
+        let peer = Session::accepted(&met.server).peer.unwrap();
+        assert_eq!(peer.names.shown(), ["sip:carrier.example", "b.example"]);
+        assert_eq!(peer.names.domains(), ["carrier.example"]);
+        assert!(peer.names.speak_for("Carrier.example"));
+        assert!(!peer.names.speak_for("b.example"), "a URI outranks it");
+        assert_eq!(
+            peer.uris,
+            ["sip:carrier.example", "https://carrier.example/"]
+        );
+        assert_eq!(peer.emails, ["noc@carrier.example"]);
+        assert_eq!(peer.common_name.as_deref(), Some("Carrier"));
+        assert_eq!(peer.subject, "CN=Carrier");
+        assert_eq!(peer.serial_number, "1234");
         for bad in ["revoked", "old"] {
             let error = meets(tls, office.client(Some(bad))).err().unwrap();
             let is_named = matches!(error, rustls::Error::InvalidCertificate(_));
@@ -306,11 +329,41 @@ fn certificates_of_clients_are_verified_where_they_are_asked_for() {
             .set_certificate_verifier(Arc::new(Anything));
         assert!(meets(tls, client).is_err());
     }
-    assert!(meets(&optional, office.client(None)).is_ok());
+    let met = meets(&optional, office.client(None)).unwrap();
+    let session = Session::accepted(&met.server);
+    assert_eq!((session.shows_certificate, session.peer), (false, None));
     assert_eq!(
         meets(&required, office.client(None)).err(),
         Some(rustls::Error::NoCertificatesPresented)
     );
+}
+
+#[test]
+fn a_session_says_what_both_ends_have_settled() {
+    let office = Office::new();
+    office.issue_for("edge", &["edge.example"]);
+    let tls = office.open(vec![office.profile("edge")]);
+    let met = meet(&tls, &Arc::new(office.client(None)), "edge.example").unwrap();
+    let accepted = Session::accepted(&met.server);
+    let name = ServerName::try_from("Edge.example").unwrap();
+    let opened = Session::opened(&met.client, &name, true);
+    for session in [&accepted, &opened] {
+        assert_eq!(session.version, "TLSv1.3");
+        assert_eq!(session.server_name.as_deref(), Some("edge.example"));
+        let suite = &session.cipher_suite;
+        assert!(suite.starts_with("TLS_"), "a registered name: {suite}");
+    }
+    assert_eq!(accepted.cipher_suite, opened.cipher_suite);
+    assert!(!accepted.shows_certificate && opened.shows_certificate);
+    assert!(opened.peer.unwrap().names.speak_for("edge.example"));
+
+    // A certificate that nobody has verified proves nothing.
+    let unverified = Session::opened(&met.client, &name, false);
+    assert!(unverified.shows_certificate);
+    assert_eq!(unverified.peer, None);
+    let address = ServerName::try_from("192.0.2.1").unwrap();
+    let by_address = Session::opened(&met.client, &address, true);
+    assert_eq!(by_address.server_name, None);
 }
 
 #[test]

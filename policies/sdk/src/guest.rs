@@ -3,21 +3,30 @@
 use std::panic::{self, PanicHookInfo};
 use std::time::Duration;
 
-use portcullis::policy::{dispatcher, forwarding, outcome};
+use portcullis::policy::{dispatcher, flows, forwarding, guard, outcome, peer};
 
 use crate::algorithm::Algorithm;
 use crate::attempt::{Attempt, Cause};
+use crate::flow::Flow;
 use crate::level::Level;
+use crate::name_kind::NameKind;
+use crate::standing::{Offence, Standing};
 use crate::target::{Place, Refusal, Target};
 use crate::version::VERSION;
 
 pub(crate) use portcullis::policy::clock::{local, now};
 pub(crate) use portcullis::policy::counters::{add, rate_limit, value};
 pub(crate) use portcullis::policy::edits::{add_header, remove_header};
+pub(crate) use portcullis::policy::flows::{came_along, is_client, keep};
 pub(crate) use portcullis::policy::forwarding::share;
 pub(crate) use portcullis::policy::log::log;
 pub(crate) use portcullis::policy::outcome::{
     contacts, header as response_header, memo, tries_left,
+};
+pub(crate) use portcullis::policy::peer::{
+    cipher_suite, common_name, domains, fingerprint, has_certificate, is_secure, is_verified,
+    issuer, listener, serial_number, server_name, speaks_for, subject, tls_version, valid_from,
+    valid_until,
 };
 pub(crate) use portcullis::policy::permissions::{
     address_group, allow_address, allow_source_address, last_tag, source_address_group,
@@ -71,6 +80,9 @@ macro_rules! world {
                     "portcullis:policy/forwarding@0.1.0": super::portcullis::policy::forwarding,
                     "portcullis:policy/outcome@0.1.0": super::portcullis::policy::outcome,
                     "portcullis:policy/dispatcher@0.1.0": super::portcullis::policy::dispatcher,
+                    "portcullis:policy/peer@0.1.0": super::portcullis::policy::peer,
+                    "portcullis:policy/guard@0.1.0": super::portcullis::policy::guard,
+                    "portcullis:policy/flows@0.1.0": super::portcullis::policy::flows,
                 },
             });
         }
@@ -138,6 +150,40 @@ pub(crate) fn add_set(set: u32, algorithm: &Algorithm, limit: u8, rank: u8) -> R
         Algorithm::Srv => dispatcher::Algorithm::Srv,
     };
     dispatcher::add_set(set, &algorithm, limit, rank).map_err(refusal)
+}
+
+pub(crate) fn peer_names(kind: NameKind) -> Vec<String> {
+    peer::names(match kind {
+        NameKind::Uri => peer::NameKind::Uri,
+        NameKind::Dns => peer::NameKind::Dns,
+        NameKind::Address => peer::NameKind::Address,
+        NameKind::Email => peer::NameKind::Email,
+    })
+}
+
+pub(crate) fn standing() -> Standing {
+    match guard::standing() {
+        guard::Standing::Exempt => Standing::Exempt,
+        guard::Standing::Observed => Standing::Observed,
+        guard::Standing::Held => Standing::Held,
+        guard::Standing::Banned => Standing::Banned,
+    }
+}
+
+pub(crate) fn route() -> Flow {
+    match flows::route() {
+        flows::Flow::None => Flow::None,
+        flows::Flow::Alive => Flow::Alive,
+        flows::Flow::Gone => Flow::Gone,
+        flows::Flow::Invalid => Flow::Invalid,
+    }
+}
+
+pub(crate) fn report(offence: Offence) -> bool {
+    guard::report(match offence {
+        Offence::Guess => guard::Offence::Guess,
+        Offence::Scan => guard::Offence::Scan,
+    })
 }
 
 pub(crate) fn retry_on(codes: &[u16]) -> Result<(), Refusal> {

@@ -44,6 +44,9 @@
 //! - [`trusted`]: is the sender a trusted peer? The table `trusted` of the same module.
 //! - [`rules`]: do allow and deny files permit this pair of URIs? Who may call whom, who may register what.
 //! - [`request`]: method, URIs, header fields, source and transport of the request.
+//! - [`peer`]: the connection that the request came over, and what TLS has proved about its peer.
+//! - [`guard`]: what the host's guard knows of the source of the request, and evidence against the source.
+//! - [`flows`]: phones behind NAT and browsers, which only the flow that they opened leads to.
 //! - [`uri`]: user, host and port of a URI.
 //! - [`counters`]: counters and rate limits, shared by all calls.
 //! - [`settings`]: values that the operator's configuration passes to this policy.
@@ -106,8 +109,11 @@ pub mod clock;
 pub mod counters;
 pub mod dispatcher;
 pub mod edits;
+pub mod flows;
+pub mod guard;
 pub mod log;
 pub mod outcome;
+pub mod peer;
 pub mod permissions;
 pub mod request;
 pub mod rules;
@@ -126,19 +132,22 @@ pub mod guest;
 #[cfg(target_arch = "wasm32")]
 use guest as host;
 #[cfg(not(target_arch = "wasm32"))]
-use testing::call as host;
+use testing::answers as host;
 
 mod algorithm;
 mod attempt;
+mod flow;
 mod forwarding;
 #[cfg(any(target_arch = "wasm32", test))]
 #[allow(unsafe_code)]
 mod heap;
 mod level;
 mod local_time;
+mod name_kind;
 mod next_step;
 mod policy;
 mod response;
+mod standing;
 mod target;
 mod verdict;
 mod version;
@@ -158,7 +167,7 @@ pub mod prelude {
     };
     pub use crate::{
         NextStep, Target, Verdict, again, answer, best_answer, clock, counters, drop_request,
-        edits, fork, in_turn, log, outcome, pass, policy, reject, relay, relay_to, relay_to_uri,
-        request, rules, settings, trusted, uri,
+        edits, flows, fork, guard, in_turn, log, outcome, pass, peer, policy, reject, relay,
+        relay_to, relay_to_uri, request, rules, settings, trusted, uri,
     };
 }

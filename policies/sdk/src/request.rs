@@ -64,7 +64,7 @@ pub fn source_port() -> u16 {
     host::source_port()
 }
 
-/// The transport of the request, as in a Via header field: `UDP` or `TCP`. Further transports may be added.
+/// The transport of the request, as in a Via header field: `UDP`, `TCP`, `TLS`, `WS` or `WSS`. Further transports may be added.
 pub fn transport() -> String {
     host::transport()
 }

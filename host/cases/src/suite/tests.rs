@@ -160,3 +160,44 @@ fn errors_name_the_line() {
         assert!(error.contains(expected), "{error}\n{expected}");
     }
 }
+
+/// Reports the sender, keeps its flow, and rejects with 300, 100 for a verified peer, ten times the standing, and the state of the flow.
+const ASKING: &str = r#"(module
+    (import "portcullis:policy/peer@0.1.0" "is-verified" (func $verified (result i32)))
+    (import "portcullis:policy/guard@0.1.0" "standing" (func $standing (result i32)))
+    (import "portcullis:policy/guard@0.1.0" "report" (func $report (param i32) (result i32)))
+    (import "portcullis:policy/flows@0.1.0" "route" (func $route (result i32)))
+    (import "portcullis:policy/flows@0.1.0" "keep" (func $keep))
+    (memory (export "memory") 1)
+    (data (i32.const 16) "\01")
+    (func (export "decide") (result i32)
+      (drop (call $report (i32.const 1)))
+      (call $keep)
+      (i32.store16 (i32.const 20)
+        (i32.add
+          (i32.add (i32.const 300) (i32.mul (i32.const 100) (call $verified)))
+          (i32.add (i32.mul (i32.const 10) (call $standing)) (call $route))))
+      i32.const 16))"#;
+
+#[test]
+fn a_case_states_what_the_host_knows_and_expects_what_the_policy_asks() {
+    let text = "[defaults]\nstanding = \"held\"\npeer = { dns = \"a.example\" }\n\
+        [[case]]\ntransport = \"tls\"\nflow = \"gone\"\nexpect = { status = 422, reported = \"scan\", keeps-flow = true }\n\
+        [[case]]\ntransport = \"tls\"\npeer = {}\nexpect = { status = 320 }\n\
+        [[case]]\nstanding = \"exempt\"\nexpect = { status = 300, reported = \"none\" }\n\
+        [[case]]\nexpect = { reported = \"guess\", keeps-flow = false }\n";
+    let suite = Suite::parse(text, "cases.toml", Path::new("")).unwrap();
+    let runtime = runtime(&Limits::default()).unwrap();
+    let mut module = wat::parse_str(ASKING).unwrap();
+    embed_with(&mut module, Exports::default()).unwrap();
+    let policy = suite.load(&runtime, "asking", &module).unwrap();
+    let report = suite.run(policy, Scope::operator);
+    assert_eq!(
+        mismatches(&report),
+        [
+            "decide: reported: guess / scan",
+            "decide: keeps-flow: false / true"
+        ]
+    );
+    assert_eq!(report.coverage.never_asked, [""; 0]);
+}

@@ -508,6 +508,10 @@ impl Pipeline {
     ) -> Handled {
         let (message, arrival) = (request.message(), &request.arrival);
         let judged = judgement.on(message, arrival);
+        if let Some(offence) = judgement.wishes.report {
+            let strangers = self.responder.strangers();
+            strangers.reported(offence, message, arrival);
+        }
         let verdicts = &self.counters().verdicts;
         let sent = match &judgement.outcome {
             Outcome::Verdict(verdict) => {

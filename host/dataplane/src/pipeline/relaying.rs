@@ -1,6 +1,5 @@
 //! Writes relayed requests: the target, the routes and the header changes of a decision.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_dispatcher::Dispatcher;
@@ -112,7 +111,8 @@ impl<'p> Relaying<'p> {
             request_uri: request_uri.map(str::as_bytes),
             changes: &changes,
             branch,
-            is_of_client: self.is_in_client_group(arrival.source.ip()),
+            is_of_client: judgement.wishes.keeps_flow
+                || self.shared.is_in_client_group(arrival.source.ip()),
             choice: Choice {
                 tried,
                 has_failed: &|transport, addr| self.shared.failed_addresses.has(transport, addr),
@@ -128,17 +128,6 @@ impl<'p> Relaying<'p> {
                 self.counters().flow_requests.inc();
             }
         })
-    }
-
-    /// Whether the operator's rows of the address table say that this is the address of a client.
-    fn is_in_client_group(&self, ip: IpAddr) -> bool {
-        let groups = &self.shared.config.nat.client_groups;
-        if groups.is_empty() {
-            return false;
-        }
-        let addresses = self.shared.addresses.current();
-        let mut entries = addresses.table.lookup(ip).iter();
-        entries.any(|entry| groups.contains(&entry.group))
     }
 
     /// Counts a target to which a request cannot be relayed.

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use portcullis_guard::{Admission, Evidence, Guard, Kind, Proof, Reason};
 use portcullis_metrics::{Label, Lost, Method};
+use portcullis_policy::Offence;
 use portcullis_sip::{
     Arrival, Destination, DialogSeal, HeaderName, Message, NameAddr, ScanError, StartLine,
     Transport, Uri,
@@ -226,6 +227,18 @@ impl Strangers {
             }
             Answer::Success | Answer::Other => {}
         }
+    }
+
+    /// Notes what a policy reports of the sender of a request.
+    pub(super) fn reported(&self, offence: Offence, message: Message<'_>, arrival: &Arrival) {
+        self.note(
+            arrival.source.ip(),
+            arrival.transport,
+            |guard| match offence {
+                Offence::Guess => Evidence::Refusal(hash_of(guard, message, HeaderName::To)),
+                Offence::Scan => Evidence::Malformed,
+            },
+        );
     }
 
     /// What a request that is relayed in a transaction says about its sender; `None` if that is no stranger.

@@ -11,8 +11,8 @@ use parking_lot::Mutex;
 use portcullis_address::Snapshot;
 use portcullis_config::RecordsConfig;
 use portcullis_policy::{
-    Edit, Edits, Evaluator, FailedAttempts, Failure, Forwarding, Generation, NextStep, Rejection,
-    Scope, Verdict,
+    Edit, Edits, Evaluator, FailedAttempts, Failure, Forwarding, Generation, HostState, NextStep,
+    Rejection, Scope, StatedHost, Verdict,
 };
 
 use portcullis_records::Mask;
@@ -86,12 +86,26 @@ pub enum CallResult<'d> {
 /// The answer of a policy with its header changes and its targets.
 type Decided<'d> = (CallResult<'d>, &'d Edits, Option<&'d Forwarding>);
 
+/// A request that a policy has decided on, and what it could ask for.
+#[derive(Clone, Copy)]
+pub struct Offered<'o> {
+    /// The request.
+    pub request: &'o Request,
+    /// The scope of the seat.
+    pub scope: &'o Arc<Scope>,
+    /// The tables.
+    pub addresses: &'o Arc<Snapshot>,
+    /// What the policy could get to know beside them.
+    pub host: Option<&'o Arc<dyn HostState>>,
+}
+
 /// One request and the answer to it.
 #[derive(Debug)]
 struct Job {
     request: Request,
     scope: Arc<Scope>,
     addresses: Arc<Snapshot>,
+    host: StatedHost,
     generation: Arc<Generation>,
     answer: Kept,
     edits: Edits,
@@ -139,13 +153,17 @@ impl Shadow {
     /// Passes a request and the answer to it on, if the limits permit.
     pub fn offer(
         &self,
-        request: &Request,
-        scope: &Arc<Scope>,
-        addresses: &Arc<Snapshot>,
+        offered: Offered<'_>,
         generation: &Arc<Generation>,
         decision: Decided<'_>,
         comparison: &Arc<Comparison>,
     ) {
+        let Offered {
+            request,
+            scope,
+            addresses,
+            host,
+        } = offered;
         let (answer, edits, forwarding) = decision;
         let bytes = size_of::<Job>() + request.bytes() + bytes_of(decision);
         if !self.take_room(comparison, bytes) {
@@ -156,6 +174,9 @@ impl Shadow {
             request: request.clone(),
             scope: Arc::clone(scope),
             addresses: Arc::clone(addresses),
+            host: host
+                .map(|host| host.stated(request, scope))
+                .unwrap_or_default(),
             generation: Arc::clone(generation),
             answer: answer.kept(),
             edits: edits.clone(),
@@ -309,6 +330,7 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
             request,
             scope,
             addresses,
+            host,
             generation,
             answer,
             edits,
@@ -316,6 +338,7 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
             comparison,
             bytes,
         } = job;
+        evaluator.set_host(Arc::new(host));
         let (begun, policy) = (Instant::now(), &generation.policy);
         let (request, other) = match &answer {
             Kept::Verdict(_) => {

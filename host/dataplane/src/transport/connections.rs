@@ -11,11 +11,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use portcullis_config::ConnectionLimits;
 use portcullis_sip::{ConnectionId, Destination, Transport};
-use portcullis_tls::Peer;
+use portcullis_tls::{Peer, Session};
 use tokio::sync::{mpsc, watch};
 
 use super::places::{Activity, Order, Origin, Standing, Stays};
-use super::secure_connection::{SecureConnection, Session};
+use super::secure_connection::{Agreed, SecureConnection};
 
 /// Bytes that may wait for one connection. If the peer reads too slowly, further messages are dropped.
 pub const QUEUE_BYTES: usize = 1 << 20;
@@ -192,7 +192,9 @@ struct Entry {
     /// The peer, if TLS has verified its certificate.
     identity: Option<Arc<Peer>>,
     /// What its TLS handshake has agreed on; `None` before its end, and without TLS.
-    session: Option<Session>,
+    agreed: Option<Agreed>,
+    /// What the handshake of TLS has settled and proved, for policies.
+    settled: Option<Arc<Session>>,
     /// Its position in the order of eviction.
     standing: Standing,
 }
@@ -350,9 +352,9 @@ impl Connections {
     }
 
     /// Notes what the TLS handshake of a connection has agreed on.
-    pub(crate) fn secured(&self, id: ConnectionId, session: Session) {
+    pub(crate) fn secured(&self, id: ConnectionId, agreed: Agreed) {
         if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
-            entry.session = Some(session);
+            entry.agreed = Some(agreed);
         }
     }
 
@@ -371,7 +373,7 @@ impl Connections {
                     transport: entry.remote.transport,
                     peer: entry.remote.addr,
                     is_opened_by_host: table.opened.get(&entry.remote) == Some(&id),
-                    session: entry.session,
+                    agreed: entry.agreed,
                     identity: entry.identity.clone(),
                     waiting: entry.waiting.load(Ordering::Relaxed),
                     idle: entry.activity.idle(),
@@ -404,6 +406,24 @@ impl Connections {
     pub fn identity(&self, id: ConnectionId) -> Option<Arc<Peer>> {
         let table = self.table.lock();
         table.by_id.get(&id)?.identity.clone()
+    }
+
+    /// Notes what the handshake of a TLS connection has settled and proved.
+    pub(crate) fn note_settled(&self, id: ConnectionId, settled: Arc<Session>) {
+        if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
+            entry.settled = Some(settled);
+        }
+    }
+
+    /// What the handshake of a connection has settled and proved; `None` without TLS, and for a connection that is closed.
+    pub(crate) fn settled(&self, id: ConnectionId) -> Option<Arc<Session>> {
+        let table = self.table.lock();
+        table.by_id.get(&id)?.settled.clone()
+    }
+
+    /// Whether a connection is open.
+    pub(crate) fn is_open(&self, id: ConnectionId) -> bool {
+        self.table.lock().by_id.contains_key(&id)
     }
 
     /// Notes that a request from this connection begins a transaction, whichever worker has it.
@@ -535,7 +555,8 @@ impl Table {
             waiting: Arc::default(),
             activity: Arc::clone(activity),
             identity: None,
-            session: None,
+            agreed: None,
+            settled: None,
             standing,
         };
         self.by_id.insert(id, entry);

@@ -10,7 +10,7 @@ use rustls::{CipherSuite, ProtocolVersion};
 
 /// What a TLS handshake has agreed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Session {
+pub struct Agreed {
     /// The end of the connection at this host.
     pub local: SocketAddr,
     /// The version of TLS.
@@ -31,7 +31,7 @@ pub struct SecureConnection {
     /// Whether this host has opened it, and uses it for requests to the peer.
     pub is_opened_by_host: bool,
     /// What the handshake has agreed on; `None` before its end.
-    pub session: Option<Session>,
+    pub agreed: Option<Agreed>,
     /// The peer, if its certificate has been verified.
     pub identity: Option<Arc<Peer>>,
     /// Bytes that wait to be sent over it, with the overhead that is counted for each message.

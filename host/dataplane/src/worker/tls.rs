@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use portcullis_metrics::{HandshakeResult, Lost};
 use portcullis_sip::Destination;
@@ -42,10 +43,11 @@ pub(super) async fn accepted(
         match result {
             Ok(established) => {
                 counts.inc(established.result());
-                let session = established.agreed(peer.local);
+                let agreed = established.agreed(peer.local);
                 let connections = worker.connections();
                 connections.identify(peer.id, established.peer.clone());
-                connections.secured(peer.id, session);
+                connections.secured(peer.id, agreed);
+                connections.note_settled(peer.id, Arc::clone(&established.settled));
                 halves(established)
             }
             Err(error) => {
@@ -82,10 +84,11 @@ pub(super) async fn connected(
     match result {
         Ok(established) => {
             counts.inc(established.result());
-            let session = established.agreed(local);
+            let agreed = established.agreed(local);
             let connections = worker.connections();
             connections.identify(joined.id, established.peer.clone());
-            connections.secured(joined.id, session);
+            connections.secured(joined.id, agreed);
+            connections.note_settled(joined.id, Arc::clone(&established.settled));
             halves(established)
         }
         Err(error) => {

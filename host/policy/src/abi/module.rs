@@ -206,6 +206,19 @@ pub(crate) fn write_bytes(
     Ok(())
 }
 
+/// Writes an optional number of eight bytes.
+pub(crate) fn write_wide(
+    caller: &mut ModuleContext<'_>,
+    result: u32,
+    is_there: bool,
+    value: [u8; 8],
+) -> wasmtime::Result<()> {
+    let mut bytes = [0; 16];
+    bytes[0] = is_there.into();
+    bytes[8..].copy_from_slice(&value);
+    write_bytes(caller, result, 8, &bytes)
+}
+
 /// The result area at `at`.
 fn area<'a>(
     caller: &'a mut Caller<'_, Data>,
@@ -248,6 +261,19 @@ pub(crate) fn give_copy(
     check(caller.data())?;
     fill(caller, at, value.as_bytes())?;
     Ok((at, value.len() as u32))
+}
+
+/// Copies an optional text into the memory of the module, and writes it to the result area at `result`.
+pub(crate) fn give_optional(
+    caller: &mut ModuleContext<'_>,
+    result: u32,
+    value: Option<&str>,
+) -> wasmtime::Result<()> {
+    let Some(value) = value else {
+        return write_words(caller, result, &[0, 0, 0]);
+    };
+    let (at, length) = give_copy(caller, value)?;
+    write_words(caller, result, &[1, at, length])
 }
 
 /// Copies a list of texts into the memory of the module and returns its address and length.

@@ -4,10 +4,13 @@ mod clock;
 mod counters;
 mod dispatcher;
 mod edits;
+mod flows;
 mod forwarding;
+mod guard;
 mod log;
 mod log_budget;
 mod outcome;
+mod peer;
 mod permissions;
 mod rules;
 mod settings;
@@ -19,6 +22,7 @@ use std::sync::Arc;
 
 use portcullis_address::Snapshot;
 use portcullis_request::Request;
+use portcullis_tls::Session;
 use serde_json::Value;
 use wasmtime::Trap;
 
@@ -27,11 +31,14 @@ use crate::decision::DecisionId;
 use crate::edits::Edits;
 use crate::failed_attempts::FailedAttempts;
 use crate::forwarding::Forwarding;
+use crate::host_state::HostState;
 use crate::log_line::LogLine;
 use crate::scope::Scope;
 use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
+use crate::wishes::Wishes;
 
+pub(crate) use peer::NameKind;
 pub(crate) use trusted::{Peer, Rows};
 
 use log_budget::LogBudget;
@@ -42,6 +49,10 @@ pub(crate) struct Call {
     addresses: Arc<Snapshot>,
     scope: Arc<Scope>,
     policy: Arc<str>,
+    host: Option<Arc<dyn HostState>>,
+    /// The session of the connection, once the policy has asked for it.
+    session: Option<Option<Arc<Session>>>,
+    wishes: Wishes,
     bounds: Bounds,
     log: LogBudget,
     /// The lines of the call, if its caller keeps them. A cell for the same reason as in [`LogBudget`].
@@ -74,6 +85,17 @@ pub(crate) struct Bounds {
     pub(crate) mute: bool,
 }
 
+/// What a call is based on. The same as that of the previous call, as a rule.
+#[derive(Clone, Copy)]
+pub(crate) struct Basis<'c> {
+    pub(crate) addresses: &'c Arc<Snapshot>,
+    pub(crate) scope: &'c Arc<Scope>,
+    /// The name of the policy.
+    pub(crate) policy: &'c Arc<str>,
+    /// `None`: nothing is known beside the request.
+    pub(crate) host: Option<&'c Arc<dyn HostState>>,
+}
+
 /// What accompanies the request of a call.
 #[derive(Default)]
 pub(crate) struct Notes {
@@ -96,6 +118,9 @@ impl Call {
             addresses,
             scope,
             policy,
+            host: None,
+            session: None,
+            wishes: Wishes::default(),
             bounds,
             log: LogBudget::default(),
             kept_log: None,
@@ -112,16 +137,20 @@ impl Call {
         }
     }
 
-    /// Starts a call. No atomic operation while policy, scope and tables are the same as in the previous call.
+    /// Starts a call. No atomic operation while its basis is the same as in the previous call.
     pub(crate) fn begin(
         &mut self,
-        addresses: &Arc<Snapshot>,
-        scope: &Arc<Scope>,
-        policy: &Arc<str>,
+        basis: Basis<'_>,
         bounds: Bounds,
         request: Request,
         notes: Notes,
     ) {
+        let Basis {
+            addresses,
+            scope,
+            policy,
+            host,
+        } = basis;
         if !Arc::ptr_eq(&self.scope, scope) {
             self.scope = Arc::clone(scope);
         }
@@ -131,6 +160,15 @@ impl Call {
         if !Arc::ptr_eq(&self.policy, policy) {
             self.policy = Arc::clone(policy);
         }
+        let is_same = match (&self.host, host) {
+            (Some(own), Some(new)) => Arc::ptr_eq(own, new),
+            (own, new) => own.is_none() && new.is_none(),
+        };
+        if !is_same {
+            self.host = host.cloned();
+        }
+        self.session = None;
+        self.wishes = Wishes::default();
         self.bounds = bounds;
         self.log = LogBudget::default();
         self.kept_log = notes.keeps_log.then(RefCell::default);
@@ -148,6 +186,7 @@ impl Call {
     /// Ends the call and returns its request.
     pub(crate) fn end(&mut self) -> Request {
         self.failed = None;
+        self.session = None;
         self.request
             .take()
             .expect("a call that began has a request")
@@ -213,6 +252,32 @@ impl Call {
         self.request
             .as_ref()
             .expect("a call that began has a request")
+    }
+
+    /// What is known beside the request.
+    pub(crate) fn host(&self) -> Option<&dyn HostState> {
+        self.host.as_deref()
+    }
+
+    /// What the policy has asked of the host so far.
+    pub(crate) fn wishes(&self) -> Wishes {
+        self.wishes
+    }
+
+    /// The same, to be changed.
+    pub(crate) fn wishes_mut(&mut self) -> &mut Wishes {
+        &mut self.wishes
+    }
+
+    /// What the handshake of TLS has settled on the connection of the request. The connection is looked up once, and only if it has TLS.
+    pub(crate) fn session(&mut self) -> Option<&Session> {
+        if self.session.is_none() {
+            let arrival = &self.request().arrival;
+            let host = self.host.as_ref();
+            let host = host.filter(|_| arrival.transport.is_secure());
+            self.session = Some(host.and_then(|host| host.session(arrival)));
+        }
+        self.session.as_ref()?.as_deref()
     }
 
     /// The limits of the call.

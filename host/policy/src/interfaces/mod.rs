@@ -7,9 +7,12 @@ mod clock;
 mod counters;
 mod dispatcher;
 mod edits;
+mod flows;
 mod forwarding;
+mod guard;
 mod log;
 mod outcome;
+mod peer;
 mod permissions;
 mod request;
 mod rules;
@@ -35,6 +38,9 @@ pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {
     forwarding::link_module(&mut linker)?;
     outcome::link_module(&mut linker)?;
     dispatcher::link_module(&mut linker)?;
+    peer::link_module(&mut linker)?;
+    guard::link_module(&mut linker)?;
+    flows::link_module(&mut linker)?;
     Ok(linker)
 }
 
@@ -53,5 +59,8 @@ pub(crate) fn component_linker(engine: &Engine) -> wasmtime::Result<component::L
     forwarding::link_component(&mut linker)?;
     outcome::link_component(&mut linker)?;
     dispatcher::link_component(&mut linker)?;
+    peer::link_component(&mut linker)?;
+    guard::link_component(&mut linker)?;
+    flows::link_component(&mut linker)?;
     Ok(linker)
 }

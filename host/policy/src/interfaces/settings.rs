@@ -5,7 +5,7 @@ use wasmtime::{Linker, component};
 
 use crate::abi::component::{ComponentContext, lifted, timely_mut};
 use crate::abi::module::{
-    ModuleContext, by_key, give_copy, give_list, open, text, write_bytes, write_words,
+    ModuleContext, by_key, give_copy, give_list, open, text, write_bytes, write_wide, write_words,
 };
 use crate::call::Call;
 use crate::contract::SETTINGS;
@@ -122,17 +122,4 @@ fn link_texts(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
         },
     )?;
     Ok(())
-}
-
-/// Writes an optional number of eight bytes.
-fn write_wide(
-    caller: &mut ModuleContext<'_>,
-    result: u32,
-    is_there: bool,
-    value: [u8; 8],
-) -> wasmtime::Result<()> {
-    let mut bytes = [0; 16];
-    bytes[0] = is_there.into();
-    bytes[8..].copy_from_slice(&value);
-    write_bytes(caller, result, 8, &bytes)
 }

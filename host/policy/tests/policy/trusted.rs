@@ -1,7 +1,12 @@
 //! The interface `trusted`, from modules and from components.
 
+use std::sync::Arc;
+
+use portcullis_address::{Snapshot, TrustedBuilder, TrustedPart, TrustedRow};
+use portcullis_sip::Transport;
+
 use crate::questions::{ask, guest, number};
-use crate::support::{invite, invite_from, reject};
+use crate::support::{Host, both_forms, embedded, invite, invite_from, reject, table};
 
 const TRUSTED: &str = "portcullis:policy/trusted@0.1.0";
 
@@ -94,4 +99,46 @@ fn tags_are_those_of_the_last_match() {
         Ok(reject(302, "low")),
         "a row without a tag adds none"
     );
+}
+
+/// As in Kamailio: a row is for its transport, `any` is for all, and one with `none` is not loaded.
+#[test]
+fn a_row_matches_the_transport_of_the_request_and_no_other() {
+    const PROTOS: [&str; 6] = ["udp", "tcp", "tls", "ws", "wss", "sctp"];
+    let host_with = |proto: &str| {
+        let mut builder = TrustedBuilder::default();
+        let row = TrustedRow {
+            id: 1,
+            source: "192.0.2.1",
+            proto,
+            from: None,
+            ruri: None,
+            tag: None,
+            priority: 0,
+        };
+        builder.push(row).unwrap();
+        let mut host = Host::new();
+        host.addresses = Arc::new(Snapshot {
+            trusted: Arc::new(TrustedPart::of(builder.build())),
+            ..Snapshot::clone(&table(&[]))
+        });
+        host
+    };
+    let matches = |proto: &str, transport: Transport| {
+        let mut host = host_with(proto);
+        let mut request = invite();
+        request.arrival.transport = transport;
+        let [module, component] = both_forms(&host, &embedded(&own("allow-trusted")))
+            .map(|policy| host.ask(&policy, request.clone()));
+        assert_eq!(module, component);
+        module == number(1)
+    };
+    for transport in Transport::ALL {
+        for proto in PROTOS {
+            let is_same = proto == transport.parameter();
+            assert_eq!(matches(proto, transport), is_same, "{proto} {transport}");
+        }
+        assert!(matches("ANY", transport), "{transport}");
+        assert!(!matches("none", transport), "{transport}");
+    }
 }

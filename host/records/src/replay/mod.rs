@@ -14,7 +14,7 @@ use anyhow::{Context, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_address::Snapshot;
-use portcullis_policy::{FailedAttempts, Limits, Runtime, Scope, Settings};
+use portcullis_policy::{FailedAttempts, Limits, Runtime, Scope, Settings, StatedHost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing};
 
@@ -112,7 +112,10 @@ impl Player {
         // Tables replace the recorded answers, but for those that no table has.
         let has_tables = self.tables.is_some();
         let is_from_record = |function: &str| {
-            !has_tables || function.starts_with("forwarding.") || function.starts_with("outcome.")
+            const NEVER_IN_TABLES: [&str; 5] = ["flows", "forwarding", "guard", "outcome", "peer"];
+
+            let interface = function.split('.').next().unwrap_or_default();
+            !has_tables || NEVER_IN_TABLES.contains(&interface)
         };
         let recorded = case.recorded.as_ref().map(|asking| {
             let asked = asking.asked.iter();
@@ -128,6 +131,7 @@ impl Player {
                 // What became of the targets is in the record.
                 Kind::Failure => Some(FailedAttempts::default()),
             },
+            host: StatedHost::default(),
         };
         let tables = self.tables.as_ref().unwrap_or(&self.nothing);
         let mut answered = self.policy.call(query, tables);

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_address::Snapshot;
 use portcullis_policy::{
-    Asked, Evaluator, FailedAttempts, Forwarding, LogLine, Moment, Policy, Scope, Tape,
+    Asked, Evaluator, FailedAttempts, Forwarding, LogLine, Moment, Policy, Scope, StatedHost, Tape,
+    Wishes,
 };
 use portcullis_request::Request;
 
@@ -31,6 +32,8 @@ pub struct Query {
     pub recorded: Option<Vec<Asked>>,
     /// The targets that have failed: calls `on-failure`; `None` calls `decide`.
     pub failed: Option<FailedAttempts>,
+    /// What the policy gets to know beside the request and the tables.
+    pub host: StatedHost,
 }
 
 /// What a call did.
@@ -48,6 +51,8 @@ pub struct Answered {
     pub is_cut: bool,
     /// What the call said about targets.
     pub forwarding: Option<Forwarding>,
+    /// What the call asked of the host beside its verdict.
+    pub wishes: Wishes,
     /// The log lines of every level.
     pub log: Vec<LogLine>,
     /// Fuel used; `None` if the runtime does not meter it or no policy was called.
@@ -99,6 +104,7 @@ impl OfflinePolicy {
         });
         let (policy, scope, request) = (&self.policy, &self.scope, query.request);
         let evaluator = &mut self.evaluator;
+        evaluator.set_host(Arc::new(query.host));
         let start = Instant::now();
         let decided = match query.failed {
             None => {
@@ -127,6 +133,7 @@ impl OfflinePolicy {
             unanswered,
             is_cut,
             forwarding: evaluator.take_forwarding(),
+            wishes: evaluator.wishes(),
             log: evaluator.take_log(),
             fuel: evaluator.fuel(),
             took,

@@ -20,6 +20,7 @@ mod relay;
 mod relay_error;
 mod response;
 mod response_changes;
+mod route_flow;
 mod stateful;
 mod stream;
 mod target;
@@ -49,6 +50,7 @@ pub use plan::to_has_tag;
 pub use relay::{DEFAULT_BREADTH, Forward, Forwarded, HeaderChange};
 pub use relay_error::{RelayError, RelayErrorKind};
 pub use response_changes::{ResponseChanges, write_response};
+pub use route_flow::RouteFlow;
 pub use stateful::RequestName;
 pub use target::Target;
 

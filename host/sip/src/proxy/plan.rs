@@ -84,12 +84,67 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// The token of the flow of a client that a request goes along, whatever a policy decides; `None` if it goes along none.
+pub(super) fn token_of_route(
+    proxy: &Proxy,
+    message: Message<'_>,
+    arrival: &Arrival,
+    routes: &Routes,
+) -> Result<Option<Token>, RelayError> {
+    let StartLine::Request { uri, .. } = message.start_line() else {
+        return Err(RelayError::Unrelayable);
+    };
+    let planner = Planner::new(proxy, message, arrival, routes);
+    let last = planner.last_route_if_strict(read_request_uri(uri)?.as_ref())?;
+    let remaining = planner.routes_after_ours(last.is_some())?;
+    let token = planner.token(own_user(uri, last, &remaining))?;
+    if let Some(token) = &token {
+        planner.leg_of_token(token)?;
+    }
+    Ok(token)
+}
+
+/// Whether a Route value of this host has the valid token of this flow.
+pub(super) fn has_token_of(
+    proxy: &Proxy,
+    message: Message<'_>,
+    arrival: &Arrival,
+    routes: &Routes,
+) -> bool {
+    let flow = Flow::of(proxy, arrival);
+    let planner = Planner::new(proxy, message, arrival, routes);
+    let users = planner.route_values().take(OWN_ROUTES).filter_map(|value| {
+        let uri = Uri::parse(uri_of_route(value).ok()?).ok()?;
+        uri.user.filter(|_| proxy.identity.is_our_uri(&uri))
+    });
+    let mut tokens = users.filter_map(|user| planner.token(Some(user)).ok()?);
+    tokens.any(|token| token.flow == flow)
+}
+
 struct Planner<'a, 'r> {
     proxy: &'a Proxy,
     message: Message<'a>,
     arrival: &'r Arrival,
     routes: &'a Routes,
     choice: Choice<'r>,
+}
+
+impl<'a, 'r> Planner<'a, 'r> {
+    /// For questions about the Route values of a request.
+    fn new(
+        proxy: &'a Proxy,
+        message: Message<'a>,
+        arrival: &'r Arrival,
+        routes: &'a Routes,
+    ) -> Self {
+        Self {
+            proxy,
+            message,
+            arrival,
+            routes,
+            choice: Choice::FIRST,
+        }
+    }
 }
 
 impl<'a> Planner<'a, '_> {
@@ -113,12 +168,7 @@ impl<'a> Planner<'a, '_> {
         let cut_from_uri = self.cut_own_maddr(request.as_mut(), uri);
         let mut routes = self.routes_after_ours(last.is_some())?;
         let mut add_route = None;
-        let user = match (last, routes.ours) {
-            // The only value of ours is the request URI.
-            (Some(_), 0) => Uri::parse(received).ok().and_then(|uri| uri.user),
-            _ => routes.user,
-        };
-        let token = self.token(user)?;
+        let token = self.token(own_user(received, last, &routes))?;
 
         let dialog = match target {
             Target::Within(dialog) => Some(dialog),
@@ -570,6 +620,19 @@ pub fn to_has_tag(message: Message<'_>) -> bool {
         .header(HeaderName::To)
         .and_then(|to| NameAddr::parse(to.value).ok());
     to.is_some_and(|to| to.tag().is_some())
+}
+
+/// The user part of the last value of this host: that of the side that the request leaves by.
+fn own_user<'a>(
+    received: &'a [u8],
+    last: Option<&[u8]>,
+    remaining: &Remaining<'a>,
+) -> Option<&'a [u8]> {
+    match (last, remaining.ours) {
+        // The only value of ours is the request URI.
+        (Some(_), 0) => Uri::parse(received).ok().and_then(|uri| uri.user),
+        _ => remaining.user,
+    }
 }
 
 /// The Route values after ours.

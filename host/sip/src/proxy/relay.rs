@@ -137,7 +137,7 @@ impl Proxy {
 
     /// Whether the sender of a request is a client because of the socket that received it. A next hop is none, and neither is a host of a
     /// domain, except over a transport that only clients use.
-    fn is_client(&self, arrival: &Arrival, routes: &Routes) -> bool {
+    pub fn is_client(&self, arrival: &Arrival, routes: &Routes) -> bool {
         let place = self.identity.place_of(arrival.transport, arrival.local);
         let is_stream = arrival.transport.is_reliable();
         place.is_some_and(|(_, place)| place.has_clients)

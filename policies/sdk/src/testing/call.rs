@@ -15,9 +15,11 @@ use crate::algorithm::Algorithm;
 use crate::attempt::Attempt;
 use crate::clock::LocalTime;
 use crate::log::Level;
+use crate::standing::Offence;
 use crate::target::{Place, Refusal, Target};
 
 /// The result of a call.
+#[derive(Default)]
 pub(super) struct Ended<T> {
     pub(super) answer: T,
     pub(super) log: Vec<Line>,
@@ -26,6 +28,22 @@ pub(super) struct Ended<T> {
     pub(super) targets: Vec<Target>,
     /// The sets that were added, with the number of their destinations.
     pub(super) sets: Vec<(u32, Algorithm, u8)>,
+    pub(super) reported: Option<Offence>,
+    pub(super) keeps_flow: bool,
+}
+
+impl Ended<()> {
+    fn with<T>(self, answer: T) -> Ended<T> {
+        Ended {
+            answer,
+            log: self.log,
+            edits: self.edits,
+            targets: self.targets,
+            sets: self.sets,
+            reported: self.reported,
+            keeps_flow: self.keeps_flow,
+        }
+    }
 }
 
 /// Calls `policy` with `world` and `request` as the data for the functions of this module.
@@ -50,21 +68,22 @@ pub(super) fn with_failed<T>(
         log: Vec::new(),
         edits: Vec::new(),
         sets: Vec::new(),
+        reported: None,
+        keeps_flow: false,
     };
     let outer = Restore(CURRENT.replace(Some(call)));
     let answer = policy();
-    let ended = CURRENT
-        .take()
-        .map(|call| (call.log, call.edits, call.targets, call.sets));
-    let (log, edits, targets, sets) = ended.unwrap_or_default();
+    let ended = CURRENT.take().map(|call| Ended {
+        answer: (),
+        log: call.log,
+        edits: call.edits,
+        targets: call.targets,
+        sets: call.sets,
+        reported: call.reported,
+        keeps_flow: call.keeps_flow,
+    });
     drop(outer);
-    Ended {
-        answer,
-        log,
-        edits,
-        targets,
-        sets,
-    }
+    ended.unwrap_or_default().with(answer)
 }
 
 pub(crate) fn allow_source_address(group: u32) -> bool {
@@ -407,11 +426,11 @@ fn source() -> SocketAddr {
     current(|call| call.request.source())
 }
 
-fn local_socket() -> SocketAddr {
+pub(super) fn local_socket() -> SocketAddr {
     current(|call| call.request.local_socket())
 }
 
-fn current<T>(ask: impl FnOnce(&mut Current) -> T) -> T {
+pub(super) fn current<T>(ask: impl FnOnce(&mut Current) -> T) -> T {
     CURRENT.with_borrow_mut(|current| match current {
         Some(call) => ask(call),
         None => panic!(
@@ -425,14 +444,16 @@ thread_local! {
 }
 
 /// The call in progress on this thread.
-struct Current {
-    world: World,
-    request: Request,
+pub(super) struct Current {
+    pub(super) world: World,
+    pub(super) request: Request,
     last_tag: Option<String>,
     peer_tags: Vec<String>,
     log: Vec<Line>,
     edits: Vec<Edit>,
     sets: Vec<(u32, Algorithm, u8)>,
+    pub(super) reported: Option<Offence>,
+    pub(super) keeps_flow: bool,
     targets: Vec<Target>,
     /// Set in `on_failure`.
     failed: Option<Failed>,

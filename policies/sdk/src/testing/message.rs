@@ -2,6 +2,9 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use super::peer::Peer;
+use crate::flow::Flow;
+
 /// A SIP request for [`Host::request`](super::Host::request).
 ///
 /// Unspecified values have plausible defaults: source `192.0.2.1:5060`, local socket `192.0.2.100:5060`, UDP, and the mandatory header
@@ -13,6 +16,10 @@ pub struct Request {
     source: SocketAddr,
     local: SocketAddr,
     transport: String,
+    peer: Option<Peer>,
+    flow: Flow,
+    has_come_along: bool,
+    is_of_client: bool,
     headers: Vec<(String, String)>,
     body_len: u32,
 }
@@ -37,6 +44,10 @@ impl Request {
             source: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), DEFAULT_PORT),
             local: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 100)), DEFAULT_PORT),
             transport: "UDP".to_owned(),
+            peer: None,
+            flow: Flow::None,
+            has_come_along: false,
+            is_of_client: false,
             headers: headers.map(|(name, value)| (name.to_owned(), value)).into(),
             body_len: 0,
         }
@@ -77,9 +88,33 @@ impl Request {
         self
     }
 
-    /// The transport, as in a Via header field: `"UDP"` (the default) or `"TCP"`.
+    /// The transport, as in a Via header field: `"UDP"` (the default), `"TCP"`, `"TLS"`, `"WS"` or `"WSS"`.
     pub fn transport(mut self, transport: &str) -> Self {
         self.transport = transport.to_owned();
+        self
+    }
+
+    /// The peer of the connection, for a request over `"TLS"` or `"WSS"`; by default a client without a certificate.
+    pub fn peer(mut self, peer: Peer) -> Self {
+        self.peer = Some(peer);
+        self
+    }
+
+    /// The flow that the request goes along, as if a Route value of the host had its token.
+    pub fn flow(mut self, flow: Flow) -> Self {
+        self.flow = flow;
+        self
+    }
+
+    /// The request has come along the flow that a Route value of the host names.
+    pub fn along_its_flow(mut self) -> Self {
+        self.has_come_along = true;
+        self
+    }
+
+    /// The sender is a client by the configuration of the host.
+    pub fn of_client(mut self) -> Self {
+        self.is_of_client = true;
         self
     }
 
@@ -137,6 +172,28 @@ impl Request {
 
     pub(super) fn transport_name(&self) -> &str {
         &self.transport
+    }
+
+    pub(super) fn route_flow(&self) -> Flow {
+        self.flow
+    }
+
+    pub(super) fn has_come_along(&self) -> bool {
+        self.has_come_along
+    }
+
+    pub(super) fn is_of_client(&self) -> bool {
+        self.is_of_client
+    }
+
+    pub(super) fn is_secure(&self) -> bool {
+        matches!(self.transport.to_ascii_uppercase().as_str(), "TLS" | "WSS")
+    }
+
+    /// The peer of a connection over TLS.
+    pub(super) fn tls_peer(&self) -> Option<Peer> {
+        let is_secure = self.is_secure();
+        is_secure.then(|| self.peer.clone().unwrap_or_default())
     }
 
     pub(super) fn body_len(&self) -> u32 {

@@ -25,6 +25,7 @@
 //! assert_eq!(call("10.8.203.139:5070"), pass());
 //! ```
 
+use crate::standing::Standing;
 use crate::{NextStep, Refusal, Verdict};
 
 pub use self::callee::Callee;
@@ -32,10 +33,12 @@ pub use self::completed::Completed;
 pub use self::effects::{Edit, Line};
 pub use self::message::Request;
 pub use self::outcome::Outcome;
+pub use self::peer::Peer;
 pub use self::settings::Setting;
 
+pub(crate) mod answers;
 mod asking;
-pub(crate) mod call;
+mod call;
 mod callee;
 mod clock;
 mod completed;
@@ -44,9 +47,11 @@ mod effects;
 mod failed;
 mod message;
 mod outcome;
+mod peer;
 mod peers;
 mod rules;
 mod settings;
+mod surroundings;
 mod table;
 mod world;
 
@@ -173,6 +178,12 @@ impl Host {
         self
     }
 
+    /// Sets the standing of all sources with the guard. The default is [`Standing::Observed`].
+    pub fn standing(mut self, standing: Standing) -> Self {
+        self.world.standing = standing;
+        self
+    }
+
     /// Advances the time of the clock, of counters and of rate limits by this many seconds. The time does not advance otherwise.
     pub fn wait(&self, seconds: f64) {
         self.world.counters().wait(seconds);
@@ -237,6 +248,8 @@ impl Call {
             log: ended.log,
             edits: ended.edits,
             sets: ended.sets,
+            reported: ended.reported,
+            keeps_flow: ended.keeps_flow,
         }
     }
 

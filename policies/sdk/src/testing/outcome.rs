@@ -3,6 +3,7 @@
 use super::effects::{Edit, Line};
 use crate::Verdict;
 use crate::algorithm::Algorithm;
+use crate::standing::Offence;
 
 /// The result of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +17,10 @@ pub struct Outcome {
     pub edits: Vec<Edit>,
     /// The sets of the dispatcher that were added, with the number of their destinations.
     pub sets: Vec<(u32, Algorithm, u8)>,
+    /// What the policy has reported to the guard.
+    pub reported: Option<Offence>,
+    /// Whether the policy treats the sender as a client that only its flow leads to.
+    pub keeps_flow: bool,
 }
 
 impl Outcome {

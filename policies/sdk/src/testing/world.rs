@@ -9,6 +9,7 @@ use super::counters::Counters;
 use super::peers::{Peers, Rules};
 use super::settings::Settings;
 use super::table::Table;
+use crate::standing::Standing;
 use crate::target::{Place, Refusal};
 
 /// The state of the host besides the request: address table, trusted peers, allow and deny files, counters, settings, the time.
@@ -22,6 +23,8 @@ pub(super) struct World {
     pub(super) settings: Settings,
     pub(super) clock: Clock,
     pub(super) keeps_headers: bool,
+    /// The standing of all sources with the guard.
+    pub(super) standing: Standing,
     /// The destinations of each set of the dispatcher.
     pub(super) sets: BTreeMap<u32, Vec<String>>,
     /// Callees by the name or URI of their place.

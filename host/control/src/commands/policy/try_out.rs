@@ -10,7 +10,7 @@ use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_address::Snapshot;
-use portcullis_cases::{FirstLook, Outcome, Sight, Trial, Tried, read_message};
+use portcullis_cases::{FirstLook, Outcome, PeerSpec, Sight, Trial, Tried, read_message};
 use portcullis_config::{SIP_PORT, TokenRole};
 use portcullis_policy::{Digest, Settings};
 use portcullis_records::Question;
@@ -421,10 +421,14 @@ impl Work {
         let accepted = policy.check_settings(scope.settings());
         accepted.map_err(|error| Fault::new(422, error.to_string()))?;
         let digest = digest(policy.digest());
+        // A peer over TLS has shown no certificate.
+        let transport = self.request.arrival.transport;
+        let host = PeerSpec::state(None, transport).unwrap_or_default();
         let trial = Trial {
             request: &self.request,
             at: self.at,
             aliases: &self.aliases,
+            host: &host,
             tables: &self.tables,
         };
         let tried = trial.run(policy, scope);

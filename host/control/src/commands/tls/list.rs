@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_config::TokenRole;
-use portcullis_dataplane::transport::{SecureConnection, Session};
+use portcullis_dataplane::transport::{Agreed, SecureConnection};
 use portcullis_rpc::{Call, Fault, Rows, RowsForm, Value, value_of};
 use rustls::CipherSuite;
 use schemars::JsonSchema;
@@ -91,9 +91,9 @@ async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answ
 
 impl TlsConnection {
     fn of(one: &SecureConnection) -> Self {
-        let session = one.session;
-        let local = session.map(|session| session.local);
-        let state = match (session, one.is_opened_by_host) {
+        let agreed = one.agreed;
+        let local = agreed.map(|agreed| agreed.local);
+        let state = match (agreed, one.is_opened_by_host) {
             (Some(_), _) => "established",
             (None, false) => "tls_accept",
             (None, true) => "tls_connect",
@@ -106,10 +106,10 @@ impl TlsConnection {
             src_port: one.peer.port(),
             dst_ip: local.map_or(one.peer.ip(), |local| local.ip()).to_string(),
             dst_port: local.map_or(0, |local| local.port()),
-            cipher: session.map_or_else(|| "unknown".into(), described),
+            cipher: agreed.map_or_else(|| "unknown".into(), described),
             ct_wq_size: one.waiting as u64,
             enc_rd_buf: 0,
-            flags: if session.is_some() { 2 } else { 0 },
+            flags: if agreed.is_some() { 2 } else { 0 },
             state: state.into(),
             peer: names.unwrap_or_default(),
         }
@@ -117,11 +117,11 @@ impl TlsConnection {
 }
 
 /// A cipher suite as `openssl ciphers -v` describes it.
-fn described(session: Session) -> String {
+fn described(agreed: Agreed) -> String {
     const AES_256: &str = "AESGCM(256)";
     const AES_128: &str = "AESGCM(128)";
     const CHACHA20: &str = "CHACHA20/POLY1305(256)";
-    let Some(suite) = session.suite else {
+    let Some(suite) = agreed.suite else {
         return "unknown".into();
     };
     #[expect(
@@ -171,7 +171,7 @@ mod tests {
     #[test]
     fn suites_are_described_as_openssl_does() {
         let described = |suite| {
-            described(Session {
+            described(Agreed {
                 local: "127.0.0.1:5061".parse().unwrap(),
                 version: None,
                 suite: Some(suite),

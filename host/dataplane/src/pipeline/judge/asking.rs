@@ -8,7 +8,7 @@ use portcullis_config::{Answer, OnFailure};
 use portcullis_metrics::{Shed, WorkerCounters};
 use portcullis_policy::{
     DecisionId, Edits, Evaluator, Failure, Forwarding, Generation, Mode, Moment, ShareKey, Tape,
-    Verdict, VerdictKind,
+    Verdict, VerdictKind, Wishes,
 };
 use portcullis_records as records;
 use portcullis_request::Request;
@@ -17,7 +17,7 @@ use tracing::{debug, info};
 use super::judgement::{Asker, Cause, Outcome};
 use super::pinned::Pinned;
 use crate::notices;
-use crate::tenants::{CallResult, Pressure, Seat, Shadow, Source, Tenant, thread_time};
+use crate::tenants::{CallResult, Offered, Pressure, Seat, Shadow, Source, Tenant, thread_time};
 use crate::trace::{Asked, DecidedKind};
 
 /// The result of one policy.
@@ -62,6 +62,8 @@ pub(super) struct Asking<'j> {
     pub(super) asker: Option<Box<Asker>>,
     /// See [`Judgement::is_operators`].
     pub(super) is_operators: bool,
+    /// See [`Judgement::wishes`].
+    pub(super) wishes: Wishes,
     pub(super) pinned: &'j mut Pinned<Generation>,
     /// The policies called so far, if a trace may show them.
     pub(super) asked: Option<Vec<Asked>>,
@@ -133,10 +135,14 @@ impl Asking<'_> {
         let (mut request, mut answer, mut edits) = self.ask(seat, generation, request);
         if let Some(candidate) = lineup.shadow() {
             let comparison = seat.comparison_of(generation.number, candidate.number);
+            let offered = Offered {
+                request: &request,
+                scope: &seat.scope,
+                addresses: self.addresses,
+                host: self.evaluator.host(),
+            };
             self.shadow.offer(
-                &request,
-                &seat.scope,
-                self.addresses,
+                offered,
                 candidate,
                 (
                     CallResult::Verdict(&answer),
@@ -190,6 +196,7 @@ impl Asking<'_> {
         if !edits.is_empty() {
             self.edits.append(edits);
         }
+        self.wishes.add(self.evaluator.wishes());
         (request, opinion)
     }
 

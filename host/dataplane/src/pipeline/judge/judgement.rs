@@ -7,7 +7,7 @@ use std::time::Instant;
 use portcullis_config::{Answer, ForwardingLimits};
 use portcullis_metrics::{Shed, TenantCounters};
 use portcullis_policy::{
-    DecisionId, Edits, Forwarding, Generation, NextStep, Verdict, VerdictKind,
+    DecisionId, Edits, Forwarding, Generation, NextStep, Verdict, VerdictKind, Wishes,
 };
 use portcullis_sip::{Arrival, Dialog, Message};
 
@@ -39,6 +39,8 @@ pub(in crate::pipeline) struct Judgement {
     pub(in crate::pipeline) asker: Option<Box<Asker>>,
     /// Whether the policy that relays is the operator's: its targets are the operator's next hops, within the operator's limits.
     pub(in crate::pipeline) is_operators: bool,
+    /// What the policies ask of the host beside their verdicts.
+    pub(in crate::pipeline) wishes: Wishes,
 }
 
 /// A request with the decision on it.
@@ -65,6 +67,8 @@ pub(in crate::pipeline) struct AskedStep {
     pub(in crate::pipeline) forwarding: Option<Forwarding>,
     /// Header changes for them.
     pub(in crate::pipeline) edits: Edits,
+    /// What the policy asks of the host beside its step.
+    pub(in crate::pipeline) wishes: Wishes,
 }
 
 /// The basis of a decision.

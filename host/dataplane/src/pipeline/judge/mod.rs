@@ -3,6 +3,7 @@
 mod asking;
 mod judgement;
 mod pinned;
+mod surroundings;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +12,9 @@ use arc_swap::{ArcSwap, Cache};
 use portcullis_address::Reader;
 use portcullis_config::Answer;
 use portcullis_metrics::Shed;
-use portcullis_policy::{DecisionId, Edits, Evaluator, FailedAttempts, Generation, Moment, Tape};
+use portcullis_policy::{
+    DecisionId, Edits, Evaluator, FailedAttempts, Generation, Moment, Tape, Wishes,
+};
 use portcullis_records as records;
 use portcullis_records::{Decision, Recorder};
 use portcullis_request::Request;
@@ -20,13 +23,14 @@ use tracing::{Level, debug, enabled};
 
 use crate::notices;
 use crate::shared::Shared;
-use crate::tenants::{Budget, CallResult, Pressure, Tenant, Tenants, thread_time};
+use crate::tenants::{Budget, CallResult, Offered, Pressure, Tenant, Tenants, thread_time};
 
 pub(super) use judgement::{AskedStep, Asker, Judged, Judgement, Outcome};
 
 use asking::{Asking, Opinion, Recorded, answer_of, failed, written};
 use judgement::Cause;
 use pinned::Pinned;
+use surroundings::Surroundings;
 
 /// The state of one worker for deciding on requests.
 pub(super) struct Judge {
@@ -68,9 +72,12 @@ impl Patience {
 
 impl Judge {
     pub(super) fn new(shared: Arc<Shared>, number: usize) -> Self {
+        let mut evaluator = Evaluator::keeping(shared.sandboxes);
+        let surroundings = Surroundings::new(Arc::clone(&shared));
+        evaluator.set_host(Arc::new(surroundings));
         Self {
             number,
-            evaluator: Evaluator::keeping(shared.sandboxes),
+            evaluator,
             tenants: Cache::new(Arc::clone(&shared.tenants)),
             addresses: shared.addresses.reader(),
             pressure: Pressure::new(Instant::now()),
@@ -212,10 +219,14 @@ impl Judge {
         let forwarding = self.evaluator.take_forwarding();
         if let Some((candidate, failed)) = repeated {
             let comparison = seat.comparison_of(generation.number, candidate.number);
-            self.shared.shadow.offer(
-                &request,
-                &seat.scope,
+            let offered = Offered {
+                request: &request,
+                scope: &seat.scope,
                 addresses,
+                host: self.evaluator.host(),
+            };
+            self.shared.shadow.offer(
+                offered,
                 candidate,
                 (
                     CallResult::Step(&step, &failed),
@@ -255,6 +266,7 @@ impl Judge {
                     step,
                     forwarding,
                     edits,
+                    wishes: self.evaluator.wishes(),
                 })
             }
             Err(failure) => {
@@ -328,6 +340,7 @@ impl Judge {
             forwarding: None,
             asker: None,
             is_operators: false,
+            wishes: Wishes::default(),
         })
     }
 
@@ -387,6 +400,7 @@ impl Judge {
             forwarding: None,
             asker: None,
             is_operators: false,
+            wishes: Wishes::default(),
             asked: (is_shown || self.shared.captures_verdicts()).then(Vec::new),
             recorded: recording.map(|_| Recorded::begin()),
         };
@@ -418,6 +432,7 @@ impl Judge {
             forwarding: asking.forwarding,
             asker: asking.asker,
             is_operators: asking.is_operators,
+            wishes: asking.wishes,
         };
         (request, Some(judgement))
     }
@@ -460,5 +475,6 @@ fn turned_away(at: Instant, tenant: &Tenant, named: Option<Arc<Tenant>>, shed: S
         forwarding: None,
         asker: None,
         is_operators: false,
+        wishes: Wishes::default(),
     }
 }

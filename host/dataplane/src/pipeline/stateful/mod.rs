@@ -512,7 +512,16 @@ impl Stateful {
     /// Asks the policy what happens after all targets have failed.
     fn ask(&mut self, id: Id, tools: &mut Tools<'_>) {
         let now = self.now();
-        let step = match self.asked(id, tools) {
+        let asked = self.asked(id, tools);
+        let report = asked.as_ref().and_then(|asked| asked.wishes.report);
+        if let Some(offence) = report
+            && let Some(job) = self.transactions.job(id, 0)
+        {
+            let message = stored(job.request, &mut self.index);
+            let strangers = tools.responder.strangers();
+            strangers.reported(offence, message, job.arrival);
+        }
+        let step = match asked {
             None => Step::Best,
             Some(asked) => match asked.step {
                 NextStep::Best => Step::Best,
@@ -554,6 +563,7 @@ impl Stateful {
             return Step::Best;
         };
         relay.note_step(mem::take(&mut forwarding.memo), asked.edits);
+        relay.judgement.wishes.add(asked.wishes);
         let retry_on = forwarding.retry_on.as_deref().map(codes);
         let message = stored(job.request, &mut self.index);
         let targets = tools.relaying.in_order(forwarding, message);

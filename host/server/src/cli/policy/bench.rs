@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_config::{Config, show_size};
-use portcullis_policy::{Allocation, Evaluator, Policy, Reuse, Runtime};
+use portcullis_policy::{Allocation, Evaluator, Policy, Reuse, Runtime, StatedHost};
 use portcullis_records::replay::{OfflinePolicy, Query};
 use portcullis_rollout::compiler;
 use portcullis_text::clean_json;
@@ -236,6 +236,8 @@ fn decide(
     work: &Work,
 ) -> (Duration, Option<&'static str>) {
     let request = work.request.clone();
+    let host = Arc::clone(&work.host);
+    evaluator.set_host(host);
     let start = Instant::now();
     let (_, answer) = evaluator.decide(policy, &work.scope, &work.tables, request);
     let failure = answer.err().map(|failure| failure.kind().as_str());
@@ -259,6 +261,7 @@ fn fuel(
             at: SystemTime::now(),
             recorded: None,
             failed: None,
+            host: StatedHost::clone(&work.host),
         };
         used.extend(offline.call(query, &work.tables).fuel);
     }

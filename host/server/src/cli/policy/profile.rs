@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::Context;
 use portcullis_config::Config;
@@ -113,8 +114,10 @@ fn profile_in(
     };
     for work in work {
         let request = work.request.clone();
-        let (profile, answer) =
-            Evaluator::muted().profile(&policy, &work.scope, &work.tables, request);
+        let host = Arc::clone(&work.host);
+        let mut evaluator = Evaluator::muted();
+        evaluator.set_host(host);
+        let (profile, answer) = evaluator.profile(&policy, &work.scope, &work.tables, request);
         if let Some(profile) = profile {
             sum.profile.add(&profile);
         }

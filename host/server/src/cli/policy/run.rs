@@ -7,9 +7,9 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
-use portcullis_cases::{FirstLook, MessageFields, Sight, Trial, Tried, read_message};
+use portcullis_cases::{FirstLook, MessageFields, PeerSpec, Sight, Trial, Tried, read_message};
 use portcullis_config::{Config, DefaultVerdict, SIP_PORT};
-use portcullis_policy::ForwardTarget;
+use portcullis_policy::{ForwardTarget, StatedHost};
 use portcullis_records::replay::Answered;
 use portcullis_records::{Decided, Question};
 use portcullis_sip::{Arrival, Transport};
@@ -37,9 +37,13 @@ pub(in crate::cli) struct Args {
     /// The local socket that received it
     #[arg(long, value_name = "ADDRESS[:PORT]", default_value = "198.51.100.1:5060", value_parser = parse_socket)]
     to: SocketAddr,
-    /// The transport: udp or tcp
+    /// The transport: udp, tcp, tls, ws or wss
     #[arg(long, default_value = "udp")]
     transport: Transport,
+    /// The peer over tls or wss, with the keys of `peer` in a file of cases, for example dns=sbc.example.com; can be given several times
+    /// [default: a client without a certificate]
+    #[arg(long, value_name = "KEY=VALUE")]
+    peer: Vec<String>,
     /// The time that the policy reads, in RFC 3339 [default: now]
     #[arg(long, value_name = "TIME", value_parser = parse_time)]
     time: Option<SystemTime>,
@@ -78,6 +82,7 @@ pub(super) fn run(
         Some(file) => (file.display().to_string(), read(file)?),
     };
     let request = read_message(&bytes, arrival).map_err(|error| anyhow!("{shown}: {error}"))?;
+    let host = stated(args)?;
     let settings = around.settings(&args.seat, &args.settings)?;
     let tables = around.tables(args.address_file.as_deref(), args.no_tables)?;
     let runtime = around.runtime()?;
@@ -88,6 +93,7 @@ pub(super) fn run(
         request: &request,
         at: args.time.unwrap_or_else(SystemTime::now),
         aliases: &around.config.sip.aliases,
+        host: &host,
         tables: &tables.snapshot,
     };
     let tried = trial.run(policy, scope);
@@ -111,6 +117,18 @@ pub(super) fn run(
         true => ExitCode::FAILURE,
         false => ExitCode::SUCCESS,
     })
+}
+
+/// What the policy gets to know beside the request.
+fn stated(args: &Args) -> anyhow::Result<StatedHost> {
+    let peer = match args.peer.is_empty() {
+        true => None,
+        false => {
+            let pairs = args.peer.iter().map(String::as_str);
+            Some(PeerSpec::of_pairs(pairs).map_err(|error| anyhow!("--{error}"))?)
+        }
+    };
+    PeerSpec::state(peer.as_ref(), args.transport).map_err(|error| anyhow!("--{error}"))
 }
 
 /// One call and its surroundings.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use portcullis_address::Snapshot;
 use portcullis_cases::{FirstLook, MessageFields, Suite, first_look, read_message};
-use portcullis_policy::{Limits, Policy, Runtime, Scope};
+use portcullis_policy::{Limits, Policy, Runtime, Scope, StatedHost};
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Transport};
 
@@ -40,6 +40,7 @@ pub(super) struct Load {
 /// A request and what it meets.
 pub(super) struct Work {
     pub(super) request: Request,
+    pub(super) host: Arc<StatedHost>,
     pub(super) tables: Arc<Snapshot>,
     pub(super) scope: Arc<Scope>,
 }
@@ -57,14 +58,15 @@ impl Load {
         let suite = Suite::read(cases)?;
         let bytes = read(&self.policy)?;
         let policy = suite.load(runtime, &name_of(&self.policy), &bytes)?;
-        let requests = suite.requests().filter(|(request, _, settings)| {
-            let is_judged = first_look(request, &[]) == FirstLook::Judged;
-            is_judged && policy.check_settings(settings).is_ok()
+        let requests = suite.requests().filter(|case| {
+            let is_judged = first_look(case.request, &[]) == FirstLook::Judged;
+            is_judged && policy.check_settings(case.settings).is_ok()
         });
-        let work = requests.map(|(request, tables, settings)| Work {
-            request: request.clone(),
-            tables: Arc::clone(tables),
-            scope: Arc::new(Scope::operator().with_settings(Arc::clone(settings))),
+        let work = requests.map(|case| Work {
+            request: case.request.clone(),
+            host: Arc::new(case.host.clone()),
+            tables: Arc::clone(case.tables),
+            scope: Arc::new(Scope::operator().with_settings(Arc::clone(case.settings))),
         });
         let work: Vec<_> = work.collect();
         if work.is_empty() {
@@ -87,6 +89,7 @@ impl Load {
         let tables = around.tables(None, false)?.snapshot;
         let work = self.requests()?.into_iter().map(|request| Work {
             request,
+            host: Arc::default(),
             tables: Arc::clone(&tables),
             scope: Arc::clone(&scope),
         });

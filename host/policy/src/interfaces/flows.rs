@@ -1,0 +1,75 @@
+//! The interface `flows`.
+
+use wasmtime::component::{ComponentType, Lower};
+use wasmtime::{Linker, component};
+
+use crate::abi::component::{ComponentContext, timely_mut};
+use crate::abi::module::{ModuleContext, check};
+use crate::contract::FLOWS;
+use crate::flow_state::FlowState;
+use crate::state::Data;
+
+pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
+    linker.func_wrap(FLOWS, "route", |mut caller: ModuleContext<'_>| {
+        check(caller.data())?;
+        let flow = caller.data_mut().call.route_flow();
+        wasmtime::Result::Ok(WireFlow::from(flow) as u32)
+    })?;
+    linker.func_wrap(FLOWS, "came-along", |mut caller: ModuleContext<'_>| {
+        check(caller.data())?;
+        wasmtime::Result::Ok(u32::from(caller.data_mut().call.came_along_flow()))
+    })?;
+    linker.func_wrap(FLOWS, "is-client", |mut caller: ModuleContext<'_>| {
+        check(caller.data())?;
+        wasmtime::Result::Ok(u32::from(caller.data_mut().call.is_client()))
+    })?;
+    linker.func_wrap(FLOWS, "keep", |mut caller: ModuleContext<'_>| {
+        check(caller.data())?;
+        caller.data_mut().call.keep_flow();
+        wasmtime::Result::Ok(())
+    })?;
+    Ok(())
+}
+
+pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::Result<()> {
+    let mut flows = linker.instance(FLOWS)?;
+    flows.func_wrap("route", |mut store: ComponentContext<'_>, (): ()| {
+        let flow = timely_mut(&mut store)?.route_flow();
+        Ok((WireFlow::from(flow),))
+    })?;
+    flows.func_wrap("came-along", |mut store: ComponentContext<'_>, (): ()| {
+        Ok((timely_mut(&mut store)?.came_along_flow(),))
+    })?;
+    flows.func_wrap("is-client", |mut store: ComponentContext<'_>, (): ()| {
+        Ok((timely_mut(&mut store)?.is_client(),))
+    })?;
+    flows.func_wrap("keep", |mut store: ComponentContext<'_>, (): ()| {
+        timely_mut(&mut store)?.keep_flow();
+        Ok(())
+    })
+}
+
+#[derive(Clone, Copy, ComponentType, Lower)]
+#[component(enum)]
+#[repr(u8)]
+enum WireFlow {
+    #[component(name = "none")]
+    None,
+    #[component(name = "alive")]
+    Alive,
+    #[component(name = "gone")]
+    Gone,
+    #[component(name = "invalid")]
+    Invalid,
+}
+
+impl From<FlowState> for WireFlow {
+    fn from(flow: FlowState) -> Self {
+        match flow {
+            FlowState::None => Self::None,
+            FlowState::Alive => Self::Alive,
+            FlowState::Gone => Self::Gone,
+            FlowState::Invalid => Self::Invalid,
+        }
+    }
+}
