@@ -21,5 +21,5 @@ pub use error::TlsError;
 pub use names::SipNames;
 pub use pem::read_pair;
 pub use profile::{Authorities, ClientAuth, MinVersion, Profile, RelayProfile, Settings};
-pub use server::Server;
+pub use server::{Inside, Server};
 pub use store::{Listed, Reloaded, Tls};
