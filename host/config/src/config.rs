@@ -294,7 +294,7 @@ fn root(mut root: Section<'_>) -> Config {
         dispatcher: dispatcher::read(root.section("dispatcher"), defaults.dispatcher),
         policy: policy::read(root.section("policy"), defaults.policy),
         relay: relay::read(root.section("relay"), defaults.relay),
-        streams: StreamsConfig::read(root.section("streams"), defaults.streams),
+        streams: StreamsConfig::read(root.section("streams"), defaults.streams, &listen),
         tls: tls::read_profiles(root.section("tls")),
         nat: nat::read(root.section("nat"), defaults.nat, &listen),
         websocket: websocket::read(root.section("websocket"), defaults.websocket),

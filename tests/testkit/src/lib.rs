@@ -29,6 +29,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod reloads;
 pub mod schema;
+pub mod secure;
 #[cfg(feature = "sessions")]
 pub mod server;
 pub mod sip;

@@ -3,6 +3,7 @@
 mod handshake_slots;
 mod inbound;
 mod passed;
+mod proxy_header;
 mod running;
 mod stream;
 mod stream_peer;
