@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 29] = [
+const PEERS: [Need; 30] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -118,6 +118,11 @@ const PEERS: [Need; 29] = [
     Need {
         name: "openssl",
         package: "openssl",
+    },
+    // Makes the interfaces of tests with a network of their own.
+    Need {
+        name: "ip",
+        package: "iproute2",
     },
     // Load balancers that send PROXY headers.
     Need {

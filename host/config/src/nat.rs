@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::listen::Listen;
 use super::problem::Bad;
 use super::section::Section;
+use super::socket::Socket;
 use super::value::{duration, group};
 
 /// Clients that are reached by the flow that they opened (RFC 5626).
@@ -25,8 +26,8 @@ const FLOW_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 
 impl NatConfig {
     /// Whether the peers of this listen address are clients.
-    pub fn has_clients(&self, listen: &Listen) -> bool {
-        self.clients.iter().any(|one| one.covers(listen))
+    pub fn has_clients(&self, socket: &Socket) -> bool {
+        self.clients.iter().any(|one| socket.is_of(one))
     }
 }
 
@@ -45,7 +46,7 @@ pub(super) fn read(mut section: Section<'_>, default: NatConfig, listen: &[Liste
     let read = NatConfig {
         clients: section.list("clients", default.clients, |value| {
             let one = Listen::parse(value.text()?)?;
-            if !listen.iter().any(|listen| listen.covers(&one)) {
+            if !listen.iter().any(|listen| listen.may_cover(&one)) {
                 return Err(Bad::new("not one of `listen`", "write it as in `listen`"));
             }
             Ok(one)
@@ -78,10 +79,13 @@ mod tests {
         let nat = config.nat;
         assert_eq!((&nat.client_groups[..], nat.stun), (&[300][..], false));
         assert_eq!(nat.flow_lifetime.as_secs(), 7_200);
-        let listen = |text| crate::Listen::parse(text).unwrap();
-        assert!(nat.has_clients(&listen("udp:192.0.2.1:5060")));
-        assert!(!nat.has_clients(&listen("udp:192.0.2.2:5060")));
-        assert!(!nat.has_clients(&listen("tcp:127.0.0.1:5060")));
+        let has_clients = |text| {
+            let listen = crate::Listen::parse(text).unwrap();
+            nat.has_clients(&crate::Socket::of(&listen).unwrap()[0])
+        };
+        assert!(has_clients("udp:192.0.2.1:5060"));
+        assert!(!has_clients("udp:192.0.2.2:5060"));
+        assert!(!has_clients("tcp:127.0.0.1:5060"));
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub mod load;
 pub mod lossy;
 pub mod mariadb;
 pub mod messages;
+pub mod network;
 pub mod office;
 pub mod oracle;
 pub mod peer;

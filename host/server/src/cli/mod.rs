@@ -4,6 +4,7 @@ mod address;
 mod answer;
 mod check;
 mod check_hops;
+mod check_listen;
 mod check_tables;
 mod check_tls;
 mod client;
