@@ -96,7 +96,12 @@ impl Browser {
     pub fn send(&mut self, request: &Request) {
         let text = String::from_utf8(request.bytes()).expect("a request of a test is text");
         let own = format!("SIP/2.0/UDP {};", self.local);
-        let text = text.replacen(&own, "SIP/2.0/WS df7jal23ls0d.invalid;", 1);
+        let transport = match self.socket.get_ref() {
+            Line::Plain(_) => "WS",
+            Line::Secure(_) => "WSS",
+        };
+        let via = format!("SIP/2.0/{transport} df7jal23ls0d.invalid;");
+        let text = text.replacen(&own, &via, 1);
         self.send_frame(Frame::text(text));
     }
 
