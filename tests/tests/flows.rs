@@ -131,6 +131,37 @@ fn a_client_that_calls_is_reached_along_its_flow() {
 }
 
 #[test]
+fn a_client_with_outbound_over_tcp_is_told_its_flow_timer() {
+    let (host, mut core) = start(builder());
+    let mut registers = |client: &mut Caller, lines: &str| {
+        let mut request = client
+            .request("REGISTER", "sip:example.com")
+            .header("Supported: path, outbound");
+        request.contacts = vec![format!(
+            "<sip:ada@{}>;reg-id=1;+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000a95a0e128>\"",
+            client.local()
+        )];
+        client.send(&request.bytes());
+        let seen = core.receive();
+        let path = seen.headers("Path").join(", ");
+        assert!(path.ends_with(";ob>"), "{path}");
+        let ok = String::from_utf8(ok_to(&seen, core.local())).expect("a response is text");
+        let ok = ok.replacen("Content-Length", &format!("{lines}Content-Length"), 1);
+        core.send(ok.as_bytes());
+        let answer = client.receive();
+        assert_eq!(answer.code(), 200);
+        answer.headers("Flow-Timer").join(", ")
+    };
+    let mut tcp = host.tcp(CLIENT);
+    assert_eq!(registers(&mut tcp, "Require: outbound\r\n"), "120");
+    assert_eq!(registers(&mut tcp, ""), "");
+    let own = "Require: outbound\r\nFlow-Timer: 30\r\n";
+    assert_eq!(registers(&mut tcp, own), "30");
+    let mut udp = host.udp(CLIENT);
+    assert_eq!(registers(&mut udp, "Require: outbound\r\n"), "");
+}
+
+#[test]
 fn a_flow_that_is_gone_is_answered_430() {
     // Without transactions, the ACK goes along the flow as well.
     for (mode, lost) in [("stateful", 2.0), ("stateless", 3.0)] {

@@ -747,6 +747,9 @@ fn proxy_config(
         clients: Clients {
             sockets: clients.collect(),
             minutes: u32::try_from(flow_minutes).unwrap_or(u32::MAX),
+            flow_timer: u32::try_from(config.nat.flow_timer.as_secs())
+                .ok()
+                .filter(|seconds| *seconds > 0),
         },
     }
 }

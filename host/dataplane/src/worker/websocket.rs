@@ -39,7 +39,7 @@ pub(super) async fn read_all(
     }
     both.set_farewell(Some(Close::GoingAway));
     let mut is_pinged = false;
-    let mut deadline = Instant::now() + activity.idle();
+    let mut deadline = Instant::now() + activity.idle_with_pings();
     let mut ping = next_ping(config.ping);
     loop {
         match take_messages(worker, &mut decoder, tcp, activity).await {
@@ -55,7 +55,7 @@ pub(super) async fn read_all(
         activity.set_input(is_within_message);
         if !is_within_message {
             // A client that answers pings stays, unless it never ends a message.
-            deadline = Instant::now() + activity.idle();
+            deadline = Instant::now() + activity.idle_with_pings();
         }
         let space = decoder.space();
         space.reserve(CHUNK);
@@ -74,7 +74,7 @@ pub(super) async fn read_all(
                 ping = next_ping(config.ping);
             }
             Err(_) if !is_pinged && !is_within_message && both.take_written() => {
-                deadline = Instant::now() + activity.idle();
+                deadline = Instant::now() + activity.idle_with_pings();
             }
             // Neither a pong nor anything else has come.
             Err(_) => return End::Idle,
