@@ -340,10 +340,11 @@ fn root(mut root: Section<'_>) -> Config {
     config
 }
 
-/// Reports a listener on TLS without a certificate, and a next hop over TLS without a listener, whose address Via and Record-Route would name.
+/// Reports a listener on TLS without a certificate, and a next hop over TLS without a listener, whose address Via and Record-Route would name. What is
+/// wrong with a profile is reported by itself.
 fn reject_half_tls(root: &Section<'_>, config: &Config) {
     let has_tls = config.tls_settings().is_some();
-    if has_tls && config.tls.is_empty() {
+    if has_tls && config.tls.is_empty() && !root.is_filled_table("tls") {
         let mend = "add a section [tls.NAME] with `certificate` and `key`";
         root.reject(
             "listen",

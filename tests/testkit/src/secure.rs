@@ -27,22 +27,7 @@ impl Line {
     /// # Panics
     /// When the handshake fails.
     pub fn secure(stream: TcpStream, folder: &Path, name: &str, protocols: &[&str]) -> Self {
-        let mut roots = RootCertStore::empty();
-        let authority = CertificateDer::from_pem_file(folder.join("ca.pem"));
-        roots
-            .add(authority.expect("the authority has a file"))
-            .expect("the authority has a certificate");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("the provider has these versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
-        config.alpn_protocols = protocols.collect();
-        let name = ServerName::try_from(name.to_owned()).expect("a name of a test is one");
-        let mut session =
-            ClientConnection::new(Arc::new(config), name).expect("a client can be made");
+        let mut session = session(folder, name, protocols);
         let mut stream = stream;
         stream
             .set_read_timeout(Some(PATIENCE))
@@ -114,6 +99,64 @@ impl Line {
             Ok(_) | Err(_) => String::from_utf8_lossy(&heard).into_owned(),
         }
     }
+}
+
+/// The handshake of a client, flight by flight.
+#[derive(Debug)]
+pub struct Handshake(ClientConnection);
+
+impl Handshake {
+    /// Begins one, as [`Line::secure`] does.
+    pub fn new(folder: &Path, name: &str) -> Self {
+        Self(session(folder, name, &[]))
+    }
+
+    /// What the client says first.
+    pub fn hello(&mut self) -> Vec<u8> {
+        self.written()
+    }
+
+    /// What the client says last, after it has heard the server.
+    ///
+    /// # Panics
+    /// When the server does not shake hands.
+    pub fn last(&mut self, stream: &mut TcpStream) -> Vec<u8> {
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("a timeout can be set");
+        while self.0.is_handshaking() {
+            let count = self.0.read_tls(stream).expect("the server answers");
+            assert!(count > 0, "the server ends the connection");
+            self.0.process_new_packets().expect("the server speaks TLS");
+        }
+        self.written()
+    }
+
+    fn written(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        while self.0.wants_write() {
+            self.0.write_tls(&mut bytes).expect("memory takes bytes");
+        }
+        bytes
+    }
+}
+
+fn session(folder: &Path, name: &str, protocols: &[&str]) -> ClientConnection {
+    let mut roots = RootCertStore::empty();
+    let authority = CertificateDer::from_pem_file(folder.join("ca.pem"));
+    roots
+        .add(authority.expect("the authority has a file"))
+        .expect("the authority has a certificate");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("the provider has these versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    let protocols = protocols.iter().map(|name| name.as_bytes().to_vec());
+    config.alpn_protocols = protocols.collect();
+    let name = ServerName::try_from(name.to_owned()).expect("a name of a test is one");
+    ClientConnection::new(Arc::new(config), name).expect("a client can be made")
 }
 
 impl From<TcpStream> for Line {
