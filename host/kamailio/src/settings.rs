@@ -154,6 +154,9 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
         "enable_tls" | "tls_enable" if is_on => {
             "tls.cfg is not imported: write its certificates into sections [tls.NAME], and those for next hops into [relay.tls] (docs/tls.md)"
         }
+        "tcp_accept_haproxy" if is_on => {
+            "name the addresses of the load balancers in `proxy-protocol` of [streams]: their connections begin with PROXY headers, and no others do (docs/load-balancers.md)"
+        }
         "enable_sctp" if value.number() == Some(1) => "SCTP is not served",
         "user" | "uid" | "group" | "gid" => {
             "portcullis serve keeps the user it is started as: name it in the service's unit"
