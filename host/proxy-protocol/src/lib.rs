@@ -12,8 +12,10 @@ mod header;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
 mod reader;
+mod step;
 mod version1;
 mod version2;
 
 pub use header::{Header, HeaderError};
-pub use reader::{LONGEST, Reader};
+pub use reader::Reader;
+pub use step::LONGEST;

@@ -1,26 +1,13 @@
 //! Takes a header from the beginning of a stream.
 
 use crate::header::{Header, HeaderError};
+use crate::step::Step;
 use crate::{version1, version2};
-
-/// Most bytes of a header of version 2: those of its addresses, and of what a load balancer adds (TLVs), such as a certificate.
-pub const LONGEST: usize = 4_096;
 
 /// Takes the header from the beginning of a stream, in as many pieces as it comes in.
 #[derive(Debug, Default)]
 pub struct Reader {
     received: Vec<u8>,
-}
-
-/// What is to be done with a header that begins with what was received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Step {
-    /// Take this number of bytes, at least one: all of them belong to the header.
-    Bytes(usize),
-    /// Take this number of bytes at most, up to the end of a line.
-    Line(usize),
-    /// It is whole.
-    Whole(Header),
 }
 
 impl Reader {
@@ -71,6 +58,7 @@ mod tests {
 
     use super::*;
     use crate::invariants::binary;
+    use crate::step::LONGEST;
 
     fn read(bytes: &[u8]) -> Result<(usize, Option<Header>), HeaderError> {
         Reader::default().take(bytes)

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::header::{Header, HeaderError};
-use crate::reader::Step;
+use crate::step::Step;
 
 /// How a line begins.
 pub(crate) const START: &[u8] = b"PROXY ";

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::header::{Header, HeaderError};
-use crate::reader::{LONGEST, Step};
+use crate::step::{LONGEST, Step};
 
 /// How a header begins.
 pub(crate) const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
