@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 30] = [
+const PEERS: [Need; 31] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -114,6 +114,11 @@ const PEERS: [Need; 30] = [
     Need {
         name: "kamailio/modules/tls.so",
         package: "kamailio-tls-modules",
+    },
+    // A registrar with outbound.
+    Need {
+        name: "kamailio/modules/outbound.so",
+        package: "kamailio-outbound-modules",
     },
     Need {
         name: "openssl",
