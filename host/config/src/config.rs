@@ -238,7 +238,7 @@ impl Config {
         let clients = clients.map(|one| ("nat.clients".to_owned(), one));
         let force_rport = match &self.sip.force_rport {
             ForceRport::Never | ForceRport::Always => &[][..],
-            ForceRport::On(these) => these,
+            ForceRport::On(these) => &these[..],
         };
         let force_rport = force_rport
             .iter()

@@ -197,11 +197,6 @@ impl Socket {
 
 /// The addresses of this machine that an item stands for: at least one.
 fn chosen<'o>(listen: &Listen, own: &'o [Own], names: &Names) -> Result<Vec<&'o Own>, SocketError> {
-    let of = |interface: &str| -> Vec<&Own> {
-        own.iter()
-            .filter(|own| own.interface == interface)
-            .collect()
-    };
     match &listen.place {
         Place::Addr(addr) => {
             let is_it = |own: &&Own| own.ip.is_ipv4() == addr.is_ipv4() && !is_link_local(own.ip);
@@ -214,8 +209,9 @@ fn chosen<'o>(listen: &Listen, own: &'o [Own], names: &Names) -> Result<Vec<&'o 
             }
         }
         Place::Interface(name, port) => {
-            let (local, all): (Vec<_>, Vec<_>) =
-                of(name).into_iter().partition(|own| is_link_local(own.ip));
+            let (local, all): (Vec<_>, Vec<_>) = of_interface(own, name)
+                .into_iter()
+                .partition(|own| is_link_local(own.ip));
             match (all.is_empty(), local.first()) {
                 (false, _) => Ok(all),
                 (true, None) => Err(without_address(listen, name, names)),
@@ -231,7 +227,7 @@ fn chosen<'o>(listen: &Listen, own: &'o [Own], names: &Names) -> Result<Vec<&'o 
             }
         }
         Place::Zoned(ip, zone, _) => {
-            let all = of(zone);
+            let all = of_interface(own, zone);
             match all.iter().find(|own| own.ip == *ip) {
                 Some(own) => Ok(vec![*own]),
                 None if all.is_empty() => Err(without_address(listen, zone, names)),
@@ -243,6 +239,10 @@ fn chosen<'o>(listen: &Listen, own: &'o [Own], names: &Names) -> Result<Vec<&'o 
             }
         }
     }
+}
+
+fn of_interface<'o>(own: &'o [Own], name: &str) -> Vec<&'o Own> {
+    own.iter().filter(|own| own.interface == name).collect()
 }
 
 fn without_address(listen: &Listen, interface: &str, names: &Names) -> SocketError {

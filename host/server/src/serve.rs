@@ -676,7 +676,7 @@ fn tell_unmatched(config: &Config, sockets: &[Socket]) {
     for (key, listen) in config.unmatched(sockets) {
         tracing::warn!(
             event = "listen_unmatched",
-            key,
+            key = key.as_str(),
             %listen,
             "the host does not listen on an address that the configuration names: the key has no effect there"
         );

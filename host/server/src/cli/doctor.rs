@@ -167,7 +167,7 @@ fn listen(config: &Config) -> Vec<Line> {
         }
     };
     let check_all = |listen: &Listen| match Socket::of(listen) {
-        Ok(sockets) => sockets.iter().map(check).collect(),
+        Ok(sockets) => sockets.iter().map(check).collect::<Vec<_>>(),
         Err(error) => vec![
             Line::new("listen", Status::Fail, error.to_string())
                 .mend("set `listen` to an address or an interface of this machine (`ip address`)"),
