@@ -185,6 +185,8 @@ fn a_connection_without_a_valid_header_is_closed_and_counted() {
         assert_eq!(heard, "", "{}", bytes.escape_ascii());
         count += 1.0;
         wait::until("it is counted", || (dropped(&host) == count).then_some(()));
+        // The first one is an example.
+        host.wait_for_log("event=\"bad_proxy_header\"");
     }
     // Cut off.
     drop(balanced(&host, host.sip(), &header(Some(MEMBER))[..20]));
