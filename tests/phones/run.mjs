@@ -4,18 +4,15 @@
 //
 // The phone of this script has no media: the answers and offers of its calls come from a second connection of the page.
 
-import { strict as assert } from "node:assert";
-import { createSocket } from "node:dgram";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
 
+import { MEDIA, PATIENCE, Phone, uriOf } from "./phone.mjs";
+
 const given = JSON.parse(process.argv[2]);
 const modules = createRequire(given.modules);
 const { chromium } = modules("playwright-core");
-
-/** A limit that only a step that fails reaches. */
-const PATIENCE = 20000;
 
 /** The modules of JsSIP as one script: they are CommonJS, which no browser loads. */
 function bundle() {
@@ -80,135 +77,17 @@ const PAGE = `
     });
     ua.start();
   };
-  const gathered = async (connection) => {
-    while (connection.iceGatheringState !== "complete") {
-      await new Promise((resolve) => connection.addEventListener("icegatheringstatechange", resolve, { once: true }));
-    }
-    return connection.localDescription.sdp;
-  };
-  globalThis.other = () => {
-    const connection = new RTCPeerConnection();
-    connection.addTransceiver("audio");
-    return connection;
-  };
-  globalThis.answerTo = async (sdp) => {
-    const connection = other();
-    await connection.setRemoteDescription({ type: "offer", sdp });
-    await connection.setLocalDescription(await connection.createAnswer());
-    return gathered(connection);
-  };
-  globalThis.offer = async () => {
-    const connection = other();
-    await connection.setLocalDescription(await connection.createOffer());
-    return gathered(connection);
-  };
 `;
-
-/** A phone over UDP. */
-class Phone {
-  constructor() {
-    this.socket = createSocket("udp4");
-    this.received = [];
-    this.waiting = [];
-    this.number = 0;
-    this.socket.on("message", (bytes) => {
-      const message = parse(bytes.toString());
-      if (message.start.startsWith("SIP/2.0 1")) return;
-      const next = this.waiting.shift();
-      next ? next(message) : this.received.push(message);
-    });
-  }
-
-  async begin() {
-    await new Promise((resolve) => this.socket.bind(0, given.phone, resolve));
-    this.address = `${given.phone}:${this.socket.address().port}`;
-    return this;
-  }
-
-  send(text) {
-    const [ip, port] = given.sip.split(":");
-    this.socket.send(text, Number(port), ip);
-  }
-
-  async next(start) {
-    const message = this.received.shift() ?? (await within(new Promise((resolve) => this.waiting.push(resolve)), start));
-    assert.ok(message.start.startsWith(start), `${message.start} in place of ${start}`);
-    return message;
-  }
-
-  request(method, uri, { dialog, body = "", cseq = 1 } = {}) {
-    const id = dialog?.id ?? `${process.pid}-${++this.number}`;
-    const routes = (dialog?.routes ?? []).map((route) => `Route: ${route}`);
-    const lines = [
-      `${method} ${uri} SIP/2.0`,
-      `Via: SIP/2.0/UDP ${this.address};rport;branch=z9hG4bK-${process.pid}-${++this.number}`,
-      "Max-Forwards: 70",
-      ...routes,
-      `From: ${dialog?.own ?? `<sip:bob@example.com>;tag=${id}`}`,
-      `To: ${dialog?.other ?? `<${method === "REGISTER" ? "sip:bob@example.com" : uri}>`}`,
-      `Call-ID: ${id}`,
-      `CSeq: ${cseq} ${method}`,
-      `Contact: <sip:bob@${this.address}>`,
-      ...(body ? ["Content-Type: application/sdp"] : []),
-      `Content-Length: ${Buffer.byteLength(body)}`,
-      "",
-      body,
-    ];
-    this.send(lines.join("\r\n"));
-  }
-
-  answer(request, body = "") {
-    const kept = ["via", "record-route", "from", "call-id", "cseq"];
-    const lines = [
-      "SIP/2.0 200 OK",
-      ...request.fields.filter(([name]) => kept.includes(name.toLowerCase())).map(([name, value]) => `${name}: ${value}`),
-      `To: ${this.to(request)}`,
-      `Contact: <sip:bob@${this.address}>`,
-      ...(body ? ["Content-Type: application/sdp"] : []),
-      `Content-Length: ${Buffer.byteLength(body)}`,
-      "",
-      body,
-    ];
-    this.send(lines.join("\r\n"));
-  }
-
-  to(request) {
-    const to = request.one("To");
-    return to.includes(";tag=") ? to : `${to};tag=bob`;
-  }
-}
-
-function parse(text) {
-  const [head, ...rest] = text.split("\r\n\r\n");
-  const [start, ...lines] = head.split("\r\n");
-  const fields = lines.map((line) => [line.slice(0, line.indexOf(":")), line.slice(line.indexOf(":") + 1).trim()]);
-  const all = (name) => fields.filter(([own]) => own.toLowerCase() === name.toLowerCase()).map(([, value]) => value);
-  return { start, fields, all, one: (name) => all(name)[0], body: rest.join("\r\n\r\n") };
-}
-
-async function within(promise, what) {
-  let timer;
-  const late = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`nothing comes: ${what}`)), PATIENCE);
-  });
-  try {
-    return await Promise.race([promise, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
-
-const uriOf = (contact) => contact.match(/<([^>]*)>/)[1];
 
 const script = bundle();
 const server = createServer((request, response) => {
   const isScript = request.url === "/jssip.js";
   response.setHeader("Content-Type", isScript ? "text/javascript" : "text/html");
-  response.end(isScript ? script : `<!doctype html><script src="/jssip.js"></script><script>${PAGE}</script>`);
+  response.end(isScript ? script : `<!doctype html><script src="/jssip.js"></script><script>${PAGE}${MEDIA}</script>`);
 });
 await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
 
-const phone = await new Phone().begin();
+const phone = await new Phone(given).begin();
 const browser = await chromium.launch({
   executablePath: "/usr/bin/chromium",
   args: ["--no-sandbox", "--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"],

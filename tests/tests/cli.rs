@@ -29,7 +29,7 @@ fn check_reports_every_error_with_line_and_correction() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     std::fs::write(
         folder.path().join("portcullis.toml"),
-        "workers = 0\nlisten = [\"udp:nonsense\"]\ncolour = \"red\"\n\n[relay]\nnext-hop = \"http://example.com\"\n\n\
+        "workers = 0\nlisten = [\"udp:nonsense.example\"]\ncolour = \"red\"\n\n[relay]\nnext-hop = \"http://example.com\"\n\n\
          [policy]\nfile = \"missing.wasm\"\ndeadline = \"soon\"\n",
     )
     .expect("a configuration can be written");

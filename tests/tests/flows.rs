@@ -10,6 +10,7 @@ use portcullis_testkit::callee::ok_to;
 use portcullis_testkit::guests::module;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{Kamailio, REGISTRAR};
+use portcullis_testkit::messages::Request;
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::{Caller, Message};
 
@@ -52,7 +53,7 @@ fn register(client: &mut Caller, core: &mut Caller) -> String {
 }
 
 /// A request of the registrar to a client.
-fn to_client(core: &Caller, method: &str, path: &str) -> portcullis_testkit::messages::Request {
+fn to_client(core: &Caller, method: &str, path: &str) -> Request {
     let mut request = core.request(method, PRIVATE);
     request.extra = vec![format!("Route: {path}")];
     request
@@ -129,6 +130,43 @@ fn a_client_that_calls_is_reached_along_its_flow() {
         client.send(&ok_to(&bye, client.local()));
         assert_eq!(core.receive().code(), 200);
     }
+}
+
+/// A REGISTER of a client that uses outbound (RFC 5626 §4.2).
+fn with_outbound(client: &Caller) -> Request {
+    let mut request = client
+        .request("REGISTER", "sip:example.com")
+        .header("Supported: path, outbound");
+    request.to = "<sip:ada@example.com>".into();
+    request.contacts = vec![format!(
+        "<sip:ada@{}>;reg-id=1;+sip.instance=\"<urn:uuid:00000000-0000-1000-8000-000a95a0e128>\"",
+        client.local()
+    )];
+    request
+}
+
+#[test]
+fn a_client_with_outbound_over_tcp_is_told_its_flow_timer() {
+    let (host, mut core) = start(builder());
+    let mut registers = |client: &mut Caller, lines: &str| {
+        client.send(&with_outbound(client).bytes());
+        let seen = core.receive();
+        let path = seen.headers("Path").join(", ");
+        assert!(path.ends_with(";ob>"), "{path}");
+        let ok = String::from_utf8(ok_to(&seen, core.local())).expect("a response is text");
+        let ok = ok.replacen("Content-Length", &format!("{lines}Content-Length"), 1);
+        core.send(ok.as_bytes());
+        let answer = client.receive();
+        assert_eq!(answer.code(), 200);
+        answer.headers("Flow-Timer").join(", ")
+    };
+    let mut tcp = host.tcp(CLIENT);
+    assert_eq!(registers(&mut tcp, "Require: outbound\r\n"), "120");
+    assert_eq!(registers(&mut tcp, ""), "");
+    let own = "Require: outbound\r\nFlow-Timer: 30\r\n";
+    assert_eq!(registers(&mut tcp, own), "30");
+    let mut udp = host.udp(CLIENT);
+    assert_eq!(registers(&mut udp, "Require: outbound\r\n"), "");
 }
 
 #[test]
@@ -447,4 +485,27 @@ fn peers_a_registrar_behind_the_host_reaches_clients_that_call_each_other() {
     let mut again = ada.request("INVITE", "sip:grace@example.com");
     again.contacts = vec!["<sip:ada@10.99.0.9:5060>".into()];
     assert_eq!(ada.ask(&again).code(), 430);
+}
+
+#[test]
+fn peers_a_registrar_with_outbound_leaves_the_flow_timer_to_the_host() {
+    let builder = builder();
+    let core = builder.lease().addr(CORE, 5080);
+    let registrar = REGISTRAR
+        .replace(
+            "loadmodule \"registrar.so\"",
+            "loadmodule \"stun.so\"\nloadmodule \"outbound.so\"\nloadmodule \"registrar.so\"",
+        )
+        .replace(
+            "modparam(\"registrar\", \"use_path\", 1)",
+            "modparam(\"registrar\", \"use_path\", 1)\nmodparam(\"registrar\", \"outbound_mode\", 1)",
+        );
+    let _kamailio = Kamailio::start(&registrar, &[("ADDR", core.to_string())], &[]);
+    let host = builder.start();
+    for (mut client, timers) in [(host.tcp(CLIENT), &["120"][..]), (host.udp(CLIENT), &[])] {
+        let answer = client.ask(&with_outbound(&client));
+        assert_eq!(answer.code(), 200, "{answer:?}");
+        assert_eq!(answer.headers("Require"), ["outbound"]);
+        assert_eq!(answer.headers("Flow-Timer"), timers);
+    }
 }

@@ -1,11 +1,13 @@
-//! JsSIP in a real browser, driven by `tests/phones/run.mjs`: it registers at Kamailio through the host, calls a phone over UDP and is called.
+//! JsSIP and SIP.js in a real browser, driven by the scripts in `tests/phones`: they register at Kamailio through the host, call a phone over UDP and
+//! are called.
 
 #![forbid(unsafe_code)]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use portcullis_testkit::host::Builder;
+use portcullis_testkit::certificates::{authority, certificate};
+use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{Kamailio, REGISTRAR};
 use portcullis_testkit::policy;
 use serde_json::json;
@@ -23,24 +25,17 @@ fn modules() -> PathBuf {
     target.join("package.json")
 }
 
-#[test]
-fn peers_a_browser_registers_calls_is_called_and_loads_its_page_again() {
-    let builder = Builder::new().policy(policy("observe"));
-    let (sip, ws) = (builder.lease().addr(1, 5060), builder.lease().addr(1, 8088));
-    let core = builder.lease().addr(CORE, 5080);
-    let _kamailio = Kamailio::start(REGISTRAR, &[("ADDR", core.to_string())], &[]);
-    let host = builder
-        .listen(&format!("ws:{ws}"))
-        .set("nat", &format!("clients = [\"udp:{sip}\"]"))
-        .set("relay", &format!("next-hop = \"sip:{core}\""))
-        .start();
+/// Runs a script with a host that listens for WebSocket there.
+fn run(script: &str, host: &Host, ws: &str) {
     let given = json!({
-        "ws": format!("ws://{ws}/"),
-        "sip": sip.to_string(),
+        "ws": ws,
+        "sip": host.sip().to_string(),
         "phone": host.lease().ip(10).to_string(),
         "modules": modules(),
     });
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("phones/run.mjs");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("phones")
+        .join(script);
     let run = Command::new("node")
         .arg(script)
         .arg(given.to_string())
@@ -51,5 +46,48 @@ fn peers_a_browser_registers_calls_is_called_and_loads_its_page_again() {
     let failed = String::from_utf8_lossy(&run.stderr);
     println!("{said}");
     assert!(run.status.success(), "{said}{failed}\n{}", host.log());
+}
+
+/// A host with a registrar behind it, whose peers are clients.
+fn start(change: impl FnOnce(Builder) -> Builder) -> (Host, Kamailio) {
+    let builder = Builder::new().policy(policy("observe"));
+    let sip = builder.lease().addr(1, 5060);
+    let core = builder.lease().addr(CORE, 5080);
+    let kamailio = Kamailio::start(REGISTRAR, &[("ADDR", core.to_string())], &[]);
+    let builder = builder
+        .set("nat", &format!("clients = [\"udp:{sip}\"]"))
+        .set("relay", &format!("next-hop = \"sip:{core}\""));
+    (change(builder).start(), kamailio)
+}
+
+#[test]
+fn peers_a_browser_registers_calls_is_called_and_loads_its_page_again() {
+    let (host, _kamailio) = start(|builder| {
+        let ws = builder.lease().addr(1, 8088);
+        builder.listen(&format!("ws:{ws}"))
+    });
+    let ws = host.lease().addr(1, 8088);
+    run("run.mjs", &host, &format!("ws://{ws}/"));
     assert_eq!(host.complaints(), [""; 0]);
+}
+
+#[test]
+fn peers_a_browser_over_tls_registers_calls_and_is_called() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    authority(folder.path(), "ca");
+    certificate(folder.path(), "edge", "DNS:edge.example");
+    let file = |end: &str| folder.path().join(format!("edge.{end}"));
+    let (host, _kamailio) = start(|builder| {
+        let wss = builder.lease().addr(1, 8089);
+        builder
+            .listen(&format!("wss:{wss}"))
+            .set("tls.edge", &format!("certificate = {:?}", file("pem")))
+            .set("tls.edge", &format!("key = {:?}", file("key")))
+    });
+    let wss = host.lease().addr(1, 8089);
+    run("sipjs.mjs", &host, &format!("wss://{wss}/"));
+    // The certificates of tests expire soon.
+    let mut complaints = host.complaints();
+    complaints.retain(|line| !line.contains("tls_certificate_expires"));
+    assert_eq!(complaints, [""; 0]);
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 
 /// A configuration with one error of each kind that `check` finds while it parses.
 const FAULTY: &str = r#"workers = 0
-listen = ["udp:nonsense"]
+listen = ["udp:nonsense.example"]
 colour = "red"
 
 [relay]

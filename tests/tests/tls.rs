@@ -767,6 +767,8 @@ fn each_host_gets_the_certificate_of_its_profile_and_is_verified_by_its_authorit
     assert_eq!(ask(&other, at(&plain)).code(), 200);
     assert_eq!(ask(&other, at(&carrier)).code(), 500);
     assert_eq!(handshakes(&other, "opened", "bad_certificate"), 1.0);
+}
+
 /// Refuses each request with the common name of the peer's certificate as the reason, if it has been verified.
 const NAMING: &str = r#"(module
     (import "portcullis:policy/peer@0.1.0" "common-name" (func $name (param i32)))

@@ -7,10 +7,13 @@ use std::net::SocketAddr;
 
 use portcullis_testkit::browser::{Browser, Frame, connect};
 use portcullis_testkit::callee::{Callee, ok_to};
+use portcullis_testkit::certificates::{authority, certificate};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::policy;
+use portcullis_testkit::secure::Line;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::wait;
+use tempfile::TempDir;
 
 const CLIENT: u8 = 10;
 const CORE: u8 = 3;
@@ -40,6 +43,38 @@ fn start() -> (Host, Caller) {
     let host = builder.start();
     let core = Caller::udp_from(core, host.sip());
     (host, core)
+}
+
+/// The same with WebSocket over TLS as well, for `edge.example`.
+fn start_secure() -> (Host, Caller, TempDir) {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    authority(folder.path(), "ca");
+    certificate(folder.path(), "edge", "DNS:edge.example");
+    let file = |end: &str| folder.path().join(format!("edge.{end}"));
+    let builder = builder();
+    let wss = format!("wss:{}", builder.lease().addr(1, 8089));
+    let core = builder.lease().addr(CORE, 5080);
+    let host = builder
+        .listen(&wss)
+        .set("tls.edge", &format!("certificate = {:?}", file("pem")))
+        .set("tls.edge", &format!("key = {:?}", file("key")))
+        .start();
+    let core = Caller::udp_from(core, host.sip());
+    (host, core, folder)
+}
+
+fn wss(host: &Host) -> SocketAddr {
+    host.lease().addr(1, 8089)
+}
+
+fn secure_line(host: &Host, folder: &TempDir, protocols: &[&str]) -> Line {
+    let stream = connect(host.lease().ip(CLIENT), wss(host));
+    Line::secure(stream, folder.path(), "edge.example", protocols)
+}
+
+fn secure_browser(host: &Host, folder: &TempDir) -> Browser {
+    let line = secure_line(host, folder, &["http/1.1"]);
+    Browser::over(line, wss(host), "/", &[SUBPROTOCOL]).expect("the host accepts a WebSocket")
 }
 
 fn register(browser: &mut Browser, core: &mut Caller) -> String {
@@ -330,4 +365,128 @@ fn a_silent_client_is_pinged_and_one_that_does_not_answer_is_disconnected() {
     assert!(all.ends_with(b"\x89\0"), "{}", all.escape_ascii());
     let options = answers.request("OPTIONS", &format!("sip:{}", host.sip()));
     assert_eq!(answers.ask(&options).code(), 200);
+}
+
+#[test]
+fn a_browser_over_tls_registers_and_is_called() {
+    let (host, mut core, folder) = start_secure();
+    for (offers, chosen) in [
+        (&["h2", "http/1.1"][..], Some("http/1.1")),
+        (&["sip/2"], None),
+        (&[], None),
+    ] {
+        let line = secure_line(&host, &folder, offers);
+        assert_eq!(line.protocol().as_deref(), chosen, "{offers:?}");
+    }
+    let mut browser = secure_browser(&host, &folder);
+    let path = register(&mut browser, &mut core);
+    let own = format!("@{};transport=ws;lr>", wss(&host));
+    assert!(path.ends_with(&own), "{path}");
+
+    let mut invite = core.request("INVITE", "sip:ada@df7jal23ls0d.invalid;transport=ws");
+    invite.extra = vec![format!("Route: {path}")];
+    core.send(&invite.bytes());
+    let seen = browser.receive();
+    assert_eq!(seen.first_word(), "INVITE");
+    let via = format!("SIP/2.0/WSS {};branch=", wss(&host));
+    assert!(seen.headers("Via")[0].starts_with(&via), "{seen:?}");
+    browser.send_text(ok_to(&seen, browser.local()));
+    let answer = core.receive();
+    assert_eq!(answer.code(), 200);
+    core.send(&invite.within(&answer, "ACK", 1).bytes());
+    assert_eq!(browser.receive().first_word(), "ACK");
+    core.send(&invite.within(&answer, "BYE", 2).bytes());
+    let seen = browser.receive();
+    assert_eq!(seen.first_word(), "BYE");
+    browser.send_text(ok_to(&seen, browser.local()));
+    assert_eq!(core.receive().code(), 200);
+
+    // A call of the browser: the request leaves over UDP, and its Via names both transports.
+    let options = browser.request("OPTIONS", "sip:bob@example.com");
+    browser.send(&options);
+    let seen = core.receive();
+    let vias = seen.headers("Via");
+    assert!(vias[0].starts_with("SIP/2.0/UDP "), "{vias:?}");
+    assert!(
+        vias[1].starts_with("SIP/2.0/WSS df7jal23ls0d.invalid;"),
+        "{vias:?}"
+    );
+    core.send(&ok_to(&seen, core.local()));
+    assert_eq!(browser.receive().code(), 200);
+
+    drop(browser);
+    wait::until("the connection is gone", || {
+        (host.metric("portcullis_connections_open", &[]) == 0.0).then_some(())
+    });
+    let mut options = core.request("OPTIONS", "sip:ada@df7jal23ls0d.invalid;transport=ws");
+    options.extra = vec![format!("Route: {path}")];
+    assert_eq!(core.ask(&options).start_line(), "SIP/2.0 430 Flow Failed");
+    // The certificates of tests expire soon.
+    let mut complaints = host.complaints();
+    complaints.retain(|line| !line.contains("tls_certificate_expires"));
+    assert_eq!(complaints, [""; 0]);
+}
+
+#[test]
+fn clients_are_told_that_the_host_ends() {
+    let (mut host, mut core, folder) = start_secure();
+    let mut plain = browser(&host);
+    register(&mut plain, &mut core);
+    let mut secure = secure_browser(&host, &folder);
+    register(&mut secure, &mut core);
+    // One that has not opened a WebSocket yet gets no frame.
+    let mut early = Line::from(connect(host.lease().ip(CLIENT), ws(&host)));
+    early
+        .write_all(b"GET / HTTP/1.1\r\n")
+        .expect("the connection takes bytes");
+    wait::until("all connections are there", || {
+        (host.metric("portcullis_connections_open", &[]) == 3.0).then_some(())
+    });
+    host.signal("TERM");
+    assert_eq!(plain.closed_with(), 1001);
+    assert_eq!(secure.closed_with(), 1001);
+    assert_eq!(early.hear_all(), "");
+    assert!(host.wait_until_ended().success());
+}
+
+#[test]
+fn clients_are_told_that_another_process_has_taken_over() {
+    let (mut host, mut core) = start();
+    let mut before = browser(&host);
+    register(&mut before, &mut core);
+    host.upgrade();
+    assert_eq!(before.closed_with(), 1001);
+    let mut after = browser(&host);
+    register(&mut after, &mut core);
+}
+
+#[test]
+fn messages_without_end_close_the_connection_and_disturb_nobody() {
+    let (host, mut core) = start();
+    let mut neighbour = browser(&host);
+    register(&mut neighbour, &mut core);
+    // A first part, and parts of it without payload, or with one byte each, as long as the host takes them.
+    for part in [&b"\x00\x80\0\0\0\0"[..], b"\x00\x81\0\0\0\0a"] {
+        let mut endless = browser(&host);
+        let stream = endless.stream();
+        stream
+            .write_all(b"\x01\x81\0\0\0\0a")
+            .expect("the connection takes bytes");
+        let parts = part.repeat(1_000);
+        for _ in 0..1_000 {
+            if stream.write_all(&parts).is_err() {
+                break;
+            }
+            let options = neighbour.request("OPTIONS", &format!("sip:{}", host.sip()));
+            assert_eq!(neighbour.ask(&options).code(), 200);
+            if host.metric("portcullis_connections_open", &[]) == 1.0 {
+                break;
+            }
+        }
+        wait::until("the connection is gone", || {
+            (host.metric("portcullis_connections_open", &[]) == 1.0).then_some(())
+        });
+    }
+    let reason = ["reason=\"unframed\""];
+    assert_eq!(host.metric("portcullis_dropped_total", &reason), 2.0);
 }

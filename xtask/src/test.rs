@@ -20,7 +20,7 @@ use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis}
 /// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
 /// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, the package for Debian
 /// installed in a copy of this machine, end-to-end tests with these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep,
-/// Docker's registry and Chromium, a few seconds of soak with 50 tenants, and with calls, a minute of soak, and a short run of each fuzz target that builds within a
+/// Docker's registry, HAProxy, nginx and Chromium, a few seconds of soak with 50 tenants, and with calls, a minute of soak, and a short run of each fuzz target that builds within a
 /// minute. Other programs are installed when this runs as root on Debian;
 /// elsewhere the missing ones are listed and the run fails. The first failing step ends the run and is named; the last line of output is
 /// `N passed, N failed`.
@@ -29,7 +29,7 @@ use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis}
 /// PORTCULLIS_FIRE_SECONDS sets the duration of the reloads under fire.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Skip the tests that need MariaDB, PostgreSQL, Kamailio or its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep, Docker's registry or Chromium
+    /// Skip the tests that need MariaDB, PostgreSQL, Kamailio or its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep, Docker's registry, HAProxy, nginx or Chromium
     #[arg(long)]
     without_peers: bool,
     /// Number of inputs for each of these fuzz targets, from a fixed seed; 0 skips the targets
@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 26] = [
+const PEERS: [Need; 31] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -115,9 +115,32 @@ const PEERS: [Need; 26] = [
         name: "kamailio/modules/tls.so",
         package: "kamailio-tls-modules",
     },
+    // A registrar with outbound.
+    Need {
+        name: "kamailio/modules/outbound.so",
+        package: "kamailio-outbound-modules",
+    },
     Need {
         name: "openssl",
         package: "openssl",
+    },
+    // Makes the interfaces of tests with a network of their own.
+    Need {
+        name: "ip",
+        package: "iproute2",
+    },
+    // Load balancers that send PROXY headers.
+    Need {
+        name: "haproxy",
+        package: "haproxy",
+    },
+    Need {
+        name: "nginx",
+        package: "nginx-light",
+    },
+    Need {
+        name: "nginx/modules/ngx_stream_module.so",
+        package: "libnginx-mod-stream",
     },
     Need {
         name: "chromium",

@@ -14,7 +14,7 @@ use super::database::{self, DatabaseConfig};
 use super::dispatcher::{self, DispatcherConfig};
 use super::events::EventsConfig;
 use super::guard::GuardConfig;
-use super::listen::{Listen, SIP_PORT};
+use super::listen::{Listen, Place, SIP_PORT};
 use super::log::{self, LogConfig};
 use super::nat::{self, NatConfig};
 use super::permissions::{self, PermissionsConfig};
@@ -25,7 +25,8 @@ use super::relay::{self, RelayConfig};
 use super::resolver::ResolverConfig;
 use super::section::{Document, Outline, Section, Value};
 use super::shape::Shape;
-use super::sip::{self, SipConfig};
+use super::sip::{self, ForceRport, SipConfig};
+use super::socket::Socket;
 use super::streams::StreamsConfig;
 use super::tenant::{self, Operator, TenantConfig};
 use super::tls;
@@ -231,6 +232,28 @@ impl Config {
         })
     }
 
+    /// Addresses that the configuration names as some of `listen`, with their keys, and that none of these sockets has. Which addresses an interface has,
+    /// or the machine, is known only there.
+    pub fn unmatched(&self, sockets: &[Socket]) -> Vec<(String, &Listen)> {
+        let clients = self.nat.clients.iter();
+        let clients = clients.map(|one| ("nat.clients".to_owned(), one));
+        let force_rport = match &self.sip.force_rport {
+            ForceRport::Never | ForceRport::Always => &[][..],
+            ForceRport::On(these) => &these[..],
+        };
+        let force_rport = force_rport
+            .iter()
+            .map(|one| ("sip.force-rport".to_owned(), one));
+        let local = self.tenants.iter().flat_map(|tenant| {
+            let key = format!("tenants.{}.local", tenant.name);
+            let local = tenant.selector.local.iter();
+            local.map(move |one| (key.clone(), one))
+        });
+        let is_unmatched = |(_, one): &(String, &Listen)| !sockets.iter().any(|own| own.is_of(one));
+        let all = clients.chain(force_rport).chain(local);
+        all.filter(is_unmatched).collect()
+    }
+
     fn for_tenants(&self) -> Operator<'_> {
         Operator {
             listen: &self.listen,
@@ -245,7 +268,7 @@ impl Default for Config {
     fn default() -> Self {
         let listen = |transport| Listen {
             transport,
-            addr: SocketAddr::from((Ipv4Addr::LOCALHOST, SIP_PORT)),
+            place: Place::Addr(SocketAddr::from((Ipv4Addr::LOCALHOST, SIP_PORT))),
             advertise: None,
         };
         Self {
@@ -295,7 +318,7 @@ fn root(mut root: Section<'_>) -> Config {
         dispatcher: dispatcher::read(root.section("dispatcher"), defaults.dispatcher),
         policy: policy::read(root.section("policy"), defaults.policy),
         relay: relay::read(root.section("relay"), defaults.relay),
-        streams: StreamsConfig::read(root.section("streams"), defaults.streams),
+        streams: StreamsConfig::read(root.section("streams"), defaults.streams, &listen),
         tls: tls::read_profiles(root.section("tls")),
         nat: nat::read(root.section("nat"), defaults.nat, &listen),
         websocket: websocket::read(root.section("websocket"), defaults.websocket),
@@ -318,10 +341,11 @@ fn root(mut root: Section<'_>) -> Config {
     config
 }
 
-/// Reports a listener on TLS without a certificate, and a next hop over TLS without a listener, whose address Via and Record-Route would name.
+/// Reports a listener on TLS without a certificate, and a next hop over TLS without a listener, whose address Via and Record-Route would name. What is
+/// wrong with a profile is reported by itself.
 fn reject_half_tls(root: &Section<'_>, config: &Config) {
     let has_tls = config.tls_settings().is_some();
-    if has_tls && config.tls.is_empty() {
+    if has_tls && config.tls.is_empty() && !root.is_filled_table("tls") {
         let mend = "add a section [tls.NAME] with `certificate` and `key`";
         root.reject(
             "listen",
@@ -380,8 +404,8 @@ fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
         }
         let same = |other: &&Listen| {
             other.transport == listen.transport
-                && other.addr == listen.addr
-                && listen.addr.port() != 0
+                && other.place == listen.place
+                && listen.place.port() != 0
         };
         if let Some(other) = seen.iter().find(same) {
             return Err(Bad::new(
@@ -633,6 +657,25 @@ level = "loud"
             said.last()
                 .unwrap()
                 .starts_with("5:10: control.listen = 8060: an integer, not a string")
+        );
+    }
+
+    #[test]
+    fn addresses_that_no_socket_has_are_named_with_their_keys() {
+        let config = Config::parse(
+            "listen = [\"udp:lo:5060\", \"udp:192.0.2.1:5070\"]\n[nat]\nclients = [\"udp:lo:5060\", \"udp:192.0.2.9:5060\"]\n\
+             [sip]\nforce-rport = [\"udp:192.0.2.1:5070\", \"udp:127.0.0.1:5060\"]\n[tenants.acme]\nlocal = [\"udp:192.0.2.8:5060\"]\n",
+        )
+        .unwrap();
+        let sockets = Socket::all(&config.listen).unwrap();
+        let unmatched = config.unmatched(&sockets).into_iter();
+        let said: Vec<_> = unmatched.map(|(key, one)| format!("{key} {one}")).collect();
+        assert_eq!(
+            said,
+            [
+                "nat.clients udp:192.0.2.9:5060",
+                "tenants.acme.local udp:192.0.2.8:5060"
+            ]
         );
     }
 

@@ -8,7 +8,7 @@ use portcullis_guard::Limits;
 
 use super::problem::Bad;
 use super::section::{Section, Value};
-use super::value::{count, duration};
+use super::value::{count, duration, network};
 
 /// What strangers may do before they are held or banned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,17 +75,6 @@ impl Default for GuardConfig {
 
 fn evidence(value: Value<'_>) -> Result<u16, Bad> {
     count(value, 0, 10_000)
-}
-
-fn network(value: Value<'_>) -> Result<IpNet, Bad> {
-    let text = value.text()?;
-    let net = text.parse::<IpNet>().ok();
-    let net = net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
-    let net = net.ok_or_else(|| {
-        let mend = "write \"192.0.2.0/24\", \"2001:db8::/32\" or an address";
-        Bad::new("not a network", mend)
-    })?;
-    Ok(net.trunc())
 }
 
 #[cfg(test)]

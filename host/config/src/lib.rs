@@ -33,6 +33,7 @@ mod schema;
 mod section;
 mod shape;
 mod sip;
+mod socket;
 mod streams;
 mod tenant;
 mod tls;
@@ -49,7 +50,7 @@ pub use dispatcher::DispatcherConfig;
 pub use events::{EventLevel, EventsConfig};
 pub use forwarding::ForwardingLimits;
 pub use guard::GuardConfig;
-pub use listen::{Listen, SIP_PORT};
+pub use listen::{Listen, Place, SIP_PORT};
 pub use log::{LogConfig, LogFormat};
 pub use nat::NatConfig;
 pub use next_hop::{Domain, Host, Hosts, NextHop, Ports};
@@ -65,6 +66,7 @@ pub use resolver::ResolverConfig;
 pub use role::{NamedToken, TokenRole};
 pub use schema::schema;
 pub use sip::{ConnectionLimits, ForceRport, SipConfig};
+pub use socket::{Names, Socket, SocketError};
 pub use streams::StreamsConfig;
 pub use tenant::{
     EditConfig, Rate, SelectorConfig, SettingsTextError, TenantConfig, with_settings,

@@ -1,8 +1,8 @@
-//! Listen addresses: `udp:192.0.2.1:5060`, `tcp:[2001:db8::1]:5060`, `tls:192.0.2.1:5061`, `udp:0.0.0.0:5060 advertise sip.example.com:5060`.
+//! Listen addresses: `udp:192.0.2.1:5060`, `tcp:[2001:db8::1]:5060`, `tls:eth0:5061`, `udp:[fe80::1%eth0]:5060`,
+//! `udp:0.0.0.0:5060 advertise sip.example.com:5060`.
 
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use portcullis_sip::Transport;
 
@@ -11,24 +11,39 @@ use super::problem::Bad;
 /// Default port of SIP over UDP and TCP (RFC 3261 §19.1.2).
 pub const SIP_PORT: u16 = 5060;
 
-/// One listen address.
+/// Most bytes of the name of a network interface (`IFNAMSIZ`, with a zero byte).
+const LONGEST_INTERFACE: usize = 15;
+
+/// One item of `listen`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listen {
     /// The transport.
     pub transport: Transport,
-    /// The address; unspecified (0.0.0.0, ::) means every address of the machine.
-    pub addr: SocketAddr,
+    /// Where on the machine.
+    pub place: Place,
     /// Host and port in Via and Record-Route instead of the address, for a host behind NAT.
     pub advertise: Option<(String, u16)>,
 }
 
+/// Where on the machine the host listens, with the port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// An address; unspecified (0.0.0.0, ::) means every address of the machine.
+    Addr(SocketAddr),
+    /// Every address of a network interface.
+    Interface(String, u16),
+    /// A link-local address of IPv6, and the interface that it belongs to: its zone (RFC 4007 §11).
+    Zoned(Ipv6Addr, String, u16),
+}
+
 impl Listen {
-    /// Reads `TRANSPORT:ADDRESS:PORT`, optionally followed by ` advertise HOST:PORT`.
+    /// Reads `TRANSPORT:ADDRESS:PORT`, optionally followed by ` advertise HOST:PORT`. The name of an interface may stand for the address.
     ///
     /// # Errors
     /// What is wrong with the text, and how to correct it.
     pub fn parse(text: &str) -> Result<Self, Bad> {
-        const MEND: &str = "write \"udp:ADDRESS:PORT\", or tcp, tls, ws or wss in place of udp, IPv6 in brackets, for example \"udp:[::1]:5060\"";
+        const MEND: &str = "write \"udp:ADDRESS:PORT\", or tcp, tls, ws or wss in place of udp, IPv6 in brackets, for example \"udp:[::1]:5060\", \
+                            or an interface in place of the address: \"udp:eth0:5060\"";
         let (socket, advertise) = match text.split_once(" advertise ") {
             Some((socket, advertise)) => (socket.trim(), Some(advertise.trim())),
             None => (text, None),
@@ -46,60 +61,102 @@ impl Listen {
                     ),
                     _ => Bad::new(format!("unknown transport `{transport}`"), MEND),
                 })?;
-        let addr = parse_socket(rest, transport)
+        let place = Place::parse(rest, transport.default_port())
             .ok_or_else(|| Bad::new("not an address with a port", MEND))?;
+        if let Place::Addr(SocketAddr::V6(addr)) = place
+            && addr.ip().is_unicast_link_local()
+        {
+            let ip = addr.ip();
+            let what = "a link-local address without its interface";
+            let mend = format!(
+                "write \"{}:[{ip}%INTERFACE]:{}\"",
+                transport.parameter(),
+                addr.port()
+            );
+            return Err(Bad::new(what, mend));
+        }
         let advertise = advertise.map(|text| parse_advertise(text, transport));
         Ok(Self {
             transport,
-            addr,
+            place,
             advertise: advertise.transpose()?,
         })
     }
 
-    /// Whether requests received on the local address `local` arrived through this listen address.
-    pub fn covers(&self, local: &Self) -> bool {
-        let is_any = self.addr.ip().is_unspecified() && self.addr.is_ipv4() == local.addr.is_ipv4();
-        self.transport == local.transport
-            && self.addr.port() == local.addr.port()
-            && (is_any || self.addr.ip() == local.addr.ip())
-    }
-
-    /// Returns the addresses to bind: this one, or every address of the machine if it is unspecified. Kamailio does the same, so that a
-    /// response leaves from the address that received the request. Link-local IPv6 addresses are omitted, because they cannot be used in a
-    /// Via.
-    ///
-    /// # Errors
-    /// If the system does not list its addresses.
-    pub fn expand(&self) -> io::Result<Vec<Self>> {
-        if !self.addr.ip().is_unspecified() {
-            return Ok(vec![self.clone()]);
+    /// The address without its zone; `None` for all addresses of an interface.
+    pub fn addr(&self) -> Option<SocketAddr> {
+        match &self.place {
+            Place::Addr(addr) => Some(*addr),
+            Place::Zoned(ip, _, port) => Some(SocketAddr::new((*ip).into(), *port)),
+            Place::Interface(..) => None,
         }
-        let mut addresses: Vec<IpAddr> = if_addrs::get_if_addrs()?
-            .into_iter()
-            .map(|interface| interface.ip())
-            .collect();
-        addresses.sort();
-        addresses.dedup();
-        Ok(self.expand_to(&addresses))
     }
 
-    fn expand_to(&self, addresses: &[IpAddr]) -> Vec<Self> {
-        let usable = |ip: &&IpAddr| match ip {
-            IpAddr::V4(_) => self.addr.is_ipv4(),
-            IpAddr::V6(ip) => self.addr.is_ipv6() && !ip.is_unicast_link_local(),
+    /// Whether `other`, an address that is written elsewhere in the configuration, may be one of this item. Whether an interface has an address
+    /// is known only on the machine.
+    pub fn may_cover(&self, other: &Self) -> bool {
+        self.transport == other.transport
+            && self.place.port() == other.place.port()
+            && self.place.may_cover(&other.place)
+    }
+}
+
+impl Place {
+    /// The port.
+    pub fn port(&self) -> u16 {
+        match self {
+            Self::Addr(addr) => addr.port(),
+            Self::Interface(_, port) | Self::Zoned(_, _, port) => *port,
+        }
+    }
+
+    /// Reads an address or an interface with an optional port. IPv6 addresses are in brackets.
+    fn parse(text: &str, default_port: u16) -> Option<Self> {
+        let (host, port) = match text.rsplit_once(':') {
+            Some((host, port)) if !text.ends_with(']') => {
+                let is_number = port.bytes().all(|byte| byte.is_ascii_digit());
+                (host, port.parse().ok().filter(|_| is_number)?)
+            }
+            Some(_) | None => (text, default_port),
         };
-        let bind = |ip: &IpAddr| Self {
-            addr: SocketAddr::new(*ip, self.addr.port()),
-            ..self.clone()
+        let Some(v6) = host.strip_prefix('[') else {
+            return match host.parse::<Ipv4Addr>() {
+                Ok(ip) => Some(Self::Addr(SocketAddr::new(ip.into(), port))),
+                Err(_) => is_interface(host).then(|| Self::Interface(host.to_owned(), port)),
+            };
         };
-        addresses.iter().filter(usable).map(bind).collect()
+        match v6.strip_suffix(']')?.split_once('%') {
+            None => {
+                let ip = v6.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?;
+                Some(Self::Addr(SocketAddr::new(ip.into(), port)))
+            }
+            Some((ip, zone)) => {
+                let ip = ip.parse::<Ipv6Addr>().ok()?;
+                let is_zoned = ip.is_unicast_link_local() && is_interface(zone);
+                is_zoned.then(|| Self::Zoned(ip, zone.to_owned(), port))
+            }
+        }
+    }
+
+    fn may_cover(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Addr(own), Self::Addr(other)) => {
+                own.ip() == other.ip()
+                    || own.ip().is_unspecified() && own.is_ipv4() == other.is_ipv4()
+            }
+            (Self::Addr(own), Self::Interface(..)) => own.ip().is_unspecified(),
+            (Self::Interface(own, _), Self::Interface(other, _)) => own == other,
+            (Self::Interface(..), Self::Addr(other)) => !other.ip().is_unspecified(),
+            (Self::Zoned(..), Self::Zoned(..)) => self == other,
+            (Self::Zoned(..), Self::Addr(_) | Self::Interface(..))
+            | (Self::Addr(_) | Self::Interface(..), Self::Zoned(..)) => false,
+        }
     }
 }
 
 impl fmt::Display for Listen {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let transport = self.transport.parameter();
-        write!(f, "{transport}:{}", self.addr)?;
+        write!(f, "{}:{}", self.transport.parameter(), self.place)?;
         match &self.advertise {
             Some((host, port)) => write!(f, " advertise {host}:{port}"),
             None => Ok(()),
@@ -107,16 +164,27 @@ impl fmt::Display for Listen {
     }
 }
 
-/// Reads an address with an optional port, by default that of the transport. IPv6 addresses are in brackets.
-fn parse_socket(text: &str, transport: Transport) -> Option<SocketAddr> {
-    if let Ok(addr) = text.parse() {
-        return Some(addr);
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Addr(addr) => addr.fmt(f),
+            Self::Interface(name, port) => write!(f, "{name}:{port}"),
+            Self::Zoned(ip, zone, port) => write!(f, "[{ip}%{zone}]:{port}"),
+        }
     }
-    let ip = match text.strip_prefix('[') {
-        Some(rest) => rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok()?.into(),
-        None => text.parse::<std::net::Ipv4Addr>().ok()?.into(),
-    };
-    Some(SocketAddr::new(ip, transport.default_port()))
+}
+
+/// Whether this can be the name of a network interface. A name of a host with a dot cannot: behind a dot is the number of a VLAN.
+fn is_interface(text: &str) -> bool {
+    let is_part =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'@');
+    let is_vlan = text
+        .rsplit_once('.')
+        .is_none_or(|(_, vlan)| !vlan.is_empty() && vlan.bytes().all(|byte| byte.is_ascii_digit()));
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.len() <= LONGEST_INTERFACE
+        && text.bytes().all(is_part)
+        && is_vlan
 }
 
 fn parse_advertise(text: &str, transport: Transport) -> Result<(String, u16), Bad> {
@@ -169,6 +237,9 @@ mod tests {
             "udp:0.0.0.0:0",
             "udp:10.0.0.5:5060 advertise sip.example.com:5080",
             "tcp:[::]:5060 advertise [2001:db8::1]:5060",
+            "udp:eth0:5060",
+            "tls:enp3s0.100:5061 advertise sip.example.com:5061",
+            "udp:[fe80::1%eth0]:5060",
         ] {
             assert_eq!(Listen::parse(text).unwrap().to_string(), text);
         }
@@ -197,12 +268,36 @@ mod tests {
     }
 
     #[test]
+    fn a_port_may_be_left_out() {
+        for (text, shown) in [
+            ("tcp:[::1]", "tcp:[::1]:5060"),
+            ("udp:br-lan", "udp:br-lan:5060"),
+            ("tls:[fe80::1%wg0]", "tls:[fe80::1%wg0]:5061"),
+        ] {
+            assert_eq!(Listen::parse(text).unwrap().to_string(), shown);
+        }
+    }
+
+    #[test]
     fn invalid_listen_addresses_are_refused() {
         for (text, what) in [
             ("127.0.0.1:5060", "unknown transport `127.0.0.1`"),
             ("udp", "no transport"),
             ("udp:::1:5060", "not an address with a port"),
-            ("udp:localhost:5060", "not an address with a port"),
+            ("udp:sip.example.com:5060", "not an address with a port"),
+            ("udp:aninterfacename0:5060", "not an address with a port"),
+            ("udp:127.0.0:5060", "not an address with a port"),
+            ("udp:eth0:+5060", "not an address with a port"),
+            ("udp:eth0:", "not an address with a port"),
+            ("udp::5060", "not an address with a port"),
+            // A zone belongs to link-local addresses, and in the brackets.
+            ("udp:[2001:db8::1%eth0]:5060", "not an address with a port"),
+            ("udp:[fe80::1]%eth0:5060", "not an address with a port"),
+            ("udp:[fe80::1%]:5060", "not an address with a port"),
+            (
+                "udp:[fe80::1]:5060",
+                "a link-local address without its interface",
+            ),
             ("udp:127.0.0.1:99999", "not an address with a port"),
             (
                 "sctp:127.0.0.1:5060",
@@ -222,21 +317,33 @@ mod tests {
     }
 
     #[test]
-    fn an_unspecified_address_covers_the_addresses_of_its_family() {
-        let machine: Vec<IpAddr> = ["127.0.0.1", "10.0.0.5", "::1", "fe80::1", "2001:db8::5"]
-            .map(|ip| ip.parse().unwrap())
-            .to_vec();
-        let shown = |text: &str| {
-            let all = Listen::parse(text).unwrap().expand_to(&machine);
-            all.iter().map(Listen::to_string).collect::<Vec<_>>()
+    fn an_item_covers_what_it_may_stand_for() {
+        let covers = |own: &str, other: &str| {
+            let [own, other] = [own, other].map(|text| Listen::parse(text).unwrap());
+            own.may_cover(&other)
         };
-        assert_eq!(
-            shown("udp:0.0.0.0:5070"),
-            ["udp:127.0.0.1:5070", "udp:10.0.0.5:5070"]
-        );
-        assert_eq!(
-            shown("tcp:[::]"),
-            ["tcp:[::1]:5060", "tcp:[2001:db8::5]:5060"]
-        );
+        for (own, other) in [
+            ("udp:0.0.0.0:5060", "udp:192.0.2.1:5060"),
+            ("udp:0.0.0.0:5060", "udp:eth0:5060"),
+            ("udp:192.0.2.1:5060", "udp:192.0.2.1:5060"),
+            ("udp:eth0:5060", "udp:eth0:5060"),
+            ("udp:eth0:5060", "udp:192.0.2.1:5060"),
+            ("udp:[fe80::1%eth0]:5060", "udp:[fe80::1%eth0]:5060"),
+        ] {
+            assert!(covers(own, other), "{own} {other}");
+        }
+        for (own, other) in [
+            ("udp:0.0.0.0:5060", "udp:192.0.2.1:5061"),
+            ("udp:0.0.0.0:5060", "tcp:192.0.2.1:5060"),
+            ("udp:0.0.0.0:5060", "udp:[::1]:5060"),
+            ("udp:192.0.2.1:5060", "udp:192.0.2.2:5060"),
+            ("udp:192.0.2.1:5060", "udp:eth0:5060"),
+            ("udp:eth0:5060", "udp:eth1:5060"),
+            ("udp:eth0:5060", "udp:0.0.0.0:5060"),
+            ("udp:eth0:5060", "udp:[fe80::1%eth0]:5060"),
+            ("udp:[fe80::1%eth0]:5060", "udp:[fe80::1%eth1]:5060"),
+        ] {
+            assert!(!covers(own, other), "{own} {other}");
+        }
     }
 }

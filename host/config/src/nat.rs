@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::listen::Listen;
 use super::problem::Bad;
 use super::section::Section;
+use super::socket::Socket;
 use super::value::{duration, group};
 
 /// Clients that are reached by the flow that they opened (RFC 5626).
@@ -18,15 +19,22 @@ pub struct NatConfig {
     pub flow_lifetime: Duration,
     /// Whether the host answers STUN on its UDP listen addresses.
     pub stun: bool,
+    /// Within which time clients over TCP and TLS that use outbound are to send keep-alives; zero: they are not told.
+    pub flow_timer: Duration,
 }
 
 /// A week: longer than any registration lasts.
 const FLOW_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 
+/// The longest time after which clients send keep-alives over streams without being told (RFC 5626 §4.4.1).
+const FLOW_TIMER: Duration = Duration::from_secs(120);
+const SHORTEST_FLOW_TIMER: Duration = Duration::from_secs(10);
+const LONGEST_FLOW_TIMER: Duration = Duration::from_secs(3_600);
+
 impl NatConfig {
     /// Whether the peers of this listen address are clients.
-    pub fn has_clients(&self, listen: &Listen) -> bool {
-        self.clients.iter().any(|one| one.covers(listen))
+    pub fn has_clients(&self, socket: &Socket) -> bool {
+        self.clients.iter().any(|one| socket.is_of(one))
     }
 }
 
@@ -37,6 +45,7 @@ impl Default for NatConfig {
             client_groups: Vec::new(),
             flow_lifetime: FLOW_LIFETIME,
             stun: true,
+            flow_timer: FLOW_TIMER,
         }
     }
 }
@@ -45,7 +54,7 @@ pub(super) fn read(mut section: Section<'_>, default: NatConfig, listen: &[Liste
     let read = NatConfig {
         clients: section.list("clients", default.clients, |value| {
             let one = Listen::parse(value.text()?)?;
-            if !listen.iter().any(|listen| listen.covers(&one)) {
+            if !listen.iter().any(|listen| listen.may_cover(&one)) {
                 return Err(Bad::new("not one of `listen`", "write it as in `listen`"));
             }
             Ok(one)
@@ -59,6 +68,16 @@ pub(super) fn read(mut section: Section<'_>, default: NatConfig, listen: &[Liste
             )
         }),
         stun: section.value("stun", default.stun, |v| v.boolean()),
+        flow_timer: section.value("flow-timer", default.flow_timer, |v| {
+            let time = duration(v, Duration::ZERO, LONGEST_FLOW_TIMER)?;
+            match time.is_zero() || time >= SHORTEST_FLOW_TIMER {
+                true => Ok(time),
+                false => Err(Bad::new(
+                    "too short",
+                    format!("write a time from {SHORTEST_FLOW_TIMER:?}, or \"0s\" for none"),
+                )),
+            }
+        }),
     };
     section.finish();
     read
@@ -72,16 +91,31 @@ mod tests {
     fn clients_are_peers_of_listen_addresses() {
         let config = Config::parse(
             "listen = [\"udp:0.0.0.0:5060\", \"tcp:127.0.0.1:5060\"]\n[nat]\nclients = [\"udp:192.0.2.1:5060\"]\n\
-             client-groups = [300]\nflow-lifetime = \"2h\"\nstun = false\n",
+             client-groups = [300]\nflow-lifetime = \"2h\"\nstun = false\nflow-timer = \"90s\"\n",
         )
         .unwrap();
         let nat = config.nat;
         assert_eq!((&nat.client_groups[..], nat.stun), (&[300][..], false));
         assert_eq!(nat.flow_lifetime.as_secs(), 7_200);
-        let listen = |text| crate::Listen::parse(text).unwrap();
-        assert!(nat.has_clients(&listen("udp:192.0.2.1:5060")));
-        assert!(!nat.has_clients(&listen("udp:192.0.2.2:5060")));
-        assert!(!nat.has_clients(&listen("tcp:127.0.0.1:5060")));
+        assert_eq!(nat.flow_timer.as_secs(), 90);
+        let has_clients = |text| {
+            let listen = crate::Listen::parse(text).unwrap();
+            nat.has_clients(&crate::Socket::of(&listen).unwrap()[0])
+        };
+        assert!(has_clients("udp:192.0.2.1:5060"));
+        assert!(!has_clients("udp:192.0.2.2:5060"));
+        assert!(!has_clients("tcp:127.0.0.1:5060"));
+    }
+
+    #[test]
+    fn a_flow_timer_is_off_or_long_enough_for_a_keep_alive() {
+        let off = Config::parse("[nat]\nflow-timer = \"0s\"\n").unwrap();
+        assert!(off.nat.flow_timer.is_zero());
+        let problems = Config::parse("[nat]\nflow-timer = \"5s\"\n").unwrap_err();
+        assert_eq!(
+            problems[0].to_string(),
+            "2:14: nat.flow-timer = \"5s\": too short; write a time from 10s, or \"0s\" for none"
+        );
     }
 
     #[test]

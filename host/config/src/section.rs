@@ -304,6 +304,13 @@ impl<'d> Section<'d> {
         keys.iter().any(has)
     }
 
+    /// Whether `key` is a table with something in it.
+    pub(super) fn is_filled_table(&self, key: &str) -> bool {
+        let value = self.table.and_then(|table| table.get(key));
+        let table = value.and_then(|value| value.get_ref().as_table());
+        table.is_some_and(|table| !table.is_empty())
+    }
+
     /// Whether `key` is a list.
     pub(super) fn is_list(&self, key: &str) -> bool {
         let value = self.table.and_then(|table| table.get(key));

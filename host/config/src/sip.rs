@@ -7,6 +7,7 @@ use super::next_hop::Domain;
 use super::problem::Bad;
 use super::section::Section;
 use super::shape::Shape;
+use super::socket::Socket;
 use super::value::{KIB, bytes, count, phrase};
 
 /// Settings for all SIP messages.
@@ -52,12 +53,12 @@ pub enum ForceRport {
 
 impl ForceRport {
     /// Whether requests received on this listener are treated so.
-    pub fn goes_for(&self, listen: &Listen) -> bool {
-        let is_udp = !listen.transport.is_reliable();
+    pub fn goes_for(&self, socket: &Socket) -> bool {
+        let is_udp = !socket.transport.is_reliable();
         match self {
             Self::Never => false,
             Self::Always => is_udp,
-            Self::On(these) => is_udp && these.iter().any(|one| one.covers(listen)),
+            Self::On(these) => is_udp && these.iter().any(|one| socket.is_of(one)),
         }
     }
 }
@@ -157,7 +158,7 @@ fn force_rport(section: &mut Section<'_>, default: ForceRport, listen: &[Listen]
             let mend = "remove it: over TCP, responses use the connection of the request";
             return Err(Bad::new("not a UDP listener", mend));
         }
-        if !listen.iter().any(|listen| listen.covers(&one)) {
+        if !listen.iter().any(|listen| listen.may_cover(&one)) {
             return Err(Bad::new("not one of `listen`", "write it as in `listen`"));
         }
         Ok(one)

@@ -264,7 +264,12 @@ fn selector(
     SelectorConfig {
         local: section.list("local", Vec::new(), |value| {
             let local = Listen::parse(value.text()?)?;
-            if !listen.iter().any(|listen| listen.covers(&local)) {
+            if local.addr().is_none() {
+                let mend =
+                    "name an address of the interface: other addresses may belong to other tenants";
+                return Err(Bad::new("an interface", mend));
+            }
+            if !listen.iter().any(|listen| listen.may_cover(&local)) {
                 let listen: Vec<_> = listen.iter().map(|one| format!("\"{one}\"")).collect();
                 return Err(Bad::new(
                     "the host does not listen there",

@@ -1,7 +1,9 @@
 //! Values other than numbers and strings: times, sizes, shares, codes.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use portcullis_policy::Share;
 
 use super::problem::Bad;
@@ -112,6 +114,18 @@ pub(super) fn share(value: Value<'_>) -> Result<Share, Bad> {
             "write \"1%\" to \"100%\", with at most two decimal places",
         )
     })
+}
+
+/// Reads a network, or an address.
+pub(super) fn network(value: Value<'_>) -> Result<IpNet, Bad> {
+    let text = value.text()?;
+    let net = text.parse::<IpNet>().ok();
+    let net = net.or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+    let net = net.ok_or_else(|| {
+        let mend = "write \"192.0.2.0/24\", \"2001:db8::/32\" or an address";
+        Bad::new("not a network", mend)
+    })?;
+    Ok(net.trunc())
 }
 
 /// Reads the URL of a server over HTTP; "" is none.

@@ -9,7 +9,8 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portcullis_metrics::HandshakeResult;
-use portcullis_tls::{Peer, Session, Tls};
+use portcullis_sip::Transport;
+use portcullis_tls::{Inside, Peer, Session, Tls};
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
@@ -101,14 +102,18 @@ impl Handshakes {
         &self.tls
     }
 
-    /// Begins the handshake of a connection that a peer has opened.
+    /// Begins the handshake of a connection that a peer has opened to a listener of this transport.
     ///
     /// # Errors
     /// When the worker's runtime does not let go of the socket.
-    pub(crate) fn accept(&self, stream: TcpStream) -> io::Result<Handshake> {
+    pub(crate) fn accept(&self, stream: TcpStream, transport: Transport) -> io::Result<Handshake> {
+        let inside = match transport.is_websocket() {
+            true => Inside::WebSocket,
+            false => Inside::Sip,
+        };
         let socket = stream.into_std()?;
         let tls = Arc::clone(&self.tls);
-        Ok(self.spawn(async move { accept(&tls, TcpStream::from_std(socket)?).await }))
+        Ok(self.spawn(async move { accept(&tls, inside, TcpStream::from_std(socket)?).await }))
     }
 
     /// Begins the handshake of a connection that this host has opened to a peer with this name or address.
@@ -237,12 +242,16 @@ impl From<io::Error> for HandshakeError {
     }
 }
 
-async fn accept(tls: &Tls, stream: TcpStream) -> Result<Established, HandshakeError> {
+async fn accept(
+    tls: &Tls,
+    inside: Inside,
+    stream: TcpStream,
+) -> Result<Established, HandshakeError> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
     let hello = start.client_hello();
     let protocols = hello.alpn().into_iter().flatten();
     let config = tls
-        .server(hello.server_name(), protocols)
+        .server(inside, hello.server_name(), protocols)
         .ok_or(HandshakeError::UnknownName)?;
     let (stream, session) = start.into_stream(config).await?.into_inner();
     let settled = Session::accepted(&session);

@@ -145,18 +145,16 @@ fn hosts(host: &str, surroundings: &dyn Surroundings) -> (Vec<String>, Option<St
     if host == "*" {
         return (vec!["0.0.0.0".into()], None);
     }
-    let interface = surroundings.interface(host);
-    let (addresses, kind) = match interface.is_empty() {
-        false => (interface, "the addresses of this interface"),
-        true => (surroundings.resolve(host), "what this name resolves to"),
-    };
     // A link-local address is meaningless in a Via.
     let usable = |ip: &IpAddr| !matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
-    let hosts = addresses.into_iter().filter(usable).map(shown).collect();
+    if surroundings.interface(host).iter().any(usable) {
+        return (vec![host.to_owned()], None);
+    }
+    let addresses = surroundings.resolve(host).into_iter();
     (
-        hosts,
+        addresses.filter(usable).map(shown).collect(),
         Some(format!(
-            "{host} stands for {kind} at the time of the import"
+            "{host} stands for what this name resolves to at the time of the import"
         )),
     )
 }

@@ -151,6 +151,9 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
             "the socket is not chosen by the route to the next hop: a relayed request leaves from the socket that it came to, \
              or where transport or address family differ from the first fitting one in `listen`"
         }
+        "tcp_accept_haproxy" if is_on => {
+            "name the addresses of the load balancers in `proxy-protocol` of [streams]: their connections begin with PROXY headers, and no others do (docs/load-balancers.md)"
+        }
         "enable_sctp" if value.number() == Some(1) => "SCTP is not served",
         "user" | "uid" | "group" | "gid" => {
             "portcullis serve keeps the user it is started as: name it in the service's unit"

@@ -268,6 +268,8 @@ labels! {
         SendError = "send_error",
         /// The connection was closed at once, or not opened: there are too many.
         TooManyConnections = "too_many_connections",
+        /// A connection of a load balancer that did not begin with a valid PROXY header.
+        BadProxyHeader = "bad_proxy_header",
         /// The kernel's receive buffer overflowed: the workers are too slow.
         ReceiveBufferFull = "receive_buffer_full",
         /// A rejection of a request that must not be answered: an ACK.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, bail};
 use nix::sys::signal::SigSet;
 use portcullis_capture::Capture;
-use portcullis_config::{Config, Listen};
+use portcullis_config::{Config, Socket};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_control::{Control, Doors, Lent, Listening};
@@ -323,8 +323,9 @@ impl Host {
         let keeper = RouteKeeper::new(&config.relay, None, registry.route_sources()).await?;
         let routes = Arc::clone(registry.routes());
         routes.store(Arc::new(keeper.routes()));
-        let listen = expand(&config.listen)?;
-        let wanted = listen.iter().map(|listen| (listen.transport, listen.addr));
+        let listen = Socket::all(&config.listen)?;
+        tell_unmatched(&config, &listen);
+        let wanted = listen.iter().map(|socket| (socket.transport, socket.addr));
         let mut inheritance = match predecessor {
             Some(predecessor) => block_in_place(|| predecessor.ask())?,
             None => Inheritance::default(),
@@ -670,26 +671,16 @@ impl Signals {
     }
 }
 
-/// The addresses to bind, each with its advertised address.
-fn expand(listen: &[Listen]) -> anyhow::Result<Vec<Listen>> {
-    let mut all = Vec::<Listen>::new();
-    for one in listen {
-        let expanded = one
-            .expand()
-            .with_context(|| format!("cannot list this machine's addresses for {one}"))?;
-        if expanded.is_empty() {
-            bail!(
-                "{one} matches no address: this machine has none of that family; change `listen`"
-            );
-        }
-        for one in expanded {
-            let same = |other: &Listen| other.transport == one.transport && other.addr == one.addr;
-            if one.addr.port() == 0 || !all.iter().any(same) {
-                all.push(one);
-            }
-        }
+/// An interface may have other addresses than the configuration names elsewhere.
+fn tell_unmatched(config: &Config, sockets: &[Socket]) {
+    for (key, listen) in config.unmatched(sockets) {
+        tracing::warn!(
+            event = "listen_unmatched",
+            key = key.as_str(),
+            %listen,
+            "the host does not listen on an address that the configuration names: the key has no effect there"
+        );
     }
-    Ok(all)
 }
 
 /// The threads of TLS handshakes, with the certificates that they need; `None` without TLS.
@@ -725,7 +716,7 @@ fn seal_keys(config: &Config, predecessor: Option<&Predecessor>) -> anyhow::Resu
 
 fn proxy_config(
     config: &Config,
-    listen: &[Listen],
+    listen: &[Socket],
     bound: &[Bound],
     keys: SealKeys,
 ) -> ProxyConfig {
@@ -756,6 +747,9 @@ fn proxy_config(
         clients: Clients {
             sockets: clients.collect(),
             minutes: u32::try_from(flow_minutes).unwrap_or(u32::MAX),
+            flow_timer: u32::try_from(config.nat.flow_timer.as_secs())
+                .ok()
+                .filter(|seconds| *seconds > 0),
         },
     }
 }

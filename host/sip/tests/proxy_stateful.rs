@@ -295,6 +295,7 @@ fn a_response_is_passed_on_without_our_via_and_with_its_changes() {
             code: Some(500),
             without: Some(HeaderName::RetryAfter),
             added: b"X-Added: 2\r\n",
+            flow_timer: Some(120),
         },
     );
     assert_eq!(start_line(&changed), "SIP/2.0 500 Server Internal Error");
@@ -302,6 +303,56 @@ fn a_response_is_passed_on_without_our_via_and_with_its_changes() {
     assert_eq!(headers(&changed, "X-Kept"), ["1"]);
     assert_eq!(headers(&changed, "X-Added"), ["2"]);
     assert_eq!(headers(&changed, "Via"), headers(&plain, "Via"));
+    assert_eq!(headers(&changed, "Flow-Timer"), [""; 0]);
+}
+
+#[test]
+fn a_client_with_outbound_is_told_its_flow_timer() {
+    let text = |status: &str, method: &str, lines: &str| {
+        format!(
+            "SIP/2.0 {status}\r\nVia: SIP/2.0/UDP b;branch=z9hG4bK2\r\nVia: SIP/2.0/TCP a;branch=z9hG4bK1\r\n{lines}\
+             From: <sip:a@b>;tag=1\r\nTo: <sip:a@b>;tag=2\r\nCall-ID: 1\r\nCSeq: 1 {method}\r\nContent-Length: 0\r\n\r\n"
+        )
+    };
+    let timers = |text: &str, transport| {
+        let changes = ResponseChanges {
+            flow_timer: Some(120),
+            ..ResponseChanges::default()
+        };
+        let passed = with(text, |message| {
+            written(|out| assert!(write_response(message, &changes, transport, out)))
+        });
+        headers(&passed, "Flow-Timer").join(", ")
+    };
+    let accepted = text("200 OK", "REGISTER", "Require: outbound\r\n");
+    assert_eq!(timers(&accepted, Transport::Tcp), "120");
+    assert_eq!(timers(&accepted, Transport::Tls), "120");
+    let among = text("200 OK", "REGISTER", "Require: path, Outbound\r\n");
+    assert_eq!(timers(&among, Transport::Tcp), "120");
+    // The registrar's own value stays.
+    let own = text(
+        "200 OK",
+        "REGISTER",
+        "Require: outbound\r\nflow-timer: 25\r\n",
+    );
+    assert_eq!(timers(&own, Transport::Tcp), "25");
+    for transport in [Transport::Udp, Transport::Ws, Transport::Wss] {
+        assert_eq!(timers(&accepted, transport), "", "{transport}");
+    }
+    for other in [
+        text("200 OK", "REGISTER", ""),
+        text("200 OK", "REGISTER", "Supported: outbound\r\n"),
+        text("200 OK", "INVITE", "Require: outbound\r\n"),
+        text("401 Unauthorized", "REGISTER", "Require: outbound\r\n"),
+        // Another proxy is nearer to the client.
+        text(
+            "200 OK",
+            "REGISTER",
+            "Via: SIP/2.0/TCP c;branch=z9hG4bK0\r\nRequire: outbound\r\n",
+        ),
+    ] {
+        assert_eq!(timers(&other, Transport::Tcp), "", "{other}");
+    }
 }
 
 #[test]

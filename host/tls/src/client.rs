@@ -15,7 +15,7 @@ use crate::error::TlsError;
 use crate::names::NameIndex;
 use crate::pem::{Place, read_pair};
 use crate::profile::{Authorities, RelayProfile};
-use crate::server::{Dates, PROTOCOL, versions};
+use crate::server::{Dates, Inside, versions};
 
 /// A profile of connections that this host opens.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Client {
                 .with_client_cert_resolver(Arc::new(rustls::sign::SingleCertAndKey::from(pair))),
             None => builder.with_no_client_auth(),
         };
-        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        config.alpn_protocols = vec![Inside::Sip.protocol().to_vec()];
         let name = profile.name.clone().map(ServerName::try_from).transpose();
         Ok(Self {
             section: section.to_owned(),

@@ -24,6 +24,6 @@ pub use pem::read_pair;
 pub use profile::{
     Authorities, ClientAuth, MinVersion, NamedRelayProfile, Profile, RelayProfile, Settings,
 };
-pub use server::Server;
+pub use server::{Inside, Server};
 pub use session::Session;
 pub use store::{Listed, Reloaded, Tls};

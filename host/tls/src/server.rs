@@ -14,8 +14,24 @@ use crate::names::NameIndex;
 use crate::pem::{Place, read_pair};
 use crate::profile::{ClientAuth, MinVersion, Profile};
 
-/// The protocol inside TLS (ALPN).
-pub(crate) const PROTOCOL: &[u8] = b"sip/2";
+/// What is spoken inside TLS.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Inside {
+    /// SIP messages, one after the other.
+    Sip,
+    /// HTTP/1.1, which opens a WebSocket (RFC 6455 §4.1).
+    WebSocket,
+}
+
+impl Inside {
+    /// The name of the protocol for ALPN (RFC 7301).
+    pub(crate) const fn protocol(self) -> &'static [u8] {
+        match self {
+            Self::Sip => b"sip/2",
+            Self::WebSocket => b"http/1.1",
+        }
+    }
+}
 
 /// Session tickets for one full handshake; a client that opens connections in parallel needs more than one.
 const TICKETS: usize = 2;
@@ -27,8 +43,10 @@ pub struct Server {
     pub profile: Profile,
     /// What its certificate says.
     pub certificate: Certificate,
-    /// For clients that offer `sip/2`, and for all others: a client need not know ALPN, and one that offers another protocol is served.
-    with_protocol: Arc<ServerConfig>,
+    /// For clients that offer the protocol of the listener, and for all others: a client need not know ALPN, and one that offers another protocol is
+    /// served.
+    for_sip: Arc<ServerConfig>,
+    for_websocket: Arc<ServerConfig>,
     without_protocol: Arc<ServerConfig>,
 }
 
@@ -93,13 +111,17 @@ impl Server {
             }
             ClientAuth::Optional | ClientAuth::Required => config.send_tls13_tickets = 0,
         }
-        let without_protocol = Arc::new(config.clone());
-        config.alpn_protocols = vec![PROTOCOL.to_vec()];
+        let with = |inside: Inside| {
+            let mut config = config.clone();
+            config.alpn_protocols = vec![inside.protocol().to_vec()];
+            Arc::new(config)
+        };
         Ok(Self {
             profile: profile.clone(),
             certificate,
-            with_protocol: Arc::new(config),
-            without_protocol,
+            for_sip: with(Inside::Sip),
+            for_websocket: with(Inside::WebSocket),
+            without_protocol: Arc::new(config),
         })
     }
 
@@ -111,14 +133,17 @@ impl Server {
         }
     }
 
-    /// What a handshake needs, for a client that offers these protocols (ALPN).
+    /// What a handshake needs, for a client that offers these protocols (ALPN) where this is spoken.
     pub(crate) fn config<'p>(
         &self,
+        inside: Inside,
         mut protocols: impl Iterator<Item = &'p [u8]>,
     ) -> Arc<ServerConfig> {
-        Arc::clone(match protocols.any(|protocol| protocol == PROTOCOL) {
-            true => &self.with_protocol,
-            false => &self.without_protocol,
+        let is_offered = protocols.any(|protocol| protocol == inside.protocol());
+        Arc::clone(match (is_offered, inside) {
+            (false, _) => &self.without_protocol,
+            (true, Inside::Sip) => &self.for_sip,
+            (true, Inside::WebSocket) => &self.for_websocket,
         })
     }
 }

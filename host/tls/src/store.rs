@@ -14,7 +14,7 @@ use crate::certificate::Certificate;
 use crate::client::{Client, Clients};
 use crate::error::TlsError;
 use crate::profile::{Authorities, Profile, RelayProfile, Settings};
-use crate::server::{Dates, Server, Servers};
+use crate::server::{Dates, Inside, Server, Servers};
 
 /// The certificates, keys and authorities of a host. A handshake uses what is there when it begins; a connection is not affected by later
 /// changes.
@@ -109,14 +109,18 @@ impl Tls {
         })
     }
 
-    /// What a handshake with a client needs that asks for this name (SNI) and offers these protocols (ALPN); `None` if no profile fits.
+    /// What a handshake with a client needs that asks for this name (SNI) and offers these protocols (ALPN) where this is spoken; `None` if no
+    /// profile fits.
     pub fn server<'p>(
         &self,
+        inside: Inside,
         name: Option<&str>,
         protocols: impl Iterator<Item = &'p [u8]>,
     ) -> Option<Arc<ServerConfig>> {
         let servers = self.servers.load();
-        servers.of(name).map(|server| server.config(protocols))
+        servers
+            .of(name)
+            .map(|server| server.config(inside, protocols))
     }
 
     /// What a handshake with a next hop needs to which this host name or address led.

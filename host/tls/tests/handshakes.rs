@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_tls::{
-    Authorities, ClientAuth, MinVersion, NamedRelayProfile, Peer, Profile, RelayProfile, Session,
-    Settings, Tls, TlsError,
+    Authorities, ClientAuth, Inside, MinVersion, NamedRelayProfile, Peer, Profile, RelayProfile,
+    Session, Settings, Tls, TlsError,
 };
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
@@ -155,6 +155,16 @@ impl Met {
 
 /// Lets a client of this configuration meet the server, until both are done or one refuses.
 fn meet(tls: &Tls, client: &Arc<ClientConfig>, name: &str) -> Result<Met, rustls::Error> {
+    meet_for(tls, Inside::Sip, client, name)
+}
+
+/// The same, where this is spoken.
+fn meet_for(
+    tls: &Tls,
+    inside: Inside,
+    client: &Arc<ClientConfig>,
+    name: &str,
+) -> Result<Met, rustls::Error> {
     let name = ServerName::try_from(name.to_owned()).unwrap();
     let mut client = ClientConnection::new(Arc::clone(client), name)?;
     let mut acceptor = Acceptor::default();
@@ -164,7 +174,7 @@ fn meet(tls: &Tls, client: &Arc<ClientConfig>, name: &str) -> Result<Met, rustls
     let accepted = acceptor.accept().map_err(|(error, _)| error)?.unwrap();
     let hello = accepted.client_hello();
     let protocols = hello.alpn().into_iter().flatten();
-    let config = tls.server(hello.server_name(), protocols);
+    let config = tls.server(inside, hello.server_name(), protocols);
     let config = config.ok_or_else(|| rustls::Error::General("no profile".into()))?;
     let server = accepted.into_connection(config);
     let mut server = server.map_err(|(error, _)| error)?;
@@ -236,21 +246,27 @@ fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
 }
 
 #[test]
-fn sip_is_offered_as_protocol_and_not_required() {
+fn the_protocol_of_a_listener_is_offered_and_not_required() {
     let office = Office::new();
     office.issue_for("one", &["one.example"]);
     let tls = office.open(vec![office.profile("one")]);
-    for (offers, got) in [
-        (vec![], None),
-        (vec![b"sip/2".to_vec()], Some(&b"sip/2"[..])),
-        (vec![b"h2".to_vec(), b"sip/2".to_vec()], Some(b"sip/2")),
-        (vec![b"http/1.1".to_vec()], None),
+    let (sip, http): (&[u8], &[u8]) = (b"sip/2", b"http/1.1");
+    for (inside, offers, got) in [
+        (Inside::Sip, vec![], None),
+        (Inside::Sip, vec![sip], Some(sip)),
+        (Inside::Sip, vec![&b"h2"[..], sip], Some(sip)),
+        (Inside::Sip, vec![http], None),
+        (Inside::WebSocket, vec![], None),
+        (Inside::WebSocket, vec![&b"h2"[..], http], Some(http)),
+        (Inside::WebSocket, vec![sip], None),
     ] {
         let mut client = office.client(None);
-        client.alpn_protocols = offers;
-        let met = meet(&tls, &Arc::new(client), "one.example").unwrap();
-        assert_eq!(met.server.alpn_protocol(), got);
+        client.alpn_protocols = offers.iter().map(|offer| offer.to_vec()).collect();
+        let met = meet_for(&tls, inside, &Arc::new(client), "one.example").unwrap();
+        assert_eq!(met.server.alpn_protocol(), got, "{inside:?} {offers:?}");
     }
+    // Next hops are offered SIP.
+    assert_eq!(tls.client().config().alpn_protocols, [sip]);
 }
 
 #[test]

@@ -16,6 +16,8 @@ pub struct Decoder {
     /// The message whose frames arrive, and what it carries.
     message: Vec<u8>,
     kind: Option<Opcode>,
+    /// How many frames of it have no payload, and are not the last one.
+    empty: usize,
     /// The payload of a control frame.
     control: Vec<u8>,
     /// Whether the last event borrowed `message`, or `control`.
@@ -52,6 +54,9 @@ struct Frame {
 /// Memory that a connection keeps between two messages.
 const KEPT: usize = 4 << 10;
 
+/// Most frames without payload in a message, beside the last one: any number of them would stay below the limit in bytes.
+const MOST_EMPTY: usize = 64;
+
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
@@ -66,6 +71,7 @@ impl Decoder {
             frame: None,
             message: Vec::new(),
             kind: None,
+            empty: 0,
             control: Vec::new(),
             is_delivered: false,
         }
@@ -167,6 +173,12 @@ impl Decoder {
         let Some((mask, rest)) = rest.split_first_chunk::<4>() else {
             return Ok(None);
         };
+        if !opcode.is_control() && !is_last && length == 0 {
+            self.empty += 1;
+            if self.empty > MOST_EMPTY {
+                return Err(Close::TooBig);
+            }
+        }
         self.decoded += bytes.len() - rest.len();
         let frame = Frame {
             opcode,
@@ -203,6 +215,7 @@ impl Decoder {
 
     fn whole(&mut self) -> Result<Event<'_>, Close> {
         self.is_delivered = true;
+        self.empty = 0;
         let is_text = self.kind.take() == Some(Opcode::Text);
         if is_text && std::str::from_utf8(&self.message).is_err() {
             return Err(Close::InvalidText);
@@ -340,6 +353,14 @@ mod tests {
         assert_eq!(first_error(&head[..4]), Some(Close::TooBig));
         let parts = [masked(false, 1, &[b'a'; MOST]), masked(true, 0, b"a")].concat();
         assert_eq!(first_error(&parts), Some(Close::TooBig));
+        // Frames without end and without payload.
+        let empty = masked(false, 0, b"");
+        let endless = [masked(false, 1, b"a"), empty.repeat(MOST_EMPTY)].concat();
+        assert_eq!(first_error(&endless), None);
+        let last = masked(true, 0, b"");
+        let again = [&endless[..], &last, &endless, &last].concat();
+        assert_eq!(first_error(&again), None);
+        assert_eq!(first_error(&[endless, empty].concat()), Some(Close::TooBig));
         let huge = [0x82, 0xff, 0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff];
         assert_eq!(first_error(&huge), Some(Close::TooBig));
     }

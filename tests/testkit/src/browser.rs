@@ -10,12 +10,13 @@ use tungstenite::{Error, WebSocket};
 pub use tungstenite::Message as Frame;
 
 use crate::messages::{Message, Request, Transport};
+use crate::secure::Line;
 use crate::wait::PATIENCE;
 
 /// One open connection.
 #[derive(Debug)]
 pub struct Browser {
-    socket: WebSocket<TcpStream>,
+    socket: WebSocket<Line>,
     local: SocketAddr,
 }
 
@@ -44,15 +45,33 @@ impl Browser {
         path: &str,
         fields: &[(&'static str, &str)],
     ) -> Result<Self, u16> {
-        let stream = connect(source, host);
-        let local = stream.local_addr().expect("a bound socket has an address");
+        Self::over(connect(source, host).into(), host, path, fields)
+    }
+
+    /// Opens a WebSocket over this connection.
+    ///
+    /// # Errors
+    /// The status code of a host that refuses that.
+    ///
+    /// # Panics
+    /// When the host does not answer over HTTP.
+    pub fn over(
+        line: Line,
+        host: SocketAddr,
+        path: &str,
+        fields: &[(&'static str, &str)],
+    ) -> Result<Self, u16> {
+        let local = line
+            .tcp()
+            .local_addr()
+            .expect("a bound socket has an address");
         let request = format!("ws://{host}{path}").into_client_request();
         let mut request = request.expect("an address makes a request");
         for (name, value) in fields {
             let value = HeaderValue::from_str(value).expect("a value of a test is one line");
             request.headers_mut().insert(*name, value);
         }
-        match tungstenite::client(request, stream) {
+        match tungstenite::client(request, line) {
             Ok((socket, _)) => Ok(Self { socket, local }),
             Err(tungstenite::HandshakeError::Failure(Error::Http(response))) => {
                 Err(response.status().as_u16())
@@ -77,7 +96,12 @@ impl Browser {
     pub fn send(&mut self, request: &Request) {
         let text = String::from_utf8(request.bytes()).expect("a request of a test is text");
         let own = format!("SIP/2.0/UDP {};", self.local);
-        let text = text.replacen(&own, "SIP/2.0/WS df7jal23ls0d.invalid;", 1);
+        let transport = match self.socket.get_ref() {
+            Line::Plain(_) => "WS",
+            Line::Secure(_) => "WSS",
+        };
+        let via = format!("SIP/2.0/{transport} df7jal23ls0d.invalid;");
+        let text = text.replacen(&own, &via, 1);
         self.send_frame(Frame::text(text));
     }
 
@@ -119,7 +143,7 @@ impl Browser {
 
     /// The next message of WebSocket, with pings, which are answered; `None` at the end of the connection.
     pub fn receive_frame(&mut self) -> Option<Frame> {
-        let stream = self.socket.get_ref();
+        let stream = self.socket.get_ref().tcp();
         stream
             .set_read_timeout(Some(PATIENCE))
             .expect("a timeout can be set");
@@ -142,7 +166,7 @@ impl Browser {
     }
 
     /// The connection below, for bytes that no client sends.
-    pub fn stream(&mut self) -> &mut TcpStream {
+    pub fn stream(&mut self) -> &mut Line {
         self.socket.get_mut()
     }
 }

@@ -21,6 +21,7 @@ pub mod load;
 pub mod lossy;
 pub mod mariadb;
 pub mod messages;
+pub mod network;
 pub mod office;
 pub mod oracle;
 pub mod peer;
@@ -29,6 +30,7 @@ pub mod postgres;
 pub mod proxy;
 pub mod reloads;
 pub mod schema;
+pub mod secure;
 #[cfg(feature = "sessions")]
 pub mod server;
 pub mod sip;

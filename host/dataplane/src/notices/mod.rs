@@ -50,6 +50,8 @@ pub enum Trouble {
     QueueFull,
     /// There are too many stream connections.
     TooManyConnections,
+    /// A load balancer in `proxy-protocol` opens connections without a valid PROXY header.
+    BadProxyHeader,
     /// The kernel's receive buffer overflowed and datagrams were lost.
     ReceiveBufferFull,
     /// A source over UDP reached its limit of responses.
@@ -62,7 +64,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::UnknownNextHop,
         Self::Unresolved,
         Self::Loop,
@@ -72,6 +74,7 @@ impl Trouble {
         Self::SendError,
         Self::QueueFull,
         Self::TooManyConnections,
+        Self::BadProxyHeader,
         Self::ReceiveBufferFull,
         Self::AnswerLimit,
         Self::TransactionsFull,
@@ -90,6 +93,7 @@ impl Trouble {
             Self::SendError => "send_error",
             Self::QueueFull => "queue_full",
             Self::TooManyConnections => "too_many_connections",
+            Self::BadProxyHeader => "bad_proxy_header",
             Self::ReceiveBufferFull => "receive_buffer_full",
             Self::AnswerLimit => "answer_limit",
             Self::TransactionsFull => "transactions_full",
@@ -113,6 +117,9 @@ impl Trouble {
             Self::SendError => "the system refused to send datagrams",
             Self::QueueFull => "a peer reads too slowly; messages to it were dropped",
             Self::TooManyConnections => "too many stream connections; further ones are refused",
+            Self::BadProxyHeader => {
+                "connections of a load balancer closed: let it send PROXY headers (HAProxy: send-proxy-v2, nginx: proxy_protocol on), or remove its address from `proxy-protocol` in [streams]"
+            }
             Self::ReceiveBufferFull => {
                 "datagrams lost before they were read: the workers are too slow, or net.core.rmem_max is too small"
             }
@@ -156,6 +163,7 @@ impl Trouble {
             Lost::NoConnection => Some(Self::NextHopUnreachable),
             Lost::SendError => Some(Self::SendError),
             Lost::TooManyConnections => Some(Self::TooManyConnections),
+            Lost::BadProxyHeader => Some(Self::BadProxyHeader),
             Lost::ReceiveBufferFull => Some(Self::ReceiveBufferFull),
             Lost::AnswerLimit => Some(Self::AnswerLimit),
             Lost::Unframed

@@ -377,11 +377,13 @@ impl Strangers {
         self.guard_for(ip).is_some()
     }
 
-    /// The guard, if this address is not in an exempt network.
+    /// The guard, if this address is neither in an exempt network nor that of a load balancer, from which all its clients come.
     #[inline]
     fn guard_for(&self, ip: IpAddr) -> Option<&Guard> {
         let guard = self.shared.guard.as_ref()?;
-        (!self.shared.config.guard.is_exempt(ip)).then_some(guard)
+        let config = &self.shared.config;
+        let is_exempt = config.guard.is_exempt(ip) || config.streams.is_load_balancer(ip);
+        (!is_exempt).then_some(guard)
     }
 
     /// Whether this address is in the address table, in that of trusted peers, or a next hop. `None` if it may be a next hop of a tenant, of

@@ -45,7 +45,7 @@ impl Selector {
             let local = claims
                 .local
                 .iter()
-                .map(|one| ((one.transport, one.addr), at));
+                .filter_map(|one| Some(((one.transport, one.addr()?), at)));
             selector.local.extend(local);
             claims
                 .uri_domains

@@ -85,6 +85,8 @@ impl From<&Destination> for Remote {
 pub(crate) enum Opener {
     /// The peer: the connection carries its requests, and the responses to them.
     Peer,
+    /// A load balancer, until it has said for whom: as many as it likes, because they are those of all its clients.
+    LoadBalancer,
     /// This host, to reach the peer.
     Host,
 }
@@ -258,7 +260,7 @@ impl Connections {
         }
         let mut has_evicted = false;
         let of_address = table.origins.get(&origin).map_or(0, |held| held.places);
-        if of_address >= self.bounds.per_address {
+        if of_address >= self.bounds.per_address && opener != Opener::LoadBalancer {
             has_evicted = table.make_room_of(origin, now);
             // Connections told to end may exceed the limit for a moment.
             let most = self.bounds.per_address + self.bounds.per_address.min(CLOSING);

@@ -134,13 +134,14 @@ pub fn bind_or_inherit(
         };
         let taken = inherited.iter_mut();
         let taken: Vec<_> = taken
-            .filter_map(|sockets| sockets.take(transport, addr))
+            .filter_map(|sockets| sockets.take(transport, without_zone(addr)))
             .collect();
         if taken.len() == all.len() {
             for (sockets, taken) in all.iter_mut().zip(taken) {
                 sockets.udp.extend(taken.udp);
                 sockets.streams.extend(taken.streams);
             }
+            let addr = without_zone(addr);
             bound.push(Bound { transport, addr });
             continue;
         }
@@ -150,6 +151,7 @@ pub fn bind_or_inherit(
         for sockets in &mut all {
             addr = bind_one(transport, addr, sockets).map_err(at(addr))?;
         }
+        let addr = without_zone(addr);
         bound.push(Bound { transport, addr });
     }
     if spread == Spread::Datagram {
@@ -157,6 +159,12 @@ pub fn bind_or_inherit(
     }
     tell_buffers(&all);
     Ok((bound, all))
+}
+
+/// The address as peers know it. The zone of a link-local address means nothing to other machines (RFC 4007 §6). The socket has it, so that what is sent
+/// from there leaves by that link.
+fn without_zone(addr: SocketAddr) -> SocketAddr {
+    SocketAddr::new(addr.ip(), addr.port())
 }
 
 /// The setting applies to all sockets of an address, so that one call is enough.
@@ -228,6 +236,7 @@ fn reserve(transport: Transport, addr: SocketAddr) -> io::Result<()> {
     }
 }
 
+/// Returns the address with its port and its zone.
 fn bind_one(
     transport: Transport,
     addr: SocketAddr,
@@ -242,7 +251,7 @@ fn bind_one(
             };
             let socket = portcullis_udp::bind(addr, options)?;
             let addr = socket.local_addr()?;
-            sockets.udp.push((socket, addr));
+            sockets.udp.push((socket, without_zone(addr)));
             Ok(addr)
         }
         Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
@@ -250,7 +259,7 @@ fn bind_one(
             let local = socket.local_addr()?;
             sockets.streams.push(StreamListener {
                 transport,
-                local,
+                local: without_zone(local),
                 socket,
             });
             Ok(local)

@@ -24,6 +24,9 @@ pub const IDLE: Duration = Duration::from_secs(300);
 /// reached meanwhile.
 const REGISTERED: Duration = Duration::from_secs(3_960);
 
+/// Time for a keep-alive beyond the Flow-Timer that its sender was told (RFC 5626 §5.4).
+const GRACE: Duration = Duration::from_secs(30);
+
 /// The first bytes of a response.
 const SIP: &[u8] = b"SIP/2.0 ";
 
@@ -49,6 +52,8 @@ pub(crate) struct Activity {
     began: AtomicU64,
     /// When the last registration over it was accepted, in milliseconds since `start`, plus 1; 0 for none.
     registered: AtomicU64,
+    /// The Flow-Timer of that registration, in seconds; 0 for none.
+    flow_timer: AtomicU32,
     start: Instant,
     /// Whether input waits: a part of a message, or a request whose turn has not come.
     has_input: AtomicBool,
@@ -109,6 +114,7 @@ impl Activity {
             under_way: AtomicU32::new(0),
             began: AtomicU64::new(0),
             registered: AtomicU64::new(0),
+            flow_timer: AtomicU32::new(0),
             start: Instant::now(),
             has_input: AtomicBool::new(false),
             evicted: Notify::new(),
@@ -146,8 +152,17 @@ impl Activity {
         }
     }
 
-    /// How long the connection may be without a message now.
+    /// How long the connection may be without a message or a keep-alive now. A client that was told its Flow-Timer sends keep-alives within
+    /// it.
     pub(crate) fn idle(&self) -> Duration {
+        match self.flow_timer.load(Ordering::Relaxed) {
+            0 => self.idle_with_pings(),
+            seconds => Duration::from_secs(seconds.into()) + GRACE,
+        }
+    }
+
+    /// The same for a connection that the host itself keeps alive, whatever the Flow-Timer.
+    pub(crate) fn idle_with_pings(&self) -> Duration {
         match self.registered.load(Ordering::Relaxed) {
             0 => IDLE,
             since => {
@@ -171,6 +186,8 @@ impl Activity {
                     let now = u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX);
                     self.registered
                         .store(now.saturating_add(1), Ordering::Relaxed);
+                    let seconds = flow_timer_of(message).unwrap_or_default();
+                    self.flow_timer.store(seconds, Ordering::Relaxed);
                 }
             }
             true => {}
@@ -254,6 +271,12 @@ fn is_registered(response: &[u8]) -> bool {
     let is_contact =
         |name: &[u8]| name.eq_ignore_ascii_case(b"Contact") || name.eq_ignore_ascii_case(b"m");
     response.starts_with(b"SIP/2.0 2") && fields(response).any(|(name, _)| is_contact(name))
+}
+
+/// The seconds in the Flow-Timer of a response.
+fn flow_timer_of(response: &[u8]) -> Option<u32> {
+    let (_, value) = fields(response).find(|(name, _)| name.eq_ignore_ascii_case(b"Flow-Timer"))?;
+    std::str::from_utf8(value).ok()?.parse().ok()
 }
 
 /// The lines of the header, as name and value.
@@ -395,6 +418,26 @@ mod tests {
         }
         activity.sent(b"SIP/2.0 200 OK\r\nCSeq: 4 REGISTER\r\nm: <sip:a>\r\n\r\n");
         assert!(activity.idle() > REGISTERED / 2);
+    }
+
+    #[test]
+    fn a_connection_with_a_flow_timer_is_idle_soon_after_it() {
+        let activity = Activity::new(&Arc::default());
+        let accepted = |line: &str| {
+            let text = format!(
+                "SIP/2.0 200 OK\r\nCSeq: 4 REGISTER\r\nContact: <sip:a>\r\n{line}\r\nFlow-Timer: 7\r\n"
+            );
+            activity.sent(text.as_bytes());
+        };
+        accepted("flow-timer: 120\r\n");
+        assert_eq!(activity.idle(), Duration::from_secs(150));
+        assert!(activity.idle_with_pings() > REGISTERED / 2);
+        accepted("Flow-Timer: nonsense\r\n");
+        assert!(activity.idle() > REGISTERED / 2);
+        accepted("Flow-Timer: 4294967295\r\n");
+        assert!(activity.idle() > REGISTERED);
+        accepted("");
+        assert!(activity.idle() > REGISTERED / 2 && activity.idle() <= REGISTERED);
     }
 
     #[test]

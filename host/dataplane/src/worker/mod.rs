@@ -1,8 +1,10 @@
 //! One worker: a thread with its own runtime, its own sockets, and a pipeline. Workers share only [`Shared`](crate::shared::Shared).
 
+mod both_halves;
 mod handshake_slots;
 mod inbound;
 mod passed;
+mod proxy_header;
 mod running;
 mod stream;
 mod stream_peer;

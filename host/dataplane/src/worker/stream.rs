@@ -1,6 +1,6 @@
 //! One stream connection: receives and sends messages until either side ends. The transport gives its two halves to [`run`].
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis_metrics::Lost;
 use portcullis_sip::{Destination, Frame, Framer, PONG, ScanError, Transport};
-use portcullis_websocket::write_message;
+use portcullis_websocket::{write_close, write_message};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::{spawn_local, yield_now};
@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tracing::debug;
 
 use super::Worker;
+use super::both_halves::BothHalves;
 use super::inbound::{End, Next, decide_in_turn, hand_over_in_time};
 use super::stream_peer::StreamPeer;
 use super::websocket;
@@ -51,21 +52,21 @@ pub(super) async fn run<R, W>(
     // Released when every owner of the descriptor is dropped.
     let Joined { queue, place, .. } = joined;
     let activity = place.activity();
-    let has_written = Rc::new(Cell::new(false));
+    let both = Rc::new(BothHalves::default());
     let writer = Writer {
         worker: Rc::clone(&worker),
         tcp,
         write,
         queue,
         buffer: Vec::new(),
-        has_written: Rc::clone(&has_written),
+        both: Rc::clone(&both),
         _running: worker.borrow().writers(),
     };
     let mut writer = spawn_local(writer.run());
     let reading = async {
         match tcp.transport.is_websocket() {
-            true => websocket::read_all(&worker, &mut read, tcp, activity, &has_written).await,
-            false => read_all(&worker, &mut read, tcp, activity, &has_written).await,
+            true => websocket::read_all(&worker, &mut read, tcp, activity, &both).await,
+            false => read_all(&worker, &mut read, tcp, activity, &both).await,
         }
     };
     let end = tokio::select! {
@@ -82,7 +83,8 @@ pub(super) async fn run<R, W>(
     }
     // Sending what is left takes its time, unless the place is needed.
     let close = async {
-        if end == End::Unframed {
+        // A peer that was told that the host goes away may be sending.
+        if end == End::Unframed || (end == End::Left && tcp.transport.is_websocket()) {
             linger(&mut read).await;
         }
         if !matches!(end, End::Unwritable | End::Left) {
@@ -103,7 +105,7 @@ async fn read_all(
     read: &mut (impl AsyncRead + Unpin),
     tcp: StreamPeer,
     activity: &Activity,
-    has_written: &Cell<bool>,
+    both: &BothHalves,
 ) -> End {
     let mut framer = Framer::new(&worker.borrow().pipeline.shared().config.sip.limits);
     let mut deadline = Instant::now() + activity.idle();
@@ -122,7 +124,7 @@ async fn read_all(
                 framer.pass_line_end();
                 continue;
             }
-            Err(_) if framer.pending() == 0 && has_written.replace(false) => {
+            Err(_) if framer.pending() == 0 && both.take_written() => {
                 deadline = Instant::now() + activity.idle();
                 continue;
             }
@@ -172,7 +174,7 @@ struct Writer<W> {
     write: W,
     queue: Queue,
     buffer: Vec<u8>,
-    has_written: Rc<Cell<bool>>,
+    both: Rc<BothHalves>,
     /// The worker waits for this to be dropped before it ends.
     _running: Option<mpsc::Sender<()>>,
 }
@@ -196,10 +198,18 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 self.give_up(batch, &error).await;
                 return End::Unwritable;
             }
-            self.has_written.set(true);
+            self.both.note_written();
         }
         // A transport may have a last word; a peer that does not take it misses nothing.
-        let _best_effort = timeout(WRITE, self.write.shutdown()).await;
+        let farewell = async {
+            if let Some(close) = self.both.take_farewell() {
+                self.buffer.clear();
+                write_close(close, &mut self.buffer);
+                self.write.write_all(&self.buffer).await?;
+            }
+            self.write.shutdown().await
+        };
+        let _best_effort = timeout(WRITE, farewell).await;
         End::Left
     }
 

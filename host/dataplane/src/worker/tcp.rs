@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_metrics::Lost;
+use portcullis_proxy_protocol::Header;
 use portcullis_sip::{Destination, Transport};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -20,6 +21,7 @@ use tracing::debug;
 
 use super::Worker;
 use super::handshake_slots;
+use super::proxy_header::{self, NoHeader};
 use super::stream;
 use super::stream_peer::StreamPeer;
 use super::tls;
@@ -99,7 +101,7 @@ pub(crate) async fn accept(worker: Rc<RefCell<Worker>>, listener: Listener) {
     }
 }
 
-/// Admits a connection. True if another one was evicted for it, or none could be.
+/// Welcomes a connection. True if another one was evicted for it, or none could be.
 fn welcome(
     worker: &Rc<RefCell<Worker>>,
     stream: TcpStream,
@@ -108,6 +110,61 @@ fn welcome(
     room: Option<OwnedSemaphorePermit>,
 ) -> bool {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+    let shared = Arc::clone(worker.borrow().pipeline.shared());
+    match shared.config.streams.is_load_balancer(peer.ip()) {
+        true => ask_for_whom(worker, stream, peer, listener, room),
+        false => admit(worker, stream, peer, listener, room),
+    }
+}
+
+/// Reads from a connection of a load balancer for whom it is, and admits that client. True if another connection was evicted, or none could be.
+fn ask_for_whom(
+    worker: &Rc<RefCell<Worker>>,
+    mut stream: TcpStream,
+    balancer: SocketAddr,
+    listener: &Listener,
+    room: Option<OwnedSemaphorePermit>,
+) -> bool {
+    let Some(joined) = worker
+        .borrow()
+        .take_place(listener, balancer, Opener::LoadBalancer)
+    else {
+        return true;
+    };
+    let has_evicted = joined.has_evicted;
+    let (worker, listener) = (Rc::clone(worker), listener.clone());
+    spawn_local(async move {
+        let header = tokio::select! {
+            header = proxy_header::read(&mut stream) => header,
+            () = joined.place.activity().evicted() => return,
+        };
+        // The place of the client takes over.
+        drop(joined);
+        let client = match header {
+            Ok(Header::Own) => balancer,
+            Ok(Header::Client {
+                source,
+                destination,
+            }) => {
+                let client = SocketAddr::new(source.ip().to_canonical(), source.port());
+                debug!(event = "proxy_header", source = %client, %destination, load_balancer = %balancer, "connection of a client behind a load balancer");
+                client
+            }
+            Err(why) => return worker.borrow().refuse_header(&why, &listener, balancer),
+        };
+        admit(&worker, stream, client, &listener, room);
+    });
+    has_evicted
+}
+
+/// Admits a connection. True if another one was evicted for it, or none could be.
+fn admit(
+    worker: &Rc<RefCell<Worker>>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    listener: &Listener,
+    room: Option<OwnedSemaphorePermit>,
+) -> bool {
     if worker.borrow().pipeline.refuses_peer(peer) {
         return false;
     }
@@ -119,26 +176,10 @@ fn welcome(
             return false;
         }
     };
-    let remote = Remote {
-        transport: listener.transport,
-        addr: peer,
-        name: None,
+    let Some(joined) = worker.borrow().take_place(listener, peer, Opener::Peer) else {
+        return true;
     };
-    let borrowed = worker.borrow();
-    let joined = match borrowed.join(remote, Opener::Peer) {
-        Ok(joined) => joined,
-        Err(why) => {
-            borrowed.pipeline.reporter().lose(&Loss {
-                lost: Lost::TooManyConnections,
-                bytes: b"",
-                transport: listener.transport,
-                peer,
-                detail: &why,
-            });
-            return true;
-        }
-    };
-    borrowed.counters().connections.accepted.inc();
+    worker.borrow().counters().connections.accepted.inc();
     let tcp = StreamPeer {
         id: joined.id,
         transport: listener.transport,
@@ -212,6 +253,45 @@ impl Worker {
             let destination = self.pipeline.undeliverable(&request, &to, out);
             self.send_stream_out(destination);
         }
+    }
+
+    /// A place for a connection that was accepted; `None` if there is none, which is counted.
+    fn take_place(&self, listener: &Listener, peer: SocketAddr, opener: Opener) -> Option<Joined> {
+        let remote = Remote {
+            transport: listener.transport,
+            addr: peer,
+            name: None,
+        };
+        let joined = self.join(remote, opener);
+        let refused =
+            |why: &&str| self.lose_connection(Lost::TooManyConnections, listener, peer, why);
+        joined.inspect_err(refused).ok()
+    }
+
+    /// Counts a connection of a load balancer that is closed because it does not say for whom it is.
+    fn refuse_header(&self, why: &NoHeader, listener: &Listener, balancer: SocketAddr) {
+        match why {
+            NoHeader::Silent => {}
+            NoHeader::Cut | NoHeader::Late | NoHeader::Bad(_) | NoHeader::Broken(_) => {
+                self.lose_connection(Lost::BadProxyHeader, listener, balancer, why);
+            }
+        }
+    }
+
+    fn lose_connection(
+        &self,
+        lost: Lost,
+        listener: &Listener,
+        peer: SocketAddr,
+        detail: &dyn Display,
+    ) {
+        self.pipeline.reporter().lose(&Loss {
+            lost,
+            bytes: b"",
+            transport: listener.transport,
+            peer,
+            detail,
+        });
     }
 
     /// Admits a connection to or from this peer, or returns why not.

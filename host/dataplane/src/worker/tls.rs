@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use portcullis_metrics::{HandshakeResult, Lost};
-use portcullis_sip::Destination;
+use portcullis_sip::{Destination, Transport};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -28,7 +28,7 @@ pub(super) async fn accepted(
     joined: Joined,
     slot: Slot,
 ) {
-    let handshake = worker.borrow().accept_handshake(stream);
+    let handshake = worker.borrow().accept_handshake(stream, peer.transport);
     let result = match handshake {
         Ok(handshake) => tokio::select! {
             result = handshake => result,
@@ -108,16 +108,16 @@ impl Worker {
         self.pipeline.reporter().lose(&Loss {
             lost: Lost::TooManyConnections,
             bytes: b"",
-            transport: portcullis_sip::Transport::Tls,
+            transport: Transport::Tls,
             peer,
             detail: &refusal.detail(),
         });
     }
 
-    fn accept_handshake(&self, stream: TcpStream) -> io::Result<Handshake> {
+    fn accept_handshake(&self, stream: TcpStream, transport: Transport) -> io::Result<Handshake> {
         let handshakes = &self.pipeline.shared().handshakes;
         let handshakes = handshakes.as_ref().ok_or_else(no_tls)?;
-        handshakes.accept(stream)
+        handshakes.accept(stream, transport)
     }
 
     fn connect_handshake(&self, to: &Destination, stream: TcpStream) -> io::Result<Handshake> {

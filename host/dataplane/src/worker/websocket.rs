@@ -1,6 +1,6 @@
 //! One WebSocket connection (RFC 6455, RFC 7118): the handshake, SIP messages, and pings.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use tracing::debug;
 
 use super::Worker;
+use super::both_halves::BothHalves;
 use super::inbound::{End, Next, decide_in_turn, hand_over_in_time};
 use super::stream_peer::StreamPeer;
 use crate::transport::{Activity, Outgoing};
@@ -29,31 +30,39 @@ pub(super) async fn read_all(
     read: &mut (impl AsyncRead + Unpin),
     tcp: StreamPeer,
     activity: &Activity,
-    has_written: &Cell<bool>,
+    both: &BothHalves,
 ) -> End {
     let config = worker.borrow().pipeline.shared().config.websocket.clone();
     let mut decoder = Decoder::new(config.max_message);
     if let Err(end) = shake_hands(worker, read, tcp, &mut decoder).await {
         return end;
     }
+    both.set_farewell(Some(Close::GoingAway));
     let mut is_pinged = false;
-    let mut deadline = Instant::now() + activity.idle();
+    let mut deadline = Instant::now() + activity.idle_with_pings();
     let mut ping = next_ping(config.ping);
     loop {
         match take_messages(worker, &mut decoder, tcp, activity).await {
-            Some(end) => return end,
+            Some(end) => {
+                // A close frame is on its way.
+                both.set_farewell(None);
+                return end;
+            }
             // The writers of the results run before more is read.
             None => yield_now().await,
         }
-        activity.set_input(decoder.is_within_message());
+        let is_within_message = decoder.is_within_message();
+        activity.set_input(is_within_message);
+        if !is_within_message {
+            // A client that answers pings stays, unless it never ends a message.
+            deadline = Instant::now() + activity.idle_with_pings();
+        }
         let space = decoder.space();
         space.reserve(CHUNK);
         let until = ping.map_or(deadline, |ping| ping.min(deadline));
         match timeout_at(until, read.read_buf(space)).await {
             Ok(Ok(count)) if count > 0 => {
                 is_pinged = false;
-                // A client that answers pings stays.
-                deadline = Instant::now() + activity.idle();
                 ping = next_ping(config.ping);
             }
             Ok(_) => return End::Closed,
@@ -64,8 +73,8 @@ pub(super) async fn read_all(
                 is_pinged = true;
                 ping = next_ping(config.ping);
             }
-            Err(_) if !is_pinged && has_written.replace(false) => {
-                deadline = Instant::now() + activity.idle();
+            Err(_) if !is_pinged && !is_within_message && both.take_written() => {
+                deadline = Instant::now() + activity.idle_with_pings();
             }
             // Neither a pong nor anything else has come.
             Err(_) => return End::Idle,

@@ -201,6 +201,9 @@ fn the_cores_settings_go_where_they_belong() {
             .server_header,
         None
     );
+    let balanced = imported("tcp_accept_haproxy=yes");
+    let mend = "name the addresses of the load balancers in `proxy-protocol`";
+    assert!(said(&balanced).join("\n").contains(mend));
     let said = said(&import).join("\n");
     for words in [
         "k.cfg:5: mhomed = 1: the socket is not chosen by the route",

@@ -88,6 +88,8 @@ fn other_sections(running: &Config, file: &Config) -> Vec<&'static str> {
         ("relay", running.relay != file.relay),
         ("streams", running.streams != file.streams),
         ("tls", running.tls != file.tls),
+        ("nat", running.nat != file.nat),
+        ("websocket", running.websocket != file.websocket),
         ("control", running.control != file.control),
         ("records", running.records != file.records),
         ("log", running.log != file.log),

@@ -1,7 +1,6 @@
 //! `portcullis check`: every error in configuration, database and policy, before a host is started.
 
 use std::io::Write;
-use std::net::UdpSocket;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,6 +27,7 @@ use crate::seal_keys::{self, SealKeys};
 use serde_json::{Value, json};
 
 use super::check_hops;
+use super::check_listen;
 use super::check_tables;
 use super::check_tls;
 use super::database::block_on;
@@ -195,7 +195,7 @@ fn check_rest(
         }
     }
     if is_sound("listen") {
-        check_listen(config, findings);
+        findings.extend("listen", check_listen::check(config));
     }
     // Which tables are required depends on the policies, which are reported after the tables.
     let mut policies = Findings::default();
@@ -248,19 +248,6 @@ fn check_rest(
         check_control(config, findings);
     }
     Ok(())
-}
-
-/// Ports may be in use by the running host, but the addresses must exist.
-fn check_listen(config: &Config, findings: &mut Findings) {
-    for listen in &config.listen {
-        match UdpSocket::bind((listen.addr.ip(), 0)) {
-            Ok(_) => findings.good("listen", listen.to_string()),
-            Err(error) => findings.wrong(
-                "listen",
-                format!("{listen}: {error}; this machine must have the address"),
-            ),
-        }
-    }
 }
 
 /// The host creates the key at its first start.

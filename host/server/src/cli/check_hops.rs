@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use futures_util::future::join_all;
-use portcullis_config::{Config, Host, Listen, NextHop};
+use portcullis_config::{Config, Host, NextHop, Socket};
 use portcullis_rollout::resolve::Dns;
 use portcullis_sip::{Candidate, Transport};
 
@@ -13,7 +13,7 @@ use super::way::Way;
 /// The names and addresses of this host.
 struct Own {
     /// The sockets, with wildcard addresses expanded to every address of the machine.
-    listen: Vec<Listen>,
+    listen: Vec<Socket>,
     aliases: Vec<String>,
 }
 
@@ -22,7 +22,8 @@ pub(super) async fn check(config: &Config, dns: &Dns) -> Vec<Finding> {
     let listen = config.listen.iter();
     let own = Own {
         listen: listen
-            .flat_map(|listen| listen.expand().unwrap_or_default())
+            // What is wrong with an item is said elsewhere.
+            .flat_map(|listen| Socket::of(listen).unwrap_or_default())
             .collect(),
         aliases: config.sip.aliases.clone(),
     };
@@ -70,7 +71,7 @@ impl Own {
     }
 
     /// The socket of this host that has or advertises this address.
-    fn socket(&self, transport: Transport, ip: IpAddr, port: u16) -> Option<&Listen> {
+    fn socket(&self, transport: Transport, ip: IpAddr, port: u16) -> Option<&Socket> {
         let addr = SocketAddr::new(ip.to_canonical(), port);
         self.listen.iter().find(|listen| {
             let is_advertised = listen.advertise.as_ref().is_some_and(|(host, port)| {
@@ -83,14 +84,14 @@ impl Own {
     }
 
     fn is_named(&self, name: &str, port: u16) -> bool {
-        let is_advertised = |listen: &Listen| {
+        let is_advertised = |listen: &Socket| {
             let advertised = listen.advertise.as_ref();
             advertised.is_some_and(|(host, own)| host.eq_ignore_ascii_case(name) && *own == port)
         };
         let is_alias = |alias: &String| match alias.rsplit_once(':') {
             Some((host, own)) => host.eq_ignore_ascii_case(name) && own == port.to_string(),
             None => {
-                let is_ours = |listen: &Listen| listen.addr.port() == port;
+                let is_ours = |listen: &Socket| listen.addr.port() == port;
                 alias.eq_ignore_ascii_case(name) && self.listen.iter().any(is_ours)
             }
         };
@@ -100,6 +101,8 @@ impl Own {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_config::Listen;
+
     use super::*;
     use crate::cli::database::block_on;
 
@@ -114,7 +117,9 @@ mod tests {
         Own {
             listen: listen
                 .map(|listen| Listen::parse(listen).unwrap_or_else(|bad| panic!("{}", bad.what)))
-                .into(),
+                .iter()
+                .flat_map(|listen| Socket::of(listen).unwrap())
+                .collect(),
             aliases: vec!["sip.example.net".into(), "old.example.net:5090".into()],
         }
     }

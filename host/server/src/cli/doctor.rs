@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sys::resource::{Resource, getrlimit};
 use portcullis_author::{Language, Toolchain};
-use portcullis_config::Config;
+use portcullis_config::{Config, Listen, Socket};
 use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_policy::{Allocation, Runtime};
 use portcullis_sip::Transport;
@@ -144,12 +144,12 @@ fn language(language: Language) -> Line {
 
 /// An address that this machine lacks is a failure; one in use may be the running host's.
 fn listen(config: &Config) -> Vec<Line> {
-    let check = |listen: &portcullis_config::Listen| {
-        let wanted = listen.to_string();
-        let bound = match listen.transport {
-            Transport::Udp => UdpSocket::bind(listen.addr).map(drop),
+    let check = |socket: &Socket| {
+        let wanted = socket.to_string();
+        let bound = match socket.transport {
+            Transport::Udp => UdpSocket::bind(socket.addr).map(drop),
             Transport::Tcp | Transport::Tls | Transport::Ws | Transport::Wss => {
-                TcpListener::bind(listen.addr).map(drop)
+                TcpListener::bind(socket.addr).map(drop)
             }
         };
         match bound {
@@ -166,7 +166,14 @@ fn listen(config: &Config) -> Vec<Line> {
                 .mend("set `listen` to an address of this machine (`ip address`)"),
         }
     };
-    config.listen.iter().map(check).collect()
+    let check_all = |listen: &Listen| match Socket::of(listen) {
+        Ok(sockets) => sockets.iter().map(check).collect::<Vec<_>>(),
+        Err(error) => vec![
+            Line::new("listen", Status::Fail, error.to_string())
+                .mend("set `listen` to an address or an interface of this machine (`ip address`)"),
+        ],
+    };
+    config.listen.iter().flat_map(check_all).collect()
 }
 
 /// Whether the tables can be read, as `portcullis check` reads them.

@@ -5,6 +5,7 @@ mod answer;
 mod audit;
 mod check;
 mod check_hops;
+mod check_listen;
 mod check_tables;
 mod check_tls;
 mod client;

@@ -119,7 +119,8 @@ impl Identity {
     }
 
     /// The socket for sending to `ip`: the one of the arrival, if transport and address family match; else one with the same address;
-    /// else the first. Loopback is checked before that, because a loopback address reaches only loopback addresses.
+    /// else the first. The reach is checked before that, because a loopback address reaches only loopback addresses, and a link-local one only
+    /// those of its link.
     pub(super) fn place_towards(
         &self,
         transport: Transport,
@@ -127,9 +128,8 @@ impl Identity {
         arrived_at: SocketAddr,
     ) -> Option<&Place> {
         let rank = |place: &&Place| {
-            let reach = place.addr.ip().is_loopback() == ip.is_loopback();
             (
-                reach,
+                Reach::of(place.addr.ip()) == Reach::of(ip),
                 place.addr == arrived_at,
                 place.addr.ip() == arrived_at.ip(),
             )
@@ -169,6 +169,24 @@ impl Identity {
             Some(_) => alias.is(host, number),
             None => alias.host.is(host) && is_our_port(),
         })
+    }
+}
+
+/// Which addresses an address reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reach {
+    Machine,
+    Link,
+    Anywhere,
+}
+
+impl Reach {
+    fn of(ip: IpAddr) -> Self {
+        match ip {
+            ip if ip.is_loopback() => Self::Machine,
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => Self::Link,
+            IpAddr::V4(_) | IpAddr::V6(_) => Self::Anywhere,
+        }
     }
 }
 
@@ -388,6 +406,30 @@ mod tests {
             "127.0.0.1:5060"
         );
         assert_eq!(from(Transport::Udp, "::1", "10.0.0.5:5080"), None);
+    }
+
+    #[test]
+    fn a_link_local_socket_is_for_its_link() {
+        let identity = Identity::new(
+            &[
+                local(Transport::Udp, "[fe80::1]:5060"),
+                local(Transport::Udp, "[2001:db8::1]:5060"),
+            ],
+            &[],
+            &[],
+        );
+        let from = |ip: &str, arrived: &str| {
+            let place = identity.place_towards(
+                Transport::Udp,
+                ip.parse().unwrap(),
+                arrived.parse().unwrap(),
+            );
+            place.unwrap().addr.to_string()
+        };
+        for arrived in ["[fe80::1]:5060", "[2001:db8::1]:5060"] {
+            assert_eq!(from("2001:db8::9", arrived), "[2001:db8::1]:5060");
+            assert_eq!(from("fe80::9", arrived), "[fe80::1]:5060");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod checks;
 mod dialog;
 mod drop_reason;
 mod flow;
+mod flow_timer;
 mod hop_by_hop;
 mod identity;
 mod minute;
@@ -65,6 +66,8 @@ pub struct Proxy {
     dialog_minutes: u32,
     /// How long a flow token is valid, in minutes.
     flow_minutes: u32,
+    /// See [`Clients::flow_timer`].
+    flow_timer: Option<u32>,
     /// The present [`Minute`].
     minute: AtomicU32,
     /// The whole Server line, or empty.
@@ -103,14 +106,18 @@ pub struct Clients {
     pub sockets: Vec<(Transport, SocketAddr)>,
     /// How long a flow token is valid, in minutes from the request for which it was made.
     pub minutes: u32,
+    /// Flow-Timer for clients that registered over TCP or TLS with outbound, in seconds: within this time they send keep-alives (RFC 5626 §5.4).
+    /// `None`: they are not told.
+    pub flow_timer: Option<u32>,
 }
 
 impl Default for Clients {
-    /// No sockets, and a week.
+    /// No sockets, a week, and no Flow-Timer.
     fn default() -> Self {
         Self {
             sockets: Vec::new(),
             minutes: 7 * 24 * 60,
+            flow_timer: None,
         }
     }
 }
@@ -147,6 +154,7 @@ impl Proxy {
             record_route: config.record_route,
             dialog_minutes: config.dialog_minutes,
             flow_minutes: config.clients.minutes,
+            flow_timer: config.clients.flow_timer,
             minute: AtomicU32::new(0),
             server_line: server_line.unwrap_or_default().into(),
         }
@@ -156,6 +164,11 @@ impl Proxy {
     pub fn set_time(&self, seconds: u64) {
         let minute = u32::try_from(seconds / 60).unwrap_or(u32::MAX);
         self.minute.store(minute, Ordering::Relaxed);
+    }
+
+    /// See [`Clients::flow_timer`].
+    pub fn flow_timer(&self) -> Option<u32> {
+        self.flow_timer
     }
 
     /// Which worker has the transaction of a message, for the kernel.

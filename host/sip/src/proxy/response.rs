@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use super::Proxy;
 use super::branch::{Branch, Claim, Origin};
 use super::drop_reason::DropReason;
+use super::flow_timer::{is_due, write_flow_timer};
 use super::relay::write_content_length;
 use super::stream::Stream;
 use crate::arrival::{Arrival, Destination};
@@ -57,11 +58,15 @@ impl Proxy {
         out.extend_from_slice(bytes.get(..ours.start).unwrap_or_default());
         let mut rest = ours.end;
         let lacks_length = message.header(HeaderName::ContentLength).is_none();
-        if destination.transport.is_reliable() && lacks_length {
-            // A datagram may do without; on a stream the next message would be taken for the body (RFC 3261 §18.3).
+        let transport = destination.transport;
+        if transport.is_reliable() && (lacks_length || is_due(message, transport)) {
             let header_end = message.header_end();
             out.extend_from_slice(bytes.get(rest..header_end).unwrap_or_default());
-            write_content_length(message, out);
+            write_flow_timer(message, transport, self.flow_timer, out);
+            if lacks_length {
+                // A datagram may do without; on a stream the next message would be taken for the body (RFC 3261 §18.3).
+                write_content_length(message, out);
+            }
             rest = header_end;
         }
         out.extend_from_slice(bytes.get(rest..).unwrap_or_default());

@@ -1,5 +1,6 @@
 //! Responses as a stateful proxy passes them on (RFC 3261 §16.7).
 
+use super::flow_timer::write_flow_timer;
 use super::relay::write_content_length;
 use crate::arrival::Transport;
 use crate::edit::write_decimal;
@@ -16,6 +17,8 @@ pub struct ResponseChanges<'a> {
     pub without: Option<HeaderName>,
     /// Whole header lines to add.
     pub added: &'a [u8],
+    /// Flow-Timer for the response to a registration, where it is due: see [`Clients::flow_timer`](crate::Clients::flow_timer).
+    pub flow_timer: Option<u32>,
 }
 
 /// Writes a received response without its top Via, with these changes, for a hop with this transport. Returns false, and writes nothing, if
@@ -58,6 +61,7 @@ pub fn write_response(
     let end = message.header_end();
     out.extend_from_slice(bytes.get(done..end).unwrap_or_default());
     out.extend_from_slice(changes.added);
+    write_flow_timer(message, transport, changes.flow_timer, out);
     if transport.is_reliable() && message.header(HeaderName::ContentLength).is_none() {
         write_content_length(message, out);
     }

@@ -534,7 +534,12 @@ impl<T: Clone> Context<T> {
             return self.answer::<&str>(now, sent, "", &[], tools);
         }
         self.phase = Phase::Answered;
-        let Tools { index, scratch, .. } = tools;
+        let Tools {
+            proxy,
+            index,
+            scratch,
+            ..
+        } = tools;
         let response = self
             .best_to_send()
             .and_then(|chosen| stored(&chosen.response, index));
@@ -542,6 +547,7 @@ impl<T: Clone> Context<T> {
             code: (sent != code).then_some(sent),
             without: (sent != code).then_some(HeaderName::RetryAfter),
             added: self.best.challenges(),
+            flow_timer: proxy.flow_timer(),
         };
         let is_written =
             response.is_some_and(|response| self.upstream.write(response, &changes, scratch));
@@ -577,7 +583,10 @@ impl<T: Clone> Context<T> {
 
     /// Passes a response on as it is, without our Via.
     fn pass_up(&mut self, now: Time, code: u16, message: Message<'_>, tools: &mut Tools<T>) {
-        let changes = ResponseChanges::default();
+        let changes = ResponseChanges {
+            flow_timer: tools.proxy.flow_timer(),
+            ..ResponseChanges::default()
+        };
         if self.upstream.write(message, &changes, &mut tools.scratch) {
             self.send_up(now, What::Response, code, tools);
         }

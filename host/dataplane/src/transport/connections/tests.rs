@@ -69,6 +69,20 @@ fn let_in(joined: &Joined) {
 }
 
 #[test]
+fn a_load_balancer_has_as_many_connections_as_its_clients() {
+    let connections = connections();
+    let begin = || connections.add(remote(peer(1)), Opener::LoadBalancer);
+    let mut all: Vec<_> = (0..BOUNDS.total).map(|_| begin().unwrap()).collect();
+    assert!(all.iter().all(|joined| !joined.has_evicted));
+    // In all, they count.
+    assert!(begin().unwrap().has_evicted);
+    // Its own connections, such as checks of health, are bounded as those of anybody.
+    all.truncate(BOUNDS.per_address);
+    let own = connections.add(remote(peer(1)), Opener::Peer).unwrap();
+    assert!(own.has_evicted);
+}
+
+#[test]
 fn a_message_finds_its_connection_or_another_to_the_same_peer() {
     let connections = connections();
     let mut first = add(&connections, peer(1)).unwrap();

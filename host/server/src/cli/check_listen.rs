@@ -1,0 +1,61 @@
+//! Whether this machine has the addresses of `listen`, and which ones the names of interfaces stand for.
+
+use std::io;
+use std::net::{IpAddr, UdpSocket};
+
+use portcullis_config::{Config, Listen, Socket};
+
+use super::findings::Finding;
+
+/// A finding for each item. Ports may be in use by the running host, but the addresses must exist.
+pub(super) fn check(config: &Config) -> Vec<Finding> {
+    let mut findings: Vec<_> = config.listen.iter().map(finding).collect();
+    let is_wrong = |finding: &Finding| matches!(finding, Finding::Wrong(_));
+    if findings.iter().any(is_wrong) {
+        return findings;
+    }
+    match Socket::all(&config.listen) {
+        Err(error) => findings.push(Finding::Wrong(error.to_string())),
+        Ok(sockets) => {
+            let unmatched = config.unmatched(&sockets).into_iter();
+            findings.extend(unmatched.map(|(key, listen)| {
+                Finding::Odd(format!(
+                    "{key} has {listen}, where the host does not listen: the key has no effect there"
+                ))
+            }));
+        }
+    }
+    findings
+}
+
+fn finding(listen: &Listen) -> Finding {
+    let sockets = match Socket::of(listen) {
+        Ok(sockets) => sockets,
+        Err(error) => return Finding::Wrong(error.to_string()),
+    };
+    for socket in &sockets {
+        if let Err(error) = bind(socket) {
+            return Finding::Wrong(format!(
+                "{socket}: {error}; this machine must have the address"
+            ));
+        }
+    }
+    let is_named = |ip: IpAddr| listen.addr().is_some_and(|addr| addr.ip() == ip);
+    let others: Vec<_> = sockets
+        .iter()
+        .map(|socket| socket.addr.ip())
+        .filter(|ip| !is_named(*ip))
+        .map(|ip| ip.to_string())
+        .collect();
+    Finding::Good(match others.is_empty() {
+        true => listen.to_string(),
+        false => format!("{listen}: {}", others.join(", ")),
+    })
+}
+
+/// With any port.
+fn bind(socket: &Socket) -> io::Result<UdpSocket> {
+    let mut addr = socket.addr;
+    addr.set_port(0);
+    UdpSocket::bind(addr)
+}
