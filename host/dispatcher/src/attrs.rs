@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use portcullis_sip::Uri;
 use thiserror::Error;
 
 /// The attributes that the host uses, and the text of the column.
@@ -21,8 +22,10 @@ pub struct Attrs {
     pub socket: Box<str>,
     /// The name of the socket to send from (`sockname`).
     pub sockname: Box<str>,
-    /// The proxy for probes (`obproxy`).
+    /// The proxy for pings (`obproxy`).
     pub obproxy: Box<str>,
+    /// The URI of From in pings to this destination (`ping_from`).
+    pub ping_from: Box<str>,
     /// Whether the algorithm `latency` counts what exceeds the usual latency, in place of the latency (`cc`).
     pub is_congestion: bool,
 }
@@ -58,6 +61,7 @@ impl Attrs {
                 "socket" => attrs.socket = value.into(),
                 "sockname" => attrs.sockname = value.into(),
                 "obproxy" => attrs.obproxy = value.into(),
+                "ping_from" => attrs.ping_from = from(value)?,
                 "maxload" => attrs.maxload = number("maxload", value, u32::MAX)?,
                 "weight" => attrs.weight = number("weight", value, MOST_WEIGHT)?,
                 "rweight" => attrs.rweight = number("rweight", value, MOST_WEIGHT)?,
@@ -75,12 +79,15 @@ impl Attrs {
             ("sockname", &self.sockname),
             ("obproxy", &self.obproxy),
         ];
-        let ping_from = pairs(&self.body).any(|(name, _)| name == "ping_from");
         let named = texts.into_iter().find(|(_, value)| !value.is_empty());
-        named
-            .map(|(name, _)| name)
-            .or_else(|| ping_from.then_some("ping_from"))
+        named.map(|(name, _)| name)
     }
+}
+
+/// Whether a text can be the URI of From in a ping.
+pub fn is_from(uri: &str) -> bool {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'?');
+    uri.bytes().all(is_plain) && Uri::parse(uri.as_bytes()).is_ok()
 }
 
 /// The text of the column.
@@ -100,6 +107,17 @@ fn pairs(body: &str) -> impl Iterator<Item = (&str, &str)> {
         let (name, value) = part.split_once('=').unwrap_or((part, ""));
         (name.trim(), value.trim().trim_matches('"'))
     })
+}
+
+fn from(value: &str) -> Result<Box<str>, AttrError> {
+    match value.is_empty() || is_from(value) {
+        true => Ok(value.into()),
+        false => Err(AttrError {
+            name: "ping_from",
+            value: value.to_owned(),
+            expected: "a SIP URI, such as sip:edge@example.com",
+        }),
+    }
 }
 
 fn number(name: &'static str, value: &str, most: u32) -> Result<u32, AttrError> {
@@ -143,5 +161,8 @@ mod tests {
         assert!(Attrs::parse("weight=65536").is_err());
         assert!(Attrs::parse("cc=2").is_err());
         assert!(Attrs::parse("maxload=-1").is_err());
+        assert!(Attrs::parse("ping_from=edge").is_err());
+        let from = Attrs::parse("ping_from=sip:edge@a.example").unwrap();
+        assert_eq!(&*from.ping_from, "sip:edge@a.example");
     }
 }

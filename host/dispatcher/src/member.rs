@@ -3,11 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use portcullis_database::shown;
 use portcullis_sip::{Host, RoutesBuilder, Scheme, Transport, Uri, UriError};
 
 use crate::attrs::Attrs;
+use crate::latency::{Latencies, Measured};
+use crate::pings::Pinged;
 use crate::state::{Admission, Sign, State, Thresholds};
 
 /// The prefix of the names of next hops that are destinations.
@@ -44,8 +49,10 @@ pub struct Runtime {
     load: AtomicU32,
     /// The last sign: seconds since 1970, and 16 bits for the status code, 0 if there was no answer.
     last: AtomicU64,
-    /// Latencies in microseconds: average, and estimate.
-    latency: [AtomicU32; 2],
+    /// How long answers to pings take.
+    latency: Measured,
+    /// Why the last ping was no success. Only the control side uses it.
+    complaint: Mutex<Option<Box<str>>>,
 }
 
 /// The last sign of a destination.
@@ -119,6 +126,22 @@ impl Member {
         }
     }
 
+    /// The request URI of pings: that of the row, or only its next hop if the URI cannot be one (RFC 3261 §19.1.1: no headers).
+    pub fn ping_uri(&self) -> &str {
+        let is_plain =
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'?');
+        match self.uri.bytes().all(is_plain) {
+            true => &self.uri,
+            false => &self.hop,
+        }
+    }
+
+    /// The URI of From in pings, if the row has one (`ping_from`).
+    pub fn ping_from(&self) -> Option<&str> {
+        let from = &*self.attrs.ping_from;
+        (!from.is_empty()).then_some(from)
+    }
+
     pub(crate) fn new(parts: Parts, runtime: Arc<Runtime>) -> Self {
         Self {
             name: next_hop_name(parts.set, &parts.uri).into(),
@@ -183,26 +206,28 @@ impl Runtime {
         self.state.store(state.to_bits(), Ordering::Relaxed);
     }
 
-    /// Notes a sign, with the status code of an answer and the time in seconds since 1970. Returns the change if requests no longer go there,
-    /// or go there again.
+    /// Notes a sign, with the status code of an answer and the time in seconds since 1970. `pinged` says which destinations are pinged, if this
+    /// one may be. Returns the change if requests no longer go there, or go there again.
     pub fn note(
         &self,
         sign: Sign,
         code: Option<u16>,
         seconds: u64,
         thresholds: Thresholds,
+        pinged: Option<Pinged>,
     ) -> Option<Turned> {
         let last = seconds << 16 | u64::from(code.unwrap_or(0));
         self.last.store(last, Ordering::Relaxed);
         let next = |bits| {
-            let after = State::of_bits(bits).after(sign, thresholds).to_bits();
+            let after = State::of_bits(bits).after(sign, thresholds, pinged);
+            let after = after.to_bits();
             (after != bits).then_some(after)
         };
         let changed = self
             .state
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         let from = State::of_bits(changed.ok()?);
-        let to = from.after(sign, thresholds);
+        let to = from.after(sign, thresholds, pinged);
         (from.admission.is_open() != to.admission.is_open()).then_some(Turned { from, to })
     }
 
@@ -252,25 +277,44 @@ impl Runtime {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Notes how long an answer took, in microseconds. Kamailio's estimate is an exponentially weighted average with a factor of 0.9
-    /// (`ds_latency_estimator_alpha`); its average is over all probes, ours is one with a factor of 0.99.
-    pub fn note_latency(&self, microseconds: u32) {
-        let [average, estimate] = &self.latency;
-        for (value, share) in [(average, 100), (estimate, 10)] {
-            let next = |old: u32| {
-                let (old, new) = (i64::from(old), i64::from(microseconds));
-                let moved = old + (new - old) / share;
-                Some(u32::try_from(if old == 0 { new } else { moved }).unwrap_or(u32::MAX))
-            };
-            let _always = value.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        }
+    /// Notes how long the answer to a ping took.
+    pub fn note_latency(&self, took: Duration) {
+        self.latency.note(took);
     }
 
-    /// The average latency and the estimate for the next answer, in milliseconds; 0 before the first answer.
+    /// The average latency and the estimate for the next answer, in milliseconds; 0 before the first answer. Without a lock.
     pub fn latency(&self) -> [u32; 2] {
-        self.latency
-            .each_ref()
-            .map(|value| value.load(Ordering::Relaxed) / 1000)
+        self.latency.for_choice()
+    }
+
+    /// All latencies, for the control side.
+    pub fn latencies(&self) -> Latencies {
+        self.latency.latencies()
+    }
+
+    /// Why the last ping was no success; `None` if it was one, and before the first. For the control side.
+    pub fn complaint(&self) -> Option<Box<str>> {
+        self.complaint.lock().clone()
+    }
+
+    /// Notes what has become of a ping: how long the answer took, and why it was no success.
+    pub(crate) fn note_ping(&self, took: Option<Duration>, complaint: Option<Box<str>>) {
+        match took {
+            Some(took) => self.latency.note(took),
+            None => self.latency.note_timeout(),
+        }
+        *self.complaint.lock() = complaint;
+    }
+
+    /// The last sign as a number.
+    pub(crate) fn last_bits(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Takes the state and the last sign of the same destination in another process.
+    pub(crate) fn restore(&self, state: State, last: u64) {
+        self.set_state(state);
+        self.last.store(last, Ordering::Relaxed);
     }
 }
 
@@ -413,8 +457,10 @@ mod tests {
         };
         let runtime = Runtime::default();
         assert_eq!(runtime.last(), None);
-        assert_eq!(runtime.note(Sign::Failure, None, 5, rules), None);
-        let down = runtime.note(Sign::Failure, Some(503), 6, rules).unwrap();
+        assert_eq!(runtime.note(Sign::Failure, None, 5, rules, None), None);
+        let down = runtime
+            .note(Sign::Failure, Some(503), 6, rules, None)
+            .unwrap();
         assert_eq!(
             (down.from.to_string(), down.to.to_string()),
             ("TX".into(), "IP".into())
@@ -426,20 +472,14 @@ mod tests {
                 code: Some(503)
             })
         );
-        assert_eq!(runtime.note(Sign::Failure, None, 7, rules), None);
+        assert_eq!(runtime.note(Sign::Failure, None, 7, rules, None), None);
         assert_eq!(runtime.last(), Some(LastSign { at: 7, code: None }));
-        assert!(runtime.note(Sign::Success, Some(200), 8, rules).is_some());
+        assert!(
+            runtime
+                .note(Sign::Success, Some(200), 8, rules, None)
+                .is_some()
+        );
         assert_eq!(runtime.state(), State::default());
-    }
-
-    #[test]
-    fn latency_follows_its_measurements() {
-        let runtime = Runtime::default();
-        assert_eq!(runtime.latency(), [0, 0]);
-        runtime.note_latency(20_000);
-        assert_eq!(runtime.latency(), [20, 20]);
-        runtime.note_latency(120_000);
-        assert_eq!(runtime.latency(), [21, 30]);
     }
 
     #[test]

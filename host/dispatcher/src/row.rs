@@ -6,7 +6,7 @@
 //! | `destination` | a SIP URI; the name is resolved at load, and a row whose name has no address is skipped | `sip:HOST` with port and transport; the name is resolved all the time |
 //! | `flags` | 1 inactive, 2 trying, 4 disabled, 8 probing, 16 no address at load, 32 no probes | the same; 16 is always so |
 //! | `priority` | a number | the same |
-//! | `attrs` | `name=value;…` | the same; `socket`, `sockname`, `obproxy` and `ping_from` have no effect, and a warning |
+//! | `attrs` | `name=value;…` | the same; `socket`, `sockname` and `obproxy` have no effect, and a warning |
 
 use portcullis_address::{RowError, RowWarning};
 use portcullis_database::shown;

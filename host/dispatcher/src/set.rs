@@ -75,6 +75,13 @@ impl Set {
         &self.members
     }
 
+    /// Number of members that get requests.
+    pub fn open(&self) -> usize {
+        let open = self.members.iter();
+        open.filter(|member| member.runtime.state().admission.is_open())
+            .count()
+    }
+
     pub(crate) fn turns(&self) -> &Arc<Turns> {
         &self.turns
     }

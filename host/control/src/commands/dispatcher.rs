@@ -3,6 +3,7 @@
 mod change;
 mod hash;
 mod list;
+mod ping_active;
 mod show;
 mod state;
 
@@ -13,8 +14,11 @@ pub(crate) use hash::Hash;
 pub use hash::HashReply;
 pub(crate) use list::ListSets;
 pub use list::{
-    Destination, DestinationAttrs, DestinationRuntime, SetList, SetRecord, SetTargets, TargetRecord,
+    Destination, DestinationAttrs, DestinationLatency, DestinationRuntime, SetList, SetRecord,
+    SetTargets, TargetRecord,
 };
+pub(crate) use ping_active::PingActive;
+pub use ping_active::PingActiveReply;
 pub(crate) use show::Show;
 pub use show::{DispatcherShown, ShownDestination, ShownSet};
 pub(crate) use state::{SetDuidState, SetState};

@@ -20,6 +20,7 @@ macro_rules! command_table {
                 "dispatcher.add", "Add a destination address in memory" => DispatcherAdd(dispatcher::Add),
                 "dispatcher.hash", "Compute the hash if the values" => DispatcherHash(dispatcher::Hash),
                 "dispatcher.list", "Return the content of dispatcher sets" => DispatcherList(dispatcher::ListSets),
+                "dispatcher.ping_active", "Manage setting on/off the pinging (keepalive) of destinations" => DispatcherPingActive(dispatcher::PingActive),
                 "dispatcher.reload", "Reload dispatcher destination sets" => DispatcherReload(dispatcher::Reload),
                 "dispatcher.remove", "Remove a destination address from memory" => DispatcherRemove(dispatcher::Remove),
                 "dispatcher.set_duid_state", "Set the state of a destination by duid" => DispatcherSetDuidState(dispatcher::SetDuidState),

@@ -3,6 +3,7 @@
 mod draining;
 mod fate;
 mod judge;
+mod pings;
 mod relaying;
 mod reporter;
 mod responder;
@@ -18,8 +19,8 @@ use std::time::Instant;
 
 use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Branch, Destination, DialogSeal, Forwarded, Framing, Index, Message, Received,
-    RelayError, RequestName, Routes, ScanError, StartLine, Transport, scan,
+    Arrival, Branch, Destination, DialogSeal, DropReason, Forwarded, Framing, Index, Message,
+    Received, RelayError, RequestName, Routes, ScanError, StartLine, Transport, scan,
 };
 
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
@@ -359,6 +360,12 @@ impl Pipeline {
                 }
                 Some(Belongs::Dropped(cause)) => return self.dropped(cause, message, arrival),
             }
+        }
+        // To everything but pings, their branch is one that somebody else wrote.
+        if received == Received::Drop(DropReason::ForgedResponse)
+            && pings::is_answered_by(message, &self.shared)
+        {
+            return self.handled(message, arrival);
         }
         let strangers = self.responder.strangers();
         if matches!(received, Received::Judge | Received::Reply(_)) {
@@ -755,6 +762,11 @@ impl Pipeline {
         let stateful = self.stateful.as_deref_mut()?;
         let branch = stateful.branch_of_undelivered(bytes, &self.shared.proxy)?;
         Some((branch, branch.transaction.owner(workers)))
+    }
+
+    /// Whether this request, which was not delivered, is a ping. Notes that.
+    pub(crate) fn fail_ping(&self, bytes: &[u8]) -> bool {
+        pings::fails_with(bytes, &self.shared)
     }
 
     /// Notes that the request with this branch could not be delivered.

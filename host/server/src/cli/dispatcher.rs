@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::{bail, ensure};
 use portcullis_config::Config;
-use portcullis_control::commands::dispatcher::DispatcherShown;
+use portcullis_control::commands::dispatcher::{DispatcherShown, ShownDestination};
 use portcullis_database::Connections;
 use portcullis_dispatcher::{
     Algorithm, Dispatcher, HashOf, MOST_CHOSEN, NewDestination, Question, Source, State, hash,
@@ -20,7 +20,7 @@ use super::print::{Format, Table, clean, count, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum DispatcherCommand {
-    /// Show the sets of the running host: the state of each destination, and the last result of a request there
+    /// Show the sets of the running host: the state of each destination, the last result of a request there, and of a ping
     Show(Format),
     /// Add a destination to the database; a running host detects it within about a second
     ///
@@ -44,12 +44,26 @@ pub(super) enum DispatcherCommand {
         /// The URI, as written in the row, or all
         uri: String,
     },
+    /// Show whether the running host pings destinations, or switch that on or off until its end
+    Pings {
+        /// on or off
+        state: Option<Switch>,
+    },
     /// Reload the sets of the running host, and list unusable rows
     ///
     /// The host reloads them automatically when the table changes. This command waits for the reload.
     Reload,
     /// Show which destinations of a set an algorithm chooses, in their order, as the rows in the database or the file say
     Test(Test),
+}
+
+/// Whether pings are sent.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Switch {
+    /// They are
+    On,
+    /// They are not
+    Off,
 }
 
 #[derive(Debug, clap::Args)]
@@ -92,7 +106,9 @@ impl Reaching for DispatcherCommand {
             Self::Rm { .. } => "dispatcher rm",
             Self::Rows(_) => "dispatcher rows",
             Self::Test(_) => "dispatcher test",
-            Self::Show(_) | Self::SetState { .. } | Self::Reload => return None,
+            Self::Show(_) | Self::SetState { .. } | Self::Pings { .. } | Self::Reload => {
+                return None;
+            }
         };
         Some((name, Elsewhere::Database))
     }
@@ -114,6 +130,7 @@ impl DispatcherCommand {
                 let done: String = client.call("dispatcher.set_state", params)?;
                 writeln!(out, "{done}")?;
             }
+            Self::Pings { state } => pings(&Client::new(config, reach)?, state, out)?,
             Self::Reload => reload(&Client::new(config, reach)?, out)?,
             Self::Test(test) => self::test(config, &test, out)?,
         }
@@ -140,6 +157,7 @@ fn show(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
                 destination.state.clone(),
                 destination.failures.to_string(),
                 last,
+                ping_of(destination),
                 destination.calls.to_string(),
                 destination.priority.to_string(),
                 destination.attrs.clone(),
@@ -159,6 +177,36 @@ fn show(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
         writeln!(out, "\nthe last load failed: {}", clean(error))?;
     }
     write_found(&shown, out)
+}
+
+/// Why the last ping failed, or what the next answer is expected to take.
+fn ping_of(destination: &ShownDestination) -> String {
+    match (&destination.ping_failure, destination.latency_estimate_ms) {
+        (Some(reason), _) => reason.clone(),
+        (None, estimate) if estimate > 0.0 => format!("{estimate:.1} ms"),
+        (None, _) => String::new(),
+    }
+}
+
+fn pings(client: &Client, state: Option<Switch>, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(state) = state {
+        let number = match state {
+            Switch::On => 1,
+            Switch::Off => 0,
+        };
+        let _before: Value = client.call("dispatcher.ping_active", json!([number]))?;
+    }
+    let shown: DispatcherShown = client.call("dispatcher.show", json!([]))?;
+    let pinged = shown.sets.iter().flat_map(|set| &set.destinations);
+    let pinged = pinged.filter(|destination| destination.is_pinged).count();
+    match (shown.is_pinging, state) {
+        (true, _) => writeln!(out, "on: {} pinged", count(pinged as u64, "destination"))?,
+        (false, Some(Switch::On)) => {
+            bail!("`ping` in [dispatcher] is \"0s\": set an interval, and restart the host")
+        }
+        (false, Some(Switch::Off) | None) => writeln!(out, "off: nothing is pinged")?,
+    }
+    Ok(())
 }
 
 fn write_found(shown: &DispatcherShown, out: &mut impl Write) -> anyhow::Result<()> {
@@ -340,12 +388,13 @@ fn loaded(
     Ok((sets, dispatcher.status().is_absent))
 }
 
-const HEAD: [&str; 8] = [
+const HEAD: [&str; 9] = [
     "set",
     "URI",
     "state",
     "failures",
     "last result",
+    "ping",
     "calls",
     "priority",
     "attrs",

@@ -34,6 +34,8 @@ pub(super) struct Place {
     pub(super) addr: SocketAddr,
     /// `Via: SIP/2.0/TRANSPORT HOST:PORT;branch=`; the branch follows.
     pub(super) via: Box<[u8]>,
+    /// `HOST:PORT`, as in Via.
+    sent_by: Box<[u8]>,
     /// `HOST:PORT;lr` with the transport, if it is not UDP, for Record-Route and Path; parameters may follow.
     route: Box<[u8]>,
     /// `HOST:PORT;lr` with the scheme `sips`, if the transport is secure.
@@ -200,12 +202,18 @@ impl Place {
                 .into(),
             route: format!("{sent_by}{parameter};lr").into_bytes().into(),
             secure_route: secure_route.map(|route| route.into_bytes().into()),
+            sent_by: sent_by.into_bytes().into(),
             has_clients,
             advertised: advertised.map(|(host, port)| Name {
                 host: OwnedHost::parse(host),
                 port: Some(*port),
             }),
         }
+    }
+
+    /// `HOST:PORT`, as in Via.
+    pub(super) fn sent_by(&self) -> &[u8] {
+        &self.sent_by
     }
 
     /// The beginning and the rest of a value of Record-Route or Path with this socket, without its end: a user part may come between both.

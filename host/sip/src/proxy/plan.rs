@@ -84,6 +84,25 @@ impl<'a> Plan<'a> {
     }
 }
 
+/// The path to a next hop, for a request of this host itself.
+pub(super) fn leg_to<'a>(
+    proxy: &'a Proxy,
+    message: Message<'a>,
+    arrival: &Arrival,
+    routes: &'a Routes,
+    name: &str,
+    choice: Choice<'_>,
+) -> Result<Leg<'a>, RelayError> {
+    let planner = Planner {
+        proxy,
+        message,
+        arrival,
+        routes,
+        choice,
+    };
+    planner.leg_to_named(name)
+}
+
 struct Planner<'a, 'r> {
     proxy: &'a Proxy,
     message: Message<'a>,
@@ -142,13 +161,7 @@ impl<'a> Planner<'a, '_> {
                 }
                 self.leg_of_token(&token)?
             }
-            (None, Target::NextHop(name), _) => {
-                let hop = self
-                    .routes
-                    .hop(name)
-                    .ok_or_else(|| RelayError::UnknownNextHop(name.to_owned()))?;
-                self.leg_to_hop(hop)?
-            }
+            (None, Target::NextHop(name), _) => self.leg_to_named(name)?,
             (None, Target::Uri(text), _) => {
                 let text = text.as_bytes();
                 let refused = || RelayError::NotPermitted(RelayError::shown(text));
@@ -324,6 +337,12 @@ impl<'a> Planner<'a, '_> {
         fields
             .flat_map(|field| values(field.value))
             .map(|value| value.bytes)
+    }
+
+    fn leg_to_named(&self, name: &str) -> Result<Leg<'a>, RelayError> {
+        let hop = self.routes.hop(name);
+        let hop = hop.ok_or_else(|| RelayError::UnknownNextHop(name.to_owned()))?;
+        self.leg_to_hop(hop)
     }
 
     fn leg_to_hop(&self, hop: &Hop) -> Result<Leg<'a>, RelayError> {
