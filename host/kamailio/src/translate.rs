@@ -35,6 +35,7 @@ pub(super) fn translate(
         modules: Modules::default(),
         tm_calls: TmCalls::default(),
         pike: Pike::default(),
+        pings: dispatcher::Pings::default(),
     };
     for statement in statements {
         if let What::Set { name, value } = &statement.what
@@ -60,6 +61,7 @@ struct Translator<'s> {
     modules: Modules,
     tm_calls: TmCalls,
     pike: Pike,
+    pings: dispatcher::Pings,
 }
 
 impl Translator<'_> {
@@ -84,6 +86,7 @@ impl Translator<'_> {
             }
             What::Module(name) => {
                 self.endpoints.module(name, place);
+                self.pings.module(name, place);
                 self.modules.module(name, place);
             }
             What::Parameter {
@@ -160,7 +163,8 @@ impl Translator<'_> {
             permissions::parameter(self.file, name, value, place, draft, findings);
         }
         if pattern.is_match("dispatcher") {
-            dispatcher::parameter(self.file, name, value, place, draft, findings);
+            let pings = &mut self.pings;
+            dispatcher::parameter(self.file, name, value, place, pings, draft, findings);
         }
         if pattern.is_match("ctl") {
             self.endpoints.ctl(name, value, place, draft, findings);
@@ -183,6 +187,7 @@ impl Translator<'_> {
         }
         self.endpoints.write(&mut self.draft, &mut self.findings);
         self.pike.write(&mut self.draft);
+        self.pings.write(&mut self.draft);
         if !self.draft.has("database", "url") && !self.draft.has("database", "address-file") {
             let mend = "the address table is a new SQLite file, portcullis.db, until `url` in [database] names Kamailio's database";
             self.findings
