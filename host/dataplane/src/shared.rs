@@ -85,7 +85,7 @@ impl Shared {
     }
 
     /// Whether this address is in the address table (whatever its group and port), in the table of trusted peers, or that of a next hop of the
-    /// operator. Such a source is never held or banned.
+    /// operator, destinations of the dispatcher included. Such a source is never held or banned.
     pub fn is_known(&self, ip: IpAddr) -> bool {
         let snapshot = self.addresses.current();
         !snapshot.table.lookup(ip).is_empty()

@@ -2,10 +2,11 @@
 
 mod telling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
@@ -62,6 +63,9 @@ pub struct Dispatcher {
     options: BookOptions,
 }
 
+/// Whether the host has a socket with this address.
+type HasSocket = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
+
 /// What a load needs.
 struct Shared {
     source: Source,
@@ -72,6 +76,8 @@ struct Shared {
     calls: Calls,
     /// Whether pings are sent, if any are configured: not for 0.
     ping_active: AtomicI32,
+    /// Whether the host has a socket with an address, as soon as that is known.
+    has_socket: OnceLock<HasSocket>,
     status: Mutex<Status>,
     flights: SingleFlight<Keeper, Result<Arc<Sets>, DispatcherError>>,
     /// The generation that is current.
@@ -127,6 +133,7 @@ impl Dispatcher {
             retired: Retired::default(),
             calls: Calls::new(rules.calls),
             ping_active: AtomicI32::new(1),
+            has_socket: OnceLock::new(),
             status: Mutex::default(),
             flights: SingleFlight::new(keeper),
             generations: watch::Sender::new(0),
@@ -230,6 +237,11 @@ impl Dispatcher {
         }
     }
 
+    /// Says which sockets the host has, so that the log can name rows with others. The first call counts.
+    pub fn know_sockets(&self, has_socket: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) {
+        let _known_before = self.shared.has_socket.set(Box::new(has_socket));
+    }
+
     /// Whether pings are sent, if any are configured (Kamailio: `dispatcher.ping_active`).
     pub fn is_pinging(&self) -> bool {
         self.ping_active() != 0
@@ -284,8 +296,10 @@ impl Dispatcher {
     /// Takes the states of the same destinations in another process, unless the flags of their rows have changed since.
     pub fn remember(&self, states: &[Remembered]) {
         let sets = self.current();
-        for state in states {
-            if let Some(member) = sets.member(&state.name()) {
+        let states = states.iter().map(|state| (state.identity(), state));
+        let states: HashMap<_, _> = states.collect();
+        for member in sets.members() {
+            if let Some(state) = states.get(&member.identity()) {
                 state.restore(member);
             }
         }
@@ -381,7 +395,11 @@ impl Dispatcher {
         loop {
             sleep(TEND).await;
             self.wake_rested_at(now());
-            told.tell(&self.current());
+            let sets = self.current();
+            told.tell(&sets);
+            if let Some(has_socket) = self.shared.has_socket.get() {
+                told.tell_sockets(&sets, has_socket);
+            }
             self.shared.status.lock().down.clone_from(told.down());
         }
     }

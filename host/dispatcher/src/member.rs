@@ -33,7 +33,7 @@ pub struct Member {
     pub attrs: Attrs,
     /// The description; empty if there is none.
     pub description: Box<str>,
-    /// The name of the next hop that the destination is: see [`next_hop_name`].
+    /// The name of the next hop that the destination is: see [`next_hop_name`]. Two rows with the same URI are one next hop.
     pub name: Arc<str>,
     /// `sip:HOST`, with `:PORT` and `;transport=…` if the URI has them.
     pub hop: Box<str>,
@@ -109,6 +109,11 @@ impl Member {
     /// The port; the default one if the URI has none.
     pub fn port(&self) -> u16 {
         self.socket().1
+    }
+
+    /// The port that the URI names.
+    pub fn named_port(&self) -> Option<u16> {
+        Uri::parse(self.hop.as_bytes()).ok()?.port
     }
 
     /// The transport.
@@ -340,7 +345,7 @@ pub(crate) fn identity(set: u32, uri: &str, attrs: &Attrs) -> Identity {
 
 /// The next hop in the URI of a row.
 pub(crate) fn hop_of(text: &str) -> Result<Box<str>, Wrong> {
-    const MEND: &str = "write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:192.0.2.7:5060\"";
+    const MEND: &str = "write \"sip:HOST:PORT\", with \";transport=tcp\" or \";transport=tls\" if need be, for example \"sip:192.0.2.7:5060\"";
     let uri = Uri::parse(text.as_bytes()).map_err(|error| match error {
         UriError::NoScheme => ("has no scheme".to_owned(), MEND),
         error @ (UriError::Scheme
@@ -350,15 +355,17 @@ pub(crate) fn hop_of(text: &str) -> Result<Box<str>, Wrong> {
         | UriError::Port
         | UriError::Params) => (format!("is not a SIP URI: {error}"), MEND),
     })?;
-    if uri.scheme == Scheme::Sips {
-        let fault = "is a `sips` URI, which is not supported";
-        return Err((fault.to_owned(), "write `sip:`"));
-    }
     if uri.maddr().is_some() {
         let mend = "write the address of `maddr` as the host";
         return Err(("has the parameter `maddr`".to_owned(), mend));
     }
-    if uri.known_transport().is_none() {
+    let scheme = match uri.scheme {
+        Scheme::Sip => "sip",
+        Scheme::Sips => "sips",
+    };
+    // Only clients open connections of WebSocket.
+    let transport = uri.known_transport();
+    if transport.is_none_or(Transport::is_websocket) {
         let transport = shown(&String::from_utf8_lossy(
             uri.transport().unwrap_or_default(),
         ));
@@ -373,9 +380,9 @@ pub(crate) fn hop_of(text: &str) -> Result<Box<str>, Wrong> {
     let hop = match uri.transport() {
         Some(transport) => {
             let transport = String::from_utf8_lossy(transport).to_ascii_lowercase();
-            format!("sip:{place};transport={transport}")
+            format!("{scheme}:{place};transport={transport}")
         }
-        None => format!("sip:{place}"),
+        None => format!("{scheme}:{place}"),
     };
     let checked = RoutesBuilder::new().hop("destination", &hop).map(drop);
     checked.map_err(|_| ("has no usable host".to_owned(), MEND))?;
@@ -415,6 +422,18 @@ mod tests {
                 "[2001:db8::1]",
                 5062,
             ),
+            (
+                "sips:GW.example.com",
+                "sips:gw.example.com",
+                "gw.example.com",
+                5061,
+            ),
+            (
+                "sip:192.0.2.1;transport=tls",
+                "sip:192.0.2.1;transport=tls",
+                "192.0.2.1",
+                5061,
+            ),
         ] {
             let member = member(uri);
             assert_eq!(
@@ -430,6 +449,9 @@ mod tests {
             member("sip:a.example;transport=tcp").transport(),
             Transport::Tcp
         );
+        assert_eq!(member("sips:a.example").transport(), Transport::Tls);
+        let ports = ["sip:a.example", "sip:a.example:5060"].map(|uri| member(uri).named_port());
+        assert_eq!(ports, [None, Some(5060)]);
         assert_eq!(uri_of_name("carrier"), "carrier");
     }
 
@@ -438,7 +460,8 @@ mod tests {
         for (uri, reason) in [
             ("192.0.2.1", "has no scheme"),
             ("tel:+49", "is not a SIP URI"),
-            ("sips:a.example", "is a `sips` URI"),
+            ("sip:a.example;transport=ws", "has the transport \"ws\""),
+            ("sips:a.example;transport=udp", "has the transport \"udp\""),
             ("sip:a.example;maddr=192.0.2.1", "`maddr`"),
             ("sip:a.example;transport=sctp", "has the transport \"sctp\""),
             ("sip:10.0.0.300", "has no usable host"),

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::member::{Member, next_hop_name};
+use crate::member::{Identity, Member};
 use crate::state::State;
 
 /// The state of a destination, and what it is the state of.
@@ -40,16 +40,14 @@ impl Remembered {
         }
     }
 
-    /// The name of the destination as a next hop.
-    pub(crate) fn name(&self) -> String {
-        next_hop_name(self.set, &self.uri)
+    /// What it is the state of.
+    pub(crate) fn identity(&self) -> Identity {
+        (self.set, self.uri.clone(), self.socket.clone())
     }
 
-    /// Gives a destination this state, if it is the same one and the flags of its row are those.
+    /// Gives the same destination this state, if the flags of its row are those.
     pub(crate) fn restore(&self, member: &Member) {
-        let is_same = (self.set, &self.uri, &self.socket, self.flags);
-        let (set, uri, socket) = member.identity();
-        if is_same == (set, &uri, &socket, member.flags) {
+        if self.flags == member.flags {
             member.runtime.restore(self.state, self.last);
         }
     }

@@ -67,8 +67,11 @@ impl Sets {
                     }
                 })
                 .or_insert_with(|| {
-                    let state = State::of_flags(parts.flags);
-                    (parts.flags, Arc::new(Runtime::new(state)))
+                    let runtime = Runtime::new(State::of_flags(parts.flags));
+                    if parts.attrs.latency > 0 {
+                        runtime.note_latency(Duration::from_millis(parts.attrs.latency.into()));
+                    }
+                    (parts.flags, Arc::new(runtime))
                 });
             let member = Member::new(parts, Arc::clone(runtime));
             members.entry(member.set).or_default().push(member);
@@ -233,6 +236,23 @@ mod tests {
             "AX",
             "another socket is another destination"
         );
+    }
+
+    #[test]
+    fn a_row_may_know_the_latency_in_the_beginning() {
+        let lines = [
+            (1, "sip:192.0.2.1", 0, "latency=55"),
+            (1, "sip:192.0.2.2", 0, ""),
+        ];
+        let sets = Sets::new(rows(&lines), &Sets::default(), Duration::ZERO);
+        let latencies: Vec<_> = sets
+            .members()
+            .map(|member| member.runtime.latency())
+            .collect();
+        assert_eq!(latencies, [[0, 0], [55, 55]]);
+        let again = Sets::new(rows(&lines), &sets, Duration::ZERO);
+        let counted = again.members().last().unwrap().runtime.latencies();
+        assert_eq!((counted.average, counted.deviation), (55.0, 0.0), "once");
     }
 
     #[test]

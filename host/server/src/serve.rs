@@ -440,6 +440,8 @@ impl Host {
             tokio::spawn(tls_files::watch(Arc::clone(handshakes.tls())));
         }
         let dispatcher = Arc::clone(&self.shared.dispatcher);
+        let proxy = Arc::clone(&self.shared.proxy);
+        dispatcher.know_sockets(move |addr| proxy.has_socket(addr));
         tokio::spawn(async move { dispatcher.watch().await });
         tokio::spawn(Pinger::new(Arc::clone(&self.shared)).run(stopping.clone()));
         if let Some(start) = self.start {

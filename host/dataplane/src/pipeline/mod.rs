@@ -811,9 +811,9 @@ impl Pipeline {
         }
     }
 
-    /// Whether the operator has a row for this address in the table.
+    /// Whether this is the address of a row of the operator, of a trusted peer, or of a next hop, destinations of the dispatcher included.
     pub(crate) fn knows_address(&self, ip: IpAddr) -> bool {
-        self.responder.knows_address(ip)
+        self.responder.knows_address(ip) || self.shared.is_known(ip)
     }
 
     /// Passes on what belongs to transactions of the processes that had the sockets before; nothing without any.

@@ -1,6 +1,7 @@
 //! What the log says about loads and about changes of state.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,6 +20,8 @@ pub(super) struct Told {
     states: HashMap<Arc<str>, State>,
     /// Sets without a destination that gets requests, and since when.
     down: BTreeMap<u32, SystemTime>,
+    /// Destinations whose socket the host does not have.
+    without_socket: HashSet<Arc<str>>,
 }
 
 impl Told {
@@ -31,6 +34,33 @@ impl Told {
     /// Sets without a destination that gets requests, and since when.
     pub(super) fn down(&self) -> &BTreeMap<u32, SystemTime> {
         &self.down
+    }
+
+    /// Logs once which destinations name a socket that the host does not have. Returns how many lines that were.
+    pub(super) fn tell_sockets(
+        &mut self,
+        sets: &Sets,
+        has_socket: impl Fn(SocketAddr) -> bool,
+    ) -> usize {
+        let named = sets
+            .members()
+            .filter_map(|member| Some((member, member.attrs.from?)));
+        let unknown: Vec<_> = named.filter(|(_, from)| !has_socket(*from)).collect();
+        self.without_socket
+            .retain(|name| unknown.iter().any(|(member, _)| member.name == *name));
+        let mut lines = 0;
+        for (member, from) in unknown {
+            if self.without_socket.insert(Arc::clone(&member.name)) {
+                let (set, uri) = (member.set, &*member.uri);
+                lines += 1;
+                warn!(
+                    event = "destination_socket_unknown",
+                    set, uri, %from,
+                    "no socket of `listen` has the address in `socket`: the usual one is used; correct the row, or add the socket"
+                );
+            }
+        }
+        lines
     }
 
     fn tell_members(&mut self, sets: &Sets) -> usize {

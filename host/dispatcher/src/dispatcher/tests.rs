@@ -100,7 +100,7 @@ async fn an_invalid_row_is_skipped_and_named() {
         .await
         .unwrap();
     for values in [
-        "1, 'sips:a.example', 0",
+        "1, 'sip:a.example;transport=ws', 0",
         "1, 'sip:192.0.2.2', 'x'",
         "1, 'sip:192.0.2.3', 64",
     ] {
@@ -116,7 +116,8 @@ async fn an_invalid_row_is_skipped_and_named() {
     );
     let said: Vec<_> = sets.errors.iter().map(ToString::to_string).collect();
     assert!(
-        said[0].starts_with("row 2: destination \"sips:a.example\" is a `sips` URI"),
+        said[0]
+            .contains("row 2: destination \"sip:a.example;transport=ws\" has the transport \"ws\""),
         "{said:?}"
     );
     assert!(
@@ -402,4 +403,22 @@ async fn another_process_goes_on_with_the_states() {
     for other in ["", "1 0", "1 0 x 0 - sip:a", "1 0 0 0"] {
         assert!(other.parse::<Remembered>().is_err(), "{other}");
     }
+}
+
+#[tokio::test]
+async fn a_socket_that_the_host_does_not_have_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = "1 sip:192.0.2.1 0 0 socket=udp:192.0.2.8:5060\n\
+                1 sip:192.0.2.2 0 0 socket=udp:192.0.2.9:5060\n";
+    let dispatcher = pinging(&folder, list).await;
+    let sets = dispatcher.current();
+    let known: SocketAddr = "192.0.2.9:5060".parse().unwrap();
+    let mut told = Told::default();
+    let mut lines = |has_it: bool| told.tell_sockets(&sets, |addr| has_it || addr == known);
+    assert_eq!([lines(false), lines(false)], [1, 0]);
+    assert_eq!(
+        [lines(true), lines(false)],
+        [0, 1],
+        "it was there in between"
+    );
 }

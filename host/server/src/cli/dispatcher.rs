@@ -70,7 +70,7 @@ pub(super) enum Switch {
 pub(super) struct Row {
     /// The number of the set
     set: u32,
-    /// The SIP URI: sip:HOST, with :PORT and ;transport=tcp if need be
+    /// The SIP URI: sip:HOST or sips:HOST, with :PORT and ;transport=tcp or tls if need be
     uri: String,
     /// The sum of 1 (inactive), 2 (trying), 4 (disabled), 8 (probing)
     #[arg(default_value_t = 0)]
@@ -445,15 +445,10 @@ mod tests {
             added.contains("set 1, sip:192.0.2.1, flags 0, priority 0"),
             "{added}"
         );
-        let warned = said(|out| {
-            add(
-                &source,
-                row("sip:192.0.2.2", "socket=udp:192.0.2.9:5060"),
-                out,
-            )
-        });
+        let warned = said(|out| add(&source, row("sip:192.0.2.2", "sockname=edge"), out));
         assert!(warned.contains("warning: attrs"), "{warned}");
-        let refused = add(&source, row("sips:192.0.2.2", ""), &mut Vec::new()).unwrap_err();
+        let websocket = row("sip:192.0.2.2;transport=ws", "");
+        let refused = add(&source, websocket, &mut Vec::new()).unwrap_err();
         assert!(refused.to_string().contains("not supported"), "{refused}");
 
         let shown = said(|out| rows(&config, Format { json: false }, out));

@@ -120,6 +120,12 @@ impl Identity {
             .any(|place| place.transport == transport && place.addr == addr)
     }
 
+    /// Whether one of our sockets has this address.
+    pub(super) fn has_socket(&self, addr: SocketAddr) -> bool {
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        self.places.iter().any(|place| place.addr == addr)
+    }
+
     /// The socket for sending to `ip`: the one of the arrival, if transport and address family match; else one with the same address;
     /// else the first. Loopback is checked before that, because a loopback address reaches only loopback addresses.
     pub(super) fn place_towards(

@@ -158,6 +158,11 @@ impl Proxy {
         self.minute.store(minute, Ordering::Relaxed);
     }
 
+    /// Whether the host listens on a socket with this address, over any transport.
+    pub fn has_socket(&self, addr: SocketAddr) -> bool {
+        self.identity.has_socket(addr)
+    }
+
     /// Which worker has the transaction of a message, for the kernel.
     pub fn steering(&self) -> &Steering {
         self.keys.current().steering()

@@ -283,6 +283,41 @@ mod tests {
     }
 
     #[test]
+    fn a_next_hop_may_have_a_socket_of_its_own() {
+        let local = |addr: &str| Local {
+            transport: Transport::Udp,
+            addr: addr.parse().unwrap(),
+            advertised: None,
+        };
+        let proxy = Proxy::new(ProxyConfig {
+            locals: vec![local("192.0.2.9:5060"), local("192.0.2.9:5090")],
+            aliases: Vec::new(),
+            key: [7; 16],
+            earlier_keys: Vec::new(),
+            dialog_minutes: 60,
+            record_route: true,
+            server_header: None,
+            force_rport: Vec::new(),
+            clients: Clients::default(),
+        });
+        let from = |socket: Option<&str>| {
+            let mut builder = RoutesBuilder::new();
+            builder.hop("one", "sip:192.0.2.1").unwrap();
+            if let Some(socket) = socket {
+                builder.socket("one", socket.parse().unwrap());
+            }
+            let routes = builder.build_of(|_| Vec::new());
+            let sent = proxy.ping(&routes, &ping("one", "sip:192.0.2.1", ""), &mut Vec::new());
+            sent.unwrap().to.from.unwrap().port()
+        };
+        assert_eq!(from(None), 5060);
+        assert_eq!(from(Some("192.0.2.9:5090")), 5090);
+        assert_eq!(from(Some("192.0.2.8:5090")), 5060, "no such socket");
+        assert!(proxy.has_socket("192.0.2.9:5090".parse().unwrap()));
+        assert!(!proxy.has_socket("192.0.2.8:5090".parse().unwrap()));
+    }
+
+    #[test]
     fn a_next_hop_that_cannot_be_reached_has_a_reason() {
         let proxy = proxy(7);
         let error = |hop: &str| {

@@ -347,7 +347,8 @@ impl<'a> Planner<'a, '_> {
 
     fn leg_to_hop(&self, hop: &Hop) -> Result<Leg<'a>, RelayError> {
         let candidates = hop.candidates.iter().copied();
-        let leg = self.leg(candidates, hop.uri.as_bytes())?;
+        let at = hop.from.unwrap_or(self.arrival.local);
+        let leg = self.leg_from(at, candidates, hop.uri.as_bytes())?;
         Ok(Leg {
             hop: Some(hop.mark),
             name: hop.name,
@@ -490,6 +491,16 @@ impl<'a> Planner<'a, '_> {
         candidates: impl IntoIterator<Item = Candidate>,
         text: &[u8],
     ) -> Result<Leg<'a>, RelayError> {
+        self.leg_from(self.arrival.local, candidates, text)
+    }
+
+    /// The same, from the socket with this address if it fits.
+    fn leg_from(
+        &self,
+        at: SocketAddr,
+        candidates: impl IntoIterator<Item = Candidate>,
+        text: &[u8],
+    ) -> Result<Leg<'a>, RelayError> {
         let identity = &self.proxy.identity;
         let (mut first, mut own, mut fitting) = (None, false, 0);
         let mut best: Option<(Option<Rank>, Candidate, &Place)> = None;
@@ -498,8 +509,7 @@ impl<'a> Planner<'a, '_> {
             let Candidate {
                 transport, addr, ..
             } = candidate;
-            let Some(place) = identity.place_towards(transport, addr.ip(), self.arrival.local)
-            else {
+            let Some(place) = identity.place_towards(transport, addr.ip(), at) else {
                 continue;
             };
             if identity.listens_on(transport, addr) {

@@ -100,7 +100,7 @@ pub struct DestinationAttrs {
     pub weight: u32,
     /// The relative share.
     pub rweight: u32,
-    /// The socket to send from, without effect.
+    /// The socket to send from.
     pub socket: Option<String>,
     /// The name of the socket to send from, without effect.
     pub sockname: Option<String>,
@@ -239,7 +239,7 @@ impl Writer {
         vec![
             ("HOST".into(), text(member.host())),
             ("IPADDR".into(), text(ip.as_deref().unwrap_or("0.0.0.0"))),
-            ("PORT".into(), number(member.port())),
+            ("PORT".into(), number(member.named_port().unwrap_or(0))),
             ("PROTOID".into(), number(protocol(member))),
             ("DNSTIME_SEC".into(), number(0)),
             ("DNSTIME_USEC".into(), number(0)),
@@ -285,9 +285,11 @@ fn latency(member: &Member) -> Value<'static> {
 
 /// Kamailio's number of the transport; 0 if the URI has none.
 fn protocol(member: &Member) -> u8 {
-    let is_named = member.hop.contains(";transport=");
+    if !member.hop.contains(";transport=") {
+        return 0;
+    }
     match member.transport() {
-        Transport::Udp => u8::from(is_named),
+        Transport::Udp => 1,
         Transport::Tcp => 2,
         Transport::Tls => 3,
         Transport::Ws => 5,
