@@ -17,6 +17,7 @@ mod file_id;
 mod link;
 mod pool;
 mod schema;
+mod unchanged;
 mod url;
 mod wire;
 
@@ -29,6 +30,7 @@ pub use link::{
     Whole,
 };
 pub use schema::{AddressNames, DispatcherNames, Name, NameError, Schema, TrustedNames};
+pub use unchanged::Unchanged;
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};
 
 /// Text from a database for the log: quoted, escaped, and of limited length.

@@ -1,20 +1,10 @@
 //! Single rows by their ids: read, replaced and removed, if they are still as they were read.
-//!
-//! Kamailio's tables have no column for a version, so a row is compared as a whole. The comparison is part of the statement that changes the
-//! row: nobody can change the row in between, whatever transactions the table has.
 
-use portcullis_database::{Dialect, Name, Value};
+use portcullis_database::Unchanged;
 
 use super::loading::TextRow;
 use super::{Absent, AddError, Database, DatabaseError, NewRow, StoredRow};
 use crate::row::RowWarning;
-
-/// A condition on columns, as part of a statement.
-pub(super) struct Unchanged<'v> {
-    /// The text, from `AND` on.
-    pub(super) condition: String,
-    pub(super) values: Vec<Value<'v>>,
-}
 
 impl Database {
     /// Returns the rows of the table of addresses with this id: one at most, unless the table is a view with ids that are not unique. None if
@@ -90,34 +80,5 @@ impl Database {
         ];
         let columns = self.schema.address.columns();
         Unchanged::of(self.connections.dialect(), columns.into_iter().zip(values))
-    }
-}
-
-impl<'v> Unchanged<'v> {
-    /// The condition that columns have these values, compared byte for byte; `None` is NULL.
-    pub(super) fn of<'n>(
-        dialect: &dyn Dialect,
-        columns: impl IntoIterator<Item = (&'n Name, &'v Option<String>)>,
-    ) -> Self {
-        let mut unchanged = Self {
-            condition: String::new(),
-            values: Vec::new(),
-        };
-        for (column, value) in columns {
-            match value {
-                Some(text) => {
-                    let is = dialect.is_text(column);
-                    unchanged.condition.push_str(&format!(" AND {is}"));
-                    unchanged.values.push(text.into());
-                }
-                None => {
-                    let column = column.quoted();
-                    unchanged
-                        .condition
-                        .push_str(&format!(" AND {column} IS NULL"));
-                }
-            }
-        }
-        unchanged
     }
 }

@@ -3,13 +3,12 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use portcullis_database::{
-    Column, Dialect, Failure, Link, Name, TRUSTED_VERSION, TrustedNames, Value,
+    Column, Dialect, Failure, Link, Name, TRUSTED_VERSION, TrustedNames, Unchanged, Value,
 };
 
+use super::columns::{fits, number, text};
 use super::loader::on_a_thread;
-use super::loading::{MOST_NAMED, number, text};
-use super::one_row::Unchanged;
-use super::rows::fits;
+use super::loading::MOST_NAMED;
 use super::{Absent, AddError, Database, DatabaseError};
 use crate::pattern::PatternBudget;
 use crate::row::{RowError, RowWarning, shown};
