@@ -16,6 +16,7 @@ mod failure;
 mod file_id;
 mod link;
 mod pool;
+mod row_statements;
 mod schema;
 mod unchanged;
 mod url;
@@ -29,6 +30,7 @@ pub use link::{
     ADDRESS_VERSION, Column, DISPATCHER_VERSION, Link, ReadError, Record, TRUSTED_VERSION, Value,
     Whole,
 };
+pub use row_statements::{ROW_ID, RowStatements};
 pub use schema::{AddressNames, DispatcherNames, Name, NameError, Schema, TrustedNames};
 pub use unchanged::Unchanged;
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_address::columns::{fits, number, text};
 use portcullis_address::{RowError, RowWarning};
 use portcullis_database::{
-    Column, Connections, DISPATCHER_VERSION, Dialect, DispatcherNames, Failure, Link, Name, Schema,
-    Value, shown,
+    Column, Connections, DISPATCHER_VERSION, Dialect, DispatcherNames, Failure, Link, Name, ROW_ID,
+    RowStatements, Schema, Value,
 };
 
 use crate::error::DispatcherError;
@@ -187,7 +188,9 @@ impl Source {
             (&row.attrs).into(),
             (&row.description).into(),
         ];
-        let inserted = link.execute(&self.statements().insert(), &values).await;
+        let inserted = link
+            .execute(&self.statements().each().insert(1), &values)
+            .await;
         inserted.map_err(|failure| self.told(failure))?;
         link.release().await;
         Ok(warning)
@@ -224,7 +227,7 @@ impl Source {
         link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
             .await?;
         let mut number = 0;
-        let rows = self.statements().rows(has_id);
+        let rows = self.statements().each().rows(has_id);
         let read = link.each(&rows, |columns| {
             number += 1;
             each(TextRow { columns, number });
@@ -237,7 +240,7 @@ impl Source {
 
     /// Whether the rows have ids. A view may lack them.
     async fn has_id(&self, link: &mut Link) -> Result<bool, DispatcherError> {
-        match link.run(&self.statements().probe_id()).await {
+        match link.run(&self.statements().each().probe_id()).await {
             Ok(_) => Ok(true),
             Err(Failure::NoColumn { .. }) => Ok(false),
             Err(failure) => Err(self.told(failure)),
@@ -280,28 +283,15 @@ impl NewDestination {
     }
 }
 
-impl Statements<'_> {
-    /// Selects the rows in the order of the table itself, as Kamailio does, each column as text. Without an id the first column is NULL.
-    fn rows(&self, has_id: bool) -> String {
-        let id = match has_id {
-            true => self.dialect.text(&Name::known("id")),
-            false => "NULL".to_owned(),
-        };
-        let columns = self.names.columns().map(|column| self.dialect.text(column));
-        let (columns, table) = (columns.join(", "), self.names.table.quoted());
-        format!("SELECT {id}, {columns} FROM {table}")
-    }
-
-    /// Fails if the table has no id.
-    fn probe_id(&self) -> String {
-        format!("SELECT `id` FROM {} LIMIT 0", self.names.table.quoted())
-    }
-
-    /// With a parameter for each of the columns.
-    fn insert(&self) -> String {
-        let columns = self.names.columns().map(Name::quoted).join(", ");
-        let table = self.names.table.quoted();
-        format!("INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?)")
+impl<'s> Statements<'s> {
+    /// Those that each table has.
+    fn each(&self) -> RowStatements<'s, 6> {
+        RowStatements {
+            table: &self.names.table,
+            id: &ROW_ID,
+            columns: self.names.columns(),
+            dialect: self.dialect,
+        }
     }
 
     /// Deletes all rows of a set and a destination.
@@ -353,52 +343,9 @@ impl<'r> TextRow<'r> {
     }
 }
 
-fn number(value: Column<'_>, id: i64, column: &'static str) -> Result<i64, RowError> {
-    let text = text(value, id, column)?;
-    text.parse().map_err(|_| {
-        let mend = "write a number, and use an integer type for the column";
-        wrong(id, column, shown(text), "is not a whole number", mend)
-    })
-}
-
-fn text<'r>(value: Column<'r>, id: i64, column: &'static str) -> Result<&'r str, RowError> {
-    match value {
-        Column::Text(text) => Ok(text),
-        Column::Null => {
-            let mend = "write one, and declare the column NOT NULL";
-            Err(wrong(id, column, "NULL".to_owned(), "is no value", mend))
-        }
-        Column::Bytes => {
-            let mend = "write it as text in UTF-8";
-            Err(wrong(id, column, "(bytes)".to_owned(), "is not text", mend))
-        }
-    }
-}
-
 fn optional<'r>(value: Column<'r>, id: i64, column: &'static str) -> Result<&'r str, RowError> {
     match value {
         Column::Null => Ok(""),
         Column::Text(_) | Column::Bytes => text(value, id, column),
-    }
-}
-
-fn fits(column: &'static str, text: &str, most: usize) -> Result<(), RowError> {
-    let length = text.chars().count();
-    if length > most {
-        let fault = format!("has {length} characters");
-        let mend = format!("use at most {most}: the column is no wider");
-        return Err(wrong(0, column, shown(text), &fault, &mend));
-    }
-    Ok(())
-}
-
-fn wrong(id: i64, column: &'static str, value: String, fault: &str, mend: &str) -> RowError {
-    RowError {
-        id,
-        place: None,
-        column,
-        value,
-        fault: fault.to_owned(),
-        mend: mend.to_owned(),
     }
 }

@@ -1,7 +1,5 @@
 //! Single rows by their ids: read, replaced and removed, if they are still as they were read.
 
-use portcullis_database::Unchanged;
-
 use super::loading::TextRow;
 use super::{Absent, AddError, Database, DatabaseError, NewRow, StoredRow};
 use crate::row::RowWarning;
@@ -21,7 +19,7 @@ impl Database {
             link.release().await;
             return Ok(Vec::new());
         }
-        let (one, values) = (self.statements().one(), [id.into()]);
+        let (one, values) = (self.statements().each().one(), [id.into()]);
         let rows = link.rows(&one, &values, |row| {
             let columns = std::array::from_fn(|at| row.column(at));
             Ok(TextRow::new(columns, 0).to_stored())
@@ -37,10 +35,8 @@ impl Database {
     /// If the rows are in a file, or the database fails.
     pub async fn remove_row(&self, id: i64, read: &StoredRow) -> Result<bool, DatabaseError> {
         self.must_be_a_table()?;
-        let unchanged = self.unchanged_row(read);
-        let delete = self.statements().delete_one(&unchanged.condition);
-        let mut values = vec![id.into()];
-        values.extend(unchanged.values);
+        let statements = self.statements().each();
+        let (delete, values) = statements.delete_one(id, columns(read));
         Ok(self.change(&delete, &values).await? > 0)
     }
 
@@ -59,26 +55,22 @@ impl Database {
         let warning = new.check()?;
         let mut link = self.open(Absent::Refuse).await?;
         link.be_strict().await.map_err(DatabaseError::from)?;
-        let unchanged = self.unchanged_row(read);
-        let update = self.statements().replace_one(&unchanged.condition);
-        let mut values = new.values().to_vec();
-        values.push(id.into());
-        values.extend(unchanged.values);
+        let statements = self.statements().each();
+        let (update, values) = statements.replace_one(id, columns(read), new.values());
         let changed = link.execute(&update, &values).await;
         let changed = changed.map_err(|failure| self.told(failure))?;
         link.release().await;
         Ok((changed > 0, warning))
     }
+}
 
-    fn unchanged_row<'v>(&self, read: &'v StoredRow) -> Unchanged<'v> {
-        let values = [
-            &read.group,
-            &read.ip_addr,
-            &read.mask,
-            &read.port,
-            &read.tag,
-        ];
-        let columns = self.schema.address.columns();
-        Unchanged::of(self.connections.dialect(), columns.into_iter().zip(values))
-    }
+/// The columns of a row in the order of the statements.
+fn columns(read: &StoredRow) -> [&Option<String>; 5] {
+    [
+        &read.group,
+        &read.ip_addr,
+        &read.mask,
+        &read.port,
+        &read.tag,
+    ]
 }
