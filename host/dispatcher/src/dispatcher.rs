@@ -5,6 +5,7 @@ mod telling;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
@@ -12,7 +13,9 @@ use std::time::{Duration, Instant, SystemTime};
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use portcullis_address::{BookOptions, FileWatch, RowError};
-use portcullis_database::{ChangeSource, Failure, Look, TableWatch};
+use portcullis_database::{
+    ChangeSource, Connections, DatabaseUrl, Failure, Look, Schema, TableWatch,
+};
 use portcullis_sync::{Retired, SingleFlight};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -20,9 +23,11 @@ use tracing::warn;
 
 use crate::calls::{CallKey, Calls};
 use crate::error::DispatcherError;
+use crate::file;
 use crate::member::{LastSign, Member, Parts};
 use crate::pings::Pings;
 use crate::remembered::Remembered;
+use crate::set::Turns;
 use crate::sets::Sets;
 use crate::source::{NewDestination, Source};
 use crate::state::{Sign, State, Thresholds};
@@ -144,6 +149,36 @@ impl Dispatcher {
             shared: Arc::new(shared),
             options,
         }
+    }
+
+    /// A dispatcher with the rows of a list in the format of [`Source::with_file`], for policy calls without a host. It never loads anything, and
+    /// the same choices have the same results each time.
+    ///
+    /// # Errors
+    /// The first invalid row.
+    pub fn of_list(list: &str) -> Result<Self, RowError> {
+        let mut rows = file::read(list, Path::new("list"));
+        if !rows.errors.is_empty() {
+            return Err(rows.errors.swap_remove(0));
+        }
+        let nowhere = DatabaseUrl::Sqlite(PathBuf::new());
+        let source = Source::new(Connections::new(nowhere), Schema::default());
+        let rules = Rules {
+            thresholds: Thresholds {
+                down_after: 1,
+                up_after: 1,
+            },
+            is_passive: false,
+            rest: Duration::ZERO,
+            pings: Pings::default(),
+            calls: 0,
+            longest_call: Duration::ZERO,
+        };
+        let dispatcher = Self::new(source, rules, BookOptions::default());
+        let before = Sets::default();
+        let sets = Sets::with_turns(rows, &before, Duration::ZERO, || Turns::of(0));
+        dispatcher.shared.publish(Arc::new(sets));
+        Ok(dispatcher)
     }
 
     /// Where the sets come from.

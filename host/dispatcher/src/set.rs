@@ -163,7 +163,8 @@ impl Turns {
         Self::of(RandomState::new().hash_one(0))
     }
 
-    fn of(seed: u64) -> Self {
+    /// Turns that begin with this number: the same choices each time.
+    pub(crate) fn of(seed: u64) -> Self {
         Self {
             next: AtomicU32::new(0),
             draws: AtomicU64::new(0),

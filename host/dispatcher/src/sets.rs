@@ -47,6 +47,16 @@ pub(crate) struct Rows {
 impl Sets {
     /// The sets of these rows. Destinations that `before` has, too, keep their state, unless the flags of their row have changed.
     pub(crate) fn new(rows: Rows, before: &Self, took: Duration) -> Self {
+        Self::with_turns(rows, before, took, Turns::new)
+    }
+
+    /// The same, with these turns of new sets.
+    pub(crate) fn with_turns(
+        rows: Rows,
+        before: &Self,
+        took: Duration,
+        new_turns: impl Fn() -> Turns,
+    ) -> Self {
         let Rows {
             rows,
             skipped,
@@ -78,7 +88,7 @@ impl Sets {
         }
         let turns = |id| match before.sets.get(&id) {
             Some(set) => Arc::clone(set.turns()),
-            None => Arc::new(Turns::new()),
+            None => Arc::new(new_turns()),
         };
         let sets = members.into_iter();
         let sets: BTreeMap<_, _> = sets

@@ -170,9 +170,7 @@ impl Source {
     /// If the row is invalid, the rows are in a file, or the database fails.
     pub async fn add(&self, row: &NewDestination) -> Result<Option<RowWarning>, DispatcherError> {
         self.must_be_a_table()?;
-        let warning = row.as_row().check()?;
-        fits("attrs", &row.attrs, ATTRS_WIDTH)?;
-        fits("description", &row.description, DESCRIPTION_WIDTH)?;
+        let warning = row.check()?;
         if self.connections.is_absent() {
             self.connections.migrate(&self.schema).await?;
         }
@@ -180,14 +178,7 @@ impl Source {
         link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
             .await?;
         link.be_strict().await?;
-        let values: [Value<'_>; 6] = [
-            row.setid.into(),
-            (&row.destination).into(),
-            row.flags.into(),
-            row.priority.into(),
-            (&row.attrs).into(),
-            (&row.description).into(),
-        ];
+        let values = row.values();
         let inserted = link
             .execute(&self.statements().each().insert(1), &values)
             .await;
@@ -208,6 +199,72 @@ impl Source {
         let removed = removed.map_err(|failure| self.told(failure))?;
         link.release().await;
         Ok(removed)
+    }
+
+    /// Returns the rows with this id: one at most, unless the table is a view with ids that are not unique. None if the table has no ids.
+    ///
+    /// # Errors
+    /// If the rows are in a file, or the database fails.
+    pub async fn with_id(&self, id: i64) -> Result<Vec<StoredDestination>, DispatcherError> {
+        self.must_be_a_table()?;
+        let mut link = self.connections.take_existing(STALL).await?;
+        let has_id = self.has_id(&mut link).await?;
+        link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
+            .await?;
+        if !has_id {
+            link.release().await;
+            return Ok(Vec::new());
+        }
+        let (one, values) = (self.statements().each().one(), [id.into()]);
+        let rows = link.rows(&one, &values, |row| {
+            let columns = std::array::from_fn(|at| row.column(at));
+            Ok(TextRow { columns, number: 0 }.to_stored())
+        });
+        let rows = rows.await.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(rows)
+    }
+
+    /// Removes the row with this id if it is still as it was read. Returns whether it was.
+    ///
+    /// # Errors
+    /// If the rows are in a file, or the database fails.
+    pub async fn remove_row(
+        &self,
+        id: i64,
+        read: &StoredDestination,
+    ) -> Result<bool, DispatcherError> {
+        self.must_be_a_table()?;
+        let statements = self.statements().each();
+        let (delete, values) = statements.delete_one(id, read.columns());
+        let mut link = self.connections.take_existing(STALL).await?;
+        let removed = link.execute(&delete, &values).await;
+        let removed = removed.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(removed > 0)
+    }
+
+    /// Replaces the row with this id, unless a load would skip the new one, if the row is still as it was read. Returns whether it was, and the
+    /// warning of a load.
+    ///
+    /// # Errors
+    /// If the new row is invalid, the rows are in a file, or the database fails.
+    pub async fn replace_row(
+        &self,
+        id: i64,
+        read: &StoredDestination,
+        new: &NewDestination,
+    ) -> Result<(bool, Option<RowWarning>), DispatcherError> {
+        self.must_be_a_table()?;
+        let warning = new.check()?;
+        let statements = self.statements().each();
+        let (update, values) = statements.replace_one(id, read.columns(), new.values());
+        let mut link = self.connections.take_existing(STALL).await?;
+        link.be_strict().await?;
+        let changed = link.execute(&update, &values).await;
+        let changed = changed.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok((changed > 0, warning))
     }
 
     fn must_be_a_table(&self) -> Result<(), DispatcherError> {
@@ -280,6 +337,40 @@ impl NewDestination {
             attrs: &self.attrs,
             description: &self.description,
         }
+    }
+
+    /// Checks that a load would use the row, and that the columns can store it. Returns its warning, if there is one.
+    fn check(&self) -> Result<Option<RowWarning>, RowError> {
+        let warning = self.as_row().check()?;
+        fits("attrs", &self.attrs, ATTRS_WIDTH)?;
+        fits("description", &self.description, DESCRIPTION_WIDTH)?;
+        Ok(warning)
+    }
+
+    /// The columns in the order of the statements.
+    fn values(&self) -> [Value<'_>; 6] {
+        [
+            self.setid.into(),
+            (&self.destination).into(),
+            self.flags.into(),
+            self.priority.into(),
+            (&self.attrs).into(),
+            (&self.description).into(),
+        ]
+    }
+}
+
+impl StoredDestination {
+    /// The columns in the order of the statements.
+    fn columns(&self) -> [&Option<String>; 6] {
+        [
+            &self.setid,
+            &self.destination,
+            &self.flags,
+            &self.priority,
+            &self.attrs,
+            &self.description,
+        ]
     }
 }
 

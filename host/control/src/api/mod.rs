@@ -20,7 +20,7 @@ use crate::commands::{
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 47] = [
+const OPERATIONS: [fn(Routes) -> Routes; 53] = [
     describe,
     trace::operation,
     events::operation,
@@ -64,6 +64,12 @@ const OPERATIONS: [fn(Routes) -> Routes; 47] = [
     trusted::Replace::operation,
     trusted::Delete::operation,
     dispatcher::Show::operation,
+    dispatcher::ListRows::operation,
+    dispatcher::AddRow::operation,
+    dispatcher::RemoveRows::operation,
+    dispatcher::ShowRow::operation,
+    dispatcher::ReplaceRow::operation,
+    dispatcher::DeleteRow::operation,
     history::Show::operation,
     alert::ListAlerts::operation,
     alert::Acknowledge::operation,

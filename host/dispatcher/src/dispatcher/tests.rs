@@ -1,7 +1,5 @@
-use portcullis_database::{Connections, DatabaseUrl, Schema};
-
 use super::*;
-use crate::source::NewDestination;
+use crate::source::{NewDestination, StoredDestination};
 
 /// Without pings.
 fn rules() -> Rules {
@@ -420,5 +418,59 @@ async fn a_socket_that_the_host_does_not_have_is_told_once() {
         [lines(true), lines(false)],
         [0, 1],
         "it was there in between"
+    );
+}
+
+#[tokio::test]
+async fn a_row_is_changed_by_its_id_unless_somebody_else_has_changed_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(&folder);
+    source.add(&row(1, "sip:192.0.2.1")).await.unwrap();
+    let id = |rows: &[StoredDestination]| rows[0].id.as_deref().unwrap().parse::<i64>().unwrap();
+    let rows = source.rows().await.unwrap();
+    let id = id(&rows);
+    let read = source.with_id(id).await.unwrap();
+    assert_eq!(read, rows);
+    assert!(source.with_id(id + 1).await.unwrap().is_empty());
+    let new = row(2, "sip:192.0.2.2");
+    let replaced = source.replace_row(id, &read[0], &new).await;
+    assert_eq!(replaced, Ok((true, None)));
+    // The row is not any more as it was read.
+    assert_eq!(
+        source.replace_row(id, &read[0], &new).await,
+        Ok((false, None))
+    );
+    assert_eq!(source.remove_row(id, &read[0]).await, Ok(false));
+    let refused = source.replace_row(id, &read[0], &row(2, "gw")).await;
+    assert!(
+        matches!(refused, Err(DispatcherError::Row(_))),
+        "{refused:?}"
+    );
+    let now = source.with_id(id).await.unwrap();
+    assert_eq!(now[0].destination.as_deref(), Some("sip:192.0.2.2"));
+    assert_eq!(source.remove_row(id, &now[0]).await, Ok(true));
+    assert!(source.rows().await.unwrap().is_empty());
+}
+
+#[test]
+fn a_list_without_a_host_gives_the_same_choices_each_time() {
+    let list = "1 sip:192.0.2.1 0 0 weight=1\n1 sip:192.0.2.2 0 0 weight=2\n1 sip:192.0.2.3 4\n";
+    let question = crate::Question {
+        algorithm: crate::Algorithm::Weight,
+        hash: None,
+        most: 3,
+    };
+    let choices = || {
+        let dispatcher = Dispatcher::of_list(list).unwrap();
+        let sets = dispatcher.current();
+        let set = sets.get(1).unwrap();
+        let chosen = (0..20).map(|_| set.choose(question, |_| true).slots().collect::<Vec<_>>());
+        chosen.collect::<Vec<_>>()
+    };
+    assert_eq!(choices(), choices());
+    let error = Dispatcher::of_list("1 sip:192.0.2.1\n1 gw\n").unwrap_err();
+    assert!(
+        error.to_string().starts_with("list:2: destination"),
+        "{error}"
     );
 }

@@ -32,6 +32,7 @@ use crate::scope::Scope;
 use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
 
+pub use dispatcher::hash_of_request;
 pub(crate) use trusted::{Peer, Rows};
 
 use log_budget::LogBudget;

@@ -1,9 +1,12 @@
 //! `portcullis dispatcher …`: the sets of the dispatcher in the database, and those of the running host.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use portcullis_cases::read_message;
 use portcullis_config::Config;
 use portcullis_control::commands::dispatcher::{DispatcherShown, ShownDestination};
 use portcullis_database::Connections;
@@ -11,6 +14,9 @@ use portcullis_dispatcher::{
     Algorithm, Dispatcher, HashOf, MOST_CHOSEN, NewDestination, Question, Source, State, hash,
     hash_of_uri,
 };
+use portcullis_policy::hash_of_request;
+use portcullis_request::Request;
+use portcullis_sip::{Arrival, Transport};
 use serde_json::{Value, json};
 
 use super::client::{Client, Elsewhere, Reach, Reaching};
@@ -94,6 +100,9 @@ pub(super) struct Test {
     algorithm: Algorithm,
     /// What the algorithm takes the hash of: the Call-ID, the URI, the user or the key
     text: Option<String>,
+    /// A request as a text file with LF or CRLF, of which the algorithm takes the hash; - for standard input. The key is still TEXT
+    #[arg(long, value_name = "FILE")]
+    request: Option<PathBuf>,
     /// Most destinations
     #[arg(long, default_value_t = MOST_CHOSEN as u8, value_parser = clap::value_parser!(u8).range(1..=MOST_CHOSEN as i64))]
     limit: u8,
@@ -367,6 +376,22 @@ fn hash_for(test: &Test) -> anyhow::Result<Option<u32>> {
         HashOf::AuthUser => "the user",
         HashOf::Key => "the key",
     };
+    if let Some(file) = &test.request {
+        ensure!(
+            part == HashOf::Key || test.text.is_none(),
+            "--request has {what} already: leave {:?} out",
+            test.text.as_deref().unwrap_or_default()
+        );
+        ensure!(
+            part != HashOf::Key || test.text.is_some(),
+            "the algorithm {} needs {what} after it",
+            test.algorithm
+        );
+        let request = read_request(file)?;
+        let key = test.text.as_deref().unwrap_or_default();
+        // Without credentials, the next destination has its turn.
+        return Ok(hash_of_request(&request, part, key));
+    }
     let Some(text) = &test.text else {
         bail!("the algorithm {} needs {what} after it", test.algorithm);
     };
@@ -378,6 +403,26 @@ fn hash_for(test: &Test) -> anyhow::Result<Option<u32>> {
         }
         HashOf::CallId | HashOf::AuthUser | HashOf::Key => Ok(Some(hash(text.as_bytes(), None))),
     }
+}
+
+/// The request in a file, as if a host had received it.
+fn read_request(file: &Path) -> anyhow::Result<Request> {
+    let bytes = match file.as_os_str() == "-" {
+        true => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes)?;
+            bytes
+        }
+        false => std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
+    };
+    let nowhere = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 5060);
+    let arrival = Arrival {
+        source: nowhere,
+        local: nowhere,
+        transport: Transport::Udp,
+        connection: None,
+    };
+    read_message(&bytes, arrival).map_err(|error| anyhow!("{}: {error}", file.display()))
 }
 
 /// The sets as they are stored, and whether there is no such table.
@@ -460,6 +505,7 @@ mod tests {
             set: 1,
             algorithm: algorithm.parse().unwrap(),
             text: text.map(str::to_owned),
+            request: None,
             limit: 16,
         };
         let chosen = said(|out| test(&config, &question("8", None), out));
@@ -485,6 +531,37 @@ mod tests {
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(reason), "{error}");
+        }
+
+        let file = folder.path().join("request.sip");
+        let request = "INVITE sip:bob@example.com SIP/2.0\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK1\nFrom: <sip:alice@a.example>;tag=1\n\
+                       To: <sip:bob@example.com>\nCall-ID: a\nCSeq: 1 INVITE\nMax-Forwards: 70\n\n";
+        std::fs::write(&file, request).unwrap();
+        let of_request = |algorithm: &str, text: Option<&str>| Test {
+            request: Some(file.clone()),
+            ..question(algorithm, text)
+        };
+        for (algorithm, text) in [
+            ("call-id", "a"),
+            ("from-uri", "sip:alice@a.example"),
+            ("to-uri", "sip:bob@example.com"),
+            ("request-uri", "sip:bob@example.com"),
+        ] {
+            let expected = said(|out| test(&config, &question(algorithm, Some(text)), out));
+            let found = said(|out| test(&config, &of_request(algorithm, None), out));
+            assert_eq!(found, expected, "{algorithm}");
+        }
+        let keyed = said(|out| test(&config, &of_request("key", Some("k")), out));
+        assert_eq!(
+            keyed,
+            said(|out| test(&config, &question("key", Some("k")), out))
+        );
+        for (question, reason) in [
+            (of_request("call-id", Some("a")), "has the Call-ID already"),
+            (of_request("key", None), "needs the key"),
+        ] {
+            let error = test(&config, &question, &mut Vec::new()).unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
         }
 
         let removed = said(|out| remove(&source, 1, "sip:192.0.2.1", out));
