@@ -22,6 +22,8 @@ mod dispatcher;
 mod error;
 mod file;
 mod hash;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
 mod latency;
 mod loading;
 mod member;
