@@ -174,6 +174,58 @@ fn peers_kamctl_trusted_changes_its_table() {
 }
 
 #[test]
+fn peers_kamctl_and_kamcli_manage_the_dispatcher() {
+    let database = MariaDb::start();
+    let host = open_all(Builder::new())
+        .database(&database.url())
+        .set("dispatcher", "ping = \"0s\"")
+        .start();
+    let kamctl = |words: &str| {
+        kamctl(
+            &host,
+            Some(&database),
+            &words.split_whitespace().collect::<Vec<_>>(),
+        )
+    };
+    kamctl("dispatcher add 7 sip:192.0.2.1:5060 8 10 weight=50 North");
+    kamctl("dispatcher add 7 sip:192.0.2.2:5060");
+    let shown = kamctl("dispatcher show");
+    assert!(
+        shown.contains("sip:192.0.2.1:5060") && shown.contains("North"),
+        "{shown}"
+    );
+    assert!(kamctl("dispatcher reload").contains("Ok. Dispatcher successfully reloaded."));
+    let dump = kamctl("dispatcher dump");
+    for part in [
+        "\"sip:192.0.2.1:5060\"",
+        "\"sip:192.0.2.2:5060\"",
+        "\"AP\"",
+        "\"weight=50\"",
+    ] {
+        assert!(dump.contains(part), "{part}: {dump}");
+    }
+    let listed = kamcli(&host, &["dispatcher", "list"]);
+    for part in ["\"NRSETS\": 1", "\"sip:192.0.2.1:5060\"", "\"AX\""] {
+        assert!(listed.contains(part), "{part}: {listed}");
+    }
+    let first = database.sql(
+        "kamailio",
+        "SELECT id FROM dispatcher WHERE destination = 'sip:192.0.2.1:5060'",
+    );
+    kamctl(&format!("dispatcher rm {}", first.trim()));
+    let reloaded = kamcli(&host, &["dispatcher", "reload"]);
+    assert!(
+        reloaded.contains("Ok. Dispatcher successfully reloaded."),
+        "{reloaded}"
+    );
+    let dump = kamctl("dispatcher dump");
+    assert!(
+        !dump.contains("192.0.2.1:") && dump.contains("192.0.2.2:"),
+        "{dump}"
+    );
+}
+
+#[test]
 fn peers_kamcli_through_the_unix_socket() {
     let host = start();
     // kamcli also prints messages before and after the reply.

@@ -45,6 +45,7 @@ fn start(builder: Builder, lines: &[String], algorithm: u8) -> (Host, TempDir) {
     let host = builder
         .policy(&policy)
         .set("dispatcher", &format!("file = {list:?}"))
+        .set("dispatcher", "ping = \"0s\"")
         .set("dispatcher", "down-after = 2")
         .set("dispatcher", "rest = \"3s\"")
         .set("relay", "no-answer = \"200ms\"")
@@ -198,6 +199,7 @@ fn peers_kamcmd_says_the_same_about_both() {
     let (kamailio, _list) = kamailio(list, &builder);
     let host = builder
         .set("dispatcher", &format!("file = {file:?}"))
+        .set("dispatcher", "ping = \"0s\"")
         .start();
     let said = |socket: &std::path::Path, words: &[&str]| {
         let output = kamailio::kamcmd(socket, words);

@@ -127,6 +127,8 @@ const IMPORT: &str = "/v1/addresses/import";
 const ADDRESS: &str = "/v1/addresses/{row}";
 const TRUSTED: &str = "/v1/trusted";
 const PEER: &str = "/v1/trusted/{row}";
+const GATEWAYS: &str = "/v1/dispatcher/rows";
+const GATEWAY: &str = "/v1/dispatcher/rows/{row}";
 const INSPECT: &str = "/v1/policies/{seat}/inspect";
 const ACKNOWLEDGE: &str = "/v1/alerts/{id}/acknowledge";
 const CANDIDATE: &str = "/v1/policies/{seat}/candidate";
@@ -449,6 +451,56 @@ fn tables(host: &mut Described) {
     host.ask(None, ("POST", TRUSTED, ""), (json, peer), 201);
     host.ask(None, ("DELETE", TRUSTED, "?source=192.0.2.9"), none, 200);
     host.ask(None, ("DELETE", TRUSTED, "?source=192.0.2.9"), none, 404);
+    gateways(host);
+}
+
+/// The operations on the rows of the dispatcher.
+fn gateways(host: &mut Described) {
+    let (none, json) = ((None, &b""[..]), Some("application/json"));
+    let row = &b"{\"set\": 9, \"uri\": \"sip:192.0.2.30\", \"attrs\": \"sockname=a\"}"[..];
+    let added = host.ask(None, ("POST", GATEWAYS, "?author=ann"), (json, row), 201);
+    assert_eq!(
+        (&added["set"], &added["uri"]),
+        (&json!(9), &json!("sip:192.0.2.30"))
+    );
+    let warning = added["warning"]
+        .as_str()
+        .expect("the attribute has no effect");
+    assert!(warning.contains("sockname"), "{warning}");
+    for bad in [
+        &b"{\"set\": 9, \"uri\": \"gw\"}"[..],
+        b"{\"set\": 9, \"uri\": \"sip:a;transport=ws\"}",
+    ] {
+        host.ask(None, ("POST", GATEWAYS, ""), (json, bad), 422);
+    }
+    host.ask(None, ("POST", GATEWAYS, ""), (json, b"{}"), 400);
+    host.ask(None, ("POST", GATEWAYS, ""), (Some("text/plain"), row), 415);
+    let listed = host.ask(None, ("GET", GATEWAYS, ""), none, 200);
+    let all = listed.as_array().expect("a list");
+    let ours = all
+        .iter()
+        .find(|row| row["set"] == 9)
+        .expect("the row is listed");
+    host.row = ours["id"].to_string();
+    let shown = host.ask(None, ("GET", GATEWAY, ""), none, 200);
+    assert_eq!(&shown, ours);
+    portcullis_testkit::wait::until("the row is loaded", || {
+        let (_, text) = host.host.get("/v1/dispatcher")?;
+        text.contains("sip:192.0.2.30").then_some(())
+    });
+    let moved = &b"{\"set\": 9, \"uri\": \"sips:192.0.2.31\", \"priority\": 5}"[..];
+    let replaced = host.ask(None, ("PUT", GATEWAY, "?author=ann"), (json, moved), 200);
+    assert_eq!(replaced["warning"], Value::Null);
+    host.ask(None, ("PUT", GATEWAY, ""), (json, b"{}"), 400);
+    host.ask(None, ("DELETE", GATEWAY, ""), none, 200);
+    host.ask(None, ("GET", GATEWAY, ""), none, 404);
+    host.ask(None, ("PUT", GATEWAY, ""), (json, moved), 404);
+    host.ask(None, ("DELETE", GATEWAY, ""), none, 404);
+    host.ask(None, ("POST", GATEWAYS, ""), (json, row), 201);
+    let query = "?set=9&uri=sip:192.0.2.30";
+    let removed = host.ask(None, ("DELETE", GATEWAYS, query), none, 200);
+    assert_eq!(removed["removed"], 1);
+    host.ask(None, ("DELETE", GATEWAYS, query), none, 404);
 }
 
 #[test]

@@ -177,7 +177,7 @@ impl Input {
             "binrpc" | "fifo" | "json_rpc" => text("control.dict"),
             "config" | "tenant_toml" => text("toml.dict"),
             "kamailio_cfg" => text("kamailio.dict"),
-            "patterns" | "rows" => text("address.dict"),
+            "patterns" | "rows" | "sets" => text("address.dict"),
             "pcap" => Self {
                 longest: 4_096,
                 ..text("sip.dict")

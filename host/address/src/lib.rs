@@ -45,6 +45,7 @@ pub use book::{
     AddressBook, BookOptions, Counts, DatabaseState, LoadReport, PartStatus, Reader, RulesPart,
     Snapshot, Status, TrustedPart,
 };
+pub use database::columns;
 pub use database::{
     AddError, AddressNames, ChangeSource, Cursor, CursorError, Database, DatabaseError,
     DatabaseUrl, Failure, Imported, Loaded, LoadedTrusted, Look, MaskError, MigrationAction,

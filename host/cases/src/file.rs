@@ -69,6 +69,8 @@ pub(crate) struct Case {
     pub(crate) at: SystemTime,
     pub(crate) settings: Arc<Settings>,
     pub(crate) tables: Arc<Snapshot>,
+    /// The sets of the dispatcher, which are made for each run of the case.
+    pub(crate) sets: TablesSpec,
     /// Whether counters are as the previous case left them.
     pub(crate) continues: bool,
     pub(crate) expect: Expect,
@@ -217,10 +219,13 @@ impl File {
         let tables = spec.tables.build();
         let tables =
             tables.map_err(|error| place.error(place.find("[tables"), error.to_string()))?;
+        let sets = spec.tables.sets();
+        sets.map_err(|error| place.error(place.find("[tables"), error.to_string()))?;
         let common = Common {
             defaults: &spec.defaults,
             settings: &spec.settings,
             tables: &tables,
+            spec: &spec.tables,
             folder,
         };
         let mut cases = Vec::with_capacity(spec.case.len());
@@ -272,6 +277,8 @@ struct Common<'f> {
     defaults: &'f Defaults,
     settings: &'f toml::Table,
     tables: &'f Arc<Snapshot>,
+    /// What they are made of.
+    spec: &'f TablesSpec,
     folder: &'f Path,
 }
 
@@ -303,6 +310,8 @@ impl Common<'_> {
             Some(tables) => tables.build().map_err(|error| in_case(error.to_string()))?,
             None => Arc::clone(self.tables),
         };
+        let sets = spec.tables.as_ref().unwrap_or(self.spec);
+        sets.sets().map_err(|error| in_case(error.to_string()))?;
         if spec.expect.is_empty() {
             let what =
                 "expect is missing, or says nothing: for example expect = { verdict = \"relay\" }";
@@ -315,6 +324,7 @@ impl Common<'_> {
             at,
             settings: settings(self.settings, spec.settings.as_ref()),
             tables,
+            sets: sets.clone(),
             continues: spec.continues,
             expect: spec.expect.clone(),
             after: after.map_err(in_case)?,

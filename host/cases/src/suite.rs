@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_address::Snapshot;
+use portcullis_dispatcher::Dispatcher;
 use portcullis_policy::{LoadError, LoadProblem, Policy, Runtime, Scope, Settings, StatedHost};
 use portcullis_records::replay::{Answered, OfflinePolicy, Query};
 use portcullis_records::{Decided, Question};
@@ -126,8 +127,19 @@ impl Suite {
         let mut collector = Collector::default();
         let mut offline = OfflinePolicy::new(policy, Arc::new(scope()));
         let mut cases = Vec::with_capacity(self.file.cases.len());
+        // Those of the last case, for one that continues it.
+        let mut sets = None;
         for case in &self.file.cases {
             let scope = scope().with_settings(Arc::clone(&case.settings));
+            if !case.continues || case.sets.dispatcher != before(&sets) {
+                // They were read with the file.
+                let made = case.sets.sets().ok().flatten();
+                sets = made.map(|made| (case.sets.dispatcher.clone(), made));
+            }
+            let scope = match &sets {
+                Some((_, sets)) => scope.with_dispatcher_alone(Arc::clone(sets)),
+                None => scope,
+            };
             match case.continues {
                 true => offline.continue_in(scope),
                 false => offline.start_over(scope),
@@ -157,6 +169,11 @@ impl CaseReport {
     pub fn is_ok(&self) -> bool {
         self.steps.iter().all(|step| step.mismatches.is_empty())
     }
+}
+
+/// The rows of the sets of the last case.
+fn before(sets: &Option<(Vec<String>, Arc<Dispatcher>)>) -> &[String] {
+    sets.as_ref().map_or(&[], |(rows, _)| rows)
 }
 
 fn steps(case: &Case, offline: &mut OfflinePolicy, collector: &mut Collector) -> Vec<StepReport> {

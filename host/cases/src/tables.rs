@@ -7,6 +7,7 @@ use portcullis_address::{
     Format, LoadedRules, Row, RowError, RulesPart, Snapshot, Table, TableBuilder, TrustedBuilder,
     TrustedPart, TrustedRow,
 };
+use portcullis_dispatcher::Dispatcher;
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -23,6 +24,9 @@ pub struct TablesSpec {
     /// Allow and deny files by their basename.
     #[serde(default)]
     pub rules: BTreeMap<String, RulesSpec>,
+    /// Rows of the dispatcher as in its file: `SETID URI [FLAGS [PRIORITY [ATTRS]]]`.
+    #[serde(default)]
+    pub dispatcher: Vec<String>,
 }
 
 /// A row of the table of trusted peers.
@@ -75,6 +79,14 @@ pub enum TablesError {
         /// What is wrong with it.
         cause: String,
     },
+    /// A text is no row of the dispatcher.
+    #[error("tables.dispatcher: \"{text}\": {cause}")]
+    Dispatcher {
+        /// The row.
+        text: String,
+        /// What is wrong with it.
+        cause: String,
+    },
     /// A line of the rules is invalid.
     #[error("tables.rules.{name}: {cause}")]
     Rules {
@@ -101,6 +113,33 @@ impl TablesSpec {
             rules: Arc::new(RulesPart::of(self.rules()?)),
             ..Snapshot::of(self.addresses()?)
         }))
+    }
+
+    /// Makes the sets of the dispatcher; `None` without rows. Each time, they begin with the same turns.
+    ///
+    /// # Errors
+    /// If a row is invalid.
+    pub fn sets(&self) -> Result<Option<Arc<Dispatcher>>, TablesError> {
+        if self.dispatcher.is_empty() {
+            return Ok(None);
+        }
+        for text in &self.dispatcher {
+            let refused = |cause: String| TablesError::Dispatcher {
+                text: text.clone(),
+                cause,
+            };
+            if text.contains('\n') {
+                return Err(refused("write each row by itself".to_owned()));
+            }
+            let read = Dispatcher::of_list(text);
+            read.map_err(|error| refused(error.to_string()))?;
+        }
+        let all = Dispatcher::of_list(&self.dispatcher.join("\n"));
+        let refused = |error: RowError| TablesError::Dispatcher {
+            text: self.dispatcher.join(", "),
+            cause: error.to_string(),
+        };
+        Ok(Some(Arc::new(all.map_err(refused)?)))
     }
 
     fn addresses(&self) -> Result<Table, TablesError> {

@@ -4,12 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use portcullis_database::{Connections, DispatcherNames, Name};
-use portcullis_dispatcher::{Dispatcher, Rules, Source, Thresholds};
+use portcullis_dispatcher::{Codes, Dispatcher, Pinged, Pings, Rules, Source, Thresholds, is_from};
 
 use super::database::DatabaseConfig;
 use super::problem::Bad;
-use super::section::Section;
-use super::value::{count, duration};
+use super::section::{Section, Value};
+use super::value::{count, duration, one_of};
 
 /// Sets of destinations, and how they are judged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ impl DispatcherConfig {
     pub fn dispatcher(&self, database: &DatabaseConfig) -> Dispatcher {
         let connections = Connections::kept(database.url.clone());
         let source = self.source(connections, database);
-        Dispatcher::new(source, self.rules, database.book_options())
+        Dispatcher::new(source, self.rules.clone(), database.book_options())
     }
 
     /// Returns where the rows are.
@@ -52,6 +52,7 @@ impl Default for DispatcherConfig {
                 },
                 is_passive: true,
                 rest: Duration::from_secs(30),
+                pings: Pings::default(),
                 calls: 16_384,
                 longest_call: Duration::from_secs(7_200),
             },
@@ -67,6 +68,7 @@ pub(super) fn read(mut section: Section<'_>, default: DispatcherConfig) -> Dispa
         thresholds,
         is_passive,
         rest,
+        pings,
         calls,
         longest_call,
     } = default.rules;
@@ -77,6 +79,7 @@ pub(super) fn read(mut section: Section<'_>, default: DispatcherConfig) -> Dispa
         },
         is_passive: section.value("passive", is_passive, |v| v.boolean()),
         rest: section.value("rest", rest, |v| duration(v, Duration::from_secs(1), day)),
+        pings: self::pings(&mut section, pings),
         calls: section.value("calls", calls, |v| count(v, 32, 16_777_216)),
         longest_call: section.value("longest-call", longest_call, |v| {
             duration(v, Duration::from_secs(60), 7 * day)
@@ -87,6 +90,60 @@ pub(super) fn read(mut section: Section<'_>, default: DispatcherConfig) -> Dispa
         file: file.filter(|file| !file.as_os_str().is_empty()),
         names,
         rules,
+    }
+}
+
+fn pings(section: &mut Section<'_>, default: Pings) -> Pings {
+    let second = Duration::from_secs(1);
+    let which = default.which.name().to_owned();
+    let which = section.value("probe", which, |value| one_of(value, &Pinged::NAMES));
+    let codes = section.list("ping-codes", default.codes.texts(), |value| {
+        let text = value.text()?;
+        let read = Codes::default().with(text).map(drop);
+        read.map_err(|error| Bad::new("not a status code", error.to_string()))?;
+        Ok(text.to_owned())
+    });
+    Pings {
+        interval: section.value("ping", default.interval, |value| {
+            let time = duration(value, Duration::ZERO, 86_400 * second)?;
+            let mend = "write \"0s\" for no pings, or at least \"100ms\"";
+            match time.is_zero() || time >= second / 10 {
+                true => Ok(time),
+                false => Err(Bad::new("too short", mend)),
+            }
+        }),
+        timeout: section.value("ping-timeout", default.timeout, |value| {
+            duration(value, second / 20, 32 * second)
+        }),
+        which: Pinged::of_name(&which).unwrap_or(default.which),
+        codes: codes.iter().fold(Codes::default(), |codes, text| {
+            codes.clone().with(text).unwrap_or(codes)
+        }),
+        method: section.value("ping-method", default.method, method),
+        from: section.value("ping-from", default.from, from),
+    }
+}
+
+/// A method without an effect: one that begins a dialog or a registration is no question.
+fn method(value: Value<'_>) -> Result<Box<str>, Bad> {
+    const MEND: &str = "write \"OPTIONS\", or another method in capital letters that needs no dialog, such as \"INFO\"";
+    let text = value.text()?;
+    let is_method = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase());
+    let has_effect = ["INVITE", "ACK", "CANCEL", "BYE", "REGISTER"].contains(&text);
+    match is_method && !has_effect {
+        true => Ok(text.into()),
+        false => Err(Bad::new("not a method for pings", MEND)),
+    }
+}
+
+fn from(value: Value<'_>) -> Result<Box<str>, Bad> {
+    let text = value.text()?;
+    match text.is_empty() || is_from(text) {
+        true => Ok(text.into()),
+        false => Err(Bad::new(
+            "not a SIP URI",
+            "write a URI without parameters, such as \"sip:edge@example.com\"",
+        )),
     }
 }
 
@@ -134,6 +191,37 @@ mod tests {
                 .file,
             None
         );
+        let text = "[dispatcher]\nping = \"10s\"\nping-timeout = \"500ms\"\nping-codes = [\"2xx\", \"404\"]\nprobe = \"inactive\"\n\
+                    ping-method = \"INFO\"\nping-from = \"sip:edge@example.com\"\n";
+        let pings = Config::parse(text).unwrap().dispatcher.rules.pings;
+        assert_eq!(
+            (pings.interval.as_secs(), pings.timeout.as_millis()),
+            (10, 500)
+        );
+        assert_eq!(
+            (pings.codes.to_string(), pings.which.name()),
+            ("2xx, 404".to_owned(), "inactive")
+        );
+        assert_eq!(
+            (&*pings.method, &*pings.from),
+            ("INFO", "sip:edge@example.com")
+        );
+        let off = Config::parse("[dispatcher]\nping = \"0s\"\n").unwrap();
+        assert!(off.dispatcher.rules.pings.interval.is_zero());
+        for bad in [
+            "ping = \"x\"",
+            "ping = \"99ms\"",
+            "ping-timeout = \"0s\"",
+            "ping-codes = [\"7xx\"]",
+            "probe = \"some\"",
+            "ping-method = \"INVITE\"",
+            "ping-method = \"options\"",
+            "ping-from = \"edge\"",
+            "ping-from = \"sip:a>b@c\"",
+        ] {
+            let problems = Config::parse(&format!("[dispatcher]\n{bad}\n")).unwrap_err();
+            assert_eq!(problems.len(), 1, "{bad}: {problems:?}");
+        }
         let problems = Config::parse("[dispatcher]\ndown-after = 0\nrest = 5\n").unwrap_err();
         assert_eq!(problems.len(), 2, "{problems:?}");
     }

@@ -81,7 +81,10 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
     let given = headers.get(header::CONTENT_TYPE).map(text);
     let essence = given.map(|given| given.split(';').next().unwrap_or_default().trim());
     let is = |wanted: &&str| essence.is_some_and(|essence| essence.eq_ignore_ascii_case(wanted));
-    let is_json = matches!(path, "/v1/addresses" | "/v1/trusted");
+    let is_json = matches!(
+        path,
+        "/v1/addresses" | "/v1/trusted" | "/v1/dispatcher/rows"
+    );
     let wanted = match path.strip_prefix("/v1/policies/") {
         Some(rest) if *method == Method::POST && rest.ends_with("/try") => Some(&JSON[..1]),
         Some(rest) if *method == Method::PUT && rest.ends_with("/settings") => Some(&JSON[..1]),
@@ -109,7 +112,7 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
 
 /// Whether this is the path of a row of a table.
 fn is_row(path: &str) -> bool {
-    ["/v1/addresses/", "/v1/trusted/"]
+    ["/v1/addresses/", "/v1/trusted/", "/v1/dispatcher/rows/"]
         .iter()
         .filter_map(|table| path.strip_prefix(table))
         .any(|row| !matches!(row, "match" | "import"))
@@ -246,6 +249,14 @@ mod tests {
             (Method::POST, "/v1/addresses", "application/json", false),
             (Method::POST, "/v1/addresses", "text/plain", true),
             (Method::POST, "/v1/addresses", "", true),
+            (Method::POST, "/v1/dispatcher/rows", "", true),
+            (Method::PUT, "/v1/dispatcher/rows/7", "text/plain", true),
+            (
+                Method::PUT,
+                "/v1/dispatcher/rows/7",
+                "application/json",
+                false,
+            ),
             (Method::POST, "/v1/addresses/import", "text/csv", false),
             (Method::POST, "/v1/addresses/import", "", true),
             (Method::PUT, "/v1/addresses/7", "", true),

@@ -89,7 +89,7 @@ pub(crate) async fn check(
     let tagged = Tagged::of(&method, request.uri().path());
     let Some(tagged) = tagged else {
         if is.is_some() && Tagged::is_of_rows(&method, request.uri().path()) {
-            let text = "If-Match has no meaning for several rows: change one by its id, at /v1/addresses/ID or /v1/trusted/ID";
+            let text = "If-Match has no meaning for several rows: change one by its id, at /v1/addresses/ID, /v1/trusted/ID or /v1/dispatcher/rows/ID";
             return refusal(StatusCode::BAD_REQUEST, text);
         }
         return next.run(request).await;

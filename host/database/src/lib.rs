@@ -17,7 +17,9 @@ mod file_id;
 mod link;
 mod observer;
 mod pool;
+mod row_statements;
 mod schema;
+mod unchanged;
 mod unseen;
 mod url;
 mod wire;
@@ -30,7 +32,9 @@ pub use link::{
     ADDRESS_VERSION, Column, DISPATCHER_VERSION, Link, ReadError, Record, TRUSTED_VERSION, Value,
     Whole,
 };
+pub use row_statements::{ROW_ID, RowStatements};
 pub use schema::{AddressNames, DispatcherNames, Name, NameError, Schema, TrustedNames};
+pub use unchanged::Unchanged;
 pub use unseen::Unseen;
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};
 

@@ -40,13 +40,13 @@ impl FailedAddresses {
     }
 
     /// Notes that an address has failed.
-    pub(crate) fn note(&self, to: &Destination) {
+    pub fn note(&self, to: &Destination) {
         let until = self.now().saturating_add(PENALTY);
         self.marks.set(self.key(to.transport, to.addr), until);
     }
 
     /// Notes that an address has served a request.
-    pub(crate) fn forget(&self, to: &Destination) {
+    pub fn forget(&self, to: &Destination) {
         self.marks.clear(self.key(to.transport, to.addr));
     }
 

@@ -17,6 +17,7 @@ pub mod link;
 pub mod notice_log;
 pub mod notices;
 pub mod orders;
+pub mod pings;
 pub mod pipeline;
 pub mod shared;
 pub mod tenants;

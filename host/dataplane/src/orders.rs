@@ -3,6 +3,7 @@
 use std::io;
 
 use parking_lot::Mutex;
+use portcullis_sip::Destination;
 use portcullis_transaction::NameSlot;
 use tokio::sync::{mpsc, oneshot};
 
@@ -39,6 +40,8 @@ pub struct NamesPage {
 /// What a worker is to do. It answers when that is done.
 #[derive(Debug)]
 pub(crate) enum Order {
+    /// To send a request of the host itself. Nobody waits for the end of this.
+    Send { bytes: Box<[u8]>, to: Destination },
     /// To decide on everything that waits for a decision.
     Settle(Answer<()>),
     /// To duplicate its sockets.
@@ -205,8 +208,18 @@ impl Orders {
         .await
     }
 
+    /// Has a worker send a request of the host itself. What becomes of it is noted in [`Pings`](crate::pings::Pings).
+    ///
+    /// # Errors
+    /// When the worker has ended.
+    pub fn send(&self, worker: usize, bytes: Box<[u8]>, to: Destination) -> io::Result<()> {
+        let queue = self.queues.get(worker).ok_or_else(|| gone(worker))?;
+        let sent = queue.sender.send(Order::Send { bytes, to });
+        sent.map_err(|_| gone(worker))
+    }
+
     /// The number of workers.
-    pub(crate) fn workers(&self) -> usize {
+    pub fn workers(&self) -> usize {
         self.queues.len()
     }
 
@@ -216,13 +229,13 @@ impl Orders {
     }
 
     async fn ask<R>(&self, worker: usize, order: impl FnOnce(Answer<R>) -> Order) -> io::Result<R> {
-        self.send(worker, order)?.await.map_err(|_| gone(worker))
+        self.order(worker, order)?.await.map_err(|_| gone(worker))
     }
 
     /// All workers have the order before the first answer is waited for.
     async fn ask_all<R>(&self, order: impl Fn(Answer<R>) -> Order) -> io::Result<Vec<R>> {
         let workers = 0..self.queues.len();
-        let sent: Vec<_> = workers.map(|worker| self.send(worker, &order)).collect();
+        let sent: Vec<_> = workers.map(|worker| self.order(worker, &order)).collect();
         let mut answers = Vec::new();
         for (worker, answered) in sent.into_iter().enumerate() {
             answers.push(answered?.await.map_err(|_| gone(worker))?);
@@ -230,7 +243,7 @@ impl Orders {
         Ok(answers)
     }
 
-    fn send<R>(
+    fn order<R>(
         &self,
         worker: usize,
         order: impl FnOnce(Answer<R>) -> Order,

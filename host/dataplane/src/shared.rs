@@ -22,6 +22,7 @@ use crate::handover::Handovers;
 use crate::handshakes::Handshakes;
 use crate::notices::Notices;
 use crate::orders::Orders;
+use crate::pings::Pings;
 use crate::tenants::{Shadow, Tenants};
 use crate::trace::Traces;
 use crate::transport::{Bound, Connections};
@@ -62,6 +63,8 @@ pub struct Shared {
     pub handovers: Handovers,
     /// What the control side asks of workers.
     pub orders: Orders,
+    /// What workers notice of pings to destinations of the dispatcher.
+    pub pings: Pings,
     /// One per worker; worker `n` is the only writer of element `n`.
     pub counters: Vec<WorkerCounters>,
     /// Notices for operators about messages that were refused, dropped or not delivered.
@@ -82,7 +85,7 @@ impl Shared {
     }
 
     /// Whether this address is in the address table (whatever its group and port), in the table of trusted peers, or that of a next hop of the
-    /// operator. Such a source is never held or banned.
+    /// operator, destinations of the dispatcher included. Such a source is never held or banned.
     pub fn is_known(&self, ip: IpAddr) -> bool {
         let snapshot = self.addresses.current();
         !snapshot.table.lookup(ip).is_empty()

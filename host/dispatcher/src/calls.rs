@@ -4,6 +4,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use portcullis_sip::mark;
+use siphasher::sip::SipHasher13;
 
 use crate::member::Member;
 use crate::sets::Sets;
@@ -21,7 +22,8 @@ const BUSY: u64 = 1;
 pub struct Calls {
     /// A power of two.
     slots: Box<[Slot]>,
-    hasher: RandomState,
+    /// The secret of the hash, so that nobody chooses the place of a call.
+    secret: [AtomicU64; 2],
     counted: AtomicU64,
     uncounted: AtomicU64,
 }
@@ -29,6 +31,17 @@ pub struct Calls {
 /// What a call is counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallKey(u64);
+
+/// A call that is counted, as another process learns of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CountedCall {
+    /// What it is counted by, under the secret.
+    pub key: u64,
+    /// The mark of the destination.
+    pub mark: u64,
+    /// When it counts as ended, in seconds since 1970.
+    pub until: u64,
+}
 
 /// A call. Whoever replaces the key by [`BUSY`] owns the other fields until they replace it again.
 #[derive(Debug, Default)]
@@ -46,7 +59,7 @@ impl Calls {
         let slots = most.max(WINDOW).next_power_of_two();
         Self {
             slots: (0..slots).map(|_| Slot::default()).collect(),
-            hasher: RandomState::new(),
+            secret: [0, 1].map(|part| AtomicU64::new(RandomState::new().hash_one(part))),
             counted: AtomicU64::new(0),
             uncounted: AtomicU64::new(0),
         }
@@ -125,7 +138,46 @@ impl Calls {
 
     /// What the call with this Call-ID is counted by.
     pub fn key(&self, call_id: &[u8]) -> CallKey {
-        CallKey(self.hasher.hash_one(call_id).max(BUSY + 1))
+        let [first, second] = self.secret();
+        let hash = SipHasher13::new_with_keys(first, second).hash(call_id);
+        CallKey(hash.max(BUSY + 1))
+    }
+
+    /// The secret of the hash in their keys.
+    pub fn secret(&self) -> [u64; 2] {
+        self.secret
+            .each_ref()
+            .map(|part| part.load(Ordering::Relaxed))
+    }
+
+    /// All calls that are counted now, for another process.
+    pub fn all(&self) -> Vec<CountedCall> {
+        let counted = self.slots.iter().filter_map(|slot| {
+            let key = slot.key.load(Ordering::Acquire);
+            if key == FREE || key == BUSY || !slot.take(key) {
+                return None;
+            }
+            let mark = slot.mark.load(Ordering::Relaxed);
+            let until = slot.until.load(Ordering::Relaxed);
+            slot.key.store(key, Ordering::Release);
+            Some(CountedCall { key, mark, until })
+        });
+        counted.collect()
+    }
+
+    /// Counts the calls of another process, whose keys have this secret. Without effect once this process has counted a call of its own.
+    pub fn adopt(&self, secret: [u64; 2], calls: &[CountedCall], sets: &Sets) {
+        if self.counted() > 0 && self.secret() != secret {
+            return;
+        }
+        for (part, value) in self.secret.iter().zip(secret) {
+            part.store(value, Ordering::Relaxed);
+        }
+        for call in calls.iter().filter(|call| call.key > BUSY) {
+            if let Some(member) = sets.member_of_mark(call.mark) {
+                self.begin(CallKey(call.key), member, call.until);
+            }
+        }
     }
 
     fn window(&self, key: u64) -> impl Iterator<Item = &Slot> {
@@ -247,6 +299,32 @@ mod tests {
         (0..40_u8).for_each(|call| calls.begin(calls.key(&[call]), member, 9));
         assert_eq!((calls.counted(), calls.uncounted()), (32, 8));
         assert_eq!(loads(&sets), [32]);
+    }
+
+    #[test]
+    fn another_process_goes_on_with_the_calls() {
+        let (before, after) = (sets(3), sets(2));
+        let (old, new) = (Calls::new(64), Calls::new(64));
+        for (call_id, member) in (b'a'..).zip(before.members()) {
+            old.begin(old.key(&[call_id]), member, 9);
+        }
+        new.adopt(old.secret(), &old.all(), &after);
+        assert_eq!(old.counted(), 3, "they are still counted there");
+        assert_eq!(new.counted(), 2, "one has no destination any more");
+        assert_eq!(loads(&after), [1, 1]);
+        // Twice is once.
+        new.adopt(old.secret(), &old.all(), &after);
+        assert_eq!(loads(&after), [1, 1]);
+        for call_id in b'a'..=b'c' {
+            new.end(&[call_id], &after);
+        }
+        assert_eq!((new.counted(), loads(&after)), (0, vec![0, 0]));
+        // The secret of a process that counts already stays.
+        let other = Calls::new(64);
+        other.begin(other.key(b"x"), after.members().next().unwrap(), 9);
+        other.adopt(old.secret(), &old.all(), &after);
+        other.end(b"x", &after);
+        assert_eq!(other.counted(), 0);
     }
 
     #[test]

@@ -1,34 +1,43 @@
 //! The current sets, and how they are reloaded.
 
-use std::collections::HashMap;
+mod telling;
+
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::sync::Arc;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use portcullis_address::{BookOptions, FileWatch, RowError};
-use portcullis_database::{ChangeSource, Failure, Look, TableWatch};
+use portcullis_database::{
+    ChangeSource, Connections, DatabaseUrl, Failure, Look, Schema, TableWatch,
+};
 use portcullis_sync::{Retired, SingleFlight};
 use tokio::sync::watch;
 use tokio::time::sleep;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::calls::{CallKey, Calls};
 use crate::error::DispatcherError;
+use crate::file;
 use crate::member::{LastSign, Member, Parts};
+use crate::pings::Pings;
+use crate::remembered::Remembered;
+use crate::set::Turns;
 use crate::sets::Sets;
 use crate::source::{NewDestination, Source};
 use crate::state::{Sign, State, Thresholds};
+use telling::{Told, tell_load};
 
 /// Longest pause between two attempts to reach an unreachable database.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// A table whose database does not report changes is read again after this multiple of the duration of the last read.
 const TRUST_TIMES: u32 = 60;
-
-/// Most invalid rows that a load logs; the first hundred are in [`Sets::errors`].
-const MOST_LOGGED: usize = 20;
 
 /// Interval between two looks for calls whose time is over.
 const EXPIRE: Duration = Duration::from_secs(30);
@@ -37,14 +46,16 @@ const EXPIRE: Duration = Duration::from_secs(30);
 const TEND: Duration = Duration::from_secs(1);
 
 /// How destinations are judged, and how calls are counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rules {
     /// When a state changes.
     pub thresholds: Thresholds,
     /// Whether what happens to requests changes the states.
     pub is_passive: bool,
-    /// For how long an inactive destination gets no request before it is tried again, in whole seconds.
+    /// For how long an inactive destination that is not pinged gets no request before it is tried again, in whole seconds.
     pub rest: Duration,
+    /// How destinations are pinged.
+    pub pings: Pings,
     /// Most calls that are counted.
     pub calls: usize,
     /// After what time a call counts as ended.
@@ -57,6 +68,9 @@ pub struct Dispatcher {
     options: BookOptions,
 }
 
+/// Whether the host has a socket with this address.
+type HasSocket = Box<dyn Fn(SocketAddr) -> bool + Send + Sync>;
+
 /// What a load needs.
 struct Shared {
     source: Source,
@@ -65,6 +79,10 @@ struct Shared {
     /// Sets that a worker may still have. They are freed on the control side.
     retired: Retired<Sets>,
     calls: Calls,
+    /// Whether pings are sent, if any are configured: not for 0.
+    ping_active: AtomicI32,
+    /// Whether the host has a socket with an address, as soon as that is known.
+    has_socket: OnceLock<HasSocket>,
     status: Mutex<Status>,
     flights: SingleFlight<Keeper, Result<Arc<Sets>, DispatcherError>>,
     /// The generation that is current.
@@ -82,6 +100,8 @@ pub struct Status {
     pub is_absent: bool,
     /// How changes are detected; `None` before the first check, and for a file.
     pub changes_seen_by: Option<ChangeSource>,
+    /// Sets without a destination that gets requests, and since when.
+    pub down: BTreeMap<u32, SystemTime>,
 }
 
 /// State that is kept between two loads.
@@ -117,6 +137,8 @@ impl Dispatcher {
             current: ArcSwap::default(),
             retired: Retired::default(),
             calls: Calls::new(rules.calls),
+            ping_active: AtomicI32::new(1),
+            has_socket: OnceLock::new(),
             status: Mutex::default(),
             flights: SingleFlight::new(keeper),
             generations: watch::Sender::new(0),
@@ -127,6 +149,36 @@ impl Dispatcher {
             shared: Arc::new(shared),
             options,
         }
+    }
+
+    /// A dispatcher with the rows of a list in the format of [`Source::with_file`], for policy calls without a host. It never loads anything, and
+    /// the same choices have the same results each time.
+    ///
+    /// # Errors
+    /// The first invalid row.
+    pub fn of_list(list: &str) -> Result<Self, RowError> {
+        let mut rows = file::read(list, Path::new("list"));
+        if !rows.errors.is_empty() {
+            return Err(rows.errors.swap_remove(0));
+        }
+        let nowhere = DatabaseUrl::Sqlite(PathBuf::new());
+        let source = Source::new(Connections::new(nowhere), Schema::default());
+        let rules = Rules {
+            thresholds: Thresholds {
+                down_after: 1,
+                up_after: 1,
+            },
+            is_passive: false,
+            rest: Duration::ZERO,
+            pings: Pings::default(),
+            calls: 0,
+            longest_call: Duration::ZERO,
+        };
+        let dispatcher = Self::new(source, rules, BookOptions::default());
+        let before = Sets::default();
+        let sets = Sets::with_turns(rows, &before, Duration::ZERO, || Turns::of(0));
+        dispatcher.shared.publish(Arc::new(sets));
+        Ok(dispatcher)
     }
 
     /// Where the sets come from.
@@ -216,8 +268,75 @@ impl Dispatcher {
         }
         let sets = self.sets();
         if let Some(member) = sets.member(name) {
-            let thresholds = self.shared.rules.thresholds;
-            let _logged_soon = member.runtime.note(sign, code, now(), thresholds);
+            self.judge(member, sign, code);
+        }
+    }
+
+    /// Says which sockets the host has, so that the log can name rows with others. The first call counts.
+    pub fn know_sockets(&self, has_socket: impl Fn(SocketAddr) -> bool + Send + Sync + 'static) {
+        let _known_before = self.shared.has_socket.set(Box::new(has_socket));
+    }
+
+    /// Whether pings are sent, if any are configured (Kamailio: `dispatcher.ping_active`).
+    pub fn is_pinging(&self) -> bool {
+        self.ping_active() != 0
+    }
+
+    /// The number that says whether pings are sent, as Kamailio keeps it: not for 0.
+    pub fn ping_active(&self) -> i32 {
+        self.shared.ping_active.load(Ordering::Relaxed)
+    }
+
+    /// Sets that number. Returns the one before.
+    pub fn set_ping_active(&self, active: i32) -> i32 {
+        self.shared.ping_active.swap(active, Ordering::Relaxed)
+    }
+
+    /// Whether a destination is pinged in its present state.
+    pub fn pings(&self, member: &Member) -> bool {
+        let pings = &self.shared.rules.pings;
+        self.is_pinging() && pings.include(member.flags, member.runtime.state())
+    }
+
+    /// Notes what has become of a ping: the status code of the answer and how long it took, and why it is no success. Without effect on the state if
+    /// pings have been switched off, or the destination is gone or another one, since it was sent.
+    pub fn note_ping(
+        &self,
+        member: &Member,
+        answer: Option<(u16, Duration)>,
+        complaint: Option<Box<str>>,
+    ) {
+        let sets = self.current();
+        let known = sets.member(&member.name);
+        let Some(known) = known.filter(|known| Arc::ptr_eq(&known.runtime, &member.runtime)) else {
+            return;
+        };
+        if !self.pings(known) {
+            return;
+        }
+        let sign = match complaint {
+            None => Sign::Success,
+            Some(_) => Sign::Failure,
+        };
+        let took = answer.map(|(_, took)| took);
+        known.runtime.note_ping(took, complaint);
+        self.judge(known, sign, answer.map(|(code, _)| code));
+    }
+
+    /// The states of all destinations, for another process with the same sets.
+    pub fn remembered(&self) -> Vec<Remembered> {
+        self.current().members().map(Remembered::of).collect()
+    }
+
+    /// Takes the states of the same destinations in another process, unless the flags of their rows have changed since.
+    pub fn remember(&self, states: &[Remembered]) {
+        let sets = self.current();
+        let states = states.iter().map(|state| (state.identity(), state));
+        let states: HashMap<_, _> = states.collect();
+        for member in sets.members() {
+            if let Some(state) = states.get(&member.identity()) {
+                state.restore(member);
+            }
         }
     }
 
@@ -263,6 +382,17 @@ impl Dispatcher {
         self.shared.publish(Arc::new(sets));
     }
 
+    /// Changes the state of a destination by a sign.
+    fn judge(&self, member: &Member, sign: Sign, code: Option<u16>) {
+        let Rules {
+            thresholds, pings, ..
+        } = &self.shared.rules;
+        let is_pinged = self.is_pinging() && pings.may_include(member.flags);
+        let pinged = is_pinged.then_some(pings.which);
+        let runtime = &member.runtime;
+        let _logged_soon = runtime.note(sign, code, now(), *thresholds, pinged);
+    }
+
     async fn watch_table(&self) {
         let poll = self.options.poll;
         let mut pause = poll;
@@ -296,15 +426,20 @@ impl Dispatcher {
 
     /// Lets inactive destinations be tried again after their rest, and logs changes.
     async fn tend(&self) {
-        let mut told = HashMap::new();
+        let mut told = Told::default();
         loop {
             sleep(TEND).await;
             self.wake_rested_at(now());
-            tell_turns(&mut told, &self.current());
+            let sets = self.current();
+            told.tell(&sets);
+            if let Some(has_socket) = self.shared.has_socket.get() {
+                told.tell_sockets(&sets, has_socket);
+            }
+            self.shared.status.lock().down.clone_from(told.down());
         }
     }
 
-    /// An inactive destination is tried again after its rest: one more failure makes it inactive again.
+    /// An inactive destination that is not pinged is tried again after its rest: one more failure makes it inactive again.
     fn wake_rested_at(&self, now: u64) {
         let rules = &self.shared.rules;
         if !rules.is_passive {
@@ -313,6 +448,9 @@ impl Dispatcher {
         for member in self.current().members() {
             let runtime = &member.runtime;
             let rested = |last: LastSign| last.at + rules.rest.as_secs() < now;
+            if self.pings(member) {
+                continue;
+            }
             if runtime.last().is_some_and(rested) {
                 let _logged_soon = runtime.try_again(rules.thresholds);
             }
@@ -460,81 +598,6 @@ impl fmt::Debug for Dispatcher {
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
-}
-
-/// Logs that requests no longer go to a destination, or go there again, since the last call (Kamailio: `event_route[dispatcher:dst-down]` and
-/// `dst-up`). Workers change states, and must not write to the log. Returns how many lines that were.
-fn tell_turns(told: &mut HashMap<Arc<str>, State>, sets: &Sets) -> usize {
-    let mut lines = 0;
-    for member in sets.members() {
-        let state = member.runtime.state();
-        let before = told.insert(Arc::clone(&member.name), state);
-        let was_open = before.is_none_or(|before| before.admission.is_open());
-        if was_open != state.admission.is_open() {
-            tell_turn(member, before.unwrap_or_default(), state);
-            lines += 1;
-        }
-    }
-    if told.len() > sets.members().count() {
-        told.retain(|name, _| sets.member(name).is_some());
-    }
-    lines
-}
-
-fn tell_turn(member: &Member, from: State, to: State) {
-    let last = member.runtime.last().and_then(|last| last.code);
-    let (set, uri, code) = (member.set, &*member.uri, last.unwrap_or(0));
-    let is_open = to.admission.is_open();
-    let (from, to) = (from.to_string(), to.to_string());
-    match is_open {
-        true => info!(
-            event = "destination_up",
-            set, uri, from, to, "destination gets requests again"
-        ),
-        false => warn!(
-            event = "destination_down",
-            set, uri, from, to, code, "destination gets no more requests"
-        ),
-    }
-}
-
-fn tell_load(sets: &Sets, is_absent: bool) {
-    if is_absent {
-        info!(
-            event = "dispatcher_table_missing",
-            "no table of the dispatcher: there are no sets"
-        );
-        return;
-    }
-    info!(
-        event = "dispatcher_loaded",
-        generation = sets.generation,
-        sets = sets.len(),
-        destinations = sets.members().count(),
-        skipped = sets.skipped,
-        warned = sets.warned,
-        milliseconds = sets.took.as_millis() as u64,
-        "sets of the dispatcher loaded"
-    );
-    for error in sets.errors.iter().take(MOST_LOGGED) {
-        warn!(
-            event = "row_skipped",
-            "row of the dispatcher skipped: {error}"
-        );
-    }
-    for warning in sets.warnings.iter().take(MOST_LOGGED) {
-        warn!(
-            event = "row_odd",
-            "row of the dispatcher used, with a warning: {warning}"
-        );
-    }
-    let more = (sets.skipped + sets.warned).saturating_sub(2 * MOST_LOGGED as u64);
-    if more > 0 {
-        warn!(
-            event = "row_skipped",
-            "{more} further rows of the dispatcher skipped or used with a warning"
-        );
-    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ pub(crate) fn load(path: &Path) -> Result<Rows, DispatcherError> {
     }
 }
 
-fn read(text: &str, path: &Path) -> Rows {
+/// The rows of a text.
+pub(crate) fn read(text: &str, path: &Path) -> Rows {
     let mut loading = Loading::default();
     for (number, line) in (1..).zip(text.lines()) {
         let line = line.split('#').next().unwrap_or_default().trim();

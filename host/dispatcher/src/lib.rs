@@ -5,6 +5,7 @@
 //!
 //! - [`Set::choose`] is the choice, with an [`Algorithm`] and, for sticky choices, a [`hash`];
 //! - [`State`] is the state of a destination, and what failures and answers make of it;
+//! - [`Pings`] says which destinations are pinged, and [`Schedule`] when;
 //! - [`Sets`] are all sets of one load: immutable, but for the states, which outlive it;
 //! - [`Source`] reads and changes the rows where operators keep them;
 //! - [`Dispatcher`] holds the current sets, reloads them, and watches for changes; [`Calls`] counts calls for the algorithm `call-load`.
@@ -21,22 +22,32 @@ mod dispatcher;
 mod error;
 mod file;
 mod hash;
+#[cfg(any(test, feature = "invariants"))]
+pub mod invariants;
+mod latency;
 mod loading;
 mod member;
+mod pings;
+mod remembered;
 mod row;
+mod schedule;
 mod set;
 mod sets;
 mod source;
 mod state;
 
 pub use algorithm::{Algorithm, HashOf, UnknownAlgorithm};
-pub use attrs::{AttrError, Attrs};
-pub use calls::{CallKey, Calls};
+pub use attrs::{AttrError, Attrs, is_from};
+pub use calls::{CallKey, Calls, CountedCall};
 pub use dispatcher::{Dispatcher, Rules, Status, Whose};
 pub use error::DispatcherError;
 pub use hash::{hash, hash_of_uri};
+pub use latency::Latencies;
 pub use member::{LastSign, Member, Runtime, Turned, next_hop_name, uri_of_name};
+pub use pings::{Codes, Pinged, Pings, UnknownCode};
+pub use remembered::{NotRemembered, Remembered};
 pub use row::DispatcherRow;
+pub use schedule::Schedule;
 pub use set::{Chosen, MOST_CHOSEN, Question, Set};
 pub use sets::Sets;
 pub use source::{NewDestination, Source, StoredDestination};

@@ -3,11 +3,16 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use portcullis_database::shown;
 use portcullis_sip::{Host, RoutesBuilder, Scheme, Transport, Uri, UriError};
 
 use crate::attrs::Attrs;
+use crate::latency::{Latencies, Measured};
+use crate::pings::Pinged;
 use crate::state::{Admission, Sign, State, Thresholds};
 
 /// The prefix of the names of next hops that are destinations.
@@ -28,7 +33,7 @@ pub struct Member {
     pub attrs: Attrs,
     /// The description; empty if there is none.
     pub description: Box<str>,
-    /// The name of the next hop that the destination is: see [`next_hop_name`].
+    /// The name of the next hop that the destination is: see [`next_hop_name`]. Two rows with the same URI are one next hop.
     pub name: Arc<str>,
     /// `sip:HOST`, with `:PORT` and `;transport=…` if the URI has them.
     pub hop: Box<str>,
@@ -44,8 +49,10 @@ pub struct Runtime {
     load: AtomicU32,
     /// The last sign: seconds since 1970, and 16 bits for the status code, 0 if there was no answer.
     last: AtomicU64,
-    /// Latencies in microseconds: average, and estimate.
-    latency: [AtomicU32; 2],
+    /// How long answers to pings take.
+    latency: Measured,
+    /// Why the last ping was no success. Only the control side uses it.
+    complaint: Mutex<Option<Box<str>>>,
 }
 
 /// The last sign of a destination.
@@ -104,6 +111,11 @@ impl Member {
         self.socket().1
     }
 
+    /// The port that the URI names.
+    pub fn named_port(&self) -> Option<u16> {
+        Uri::parse(self.hop.as_bytes()).ok()?.port
+    }
+
     /// The transport.
     pub fn transport(&self) -> Transport {
         let uri = Uri::parse(self.hop.as_bytes()).ok();
@@ -117,6 +129,22 @@ impl Member {
             "" => &self.uri,
             duid => duid,
         }
+    }
+
+    /// The request URI of pings: that of the row, or only its next hop if the URI cannot be one (RFC 3261 §19.1.1: no headers).
+    pub fn ping_uri(&self) -> &str {
+        let is_plain =
+            |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'<' | b'>' | b'"' | b'?');
+        match self.uri.bytes().all(is_plain) {
+            true => &self.uri,
+            false => &self.hop,
+        }
+    }
+
+    /// The URI of From in pings, if the row has one (`ping_from`).
+    pub fn ping_from(&self) -> Option<&str> {
+        let from = &*self.attrs.ping_from;
+        (!from.is_empty()).then_some(from)
     }
 
     pub(crate) fn new(parts: Parts, runtime: Arc<Runtime>) -> Self {
@@ -183,26 +211,28 @@ impl Runtime {
         self.state.store(state.to_bits(), Ordering::Relaxed);
     }
 
-    /// Notes a sign, with the status code of an answer and the time in seconds since 1970. Returns the change if requests no longer go there,
-    /// or go there again.
+    /// Notes a sign, with the status code of an answer and the time in seconds since 1970. `pinged` says which destinations are pinged, if this
+    /// one may be. Returns the change if requests no longer go there, or go there again.
     pub fn note(
         &self,
         sign: Sign,
         code: Option<u16>,
         seconds: u64,
         thresholds: Thresholds,
+        pinged: Option<Pinged>,
     ) -> Option<Turned> {
         let last = seconds << 16 | u64::from(code.unwrap_or(0));
         self.last.store(last, Ordering::Relaxed);
         let next = |bits| {
-            let after = State::of_bits(bits).after(sign, thresholds).to_bits();
+            let after = State::of_bits(bits).after(sign, thresholds, pinged);
+            let after = after.to_bits();
             (after != bits).then_some(after)
         };
         let changed = self
             .state
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
         let from = State::of_bits(changed.ok()?);
-        let to = from.after(sign, thresholds);
+        let to = from.after(sign, thresholds, pinged);
         (from.admission.is_open() != to.admission.is_open()).then_some(Turned { from, to })
     }
 
@@ -252,25 +282,44 @@ impl Runtime {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 
-    /// Notes how long an answer took, in microseconds. Kamailio's estimate is an exponentially weighted average with a factor of 0.9
-    /// (`ds_latency_estimator_alpha`); its average is over all probes, ours is one with a factor of 0.99.
-    pub fn note_latency(&self, microseconds: u32) {
-        let [average, estimate] = &self.latency;
-        for (value, share) in [(average, 100), (estimate, 10)] {
-            let next = |old: u32| {
-                let (old, new) = (i64::from(old), i64::from(microseconds));
-                let moved = old + (new - old) / share;
-                Some(u32::try_from(if old == 0 { new } else { moved }).unwrap_or(u32::MAX))
-            };
-            let _always = value.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        }
+    /// Notes how long the answer to a ping took.
+    pub fn note_latency(&self, took: Duration) {
+        self.latency.note(took);
     }
 
-    /// The average latency and the estimate for the next answer, in milliseconds; 0 before the first answer.
+    /// The average latency and the estimate for the next answer, in milliseconds; 0 before the first answer. Without a lock.
     pub fn latency(&self) -> [u32; 2] {
-        self.latency
-            .each_ref()
-            .map(|value| value.load(Ordering::Relaxed) / 1000)
+        self.latency.for_choice()
+    }
+
+    /// All latencies, for the control side.
+    pub fn latencies(&self) -> Latencies {
+        self.latency.latencies()
+    }
+
+    /// Why the last ping was no success; `None` if it was one, and before the first. For the control side.
+    pub fn complaint(&self) -> Option<Box<str>> {
+        self.complaint.lock().clone()
+    }
+
+    /// Notes what has become of a ping: how long the answer took, and why it was no success.
+    pub(crate) fn note_ping(&self, took: Option<Duration>, complaint: Option<Box<str>>) {
+        match took {
+            Some(took) => self.latency.note(took),
+            None => self.latency.note_timeout(),
+        }
+        *self.complaint.lock() = complaint;
+    }
+
+    /// The last sign as a number.
+    pub(crate) fn last_bits(&self) -> u64 {
+        self.last.load(Ordering::Relaxed)
+    }
+
+    /// Takes the state and the last sign of the same destination in another process.
+    pub(crate) fn restore(&self, state: State, last: u64) {
+        self.set_state(state);
+        self.last.store(last, Ordering::Relaxed);
     }
 }
 
@@ -296,7 +345,7 @@ pub(crate) fn identity(set: u32, uri: &str, attrs: &Attrs) -> Identity {
 
 /// The next hop in the URI of a row.
 pub(crate) fn hop_of(text: &str) -> Result<Box<str>, Wrong> {
-    const MEND: &str = "write \"sip:HOST:PORT\", with \";transport=tcp\" for TCP, for example \"sip:192.0.2.7:5060\"";
+    const MEND: &str = "write \"sip:HOST:PORT\", with \";transport=tcp\" or \";transport=tls\" if need be, for example \"sip:192.0.2.7:5060\"";
     let uri = Uri::parse(text.as_bytes()).map_err(|error| match error {
         UriError::NoScheme => ("has no scheme".to_owned(), MEND),
         error @ (UriError::Scheme
@@ -306,15 +355,17 @@ pub(crate) fn hop_of(text: &str) -> Result<Box<str>, Wrong> {
         | UriError::Port
         | UriError::Params) => (format!("is not a SIP URI: {error}"), MEND),
     })?;
-    if uri.scheme == Scheme::Sips {
-        let fault = "is a `sips` URI, which is not supported";
-        return Err((fault.to_owned(), "write `sip:`"));
-    }
     if uri.maddr().is_some() {
         let mend = "write the address of `maddr` as the host";
         return Err(("has the parameter `maddr`".to_owned(), mend));
     }
-    if uri.known_transport().is_none() {
+    let scheme = match uri.scheme {
+        Scheme::Sip => "sip",
+        Scheme::Sips => "sips",
+    };
+    // Only clients open connections of WebSocket.
+    let transport = uri.known_transport();
+    if transport.is_none_or(Transport::is_websocket) {
         let transport = shown(&String::from_utf8_lossy(
             uri.transport().unwrap_or_default(),
         ));
@@ -329,9 +380,9 @@ pub(crate) fn hop_of(text: &str) -> Result<Box<str>, Wrong> {
     let hop = match uri.transport() {
         Some(transport) => {
             let transport = String::from_utf8_lossy(transport).to_ascii_lowercase();
-            format!("sip:{place};transport={transport}")
+            format!("{scheme}:{place};transport={transport}")
         }
-        None => format!("sip:{place}"),
+        None => format!("{scheme}:{place}"),
     };
     let checked = RoutesBuilder::new().hop("destination", &hop).map(drop);
     checked.map_err(|_| ("has no usable host".to_owned(), MEND))?;
@@ -371,6 +422,18 @@ mod tests {
                 "[2001:db8::1]",
                 5062,
             ),
+            (
+                "sips:GW.example.com",
+                "sips:gw.example.com",
+                "gw.example.com",
+                5061,
+            ),
+            (
+                "sip:192.0.2.1;transport=tls",
+                "sip:192.0.2.1;transport=tls",
+                "192.0.2.1",
+                5061,
+            ),
         ] {
             let member = member(uri);
             assert_eq!(
@@ -386,6 +449,9 @@ mod tests {
             member("sip:a.example;transport=tcp").transport(),
             Transport::Tcp
         );
+        assert_eq!(member("sips:a.example").transport(), Transport::Tls);
+        let ports = ["sip:a.example", "sip:a.example:5060"].map(|uri| member(uri).named_port());
+        assert_eq!(ports, [None, Some(5060)]);
         assert_eq!(uri_of_name("carrier"), "carrier");
     }
 
@@ -394,7 +460,8 @@ mod tests {
         for (uri, reason) in [
             ("192.0.2.1", "has no scheme"),
             ("tel:+49", "is not a SIP URI"),
-            ("sips:a.example", "is a `sips` URI"),
+            ("sip:a.example;transport=ws", "has the transport \"ws\""),
+            ("sips:a.example;transport=udp", "has the transport \"udp\""),
             ("sip:a.example;maddr=192.0.2.1", "`maddr`"),
             ("sip:a.example;transport=sctp", "has the transport \"sctp\""),
             ("sip:10.0.0.300", "has no usable host"),
@@ -413,8 +480,10 @@ mod tests {
         };
         let runtime = Runtime::default();
         assert_eq!(runtime.last(), None);
-        assert_eq!(runtime.note(Sign::Failure, None, 5, rules), None);
-        let down = runtime.note(Sign::Failure, Some(503), 6, rules).unwrap();
+        assert_eq!(runtime.note(Sign::Failure, None, 5, rules, None), None);
+        let down = runtime
+            .note(Sign::Failure, Some(503), 6, rules, None)
+            .unwrap();
         assert_eq!(
             (down.from.to_string(), down.to.to_string()),
             ("TX".into(), "IP".into())
@@ -426,20 +495,14 @@ mod tests {
                 code: Some(503)
             })
         );
-        assert_eq!(runtime.note(Sign::Failure, None, 7, rules), None);
+        assert_eq!(runtime.note(Sign::Failure, None, 7, rules, None), None);
         assert_eq!(runtime.last(), Some(LastSign { at: 7, code: None }));
-        assert!(runtime.note(Sign::Success, Some(200), 8, rules).is_some());
+        assert!(
+            runtime
+                .note(Sign::Success, Some(200), 8, rules, None)
+                .is_some()
+        );
         assert_eq!(runtime.state(), State::default());
-    }
-
-    #[test]
-    fn latency_follows_its_measurements() {
-        let runtime = Runtime::default();
-        assert_eq!(runtime.latency(), [0, 0]);
-        runtime.note_latency(20_000);
-        assert_eq!(runtime.latency(), [20, 20]);
-        runtime.note_latency(120_000);
-        assert_eq!(runtime.latency(), [21, 30]);
     }
 
     #[test]

@@ -3,10 +3,10 @@
 //! | column | Kamailio | here |
 //! |---|---|---|
 //! | `setid` | any number | 0 to 4294967295 |
-//! | `destination` | a SIP URI; the name is resolved at load, and a row whose name has no address is skipped | `sip:HOST` with port and transport; the name is resolved all the time |
+//! | `destination` | a SIP URI; the name is resolved at load, and a row whose name has no address is skipped | `sip:HOST` or `sips:HOST` with port and transport; the name is resolved all the time |
 //! | `flags` | 1 inactive, 2 trying, 4 disabled, 8 probing, 16 no address at load, 32 no probes | the same; 16 is always so |
 //! | `priority` | a number | the same |
-//! | `attrs` | `name=value;…` | the same; `socket`, `sockname`, `obproxy` and `ping_from` have no effect, and a warning |
+//! | `attrs` | `name=value;…` | the same; `sockname` and `obproxy` have no effect, and a warning |
 
 use portcullis_address::{RowError, RowWarning};
 use portcullis_database::shown;
@@ -114,7 +114,10 @@ impl DispatcherRow<'_> {
             "attrs",
             shown(self.attrs),
             &format!("has `{name}`, which has no effect"),
-            "the host chooses the socket by the route to the destination; remove the attribute",
+            match name {
+                "sockname" => "sockets have no names here: write `socket=udp:IP:PORT`, with an address of `listen`",
+                _ => "pings go to the destination itself; remove the attribute",
+            },
         ))
     }
 
@@ -201,12 +204,12 @@ mod tests {
     #[test]
     fn a_row_with_an_effectless_attribute_has_a_warning() {
         let socket = DispatcherRow {
-            attrs: "weight=1;socket=udp:192.0.2.9:5060",
+            attrs: "weight=1;sockname=edge",
             ..ROW
         };
         let warning = socket.check().unwrap().unwrap().to_string();
         assert!(
-            warning.contains("`socket`, which has no effect"),
+            warning.contains("`sockname`, which has no effect"),
             "{warning}"
         );
         let flags = DispatcherRow { flags: 64, ..ROW };

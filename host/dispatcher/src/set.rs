@@ -75,6 +75,13 @@ impl Set {
         &self.members
     }
 
+    /// Number of members that get requests.
+    pub fn open(&self) -> usize {
+        let open = self.members.iter();
+        open.filter(|member| member.runtime.state().admission.is_open())
+            .count()
+    }
+
     pub(crate) fn turns(&self) -> &Arc<Turns> {
         &self.turns
     }
@@ -156,7 +163,8 @@ impl Turns {
         Self::of(RandomState::new().hash_one(0))
     }
 
-    fn of(seed: u64) -> Self {
+    /// Turns that begin with this number: the same choices each time.
+    pub(crate) fn of(seed: u64) -> Self {
         Self {
             next: AtomicU32::new(0),
             draws: AtomicU64::new(0),

@@ -47,6 +47,16 @@ pub(crate) struct Rows {
 impl Sets {
     /// The sets of these rows. Destinations that `before` has, too, keep their state, unless the flags of their row have changed.
     pub(crate) fn new(rows: Rows, before: &Self, took: Duration) -> Self {
+        Self::with_turns(rows, before, took, Turns::new)
+    }
+
+    /// The same, with these turns of new sets.
+    pub(crate) fn with_turns(
+        rows: Rows,
+        before: &Self,
+        took: Duration,
+        new_turns: impl Fn() -> Turns,
+    ) -> Self {
         let Rows {
             rows,
             skipped,
@@ -67,15 +77,18 @@ impl Sets {
                     }
                 })
                 .or_insert_with(|| {
-                    let state = State::of_flags(parts.flags);
-                    (parts.flags, Arc::new(Runtime::new(state)))
+                    let runtime = Runtime::new(State::of_flags(parts.flags));
+                    if parts.attrs.latency > 0 {
+                        runtime.note_latency(Duration::from_millis(parts.attrs.latency.into()));
+                    }
+                    (parts.flags, Arc::new(runtime))
                 });
             let member = Member::new(parts, Arc::clone(runtime));
             members.entry(member.set).or_default().push(member);
         }
         let turns = |id| match before.sets.get(&id) {
             Some(set) => Arc::clone(set.turns()),
-            None => Arc::new(Turns::new()),
+            None => Arc::new(new_turns()),
         };
         let sets = members.into_iter();
         let sets: BTreeMap<_, _> = sets
@@ -233,6 +246,23 @@ mod tests {
             "AX",
             "another socket is another destination"
         );
+    }
+
+    #[test]
+    fn a_row_may_know_the_latency_in_the_beginning() {
+        let lines = [
+            (1, "sip:192.0.2.1", 0, "latency=55"),
+            (1, "sip:192.0.2.2", 0, ""),
+        ];
+        let sets = Sets::new(rows(&lines), &Sets::default(), Duration::ZERO);
+        let latencies: Vec<_> = sets
+            .members()
+            .map(|member| member.runtime.latency())
+            .collect();
+        assert_eq!(latencies, [[0, 0], [55, 55]]);
+        let again = Sets::new(rows(&lines), &sets, Duration::ZERO);
+        let counted = again.members().last().unwrap().runtime.latencies();
+        assert_eq!((counted.average, counted.deviation), (55.0, 0.0), "once");
     }
 
     #[test]

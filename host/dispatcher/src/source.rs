@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_address::columns::{fits, number, text};
 use portcullis_address::{RowError, RowWarning};
 use portcullis_database::{
-    Column, Connections, DISPATCHER_VERSION, Dialect, DispatcherNames, Failure, Link, Name, Schema,
-    Value, shown,
+    Column, Connections, DISPATCHER_VERSION, Dialect, DispatcherNames, Failure, Link, Name, ROW_ID,
+    RowStatements, Schema, Value,
 };
 
 use crate::error::DispatcherError;
@@ -169,9 +170,7 @@ impl Source {
     /// If the row is invalid, the rows are in a file, or the database fails.
     pub async fn add(&self, row: &NewDestination) -> Result<Option<RowWarning>, DispatcherError> {
         self.must_be_a_table()?;
-        let warning = row.as_row().check()?;
-        fits("attrs", &row.attrs, ATTRS_WIDTH)?;
-        fits("description", &row.description, DESCRIPTION_WIDTH)?;
+        let warning = row.check()?;
         if self.connections.is_absent() {
             self.connections.migrate(&self.schema).await?;
         }
@@ -179,15 +178,10 @@ impl Source {
         link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
             .await?;
         link.be_strict().await?;
-        let values: [Value<'_>; 6] = [
-            row.setid.into(),
-            (&row.destination).into(),
-            row.flags.into(),
-            row.priority.into(),
-            (&row.attrs).into(),
-            (&row.description).into(),
-        ];
-        let inserted = link.execute(&self.statements().insert(), &values).await;
+        let values = row.values();
+        let inserted = link
+            .execute(&self.statements().each().insert(1), &values)
+            .await;
         inserted.map_err(|failure| self.told(failure))?;
         link.release().await;
         Ok(warning)
@@ -207,6 +201,72 @@ impl Source {
         Ok(removed)
     }
 
+    /// Returns the rows with this id: one at most, unless the table is a view with ids that are not unique. None if the table has no ids.
+    ///
+    /// # Errors
+    /// If the rows are in a file, or the database fails.
+    pub async fn with_id(&self, id: i64) -> Result<Vec<StoredDestination>, DispatcherError> {
+        self.must_be_a_table()?;
+        let mut link = self.connections.take_existing(STALL).await?;
+        let has_id = self.has_id(&mut link).await?;
+        link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
+            .await?;
+        if !has_id {
+            link.release().await;
+            return Ok(Vec::new());
+        }
+        let (one, values) = (self.statements().each().one(), [id.into()]);
+        let rows = link.rows(&one, &values, |row| {
+            let columns = std::array::from_fn(|at| row.column(at));
+            Ok(TextRow { columns, number: 0 }.to_stored())
+        });
+        let rows = rows.await.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(rows)
+    }
+
+    /// Removes the row with this id if it is still as it was read. Returns whether it was.
+    ///
+    /// # Errors
+    /// If the rows are in a file, or the database fails.
+    pub async fn remove_row(
+        &self,
+        id: i64,
+        read: &StoredDestination,
+    ) -> Result<bool, DispatcherError> {
+        self.must_be_a_table()?;
+        let statements = self.statements().each();
+        let (delete, values) = statements.delete_one(id, read.columns());
+        let mut link = self.connections.take_existing(STALL).await?;
+        let removed = link.execute(&delete, &values).await;
+        let removed = removed.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok(removed > 0)
+    }
+
+    /// Replaces the row with this id, unless a load would skip the new one, if the row is still as it was read. Returns whether it was, and the
+    /// warning of a load.
+    ///
+    /// # Errors
+    /// If the new row is invalid, the rows are in a file, or the database fails.
+    pub async fn replace_row(
+        &self,
+        id: i64,
+        read: &StoredDestination,
+        new: &NewDestination,
+    ) -> Result<(bool, Option<RowWarning>), DispatcherError> {
+        self.must_be_a_table()?;
+        let warning = new.check()?;
+        let statements = self.statements().each();
+        let (update, values) = statements.replace_one(id, read.columns(), new.values());
+        let mut link = self.connections.take_existing(STALL).await?;
+        link.be_strict().await?;
+        let changed = link.execute(&update, &values).await;
+        let changed = changed.map_err(|failure| self.told(failure))?;
+        link.release().await;
+        Ok((changed > 0, warning))
+    }
+
     fn must_be_a_table(&self) -> Result<(), DispatcherError> {
         match &self.file {
             Some(file) => Err(DispatcherError::IsFile {
@@ -224,7 +284,7 @@ impl Source {
         link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
             .await?;
         let mut number = 0;
-        let rows = self.statements().rows(has_id);
+        let rows = self.statements().each().rows(has_id);
         let read = link.each(&rows, |columns| {
             number += 1;
             each(TextRow { columns, number });
@@ -237,7 +297,7 @@ impl Source {
 
     /// Whether the rows have ids. A view may lack them.
     async fn has_id(&self, link: &mut Link) -> Result<bool, DispatcherError> {
-        match link.run(&self.statements().probe_id()).await {
+        match link.run(&self.statements().each().probe_id()).await {
             Ok(_) => Ok(true),
             Err(Failure::NoColumn { .. }) => Ok(false),
             Err(failure) => Err(self.told(failure)),
@@ -278,30 +338,51 @@ impl NewDestination {
             description: &self.description,
         }
     }
+
+    /// Checks that a load would use the row, and that the columns can store it. Returns its warning, if there is one.
+    fn check(&self) -> Result<Option<RowWarning>, RowError> {
+        let warning = self.as_row().check()?;
+        fits("attrs", &self.attrs, ATTRS_WIDTH)?;
+        fits("description", &self.description, DESCRIPTION_WIDTH)?;
+        Ok(warning)
+    }
+
+    /// The columns in the order of the statements.
+    fn values(&self) -> [Value<'_>; 6] {
+        [
+            self.setid.into(),
+            (&self.destination).into(),
+            self.flags.into(),
+            self.priority.into(),
+            (&self.attrs).into(),
+            (&self.description).into(),
+        ]
+    }
 }
 
-impl Statements<'_> {
-    /// Selects the rows in the order of the table itself, as Kamailio does, each column as text. Without an id the first column is NULL.
-    fn rows(&self, has_id: bool) -> String {
-        let id = match has_id {
-            true => self.dialect.text(&Name::known("id")),
-            false => "NULL".to_owned(),
-        };
-        let columns = self.names.columns().map(|column| self.dialect.text(column));
-        let (columns, table) = (columns.join(", "), self.names.table.quoted());
-        format!("SELECT {id}, {columns} FROM {table}")
+impl StoredDestination {
+    /// The columns in the order of the statements.
+    fn columns(&self) -> [&Option<String>; 6] {
+        [
+            &self.setid,
+            &self.destination,
+            &self.flags,
+            &self.priority,
+            &self.attrs,
+            &self.description,
+        ]
     }
+}
 
-    /// Fails if the table has no id.
-    fn probe_id(&self) -> String {
-        format!("SELECT `id` FROM {} LIMIT 0", self.names.table.quoted())
-    }
-
-    /// With a parameter for each of the columns.
-    fn insert(&self) -> String {
-        let columns = self.names.columns().map(Name::quoted).join(", ");
-        let table = self.names.table.quoted();
-        format!("INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?)")
+impl<'s> Statements<'s> {
+    /// Those that each table has.
+    fn each(&self) -> RowStatements<'s, 6> {
+        RowStatements {
+            table: &self.names.table,
+            id: &ROW_ID,
+            columns: self.names.columns(),
+            dialect: self.dialect,
+        }
     }
 
     /// Deletes all rows of a set and a destination.
@@ -353,52 +434,9 @@ impl<'r> TextRow<'r> {
     }
 }
 
-fn number(value: Column<'_>, id: i64, column: &'static str) -> Result<i64, RowError> {
-    let text = text(value, id, column)?;
-    text.parse().map_err(|_| {
-        let mend = "write a number, and use an integer type for the column";
-        wrong(id, column, shown(text), "is not a whole number", mend)
-    })
-}
-
-fn text<'r>(value: Column<'r>, id: i64, column: &'static str) -> Result<&'r str, RowError> {
-    match value {
-        Column::Text(text) => Ok(text),
-        Column::Null => {
-            let mend = "write one, and declare the column NOT NULL";
-            Err(wrong(id, column, "NULL".to_owned(), "is no value", mend))
-        }
-        Column::Bytes => {
-            let mend = "write it as text in UTF-8";
-            Err(wrong(id, column, "(bytes)".to_owned(), "is not text", mend))
-        }
-    }
-}
-
 fn optional<'r>(value: Column<'r>, id: i64, column: &'static str) -> Result<&'r str, RowError> {
     match value {
         Column::Null => Ok(""),
         Column::Text(_) | Column::Bytes => text(value, id, column),
-    }
-}
-
-fn fits(column: &'static str, text: &str, most: usize) -> Result<(), RowError> {
-    let length = text.chars().count();
-    if length > most {
-        let fault = format!("has {length} characters");
-        let mend = format!("use at most {most}: the column is no wider");
-        return Err(wrong(0, column, shown(text), &fault, &mend));
-    }
-    Ok(())
-}
-
-fn wrong(id: i64, column: &'static str, value: String, fault: &str, mend: &str) -> RowError {
-    RowError {
-        id,
-        place: None,
-        column,
-        value,
-        fault: fault.to_owned(),
-        mend: mend.to_owned(),
     }
 }

@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
+use crate::pings::Pinged;
+
 /// The state of a destination, with what has been counted towards the next one. 32 bits, so that it fits an atomic number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct State {
@@ -98,16 +100,20 @@ impl State {
         [self.admission.letter(), probing]
     }
 
-    /// The state after a sign.
+    /// The state after a sign, of a request or of a ping. `pinged` says which destinations are pinged, if this one may be: the flag follows
+    /// from that.
     #[must_use]
-    pub fn after(self, sign: Sign, thresholds: Thresholds) -> Self {
+    pub fn after(self, sign: Sign, thresholds: Thresholds, pinged: Option<Pinged>) -> Self {
+        let active = Self {
+            is_probing: match pinged {
+                Some(pinged) => pinged.flag_after_success(self.is_probing),
+                None => self.is_probing && self.admission == Admission::Active,
+            },
+            ..Self::default()
+        };
         match (self.admission, sign) {
             (Admission::Disabled, Sign::Success | Sign::Failure) => self,
-            (Admission::Active | Admission::Trying, Sign::Success) => Self {
-                admission: Admission::Active,
-                is_probing: self.is_probing && self.admission == Admission::Active,
-                ..Self::default()
-            },
+            (Admission::Active | Admission::Trying, Sign::Success) => active,
             (Admission::Active | Admission::Trying, Sign::Failure) => {
                 let failures = self.failures.saturating_add(1);
                 match failures >= thresholds.down_after {
@@ -119,6 +125,7 @@ impl State {
                     },
                     false => Self {
                         admission: Admission::Trying,
+                        is_probing: self.is_probing || pinged.is_some(),
                         failures,
                         ..self
                     },
@@ -127,7 +134,7 @@ impl State {
             (Admission::Inactive, Sign::Success) => {
                 let successes = self.successes.saturating_add(1);
                 match successes >= thresholds.up_after {
-                    true => Self::default(),
+                    true => active,
                     false => Self { successes, ..self },
                 }
             }
@@ -213,6 +220,10 @@ mod tests {
     };
 
     fn after(state: &str, signs: &str) -> String {
+        after_pings(state, signs, None)
+    }
+
+    fn after_pings(state: &str, signs: &str, pinged: Option<Pinged>) -> String {
         let state = signs
             .chars()
             .fold(state.parse::<State>().unwrap(), |state, sign| {
@@ -220,7 +231,7 @@ mod tests {
                     '+' => Sign::Success,
                     _ => Sign::Failure,
                 };
-                state.after(sign, RULES)
+                state.after(sign, RULES, pinged)
             });
         state.to_string()
     }
@@ -246,6 +257,34 @@ mod tests {
             ("dp", "", "DX"),
         ] {
             assert_eq!(after(state, signs), expected, "{state} {signs}");
+        }
+    }
+
+    /// The letters that Kamailio shows for each mode, except that a failure never loses the P: in modes 0 and 2, Kamailio may then stop to
+    /// ping a destination that is down.
+    #[test]
+    fn the_flag_follows_kamailios_modes() {
+        for (pinged, state, signs, expected) in [
+            (Pinged::All, "a", "+", "AP"),
+            (Pinged::All, "a", "-", "TP"),
+            (Pinged::All, "a", "---", "IP"),
+            (Pinged::All, "i", "+", "IX"),
+            (Pinged::All, "i", "++", "AP"),
+            (Pinged::All, "t", "+", "AP"),
+            (Pinged::All, "d", "++", "DX"),
+            (Pinged::Flagged, "ap", "+", "AX"),
+            (Pinged::Flagged, "ap", "-", "TP"),
+            (Pinged::Flagged, "ap", "---", "IP"),
+            (Pinged::Flagged, "ip", "++", "AX"),
+            (Pinged::Inactive, "ap", "+", "AX"),
+            (Pinged::Inactive, "i", "++", "AX"),
+            (Pinged::Inactive, "a", "---", "IP"),
+            (Pinged::FlaggedAlways, "ap", "+", "AP"),
+            (Pinged::FlaggedAlways, "a", "+", "AX"),
+            (Pinged::FlaggedAlways, "ap", "---++", "AP"),
+        ] {
+            let shown = after_pings(state, signs, Some(pinged));
+            assert_eq!(shown, expected, "{pinged:?}: {state} {signs}");
         }
     }
 
@@ -283,7 +322,7 @@ mod tests {
             let (mut open, mut row, mut last) = (true, 0, None);
             for &is_good in &signs {
                 let sign = if is_good { Sign::Success } else { Sign::Failure };
-                state = state.after(sign, RULES);
+                state = state.after(sign, RULES, None);
                 // The naive model: the length of the current run.
                 row = if last == Some(is_good) { row + 1 } else { 1 };
                 last = Some(is_good);

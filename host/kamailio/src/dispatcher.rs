@@ -1,5 +1,7 @@
 //! Parameters of Kamailio's module `dispatcher`, each as a key of `[dispatcher]`, or with the reason why there is none.
 
+mod pings;
+
 use std::path::Path;
 
 use super::draft::{Draft, Origin};
@@ -7,15 +9,21 @@ use super::finding::{Finding, Place, excerpt};
 use super::permissions::beside;
 use super::statement::Value;
 
+pub(super) use pings::Pings;
+
 /// Translates one parameter.
 pub(super) fn parameter(
     file: &Path,
     name: &str,
     value: &Value,
     place: &Place,
+    pings: &mut Pings,
     draft: &mut Draft,
     findings: &mut Vec<Finding>,
 ) {
+    if pings.parameter(name, value, place, draft, findings) {
+        return;
+    }
     let origin = || Origin::line(place);
     match (name, value.number()) {
         ("list_file", _) => {
@@ -67,15 +75,6 @@ fn explanation(name: &str) -> Option<&'static str> {
     Some(match name {
         "db_url" => {
             "the table of the dispatcher is in the database of [database]: it must be the same one"
-        }
-        "ds_ping_interval"
-        | "ds_ping_method"
-        | "ds_ping_from"
-        | "ds_ping_reply_codes"
-        | "ds_probing_mode"
-        | "ds_ping_latency_stats"
-        | "ds_ping_flags" => {
-            "destinations are not probed: their state follows from the calls, see `passive`, `down-after` and `rest` in [dispatcher]"
         }
         "flags" => {
             "bit 1 (failover) is always on; bit 0 (hash of the user only) has no counterpart: use the algorithm `key` with the user"

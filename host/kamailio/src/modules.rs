@@ -93,7 +93,7 @@ fn explanation(name: &str) -> Option<&'static str> {
         }
         "dispatcher" => {
             "the table `dispatcher` is used as it is: name it in [dispatcher], and choose from its sets in the policy with \
-             dispatcher::relay_to_set(1, Algorithm::Weight, 3); destinations are not probed: their state follows from the calls"
+             dispatcher::relay_to_set(1, Algorithm::Weight, 3); a failure marks a destination by itself, without ds_mark_dst"
         }
         "lcr" | "drouting" | "carrierroute" | "pdt" => {
             "name the destinations in [relay.next-hops] and choose among them in the policy with relay_to(\"NAME\").or(\"OTHER\"), or with \

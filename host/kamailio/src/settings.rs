@@ -170,7 +170,9 @@ fn explanation(name: &str, value: &Value) -> Option<&'static str> {
         "cfgengine" => {
             "the routing logic is in another language: look there for KSR.permissions.* and write it as a policy"
         }
-        "user_agent_header" => "the host sends no requests of its own: not needed",
+        "user_agent_header" => {
+            "requests of the host itself, which ping gateways, have no User-Agent: not needed"
+        }
         "udp4_raw" if is_on => "not needed: datagrams are sent in batches",
         _ => return None,
     })

@@ -139,7 +139,9 @@ fn replacement(function: &str, arguments: &[Value]) -> String {
         "t_replicate" => {
             "no counterpart: a request is not sent to places whose responses are ignored"
         }
-        "t_uac_send" => "no counterpart: the host sends no requests of its own",
+        "t_uac_send" => {
+            "no counterpart: the host sends no requests of its own but pings to gateways"
+        }
         "t_suspend" | "t_continue" => {
             "no counterpart: a policy decides at once, from what is in memory"
         }

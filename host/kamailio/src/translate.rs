@@ -38,6 +38,7 @@ pub(super) fn translate(
         tm_calls: TmCalls::default(),
         pike: Pike::default(),
         tls: Tls::default(),
+        pings: dispatcher::Pings::default(),
     };
     for statement in statements {
         if let What::Set { name, value } = &statement.what
@@ -64,6 +65,7 @@ struct Translator<'s> {
     tm_calls: TmCalls,
     pike: Pike,
     tls: Tls,
+    pings: dispatcher::Pings,
 }
 
 impl Translator<'_> {
@@ -88,6 +90,7 @@ impl Translator<'_> {
             }
             What::Module(name) => {
                 self.endpoints.module(name, place);
+                self.pings.module(name, place);
                 self.modules.module(name, place);
             }
             What::Parameter {
@@ -173,7 +176,8 @@ impl Translator<'_> {
             permissions::parameter(self.file, name, value, place, draft, findings);
         }
         if pattern.is_match("dispatcher") {
-            dispatcher::parameter(self.file, name, value, place, draft, findings);
+            let pings = &mut self.pings;
+            dispatcher::parameter(self.file, name, value, place, pings, draft, findings);
         }
         if pattern.is_match("ctl") {
             self.endpoints.ctl(name, value, place, draft, findings);
@@ -207,6 +211,7 @@ impl Translator<'_> {
         let (file, surroundings) = (self.file, self.surroundings);
         let tls = std::mem::take(&mut self.tls);
         tls.write(file, surroundings, &mut self.draft, &mut self.findings);
+        self.pings.write(&mut self.draft);
         if !self.draft.has("database", "url") && !self.draft.has("database", "address-file") {
             let mend = "the address table is a new SQLite file, portcullis.db, until `url` in [database] names Kamailio's database";
             self.findings

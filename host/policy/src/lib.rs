@@ -28,6 +28,7 @@
 #![deny(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
+pub use call::hash_of_request;
 pub use call_count::{CALL_COUNT, with_call_count};
 pub use clock::Moment;
 pub use code_cache::CodeCache;

@@ -30,6 +30,8 @@ pub struct Scope {
     routes: Option<Arc<ArcSwap<Routes>>>,
     /// The sets of the dispatcher; `None`: there are none.
     dispatcher: Option<Arc<Dispatcher>>,
+    /// Whether each destination of the dispatcher is a next hop, although `routes` may not say so: there is no host that keeps them up to date.
+    has_every_member: bool,
     /// The sets that targets may be chosen from; `None` means all.
     sets: Option<Box<[u32]>>,
     /// Most targets of a request.
@@ -62,6 +64,7 @@ impl Scope {
             headers: None,
             routes: None,
             dispatcher: None,
+            has_every_member: false,
             sets: None,
             targets: MAX_TARGETS,
             counters: Arc::default(),
@@ -81,6 +84,7 @@ impl Scope {
             headers: Some(Box::default()),
             routes: Some(Arc::default()),
             dispatcher: None,
+            has_every_member: false,
             sets: Some(Box::default()),
             targets: MAX_TARGETS,
             counters: Arc::default(),
@@ -145,6 +149,14 @@ impl Scope {
         }
     }
 
+    /// The same for calls without a host: each destination of the dispatcher counts as a next hop.
+    pub fn with_dispatcher_alone(self, dispatcher: Arc<Dispatcher>) -> Self {
+        Self {
+            has_every_member: true,
+            ..self.with_dispatcher(dispatcher)
+        }
+    }
+
     /// Adds sets of the dispatcher to the scope.
     pub fn with_sets(self, sets: impl IntoIterator<Item = u32>) -> Self {
         let sets = sets.into_iter().collect();
@@ -190,6 +202,7 @@ impl Scope {
             headers: self.headers.clone(),
             routes: self.routes.clone(),
             dispatcher: self.dispatcher.clone(),
+            has_every_member: self.has_every_member,
             sets: self.sets.clone(),
             targets: self.targets,
             counters: Arc::default(),
@@ -298,7 +311,10 @@ impl Scope {
             }
             Place::NextHop(name) => (routes.has_hop(name), Refusal::NotPermitted),
             Place::Uri(uri) => (routes.permits(uri.as_bytes()), Refusal::NotPermitted),
-            Place::Member(name) => (routes.has_hop(name), Refusal::NotPermitted),
+            Place::Member(name) => {
+                let is_known = self.has_every_member || routes.has_hop(name);
+                (is_known, Refusal::NotPermitted)
+            }
         };
         match self.noted(is_admitted) {
             true => Ok(()),
@@ -324,7 +340,9 @@ impl Scope {
         let set = sets.get(set).ok_or(Refusal::Unknown)?;
         let routes = self.routes.as_ref().map(|routes| routes.load());
         // A set that has just been loaded has no routes yet.
-        let has_route = |name: &str| routes.as_ref().is_none_or(|routes| routes.has_hop(name));
+        let has_route = |name: &str| {
+            self.has_every_member || routes.as_ref().is_none_or(|routes| routes.has_hop(name))
+        };
         let chosen: Chosen = set.choose(question(set), |member| {
             has_route(&member.name) && fits(&member.name)
         });

@@ -11,6 +11,7 @@ mod aside;
 pub mod compiler;
 mod deployments;
 mod loader;
+mod pinger;
 pub mod policy_files;
 mod progress;
 mod registry;
@@ -22,6 +23,7 @@ pub mod tls_files;
 
 pub use aside::{Aside, AsideError};
 pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};
+pub use pinger::Pinger;
 pub use progress::Progress;
 pub use registry::{ReconfigureError, Reconfigured, Registry, RegistryError, Start, TenantError};
 pub use route_keeper::{RouteKeeper, RouteSources};

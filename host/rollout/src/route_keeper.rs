@@ -118,14 +118,17 @@ fn resolver(
     let hops: Vec<_> = hops.collect();
     let names: Vec<_> = hops.iter().map(|(name, _)| name.clone()).collect();
     relay.next_hops.extend(hops);
-    match tenant {
+    let mut resolver = match tenant {
         None => Resolver::new(&relay, dns),
         Some(tenant) => {
             let mut tenant = tenant.clone();
             tenant.next_hops.extend(names);
             Resolver::of_tenant(&relay, &tenant, dns)
         }
-    }
+    }?;
+    let sockets = sets.members().filter(|member| is_permitted(member.set));
+    resolver.send_from(sockets.filter_map(|member| Some((&*member.name, member.attrs.from?))));
+    Ok(resolver)
 }
 
 #[cfg(test)]
@@ -164,6 +167,8 @@ mod tests {
         let operator = RouteKeeper::new(&config.relay, None, &sources);
         let operator = operator.await.unwrap();
         assert_eq!(has(&operator.routes()), [true, true]);
+        // So the guard counts them among the known ones.
+        assert!(operator.routes().has_address([192, 0, 2, 1].into()));
         let tenant = &config.tenants[0];
         let tenant = RouteKeeper::new(&config.relay, Some(tenant), &sources);
         let tenant = tenant.await.unwrap();

@@ -33,7 +33,7 @@ use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
 use portcullis_rollout::tls_files;
-use portcullis_rollout::{ReconfigureError, Registry, RouteKeeper, Start};
+use portcullis_rollout::{Pinger, ReconfigureError, Registry, RouteKeeper, Start};
 use portcullis_sip::{Clients, Local, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_text::one_line;
@@ -222,6 +222,7 @@ async fn begin(
     let Some(predecessor) = predecessor else {
         let host = Host::assemble(config, path, limit, exports, stopping, None).await?;
         let (running, workers, open) = host.start(stopping)?;
+        running.shared.pings.set_serving(true);
         open.send_replace(true);
         return Ok((running, workers));
     };
@@ -246,6 +247,7 @@ async fn begin(
             running.upgrade.elders(),
         )
         .await?;
+    running.shared.pings.set_serving(true);
     open.send_replace(true);
     // What has changed since this process read it was only told to the other one.
     running.reload();
@@ -378,6 +380,7 @@ impl Host {
                 .then(|| Guard::new(&config.guard.limits, Instant::now())),
             drain: Drain::default(),
             failed_addresses: FailedAddresses::default(),
+            pings: Default::default(),
             listen: bound,
             started,
             config,
@@ -438,7 +441,10 @@ impl Host {
             tokio::spawn(tls_files::watch(Arc::clone(handshakes.tls())));
         }
         let dispatcher = Arc::clone(&self.shared.dispatcher);
+        let proxy = Arc::clone(&self.shared.proxy);
+        dispatcher.know_sockets(move |addr| proxy.has_socket(addr));
         tokio::spawn(async move { dispatcher.watch().await });
+        tokio::spawn(Pinger::new(Arc::clone(&self.shared)).run(stopping.clone()));
         if let Some(start) = self.start {
             tokio::spawn(start.finish());
         }
@@ -522,6 +528,7 @@ impl Running {
         for lent in self.lent.iter().filter(is_taken) {
             lent.give_up();
         }
+        self.shared.pings.set_serving(false);
         self.close.send_replace(true);
         tracing::info!(
             event = "upgraded",

@@ -11,7 +11,7 @@ use crate::steering::Steering;
 
 /// A 16-byte secret and what is derived from it.
 ///
-/// To-tags, branches, branch seals, seals of ways back, of flows and of dialogs each have a key of their own, so that a value of one
+/// To-tags, branches, branch seals, seals of ways back, of flows, of dialogs and of pings each have a key of their own, so that a value of one
 /// kind says nothing about another. All hosts that share an address (a cluster) must share the key.
 #[derive(Clone)]
 pub(crate) struct Key {
@@ -22,6 +22,7 @@ pub(crate) struct Key {
     flow: SipHasher24,
     dialog: sip128::SipHasher24,
     draw: SipHasher24,
+    ping: SipHasher24,
     steering: Steering,
 }
 
@@ -76,6 +77,7 @@ impl Key {
             flow: derive(b"flow____"),
             dialog: sip128::SipHasher24::new_with_keys(first, second),
             draw: derive(b"draw____"),
+            ping: derive(b"ping____"),
             steering: Steering::new(|counter| {
                 let mut hasher = derive(b"steering");
                 hasher.write_u8(counter);
@@ -128,6 +130,11 @@ impl Key {
     /// The seal of a flow token: over the values before it.
     pub(crate) fn flow(&self, values: &[u8]) -> u64 {
         self.flow.hash(values)
+    }
+
+    /// The seal of a ping with this number.
+    pub(crate) fn ping(&self, number: u64) -> u64 {
+        mac_of_numbers(self.ping, [number])
     }
 
     /// The number of a call in draws among the servers of a name.

@@ -54,9 +54,9 @@ pub use name_addr::{NameAddr, NameAddrError};
 pub use params::{Param, Params};
 pub use proxy::{
     Branch, Clients, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, Forward, Forwarded,
-    HeaderChange, Local, Proxy, ProxyConfig, Received, RelayError, RelayErrorKind, RequestName,
-    ResponseChanges, RouteFlow, Target, Transaction, shorten, to_has_tag, write_ack, write_cancel,
-    write_response,
+    HeaderChange, Local, Ping, Proxy, ProxyConfig, Received, RelayError, RelayErrorKind,
+    RequestName, ResponseChanges, RouteFlow, Target, Transaction, shorten, to_has_tag, write_ack,
+    write_cancel, write_response,
 };
 pub use reason::standard_reason;
 pub use routes::{Candidate, Choice, Lookup, RouteError, Routes, RoutesBuilder, Sought, mark};

@@ -134,7 +134,7 @@ impl Database {
         rows: &[NewRow],
     ) -> Result<(), DatabaseError> {
         let values: Vec<Value<'_>> = rows.iter().flat_map(NewRow::values).collect();
-        let insert = self.statements().insert(rows.len());
+        let insert = self.statements().each().insert(rows.len());
         let inserted = link.execute(&insert, &values).await;
         inserted.map(drop).map_err(|failure| self.told(failure))
     }

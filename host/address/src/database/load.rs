@@ -54,7 +54,7 @@ impl Database {
         };
         link.begin_read().await?;
         self.check_address_version(&mut link).await?;
-        let rows = self.statements().rows(has_id?);
+        let rows = self.statements().each().rows(has_id?);
         let mut number = 0;
         let read = link.each(&rows, |columns| {
             number += 1;
@@ -71,7 +71,7 @@ impl Database {
     /// Must be called outside a transaction, which a failing statement would end on some databases.
     pub(super) async fn has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
         let is_usual = self.schema.address.id == AddressNames::default().id;
-        match link.run(&self.statements().probe_id()).await {
+        match link.run(&self.statements().each().probe_id()).await {
             Ok(_) => Ok(true),
             Err(Failure::NoColumn { .. }) if is_usual => Ok(false),
             Err(failure) => Err(self.told(failure)),

@@ -5,7 +5,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use portcullis_database::{AddressNames, Column};
 
 use super::StoredRow;
-use crate::row::{Row, RowError, RowWarning, shown};
+use super::columns::{number, text};
+use crate::row::{Row, RowError, RowWarning};
 use crate::table::{Table, TableBuilder};
 
 /// Most problems of each kind that a load reports; further ones are counted.
@@ -123,42 +124,4 @@ impl<'r> TextRow<'r> {
             },
         })
     }
-}
-
-/// Reads a column that must be a whole number.
-pub(super) fn number(value: Column<'_>, id: i64, column: &'static str) -> Result<i64, RowError> {
-    let text = text(value, id, column)?;
-    text.parse().map_err(|_| RowError {
-        id,
-        place: None,
-        column,
-        value: shown(text),
-        fault: "is not a whole number".to_owned(),
-        mend: "write a number, and use an integer type for the column".to_owned(),
-    })
-}
-
-/// Reads a column that must be text.
-pub(super) fn text<'r>(
-    value: Column<'r>,
-    id: i64,
-    column: &'static str,
-) -> Result<&'r str, RowError> {
-    let (value, fault, mend) = match value {
-        Column::Text(text) => return Ok(text),
-        Column::Null => (
-            "NULL",
-            "is no value",
-            "write one, and declare the column NOT NULL",
-        ),
-        Column::Bytes => ("(bytes)", "is not text", "write it as text in UTF-8"),
-    };
-    Err(RowError {
-        id,
-        place: None,
-        column,
-        value: value.to_owned(),
-        fault: fault.to_owned(),
-        mend: mend.to_owned(),
-    })
 }

@@ -4,6 +4,7 @@
 //! names row and column, instead of a silent 0, and numbers are not truncated to the driver's types.
 
 mod address_file;
+pub mod columns;
 mod error;
 mod filter;
 mod import;

@@ -1,20 +1,8 @@
 //! Single rows by their ids: read, replaced and removed, if they are still as they were read.
-//!
-//! Kamailio's tables have no column for a version, so a row is compared as a whole. The comparison is part of the statement that changes the
-//! row: nobody can change the row in between, whatever transactions the table has.
-
-use portcullis_database::{Dialect, Name, Value};
 
 use super::loading::TextRow;
 use super::{Absent, AddError, Database, DatabaseError, NewRow, StoredRow};
 use crate::row::RowWarning;
-
-/// A condition on columns, as part of a statement.
-pub(super) struct Unchanged<'v> {
-    /// The text, from `AND` on.
-    pub(super) condition: String,
-    pub(super) values: Vec<Value<'v>>,
-}
 
 impl Database {
     /// Returns the rows of the table of addresses with this id: one at most, unless the table is a view with ids that are not unique. None if
@@ -31,7 +19,7 @@ impl Database {
             link.release().await;
             return Ok(Vec::new());
         }
-        let (one, values) = (self.statements().one(), [id.into()]);
+        let (one, values) = (self.statements().each().one(), [id.into()]);
         let rows = link.rows(&one, &values, |row| {
             let columns = std::array::from_fn(|at| row.column(at));
             Ok(TextRow::new(columns, 0).to_stored())
@@ -47,10 +35,8 @@ impl Database {
     /// If the rows are in a file, or the database fails.
     pub async fn remove_row(&self, id: i64, read: &StoredRow) -> Result<bool, DatabaseError> {
         self.must_be_a_table()?;
-        let unchanged = self.unchanged_row(read);
-        let delete = self.statements().delete_one(&unchanged.condition);
-        let mut values = vec![id.into()];
-        values.extend(unchanged.values);
+        let statements = self.statements().each();
+        let (delete, values) = statements.delete_one(id, columns(read));
         Ok(self.change(&delete, &values).await? > 0)
     }
 
@@ -69,55 +55,22 @@ impl Database {
         let warning = new.check()?;
         let mut link = self.open(Absent::Refuse).await?;
         link.be_strict().await.map_err(DatabaseError::from)?;
-        let unchanged = self.unchanged_row(read);
-        let update = self.statements().replace_one(&unchanged.condition);
-        let mut values = new.values().to_vec();
-        values.push(id.into());
-        values.extend(unchanged.values);
+        let statements = self.statements().each();
+        let (update, values) = statements.replace_one(id, columns(read), new.values());
         let changed = link.execute(&update, &values).await;
         let changed = changed.map_err(|failure| self.told(failure))?;
         link.release().await;
         Ok((changed > 0, warning))
     }
-
-    fn unchanged_row<'v>(&self, read: &'v StoredRow) -> Unchanged<'v> {
-        let values = [
-            &read.group,
-            &read.ip_addr,
-            &read.mask,
-            &read.port,
-            &read.tag,
-        ];
-        let columns = self.schema.address.columns();
-        Unchanged::of(self.connections.dialect(), columns.into_iter().zip(values))
-    }
 }
 
-impl<'v> Unchanged<'v> {
-    /// The condition that columns have these values, compared byte for byte; `None` is NULL.
-    pub(super) fn of<'n>(
-        dialect: &dyn Dialect,
-        columns: impl IntoIterator<Item = (&'n Name, &'v Option<String>)>,
-    ) -> Self {
-        let mut unchanged = Self {
-            condition: String::new(),
-            values: Vec::new(),
-        };
-        for (column, value) in columns {
-            match value {
-                Some(text) => {
-                    let is = dialect.is_text(column);
-                    unchanged.condition.push_str(&format!(" AND {is}"));
-                    unchanged.values.push(text.into());
-                }
-                None => {
-                    let column = column.quoted();
-                    unchanged
-                        .condition
-                        .push_str(&format!(" AND {column} IS NULL"));
-                }
-            }
-        }
-        unchanged
-    }
+/// The columns of a row in the order of the statements.
+fn columns(read: &StoredRow) -> [&Option<String>; 5] {
+    [
+        &read.group,
+        &read.ip_addr,
+        &read.mask,
+        &read.port,
+        &read.tag,
+    ]
 }

@@ -5,7 +5,8 @@ use std::net::IpAddr;
 use portcullis_database::Value;
 use thiserror::Error;
 
-use crate::row::{Finding, Place, Row, RowError, RowWarning};
+use super::columns::fits;
+use crate::row::{Place, Row, RowError, RowWarning};
 
 /// The width of the columns `ip_addr` and `tag` in characters.
 const IP_ADDR_WIDTH: usize = 50;
@@ -177,15 +178,4 @@ pub fn network(text: &str) -> Option<(String, i64)> {
 
 fn bare(ip: &str) -> &str {
     ip.trim_start_matches('[').trim_end_matches(']')
-}
-
-/// Checks that a column of this width can store the text.
-pub(super) fn fits(column: &'static str, text: &str, most: usize) -> Result<(), RowError> {
-    let length = text.chars().count();
-    if length > most {
-        let fault = format!("has {length} characters");
-        let mend = format!("use at most {most}: the column is no wider");
-        return Err(Finding::text(column, text, &fault, &mend).error(0));
-    }
-    Ok(())
 }

@@ -1,6 +1,6 @@
 //! Statements with the configured names of tables and columns, in the form of [`Dialect::statement`].
 
-use portcullis_database::{AddressNames, Dialect, Name};
+use portcullis_database::{AddressNames, Dialect, Name, RowStatements};
 
 use super::filter::{Cursor, RowFilter};
 
@@ -11,28 +11,15 @@ pub(super) struct AddressStatements<'s> {
     pub(super) dialect: &'static dyn Dialect,
 }
 
-impl AddressStatements<'_> {
-    /// Selects the rows in the order of the table itself, as Kamailio does: no WHERE, no ORDER BY. Without an id the first column is NULL.
-    pub(super) fn rows(&self, has_id: bool) -> String {
-        let id = match has_id {
-            true => self.dialect.text(&self.names.id),
-            false => "NULL".to_owned(),
-        };
-        let columns = self
-            .names
-            .columns()
-            .map(|column| self.dialect.text(column))
-            .join(", ");
-        format!("SELECT {id}, {columns} FROM {}", self.names.table.quoted())
-    }
-
-    /// Fails if the table has no id.
-    pub(super) fn probe_id(&self) -> String {
-        format!(
-            "SELECT {} FROM {} LIMIT 0",
-            self.names.id.quoted(),
-            self.names.table.quoted()
-        )
+impl<'s> AddressStatements<'s> {
+    /// Those that each table has.
+    pub(super) fn each(&self) -> RowStatements<'s, 5> {
+        RowStatements {
+            table: &self.names.table,
+            id: &self.names.id,
+            columns: self.names.columns(),
+            dialect: self.dialect,
+        }
     }
 
     pub(super) fn count(&self) -> String {
@@ -105,16 +92,6 @@ impl AddressStatements<'_> {
         }
     }
 
-    /// Inserts this many rows; the statement has a parameter for each of [`columns`](Self::columns) of each row.
-    pub(super) fn insert(&self, rows: usize) -> String {
-        let columns = self.names.columns().map(Name::quoted).join(", ");
-        let values = vec!["(?, ?, ?, ?, ?)"; rows].join(", ");
-        format!(
-            "INSERT INTO {} ({columns}) VALUES {values}",
-            self.names.table.quoted()
-        )
-    }
-
     /// Deletes all rows of a group and an address.
     pub(super) fn delete(&self) -> String {
         format!(
@@ -134,36 +111,6 @@ impl AddressStatements<'_> {
             self.names.ip_addr.quoted(),
             self.names.mask.quoted(),
             self.names.ip_addr.quoted(),
-        )
-    }
-
-    /// Selects the rows with an id, all columns as text.
-    pub(super) fn one(&self) -> String {
-        let as_text = |column: &Name| self.dialect.as_text(&column.quoted());
-        let (id, table) = (&self.names.id, self.names.table.quoted());
-        let columns = self.names.columns().map(as_text).join(", ");
-        // A second one shows that the ids are not unique.
-        format!(
-            "SELECT {}, {columns} FROM {table} WHERE {} = ? LIMIT 2",
-            as_text(id),
-            id.quoted()
-        )
-    }
-
-    /// Deletes the row with an id that meets the rest of a condition.
-    pub(super) fn delete_one(&self, condition: &str) -> String {
-        let (id, table) = (self.names.id.quoted(), self.names.table.quoted());
-        format!("DELETE FROM {table} WHERE {id} = ?{condition}")
-    }
-
-    /// Replaces the columns of the row with an id that meets the rest of a condition.
-    pub(super) fn replace_one(&self, condition: &str) -> String {
-        let (id, table) = (self.names.id.quoted(), self.names.table.quoted());
-        let columns = self.names.columns();
-        let set = columns.map(|column| format!("{} = ?", column.quoted()));
-        format!(
-            "UPDATE {table} SET {} WHERE {id} = ?{condition}",
-            set.join(", ")
         )
     }
 
@@ -188,7 +135,7 @@ mod tests {
             dialect: dialect("mysql://a@h/k"),
         };
         assert_eq!(
-            statements.rows(true),
+            statements.each().rows(true),
             "SELECT `id`, `grp`, `ip_addr`, `mask`, `port`, `tag` FROM `address`"
         );
         let names = AddressNames {
@@ -201,12 +148,12 @@ mod tests {
             dialect: dialect("sqlite:a.db"),
         };
         assert_eq!(
-            statements.rows(false),
+            statements.each().rows(false),
             "SELECT NULL, CAST(`customer` AS TEXT), CAST(`ip_addr` AS TEXT), CAST(`mask` AS TEXT), CAST(`port` AS TEXT), \
              CAST(`tag` AS TEXT) FROM `trunks`"
         );
         assert_eq!(
-            statements.insert(2),
+            statements.each().insert(2),
             "INSERT INTO `trunks` (`customer`, `ip_addr`, `mask`, `port`, `tag`) VALUES (?, ?, ?, ?, ?), (?, ?, ?, ?, ?)"
         );
         let filter = RowFilter {

@@ -3,13 +3,12 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use portcullis_database::{
-    Column, Dialect, Failure, Link, Name, TRUSTED_VERSION, TrustedNames, Value,
+    Column, Dialect, Failure, Link, ROW_ID, RowStatements, TRUSTED_VERSION, TrustedNames, Value,
 };
 
+use super::columns::{fits, number, text};
 use super::loader::on_a_thread;
-use super::loading::{MOST_NAMED, number, text};
-use super::one_row::Unchanged;
-use super::rows::fits;
+use super::loading::MOST_NAMED;
 use super::{Absent, AddError, Database, DatabaseError};
 use crate::pattern::PatternBudget;
 use crate::row::{RowError, RowWarning, shown};
@@ -151,7 +150,9 @@ impl Database {
                 source_ip: shown(&row.source),
             });
         }
-        let inserted = link.execute(&statements.insert(), &row.values()).await;
+        let inserted = link
+            .execute(&statements.each().insert(1), &row.values())
+            .await;
         inserted.map_err(|failure| self.told(failure))?;
         link.release().await;
         Ok(warning)
@@ -180,7 +181,7 @@ impl Database {
             link.release().await;
             return Ok(Vec::new());
         }
-        let (one, values) = (self.trusted_statements().one(), [id.into()]);
+        let (one, values) = (self.trusted_statements().each().one(), [id.into()]);
         let rows = link.rows(&one, &values, |row| {
             let columns = std::array::from_fn(|at| row.column(at));
             Ok(TextRow { columns, number: 0 }.to_stored())
@@ -199,11 +200,8 @@ impl Database {
         id: i64,
         read: &StoredTrusted,
     ) -> Result<bool, DatabaseError> {
-        let statements = self.trusted_statements();
-        let unchanged = statements.unchanged(read);
-        let delete = statements.delete_one(&unchanged.condition);
-        let mut values = vec![id.into()];
-        values.extend(unchanged.values);
+        let statements = self.trusted_statements().each();
+        let (delete, values) = statements.delete_one(id, read.columns());
         Ok(self.change(&delete, &values).await? > 0)
     }
 
@@ -233,11 +231,10 @@ impl Database {
                 });
             }
         }
-        let unchanged = statements.unchanged(read);
-        let update = statements.replace_one(&unchanged.condition);
-        let mut values = new.values().to_vec();
-        values.push(id.into());
-        values.extend(unchanged.values);
+        let replaced = statements
+            .each()
+            .replace_one(id, read.columns(), new.values());
+        let (update, values) = replaced;
         let changed = link.execute(&update, &values).await;
         let changed = changed.map_err(|failure| self.told(failure))?;
         link.release().await;
@@ -251,7 +248,7 @@ impl Database {
         link.begin_read().await?;
         let (schema, table) = (&self.schema, &self.schema.trusted.table);
         link.check_version(schema, table, TRUSTED_VERSION).await?;
-        let rows = self.trusted_statements().rows(has_id);
+        let rows = self.trusted_statements().each().rows(has_id);
         let mut number = 0;
         let read = link.each(&rows, |columns| {
             number += 1;
@@ -265,7 +262,7 @@ impl Database {
 
     /// Whether the rows have ids. A view may lack them.
     async fn trusted_has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
-        match link.run(&self.trusted_statements().probe_id()).await {
+        match link.run(&self.trusted_statements().each().probe_id()).await {
             Ok(_) => Ok(true),
             Err(Failure::NoColumn { .. }) => Ok(false),
             Err(failure) => Err(self.told(failure)),
@@ -280,78 +277,23 @@ impl Database {
     }
 }
 
-impl TrustedStatements<'_> {
-    /// Returns the columns that Kamailio reads, in its order.
-    fn columns(&self) -> [&Name; 6] {
+impl<'s> TrustedStatements<'s> {
+    /// Those that each table has.
+    fn each(&self) -> RowStatements<'s, 6> {
         let names = self.names;
-        [
-            &names.source,
-            &names.proto,
-            &names.from,
-            &names.ruri,
-            &names.tag,
-            &names.priority,
-        ]
-    }
-
-    /// Selects the rows in the order of the table itself, as Kamailio does, each column as text. Without an id the first column is NULL.
-    fn rows(&self, has_id: bool) -> String {
-        let id = match has_id {
-            true => self.dialect.text(&Name::known("id")),
-            false => "NULL".to_owned(),
-        };
-        let columns = self.columns().map(|column| self.dialect.text(column));
-        let (columns, table) = (columns.join(", "), self.names.table.quoted());
-        format!("SELECT {id}, {columns} FROM {table}")
-    }
-
-    /// Fails if the table has no id.
-    fn probe_id(&self) -> String {
-        format!("SELECT `id` FROM {} LIMIT 0", self.names.table.quoted())
-    }
-
-    /// Selects the rows with an id, all columns as text.
-    fn one(&self) -> String {
-        let as_text = |column: &Name| self.dialect.as_text(&column.quoted());
-        let columns = self.columns().map(as_text).join(", ");
-        let (id, table) = (as_text(&Name::known("id")), self.names.table.quoted());
-        // A second one shows that the ids are not unique.
-        format!("SELECT {id}, {columns} FROM {table} WHERE `id` = ? LIMIT 2")
-    }
-
-    /// The condition that a row is still as it was read.
-    fn unchanged<'v>(&self, read: &'v StoredTrusted) -> Unchanged<'v> {
-        let values = [
-            &read.source,
-            &read.proto,
-            &read.from,
-            &read.ruri,
-            &read.tag,
-            &read.priority,
-        ];
-        Unchanged::of(self.dialect, self.columns().into_iter().zip(values))
-    }
-
-    /// Deletes the row with an id that meets the rest of a condition.
-    fn delete_one(&self, condition: &str) -> String {
-        let table = self.names.table.quoted();
-        format!("DELETE FROM {table} WHERE `id` = ?{condition}")
-    }
-
-    /// Replaces the columns of the row with an id that meets the rest of a condition.
-    fn replace_one(&self, condition: &str) -> String {
-        let set = self
-            .columns()
-            .map(|column| format!("{} = ?", column.quoted()));
-        let (table, set) = (self.names.table.quoted(), set.join(", "));
-        format!("UPDATE {table} SET {set} WHERE `id` = ?{condition}")
-    }
-
-    /// With a parameter for each of [`columns`](Self::columns).
-    fn insert(&self) -> String {
-        let columns = self.columns().map(Name::quoted).join(", ");
-        let table = self.names.table.quoted();
-        format!("INSERT INTO {table} ({columns}) VALUES (?, ?, ?, ?, ?, ?)")
+        RowStatements {
+            table: &names.table,
+            id: &ROW_ID,
+            columns: [
+                &names.source,
+                &names.proto,
+                &names.from,
+                &names.ruri,
+                &names.tag,
+                &names.priority,
+            ],
+            dialect: self.dialect,
+        }
     }
 
     /// Counts the rows of a source.
@@ -364,6 +306,20 @@ impl TrustedStatements<'_> {
     fn delete(&self) -> String {
         let (table, source) = (self.names.table.quoted(), self.names.source.quoted());
         format!("DELETE FROM {table} WHERE {source} = ?")
+    }
+}
+
+impl StoredTrusted {
+    /// The columns in the order of the statements.
+    fn columns(&self) -> [&Option<String>; 6] {
+        [
+            &self.source,
+            &self.proto,
+            &self.from,
+            &self.ruri,
+            &self.tag,
+            &self.priority,
+        ]
     }
 }
 

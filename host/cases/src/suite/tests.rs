@@ -105,6 +105,42 @@ fn differences_name_what_was_expected_and_what_came() {
     );
 }
 
+/// A policy that relays to the next two destinations of set 1.
+fn in_turn() -> Vec<u8> {
+    let text = r#"(module
+        (import "portcullis:policy/dispatcher@0.1.0" "add-set"
+          (func $add-set (param i32 i32 i32 i32 i32 i32 i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 64) "\01\00\00\00\f7\01\00\00")
+        (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) unreachable)
+        (func (export "decide") (result i32)
+          (call $add-set (i32.const 1) (i32.const 4) (i32.const 256) (i32.const 0)
+            (i32.const 2) (i32.const 0) (i32.const 512))
+          (if (i32.load8_u (i32.const 512)) (then (return (i32.const 64))))
+          i32.const 16))"#;
+    let mut module = wat::parse_str(text).unwrap();
+    embed_with(&mut module, Exports::default()).unwrap();
+    module
+}
+
+#[test]
+fn sets_of_the_dispatcher_are_rows_of_a_file() {
+    let text = "[tables]\ndispatcher = [\"1 sip:192.0.2.1 0 20\", \"1 sip:192.0.2.2 0 10\", \"1 sip:192.0.2.3 4 5\"]\n\
+         [[case]]\nexpect = { verdict = \"relay\", targets = [\"sip:192.0.2.1\", \"sip:192.0.2.2\"] }\n\
+         [[case]]\nname = \"it is the turn of the other one\"\ncontinues = true\n\
+         expect = { targets = [\"sip:192.0.2.2\", \"sip:192.0.2.1\"] }\n\
+         [[case]]\nname = \"from the beginning\"\nexpect = { targets = [\"sip:192.0.2.1\", \"sip:192.0.2.2\"] }\n\
+         [[case]]\nname = \"other sets\"\ntables = { dispatcher = [\"1 sip:192.0.2.9\"] }\n\
+         expect = { targets = [\"sip:192.0.2.9\"] }\n\
+         [[case]]\nname = \"none\"\ntables = {}\nexpect = { verdict = \"reject\", status = 503 }\n";
+    let suite = Suite::parse(text, "cases.toml", Path::new("")).unwrap();
+    let runtime = runtime(&Limits::default()).unwrap();
+    let policy = suite.load(&runtime, "in-turn", &in_turn()).unwrap();
+    let report = suite.run(policy, Scope::operator);
+    assert_eq!(mismatches(&report), [""; 0]);
+    assert_eq!(report.failed(), 0);
+}
+
 #[test]
 fn errors_name_the_line() {
     for (text, expected) in [
@@ -139,6 +175,10 @@ fn errors_name_the_line() {
         (
             "\n[tables]\naddress = [\"200 10.0.0.0/33\"]\n",
             "cases.toml:2: tables.address: \"200 10.0.0.0/33\": mask",
+        ),
+        (
+            "[tables]\ndispatcher = [\"1 gw\"]\n",
+            "cases.toml:1: tables.dispatcher: \"1 gw\": list:1: destination \"gw\" has no scheme",
         ),
         (
             "[tables]\naddress = [\"x\"]\n",

@@ -21,7 +21,7 @@ use crate::commands::{
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 49] = [
+const OPERATIONS: [fn(Routes) -> Routes; 55] = [
     describe,
     trace::operation,
     events::operation,
@@ -67,6 +67,12 @@ const OPERATIONS: [fn(Routes) -> Routes; 49] = [
     trusted::Replace::operation,
     trusted::Delete::operation,
     dispatcher::Show::operation,
+    dispatcher::ListRows::operation,
+    dispatcher::AddRow::operation,
+    dispatcher::RemoveRows::operation,
+    dispatcher::ShowRow::operation,
+    dispatcher::ReplaceRow::operation,
+    dispatcher::DeleteRow::operation,
     history::Show::operation,
     alert::ListAlerts::operation,
     alert::Acknowledge::operation,

@@ -64,6 +64,8 @@ pub enum AlertKind {
     TenantUnusable,
     /// The database of pushed policies is unreachable.
     StoreUnreachable,
+    /// No destination of a set of the dispatcher gets requests.
+    SetDown,
 }
 
 /// An alert that has not been looked up in the acknowledgements.
@@ -71,6 +73,8 @@ pub(super) struct Alert {
     kind: AlertKind,
     seat: Option<String>,
     since: Option<SystemTime>,
+    /// The set of the dispatcher, if it concerns one.
+    set: Option<u32>,
     text: String,
 }
 
@@ -84,6 +88,7 @@ impl Alert {
                 kind: AlertKind::PolicyOutOfService,
                 seat: Some(files.seat().name.to_string()),
                 since: Some(alert.at),
+                set: None,
                 text: alert.text,
             })
         });
@@ -93,6 +98,7 @@ impl Alert {
             text: format!("stored tenant {name} cannot be used: {error}"),
             seat: Some(name),
             since: None,
+            set: None,
         });
         let away = control.registry.deployments().storing().err().flatten();
         let away = away.filter(StoreError::is_away);
@@ -100,9 +106,21 @@ impl Alert {
             kind: AlertKind::StoreUnreachable,
             seat: None,
             since: None,
+            set: None,
             text: format!("pushed policies: {error}"),
         });
-        alerts.chain(wrong).chain(away).collect()
+        let down = control.shared.dispatcher.status().down.into_iter();
+        let down = down.map(|(set, since)| Self {
+            kind: AlertKind::SetDown,
+            seat: None,
+            since: Some(since),
+            set: Some(set),
+            text: format!(
+                "dispatcher: no destination of set {set} has got requests since {}",
+                rfc3339(since)
+            ),
+        });
+        alerts.chain(wrong).chain(away).chain(down).collect()
     }
 
     /// The alert as a line of the status.
@@ -116,7 +134,7 @@ impl Alert {
     /// The same number for the same condition. A database that is away is one condition, whatever the error.
     fn id(&self) -> String {
         let mut hasher = DefaultHasher::new();
-        (self.kind, &self.seat, self.since).hash(&mut hasher);
+        (self.kind, &self.seat, self.since, self.set).hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 

@@ -1,8 +1,11 @@
-//! `dispatcher.…`: the commands of Kamailio's module with its messages and codes (`src/modules/dispatcher/dispatcher.c`), and `dispatcher.show`.
+//! `dispatcher.…`: the commands of Kamailio's module with its messages and codes (`src/modules/dispatcher/dispatcher.c`), `dispatcher.show`, and the rows of the table.
 
 mod change;
 mod hash;
 mod list;
+mod ping_active;
+mod row;
+mod rows;
 mod show;
 mod state;
 
@@ -13,8 +16,14 @@ pub(crate) use hash::Hash;
 pub use hash::HashReply;
 pub(crate) use list::ListSets;
 pub use list::{
-    Destination, DestinationAttrs, DestinationRuntime, SetList, SetRecord, SetTargets, TargetRecord,
+    Destination, DestinationAttrs, DestinationLatency, DestinationRuntime, SetList, SetRecord,
+    SetTargets, TargetRecord,
 };
+pub(crate) use ping_active::PingActive;
+pub use ping_active::PingActiveReply;
+pub(crate) use row::{DeleteRow, ReplaceRow, ShowRow};
+pub(crate) use rows::{AddRow, ListRows, RemoveRows};
+pub use rows::{GatewayAdded, StoredGateway};
 pub(crate) use show::Show;
 pub use show::{DispatcherShown, ShownDestination, ShownSet};
 pub(crate) use state::{SetDuidState, SetState};

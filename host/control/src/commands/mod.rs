@@ -227,8 +227,10 @@ fn row_changed() -> Fault {
 }
 
 /// The causes of faults whose text names a file of the host. They are what a tenant sees of the fault.
-const FILES: [&str; 2] = [ADDRESSES_IN_FILE, FOLLOWS_FILE];
+const FILES: [&str; 3] = [ADDRESSES_IN_FILE, SETS_IN_FILE, FOLLOWS_FILE];
 const ADDRESSES_IN_FILE: &str = "the addresses are in a file of the host, which its operator edits";
+const SETS_IN_FILE: &str =
+    "the sets of the dispatcher are in a file of the host, which its operator edits";
 const FOLLOWS_FILE: &str = "the seat follows a file of the host, which its operator replaces";
 
 /// The fault as this caller sees it.

@@ -39,7 +39,10 @@ impl Tagged {
                 Some(Self::Tenant(decoded(name)?))
             }
             ("GET" | "PUT", ["policies", seat, "settings"]) => Some(Self::Settings(decoded(seat)?)),
-            ("GET", ["addresses" | "trusted"]) => Some(Self::Content),
+            (
+                "GET",
+                ["addresses" | "trusted"] | ["dispatcher", "rows"] | ["dispatcher", "rows", _],
+            ) => Some(Self::Content),
             ("GET", ["addresses" | "trusted", row]) if !WORDS.contains(row) => Some(Self::Content),
             _ => None,
         }
@@ -49,7 +52,10 @@ impl Tagged {
     pub(crate) fn is_of_rows(method: &Method, path: &str) -> bool {
         matches!(
             (method.as_str(), path.strip_prefix("/v1/")),
-            ("POST" | "DELETE", Some("addresses" | "trusted")) | ("POST", Some("addresses/import"))
+            (
+                "POST" | "DELETE",
+                Some("addresses" | "trusted" | "dispatcher/rows")
+            ) | ("POST", Some("addresses/import"))
         )
     }
 
@@ -59,7 +65,10 @@ impl Tagged {
         let parts: Option<Vec<_>> = rest.map(|rest| rest.split('/').collect());
         matches!(
             (method.as_str(), parts.as_deref()),
-            ("PUT" | "DELETE", Some(["addresses" | "trusted", _]))
+            (
+                "PUT" | "DELETE",
+                Some(["addresses" | "trusted", _] | ["dispatcher", "rows", _])
+            )
         )
     }
 
@@ -140,6 +149,10 @@ mod tests {
             (Method::GET, "/v1/addresses", Some(Tagged::Content)),
             (Method::GET, "/v1/addresses/7", Some(Tagged::Content)),
             (Method::GET, "/v1/addresses/match", None),
+            (Method::GET, "/v1/dispatcher", None),
+            (Method::GET, "/v1/dispatcher/rows", Some(Tagged::Content)),
+            (Method::GET, "/v1/dispatcher/rows/7", Some(Tagged::Content)),
+            (Method::PUT, "/v1/dispatcher/rows/7", None),
             (Method::DELETE, "/v1/addresses/7", None),
             (Method::POST, "/v1/addresses", None),
             (Method::GET, "/metrics", None),

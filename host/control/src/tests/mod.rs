@@ -108,6 +108,7 @@ fn control_over(
         handshakes: None,
         drain: Drain::default(),
         failed_addresses: Default::default(),
+        pings: Default::default(),
         started: SystemTime::now(),
     };
     Arc::new(Control::new(

@@ -3,6 +3,7 @@
 mod draining;
 mod fate;
 mod judge;
+mod pings;
 mod relaying;
 mod reporter;
 mod responder;
@@ -18,8 +19,8 @@ use std::time::Instant;
 
 use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Branch, Destination, DialogSeal, Forwarded, Framing, Index, Message, Received,
-    RelayError, RequestName, Routes, ScanError, StartLine, Transport, scan,
+    Arrival, Branch, Destination, DialogSeal, DropReason, Forwarded, Framing, Index, Message,
+    Received, RelayError, RequestName, Routes, ScanError, StartLine, Transport, scan,
 };
 
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
@@ -359,6 +360,12 @@ impl Pipeline {
                 }
                 Some(Belongs::Dropped(cause)) => return self.dropped(cause, message, arrival),
             }
+        }
+        // To everything but pings, their branch is one that somebody else wrote.
+        if received == Received::Drop(DropReason::ForgedResponse)
+            && pings::is_answered_by(message, &self.shared)
+        {
+            return self.handled(message, arrival);
         }
         let strangers = self.responder.strangers();
         if matches!(received, Received::Judge | Received::Reply(_)) {
@@ -761,6 +768,11 @@ impl Pipeline {
         Some((branch, branch.transaction.owner(workers)))
     }
 
+    /// Whether this request, which was not delivered, is a ping. Notes that.
+    pub(crate) fn fail_ping(&self, bytes: &[u8]) -> bool {
+        pings::fails_with(bytes, &self.shared)
+    }
+
     /// Notes that the request with this branch could not be delivered.
     pub(crate) fn fail_branch(&mut self, branch: Branch) {
         if let Some((stateful, mut tools)) = self.stateful() {
@@ -803,9 +815,9 @@ impl Pipeline {
         }
     }
 
-    /// Whether the operator has a row for this address in the table.
+    /// Whether this is the address of a row of the operator, of a trusted peer, or of a next hop, destinations of the dispatcher included.
     pub(crate) fn knows_address(&self, ip: IpAddr) -> bool {
-        self.responder.knows_address(ip)
+        self.responder.knows_address(ip) || self.shared.is_known(ip)
     }
 
     /// Passes on what belongs to transactions of the processes that had the sockets before; nothing without any.

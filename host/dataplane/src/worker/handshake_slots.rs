@@ -57,7 +57,7 @@ impl Slots {
         all.acquire_owned().await.ok()
     }
 
-    /// Takes a place for this address. `is_known`: the address is in the table, and no rate applies to it.
+    /// Takes a place for this address. `is_known`: the address is in the table, or that of a next hop, and no rate applies to it.
     pub(super) fn take(
         self: &Rc<Self>,
         permit: OwnedSemaphorePermit,

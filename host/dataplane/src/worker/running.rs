@@ -227,6 +227,10 @@ impl Running {
     /// Nobody may wait for the answer any more.
     async fn carry_out(&mut self, order: Order) {
         match order {
+            Order::Send { bytes, to } => {
+                self.worker.borrow_mut().send_own(&bytes, to);
+                flush_all(&self.worker).await;
+            }
             Order::Settle(answer) => {
                 self.settle().await;
                 let _gone = answer.send(());

@@ -5,7 +5,7 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use portcullis_metrics::HandoverResult;
-use portcullis_sip::{Arrival, Framing, Transport};
+use portcullis_sip::{Arrival, Destination, Framing, Transport};
 use portcullis_transaction::What;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until};
@@ -115,10 +115,17 @@ impl Worker {
         }
     }
 
-    /// Notes in its transaction that a request was not delivered. Returns false if it has no transaction.
+    /// Sends a request of the host itself.
+    pub(super) fn send_own(&mut self, bytes: &[u8], to: Destination) {
+        if !self.send_bytes(bytes, Outgoing::of(to)) {
+            self.fail_undelivered(bytes);
+        }
+    }
+
+    /// Notes in its transaction that a request was not delivered, or that a ping was not. Returns false if it is neither.
     pub(super) fn fail_undelivered(&mut self, bytes: &[u8]) -> bool {
         let Some((branch, owner)) = self.pipeline.branch_of_undelivered(bytes) else {
-            return false;
+            return self.pipeline.fail_ping(bytes);
         };
         if owner == self.pipeline.number() {
             self.pipeline.fail_branch(branch);

@@ -1,18 +1,23 @@
-use portcullis_database::{Connections, DatabaseUrl, Schema};
-
 use super::*;
-use crate::source::NewDestination;
+use crate::source::{NewDestination, StoredDestination};
 
-const RULES: Rules = Rules {
-    thresholds: Thresholds {
-        down_after: 2,
-        up_after: 1,
-    },
-    is_passive: true,
-    rest: Duration::from_secs(30),
-    calls: 64,
-    longest_call: Duration::from_secs(60),
-};
+/// Without pings.
+fn rules() -> Rules {
+    Rules {
+        thresholds: Thresholds {
+            down_after: 2,
+            up_after: 1,
+        },
+        is_passive: true,
+        rest: Duration::from_secs(30),
+        pings: Pings {
+            interval: Duration::ZERO,
+            ..Pings::default()
+        },
+        calls: 64,
+        longest_call: Duration::from_secs(60),
+    }
+}
 
 fn source(folder: &tempfile::TempDir) -> Source {
     let url = DatabaseUrl::Sqlite(folder.path().join("a.db"));
@@ -20,7 +25,7 @@ fn source(folder: &tempfile::TempDir) -> Source {
 }
 
 fn dispatcher(source: Source) -> Dispatcher {
-    Dispatcher::new(source, RULES, BookOptions::default())
+    Dispatcher::new(source, rules(), BookOptions::default())
 }
 
 fn row(setid: i64, destination: &str) -> NewDestination {
@@ -93,7 +98,7 @@ async fn an_invalid_row_is_skipped_and_named() {
         .await
         .unwrap();
     for values in [
-        "1, 'sips:a.example', 0",
+        "1, 'sip:a.example;transport=ws', 0",
         "1, 'sip:192.0.2.2', 'x'",
         "1, 'sip:192.0.2.3', 64",
     ] {
@@ -109,7 +114,8 @@ async fn an_invalid_row_is_skipped_and_named() {
     );
     let said: Vec<_> = sets.errors.iter().map(ToString::to_string).collect();
     assert!(
-        said[0].starts_with("row 2: destination \"sips:a.example\" is a `sips` URI"),
+        said[0]
+            .contains("row 2: destination \"sip:a.example;transport=ws\" has the transport \"ws\""),
         "{said:?}"
     );
     assert!(
@@ -211,8 +217,8 @@ async fn states_change_by_command_by_failures_and_after_a_rest() {
         states.collect::<Vec<_>>()
     };
     assert_eq!(states(), ["AX", "AX"]);
-    let mut told = HashMap::new();
-    let mut lines = || tell_turns(&mut told, &dispatcher.current());
+    let mut told = Told::default();
+    let mut lines = || told.tell(&dispatcher.current());
     assert_eq!(lines(), 0);
     let disabled = "d".parse().unwrap();
     assert_eq!(dispatcher.set_state(1, Whose::Duid("a"), disabled), 1);
@@ -230,13 +236,13 @@ async fn states_change_by_command_by_failures_and_after_a_rest() {
     assert_eq!(states(), ["TX", "DX"]);
     dispatcher.note(&name, Sign::Failure, None);
     assert_eq!(states(), ["IP", "DX"]);
-    assert_eq!(lines(), 1);
+    assert_eq!(lines(), 2, "the destination, and its set");
     dispatcher.note("dispatcher/1/sip:nowhere", Sign::Failure, None);
     dispatcher.wake_rested_at(now() + 29);
     assert_eq!(states(), ["IP", "DX"]);
     dispatcher.wake_rested_at(now() + 31);
     assert_eq!(states(), ["TP", "DX"]);
-    assert_eq!(lines(), 1);
+    assert_eq!(lines(), 2, "the destination, and its set");
     dispatcher.note(&name, Sign::Failure, None);
     assert_eq!(states(), ["IP", "DX"], "one more failure is enough");
     dispatcher.wake_rested_at(now() + 31);
@@ -284,4 +290,187 @@ async fn a_destination_in_memory_stays_until_the_next_load() {
     assert_eq!(uris(), "1 4 2");
     dispatcher.reload().await.unwrap();
     assert_eq!(uris(), "1 3 2");
+}
+
+/// A dispatcher that pings all destinations of this list.
+async fn pinging(folder: &tempfile::TempDir, list: &str) -> Dispatcher {
+    let path = folder.path().join("dispatcher.list");
+    std::fs::write(&path, list).unwrap();
+    let rules = Rules {
+        pings: Pings::default(),
+        ..rules()
+    };
+    let source = source(folder).with_file(&path);
+    let dispatcher = Dispatcher::new(source, rules, BookOptions::default());
+    dispatcher.reload().await.unwrap();
+    dispatcher
+}
+
+fn only(dispatcher: &Dispatcher) -> Member {
+    dispatcher.current().members().next().unwrap().clone()
+}
+
+const SOON: Option<(u16, Duration)> = Some((200, Duration::from_millis(20)));
+
+#[tokio::test]
+async fn pings_and_requests_change_the_same_state() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = pinging(&folder, "1 sip:192.0.2.1\n").await;
+    let member = only(&dispatcher);
+    let state = || member.runtime.state().to_string();
+    let silent = || dispatcher.note_ping(&member, None, Some("no answer".into()));
+    assert!(dispatcher.pings(&member));
+    dispatcher.note_ping(&member, SOON, None);
+    assert_eq!(state(), "AP");
+    assert_eq!(member.runtime.latency(), [20, 20]);
+    silent();
+    assert_eq!(state(), "TP");
+    dispatcher.note(&member.name, Sign::Failure, Some(503));
+    assert_eq!(state(), "IP", "the request is the second failure in a row");
+    assert_eq!(member.runtime.complaint().as_deref(), Some("no answer"));
+    // Pings find out when it is back: no request is risked.
+    dispatcher.wake_rested_at(now() + 3_600);
+    assert_eq!(state(), "IP");
+    dispatcher.note_ping(&member, SOON, None);
+    assert_eq!(state(), "AP");
+    assert_eq!(member.runtime.complaint(), None);
+    assert_eq!(member.runtime.latencies().timeouts, 1);
+}
+
+#[tokio::test]
+async fn the_result_of_a_ping_that_is_not_wanted_any_more_has_no_effect() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = pinging(&folder, "1 sip:192.0.2.1\n").await;
+    let member = only(&dispatcher);
+    let silent = || dispatcher.note_ping(&member, None, Some("no answer".into()));
+    assert_eq!(dispatcher.set_ping_active(0), 1);
+    silent();
+    assert_eq!(dispatcher.set_ping_active(1), 0);
+    assert_eq!(member.runtime.state().to_string(), "AX", "pings were off");
+    dispatcher.set_state(1, Whose::All, "d".parse().unwrap());
+    silent();
+    assert_eq!(member.runtime.state().to_string(), "DX", "it is disabled");
+    assert!(!dispatcher.pings(&member));
+    let path = folder.path().join("dispatcher.list");
+    std::fs::write(&path, "1 sip:192.0.2.1 32 0 socket=udp:192.0.2.9:5060\n").unwrap();
+    dispatcher.reload().await.unwrap();
+    silent();
+    let other = only(&dispatcher);
+    assert_eq!(other.runtime.state().to_string(), "AX", "it is another one");
+    assert!(!dispatcher.pings(&other), "its flags forbid pings");
+    // So requests find out when it is back.
+    dispatcher.note(&other.name, Sign::Failure, None);
+    dispatcher.note(&other.name, Sign::Failure, None);
+    dispatcher.wake_rested_at(now() + 31);
+    assert_eq!(other.runtime.state().to_string(), "TP");
+}
+
+#[tokio::test]
+async fn another_process_goes_on_with_the_states() {
+    let list = "1 sip:192.0.2.1\n1 sip:192.0.2.2\n1 sip:192.0.2.3 8\n";
+    let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let before = pinging(&folders[0], list).await;
+    before.set_state(1, Whose::Uri("sip:192.0.2.1"), "d".parse().unwrap());
+    for uri in ["sip:192.0.2.2", "sip:192.0.2.3"] {
+        let name = crate::next_hop_name(1, uri);
+        before.note(&name, Sign::Failure, Some(503));
+    }
+    // In the meantime, the flags of the third row have changed.
+    let after = pinging(&folders[1], &list.replace(" 8", " 1")).await;
+    let told: Vec<_> = before
+        .remembered()
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    let read: Vec<Remembered> = told.iter().map(|line| line.parse().unwrap()).collect();
+    assert_eq!(read, before.remembered());
+    after.remember(&read);
+    let sets = after.current();
+    let shown: Vec<_> = sets
+        .members()
+        .map(|member| {
+            let last = member.runtime.last().and_then(|last| last.code);
+            (member.runtime.state().to_string(), last)
+        })
+        .collect();
+    let expected = [("IX", None), ("TP", Some(503)), ("DX", None)];
+    assert_eq!(
+        shown,
+        expected.map(|(state, last)| (state.to_owned(), last))
+    );
+    for other in ["", "1 0", "1 0 x 0 - sip:a", "1 0 0 0"] {
+        assert!(other.parse::<Remembered>().is_err(), "{other}");
+    }
+}
+
+#[tokio::test]
+async fn a_socket_that_the_host_does_not_have_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = "1 sip:192.0.2.1 0 0 socket=udp:192.0.2.8:5060\n\
+                1 sip:192.0.2.2 0 0 socket=udp:192.0.2.9:5060\n";
+    let dispatcher = pinging(&folder, list).await;
+    let sets = dispatcher.current();
+    let known: SocketAddr = "192.0.2.9:5060".parse().unwrap();
+    let mut told = Told::default();
+    let mut lines = |has_it: bool| told.tell_sockets(&sets, |addr| has_it || addr == known);
+    assert_eq!([lines(false), lines(false)], [1, 0]);
+    assert_eq!(
+        [lines(true), lines(false)],
+        [0, 1],
+        "it was there in between"
+    );
+}
+
+#[tokio::test]
+async fn a_row_is_changed_by_its_id_unless_somebody_else_has_changed_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(&folder);
+    source.add(&row(1, "sip:192.0.2.1")).await.unwrap();
+    let id = |rows: &[StoredDestination]| rows[0].id.as_deref().unwrap().parse::<i64>().unwrap();
+    let rows = source.rows().await.unwrap();
+    let id = id(&rows);
+    let read = source.with_id(id).await.unwrap();
+    assert_eq!(read, rows);
+    assert!(source.with_id(id + 1).await.unwrap().is_empty());
+    let new = row(2, "sip:192.0.2.2");
+    let replaced = source.replace_row(id, &read[0], &new).await;
+    assert_eq!(replaced, Ok((true, None)));
+    // The row is not any more as it was read.
+    assert_eq!(
+        source.replace_row(id, &read[0], &new).await,
+        Ok((false, None))
+    );
+    assert_eq!(source.remove_row(id, &read[0]).await, Ok(false));
+    let refused = source.replace_row(id, &read[0], &row(2, "gw")).await;
+    assert!(
+        matches!(refused, Err(DispatcherError::Row(_))),
+        "{refused:?}"
+    );
+    let now = source.with_id(id).await.unwrap();
+    assert_eq!(now[0].destination.as_deref(), Some("sip:192.0.2.2"));
+    assert_eq!(source.remove_row(id, &now[0]).await, Ok(true));
+    assert!(source.rows().await.unwrap().is_empty());
+}
+
+#[test]
+fn a_list_without_a_host_gives_the_same_choices_each_time() {
+    let list = "1 sip:192.0.2.1 0 0 weight=1\n1 sip:192.0.2.2 0 0 weight=2\n1 sip:192.0.2.3 4\n";
+    let question = crate::Question {
+        algorithm: crate::Algorithm::Weight,
+        hash: None,
+        most: 3,
+    };
+    let choices = || {
+        let dispatcher = Dispatcher::of_list(list).unwrap();
+        let sets = dispatcher.current();
+        let set = sets.get(1).unwrap();
+        let chosen = (0..20).map(|_| set.choose(question, |_| true).slots().collect::<Vec<_>>());
+        chosen.collect::<Vec<_>>()
+    };
+    assert_eq!(choices(), choices());
+    let error = Dispatcher::of_list("1 sip:192.0.2.1\n1 gw\n").unwrap_err();
+    assert!(
+        error.to_string().starts_with("list:2: destination"),
+        "{error}"
+    );
 }

@@ -142,7 +142,9 @@ fn latency_lowers_a_priority() {
         [[0, 1, 2], [1, 0, 2], [0, 1, 2]]
     );
     // 7,000 ms are 70 times the priority: 30 are left.
-    set.members()[0].runtime.note_latency(7_000_000);
+    set.members()[0]
+        .runtime
+        .note_latency(std::time::Duration::from_secs(7));
     assert_eq!(first(), [1, 2, 0]);
     assert_eq!(first(), [1, 2, 0]);
 }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::after_failure::{after_failure, has_code};
-use super::context::{Context, Helper};
+use super::context::{Context, Helper, Part};
 use super::pattern::Matching;
 use super::routes::Routes;
 use super::syntax::{Call, Expression, Operator, Term};
@@ -337,8 +337,31 @@ fn function(
                 "(request::header(\"Route\").is_some() && untranslated({line}, \"loose_route()\")?)"
             ))
         }
+        ("ds_select_dst" | "ds_next_dst" | "ds_mark_dst", _) => destination(call, context),
         _ => after_failure(call, expression.place.line, context)
             .or_else(|| permission(call, context)),
+    }
+}
+
+/// The functions of the module `dispatcher`, as a condition; `None` if there is no counterpart.
+pub(super) fn destination(call: &Call, context: &Context) -> Option<String> {
+    let number = |at: usize| -> Option<u32> { call.arguments.get(at)?.literal()?.parse().ok() };
+    match (&*call.name, call.arguments.len()) {
+        ("ds_select_dst", 2 | 3) if context.has(Part::Set) => {
+            let (set, algorithm) = (number(0)?, number(1)?);
+            // 7 needs `hash_pvar`, and 12 sends to all of them.
+            let is_known = matches!(algorithm, 0..=6 | 8..=11 | 13);
+            is_known.then(|| format!("self.select({set}, {algorithm})"))
+        }
+        ("ds_next_dst", 0) if context.has(Part::Set) => Some("self.next_destination()".into()),
+        // The host counts failures by itself.
+        ("ds_mark_dst", 0) => Some("true".into()),
+        ("ds_mark_dst", 1) => {
+            let is_of_failure =
+                matches!(call.arguments[0].literal()?, "p" | "i" | "t" | "ip" | "tp");
+            is_of_failure.then(|| "true".into())
+        }
+        _ => None,
     }
 }
 

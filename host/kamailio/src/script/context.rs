@@ -42,6 +42,8 @@ pub(super) enum Part {
     Times,
     /// The header fields that a failure route adds.
     Headers,
+    /// The destination of a set of the dispatcher.
+    Set,
 }
 
 /// Facts about the script, and what its translation collects.

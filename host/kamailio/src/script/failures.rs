@@ -308,3 +308,53 @@ fn a_failure_route_that_is_not_there_or_not_named_is_said() {
     );
     has(&script, &["fn failure_a_b(", "fn failure_a_b_("]);
 }
+
+#[test]
+fn destinations_of_a_set_are_chosen_as_the_script_says() {
+    let script = translated(
+        "request_route { if (!ds_select_dst(\"1\", \"4\")) { sl_send_reply(\"404\", \"No destination\"); exit; } t_on_failure(\"F\"); t_relay(); exit; }\n\
+         failure_route[F] { if (t_check_status(\"5[0-9][0-9]\")) { ds_mark_dst(\"p\"); if (ds_next_dst()) { t_on_failure(\"F\"); t_relay(); exit; } } }",
+    );
+    has(
+        &script,
+        &[
+            "use portcullis_sdk::dispatcher::{Algorithm, relay_to_set};",
+            "if !self.select(1, 4) {",
+            "if self.next_destination() {",
+            "set: part(3).and_then(|set| set.parse().ok()).zip(part(4)",
+            "of_set(|(set, _)| set),",
+            "self.set = Some((set, algorithm)); self.selected = relay_to_set(set, how, 1);",
+            "return self.kept(verdict.clone());",
+            "fn has_target(&self) -> bool { if self.selected.is_some() {",
+        ],
+    );
+    assert!(!script.source.contains("ds_mark_dst"), "{}", script.source);
+    assert_eq!(script.left, 0, "{:?}", script.findings);
+    for other in [
+        "ds_select_dst(\"1\", \"7\")",
+        "ds_select_dst($var(x), \"4\")",
+        "ds_select_domain(\"1\", \"4\")",
+        "ds_next_dst()",
+        "ds_mark_dst(\"d\")",
+    ] {
+        let script = translated(&format!(
+            "request_route {{ if ({other}) {{ t_relay(); }} }}"
+        ));
+        assert!(script.left > 0, "{other}\n{}", script.source);
+        has(&script, &["untranslated(1,"]);
+    }
+    // Without a failure route, the destination is the only one.
+    let script = translated("request_route { ds_select_dst(\"2\", \"8\", \"1\"); t_relay(); }");
+    has(
+        &script,
+        &[
+            "self.select(2, 8); return Err(self.relay());",
+            "return verdict.clone();",
+        ],
+    );
+    assert!(
+        !script.source.contains("next_destination"),
+        "{}",
+        script.source
+    );
+}

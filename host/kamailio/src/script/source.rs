@@ -83,9 +83,13 @@ impl<'s> Source<'s> {
             true => "decide, on_failure: on_failure",
             false => "decide",
         };
+        let sets = match self.parts.contains(&Part::Set) {
+            true => "use portcullis_sdk::dispatcher::{Algorithm, relay_to_set};\n",
+            false => "",
+        };
         let _infallible = write!(
             text,
-            "use portcullis_sdk::prelude::*;\n\n\
+            "{sets}use portcullis_sdk::prelude::*;\n\n\
              policy!({policy});\n\n\
              /// The result of a route.\n\
              type Route = Result<bool, Verdict>;\n"

@@ -28,10 +28,15 @@ pub(super) fn parts(routes: &[&Route], reached: &Reached<'_>) -> BTreeSet<Part> 
                 "append_branch" => Part::Branches,
                 "t_set_fr" if has_failure_route && is_known => Part::Times,
                 "append_hf" if reached.is_after_failure(route) => Part::Headers,
+                "ds_select_dst" if is_known => Part::Set,
                 _ => return,
             };
             parts.insert(part);
         });
+    }
+    // Kamailio sends the request to the branches, too, which are targets of another kind.
+    if parts.contains(&Part::Branches) {
+        parts.remove(&Part::Set);
     }
     parts
 }
@@ -52,12 +57,17 @@ pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[St
         (Part::FailureRoute, FAILURE_ROUTE),
         (Part::Times, TIMES),
         (Part::Headers, HEADERS),
+        (Part::Set, SELECTED_FIELD),
     ] {
         text.push_str(if has(part) { fields } else { "" });
     }
+    let has_next = functions
+        .iter()
+        .any(|function| function.contains("self.next_destination()"));
+    text.push_str(if has_next { SET_FIELD } else { "" });
     text.push_str("}\n\nimpl Script {\n");
     if has(Part::FailureRoute) {
-        text.push_str(&after_failure(has(Part::Branches), times));
+        text.push_str(&after_failure(has(Part::Branches), has_next, times));
     }
     let reads_uri = |function: &String| function.contains("self.uri()");
     if functions.iter().any(reads_uri) || has(Part::Branches) {
@@ -68,7 +78,7 @@ pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[St
         text.push_str(&target(times, has(Part::Headers)));
     }
     if has(Part::FailureRoute) {
-        text.push_str(&kept(times));
+        text.push_str(&kept(has_next, times));
     }
     if has(Part::FailureRoute) || has(Part::Branches) {
         text.push_str(&has_target(parts));
@@ -79,6 +89,14 @@ pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[St
         ""
     });
     text.push_str(if has(Part::Headers) { ADD_HEADER } else { "" });
+    if has(Part::Set) {
+        let (note, next) = match has_next {
+            true => ("        self.set = Some((set, algorithm));\n", NEXT),
+            false => ("", ""),
+        };
+        text.push_str(&SELECT.replace("NOTE", note));
+        text.push_str(next);
+    }
     text
 }
 
@@ -113,6 +131,15 @@ const HEADERS: &str = "    /// Header fields for the targets of a failure route.
     headers: Vec<(&'static str, String)>,
 ";
 
+const SET_FIELD: &str = "    /// The set and the algorithm of the last `ds_select_dst`.
+    set: Option<(u32, u8)>,
+";
+
+const SELECTED_FIELD: &str =
+    "    /// To the destination that `ds_select_dst` or `ds_next_dst` has chosen.
+    selected: Option<Verdict>,
+";
+
 const URI: &str = "    /// `$ru`
     fn uri(&self) -> String {
         self.request_uri.clone().unwrap_or_else(request::uri)
@@ -121,7 +148,7 @@ const URI: &str = "    /// `$ru`
 ";
 
 /// The constructor for failure routes.
-fn after_failure(has_branches: bool, times: Times) -> String {
+fn after_failure(has_branches: bool, has_set: bool, times: Times) -> String {
     let mut text =
         "    /// The function for a failure route, and the state in which the route begins.
     fn after_failure() -> (String, Self) {
@@ -145,6 +172,16 @@ fn after_failure(has_branches: bool, times: Times) -> String {
             "            first: part(3).and_then(|time| time.parse().ok()),\n            ring: part(4).and_then(|time| time.parse().ok()),\n",
         );
     }
+    if has_set {
+        let at = if times.is_set { 5 } else { 3 };
+        let (set, algorithm) = (at, at + 1);
+        text.push_str(&format!(
+            "            set: part({set})
+                .and_then(|set| set.parse().ok())
+                .zip(part({algorithm}).and_then(|algorithm| algorithm.parse().ok())),
+"
+        ));
+    }
     text.push_str(
         "            ..Self::default()\n        };\n        (part(0).unwrap_or_default(), script)\n    }\n\n",
     );
@@ -154,8 +191,13 @@ fn after_failure(has_branches: bool, times: Times) -> String {
 /// `t_relay()`
 fn relay(parts: &BTreeSet<Part>) -> String {
     let has = |part| parts.contains(&part);
+    let selected = |kept: &str| match has(Part::Set) {
+        true => SELECTED.replace("KEPT", kept),
+        false => String::new(),
+    };
     if !has(Part::FailureRoute) && !has(Part::Branches) {
-        return RELAY.to_owned();
+        let selected = selected("verdict.clone()");
+        return RELAY.replacen("Verdict {\n", &format!("Verdict {{\n{selected}"), 1);
     }
     let kept = |verdict: &str| match has(Part::FailureRoute) {
         true => format!("self.kept({verdict})"),
@@ -166,6 +208,7 @@ fn relay(parts: &BTreeSet<Part>) -> String {
     if has(Part::FailureRoute) {
         text.push_str(NO_TARGET);
     }
+    text.push_str(&selected(&kept("verdict.clone()")));
     if has(Part::Branches) {
         text.push_str(&format!(
             "        if !self.branches.is_empty() {{
@@ -214,6 +257,16 @@ fn relay(parts: &BTreeSet<Part>) -> String {
 const NO_TARGET: &str = "        if !self.has_target() {
             // What has failed is not tried again: the sender gets the best response.
             return drop_request();
+        }
+";
+
+/// With a destination of a set. The host sends it the request URI that was received.
+const SELECTED: &str = "        if let Some(verdict) = &self.selected {
+            if self.request_uri.is_some() || self.destination.is_some() {
+                log::error!(\"ds_select_dst with another $ru or $du is not translated\");
+                return reject(500, \"Policy incomplete\");
+            }
+            return KEPT;
         }
 ";
 
@@ -302,7 +355,7 @@ const TARGET_TIMER: &str = "        target = target.within(Duration::from_millis
 ";
 
 /// The memo for the failure route.
-fn kept(times: Times) -> String {
+fn kept(has_set: bool, times: Times) -> String {
     let mut text = "    /// With the memo that `after_failure` reads.
     fn kept(&self, verdict: Verdict) -> Verdict {
         if self.failure_route.is_empty() {
@@ -313,6 +366,11 @@ fn kept(times: Times) -> String {
         let text = |part: &Option<String>| part.clone().unwrap_or_default();
 "
     .to_owned();
+    if has_set {
+        text.push_str(
+            "        let of_set = |part: fn((u32, u8)) -> u32| {\n            self.set.map(|set| part(set).to_string()).unwrap_or_default()\n        };\n",
+        );
+    }
     if times.is_set {
         text.push_str(
             "        let number = |time: Option<u64>| time.map(|time| time.to_string()).unwrap_or_default();\n",
@@ -323,6 +381,11 @@ fn kept(times: Times) -> String {
     );
     if times.is_set {
         text.push_str("            number(self.first),\n            number(self.ring),\n");
+    }
+    if has_set {
+        text.push_str(
+            "            of_set(|(set, _)| set),\n            of_set(|(_, algorithm)| algorithm.into()),\n",
+        );
     }
     text.push_str(
         "        ];
@@ -364,9 +427,13 @@ fn has_target(parts: &BTreeSet<Part>) -> String {
         }
     };
     text.push_str(about);
+    let selected = match has(Part::Set) {
+        true => "        if self.selected.is_some() {\n            return true;\n        }\n",
+        false => "",
+    };
     text.push_str(&format!(
         "    fn {changed}(&self) -> bool {{
-        let Some((request_uri, destination)) = &self.{taken} else {{
+{selected}        let Some((request_uri, destination)) = &self.{taken} else {{
             return true;
         }};
         self.request_uri != *request_uri
@@ -386,6 +453,36 @@ const APPEND_BRANCH: &str = "    /// `append_branch`: a target with this request
         let request_uri = request_uri.map_or_else(|| self.uri(), str::to_owned);
         let place = self.destination.clone().unwrap_or_else(|| request_uri.clone());
         self.branches.push((place, request_uri));
+    }
+
+";
+
+const SELECT: &str = "    /// `ds_select_dst`: one destination of a set. The host tries no other one unless the script asks for it.
+    fn select(&mut self, set: u32, algorithm: u8) -> bool {
+        let how = match algorithm {
+            0 => Algorithm::CallId,
+            1 => Algorithm::FromUri,
+            2 => Algorithm::ToUri,
+            3 => Algorithm::RequestUri,
+            5 => Algorithm::AuthUser,
+            6 => Algorithm::Random,
+            8 => Algorithm::Priority,
+            9 => Algorithm::Weight,
+            10 => Algorithm::CallLoad,
+            11 => Algorithm::RelativeWeight,
+            13 => Algorithm::Latency,
+            _ => Algorithm::RoundRobin,
+        };
+        self.destination = None;
+NOTE        self.selected = relay_to_set(set, how, 1);
+        self.selected.is_some()
+    }
+
+";
+
+const NEXT: &str = "    /// `ds_next_dst`: a destination of the set that has not been tried.
+    fn next_destination(&mut self) -> bool {
+        self.set.is_some_and(|(set, algorithm)| self.select(set, algorithm))
     }
 
 ";

@@ -21,9 +21,14 @@ fn parameters_of_the_dispatcher_become_keys_or_findings() {
     let thresholds = config.rules.thresholds;
     assert_eq!((thresholds.down_after, thresholds.up_after), (2, 3));
     assert_eq!(config.rules.longest_call.as_secs(), 3600);
+    let pings = config.rules.pings;
+    assert_eq!(pings.interval.as_secs(), 10);
+    assert_eq!(
+        (pings.which.name(), pings.codes.to_string()),
+        ("flagged", "2xx".to_owned())
+    );
     let said = said(&import).join("\n");
     for text in [
-        "ds_ping_interval = 10: destinations are not probed",
         "db_url = …: the table of the dispatcher is in the database of [database]",
         "bit 1 (failover) is always on",
         "dispatcher::relay_to_set",
@@ -34,4 +39,54 @@ fn parameters_of_the_dispatcher_become_keys_or_findings() {
         !said.contains("secret") && !import.text.contains("secret"),
         "{said}"
     );
+}
+
+#[test]
+fn pings_are_those_of_kamailio() {
+    let import = imported(
+        "loadmodule \"dispatcher.so\"\n\
+         modparam(\"dispatcher\", \"ds_ping_interval\", 5)\n\
+         modparam(\"dispatcher\", \"ds_probing_mode\", 3)\n\
+         modparam(\"dispatcher\", \"ds_ping_reply_codes\", \"class=2;class=3;code=404;code=1000;ok\")\n\
+         modparam(\"dispatcher\", \"ds_ping_method\", \"INFO\")\n\
+         modparam(\"dispatcher\", \"ds_ping_from\", \"sip:edge@example.com\")\n\
+         modparam(\"dispatcher\", \"ds_inactive_threshold\", 4)\n\
+         modparam(\"dispatcher\", \"ds_ping_latency_stats\", 1)\n",
+    );
+    let rules = Config::parse(&import.text).unwrap().dispatcher.rules;
+    let pings = rules.pings;
+    assert_eq!(pings.interval.as_secs(), 5);
+    assert_eq!(pings.which.name(), "flagged-always");
+    assert_eq!(pings.codes.to_string(), "2xx, 3xx, 404");
+    assert_eq!(
+        (&*pings.method, &*pings.from),
+        ("INFO", "sip:edge@example.com")
+    );
+    let thresholds = rules.thresholds;
+    assert_eq!(
+        (thresholds.down_after, thresholds.up_after),
+        (1, 4),
+        "one is Kamailio's default"
+    );
+    let said = said(&import).join("\n");
+    for text in [
+        "code=1000",
+        "ds_ping_reply_codes: ok",
+        "latencies are always measured",
+    ] {
+        assert!(said.contains(text), "{text}\n{said}");
+    }
+}
+
+#[test]
+fn nothing_is_pinged_where_kamailio_pings_nothing() {
+    for text in [
+        "loadmodule \"dispatcher.so\"\n",
+        "loadmodule \"dispatcher.so\"\nmodparam(\"dispatcher\", \"ds_ping_interval\", 0)\n",
+    ] {
+        let config = Config::parse(&imported(text).text).unwrap();
+        assert!(config.dispatcher.rules.pings.interval.is_zero(), "{text}");
+    }
+    let without = imported("debug=1\n");
+    assert!(!without.text.contains("[dispatcher]"), "{}", without.text);
 }

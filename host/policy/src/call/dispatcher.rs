@@ -85,7 +85,7 @@ impl Call {
             algorithm,
             hash: algorithm
                 .hash_of()
-                .and_then(|part| hash_of(self.request(), part, key)),
+                .and_then(|part| hash_of_request(self.request(), part, key)),
             most: limit.min(room),
         };
         let mut uris = Vec::new();
@@ -107,8 +107,9 @@ impl Call {
     }
 }
 
-/// The hash of a part of the request. `None` if the request has no such part: then the next destination has its turn.
-fn hash_of(request: &Request, part: HashOf, key: &str) -> Option<u32> {
+/// The hash of a part of a request, by which a destination is chosen. `None` if the request has no such part: then the next destination has
+/// its turn.
+pub fn hash_of_request(request: &Request, part: HashOf, key: &str) -> Option<u32> {
     let party = |name| {
         let field = request.message().header(name)?;
         let address = NameAddr::parse(field.value).ok()?;

@@ -38,6 +38,7 @@ use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
 use crate::wishes::Wishes;
 
+pub use dispatcher::hash_of_request;
 pub(crate) use peer::NameKind;
 pub(crate) use trusted::{Peer, Rows};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use portcullis_address::BookOptions;
 use portcullis_database::{Connections, DatabaseUrl, Schema};
-use portcullis_dispatcher::{Dispatcher, Rules, Source, Thresholds, Whose};
+use portcullis_dispatcher::{Dispatcher, Pings, Rules, Source, Thresholds, Whose};
 use portcullis_policy::{Forwarding, Place, Scope, Tape, Verdict};
 use portcullis_request::Request;
 use portcullis_sip::{Routes, RoutesBuilder};
@@ -54,6 +54,7 @@ fn dispatcher() -> Arc<Dispatcher> {
         },
         is_passive: true,
         rest: Duration::from_secs(30),
+        pings: Pings::default(),
         calls: 64,
         longest_call: Duration::from_secs(60),
     };

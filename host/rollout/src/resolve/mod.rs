@@ -6,6 +6,7 @@ mod dns;
 mod known;
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -80,6 +81,13 @@ impl Resolver {
             builder.domain(&domain.to_string())?;
         }
         Ok(Self::of(builder, dns))
+    }
+
+    /// Sets the sockets that requests to next hops leave by, by the names of these.
+    pub fn send_from<'n>(&mut self, sockets: impl IntoIterator<Item = (&'n str, SocketAddr)>) {
+        for (name, from) in sockets {
+            self.builder.socket(name, from);
+        }
     }
 
     fn of(builder: RoutesBuilder, dns: &Arc<Dns>) -> Self {

@@ -1,16 +1,22 @@
 //! `portcullis dispatcher …`: the sets of the dispatcher in the database, and those of the running host.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
+use portcullis_cases::read_message;
 use portcullis_config::Config;
-use portcullis_control::commands::dispatcher::DispatcherShown;
+use portcullis_control::commands::dispatcher::{DispatcherShown, ShownDestination};
 use portcullis_database::Connections;
 use portcullis_dispatcher::{
     Algorithm, Dispatcher, HashOf, MOST_CHOSEN, NewDestination, Question, Source, State, hash,
     hash_of_uri,
 };
+use portcullis_policy::hash_of_request;
+use portcullis_request::Request;
+use portcullis_sip::{Arrival, Transport};
 use serde_json::{Value, json};
 
 use super::client::{Client, Elsewhere, Reach, Reaching};
@@ -20,7 +26,7 @@ use super::print::{Format, Table, clean, count, stdout, write_json};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum DispatcherCommand {
-    /// Show the sets of the running host: the state of each destination, and the last result of a request there
+    /// Show the sets of the running host: the state of each destination, the last result of a request there, and of a ping
     Show(Format),
     /// Add a destination to the database; a running host detects it within about a second
     ///
@@ -44,6 +50,11 @@ pub(super) enum DispatcherCommand {
         /// The URI, as written in the row, or all
         uri: String,
     },
+    /// Show whether the running host pings destinations, or switch that on or off until its end
+    Pings {
+        /// on or off
+        state: Option<Switch>,
+    },
     /// Reload the sets of the running host, and list unusable rows
     ///
     /// The host reloads them automatically when the table changes. This command waits for the reload.
@@ -52,11 +63,20 @@ pub(super) enum DispatcherCommand {
     Test(Test),
 }
 
+/// Whether pings are sent.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(super) enum Switch {
+    /// They are
+    On,
+    /// They are not
+    Off,
+}
+
 #[derive(Debug, clap::Args)]
 pub(super) struct Row {
     /// The number of the set
     set: u32,
-    /// The SIP URI: sip:HOST, with :PORT and ;transport=tcp if need be
+    /// The SIP URI: sip:HOST or sips:HOST, with :PORT and ;transport=tcp or tls if need be
     uri: String,
     /// The sum of 1 (inactive), 2 (trying), 4 (disabled), 8 (probing)
     #[arg(default_value_t = 0)]
@@ -80,6 +100,9 @@ pub(super) struct Test {
     algorithm: Algorithm,
     /// What the algorithm takes the hash of: the Call-ID, the URI, the user or the key
     text: Option<String>,
+    /// A request as a text file with LF or CRLF, of which the algorithm takes the hash; - for standard input. The key is still TEXT
+    #[arg(long, value_name = "FILE")]
+    request: Option<PathBuf>,
     /// Most destinations
     #[arg(long, default_value_t = MOST_CHOSEN as u8, value_parser = clap::value_parser!(u8).range(1..=MOST_CHOSEN as i64))]
     limit: u8,
@@ -94,7 +117,9 @@ impl Reaching for DispatcherCommand {
             Self::Rm { .. } => "dispatcher rm",
             Self::Rows(_) => "dispatcher rows",
             Self::Test(_) => "dispatcher test",
-            Self::Show(_) | Self::SetState { .. } | Self::Reload => return None,
+            Self::Show(_) | Self::SetState { .. } | Self::Pings { .. } | Self::Reload => {
+                return None;
+            }
         };
         Some((name, Elsewhere::Database))
     }
@@ -116,6 +141,7 @@ impl DispatcherCommand {
                 let done: String = client.call("dispatcher.set_state", params)?;
                 writeln!(out, "{done}")?;
             }
+            Self::Pings { state } => pings(&Client::new(config, reach)?, state, out)?,
             Self::Reload => reload(&Client::new(config, reach)?, out)?,
             Self::Test(test) => self::test(config, &test, out)?,
         }
@@ -142,6 +168,7 @@ fn show(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
                 destination.state.clone(),
                 destination.failures.to_string(),
                 last,
+                ping_of(destination),
                 destination.calls.to_string(),
                 destination.priority.to_string(),
                 destination.attrs.clone(),
@@ -161,6 +188,36 @@ fn show(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
         writeln!(out, "\nthe last load failed: {}", clean(error))?;
     }
     write_found(&shown, out)
+}
+
+/// Why the last ping failed, or what the next answer is expected to take.
+fn ping_of(destination: &ShownDestination) -> String {
+    match (&destination.ping_failure, destination.latency_estimate_ms) {
+        (Some(reason), _) => reason.clone(),
+        (None, estimate) if estimate > 0.0 => format!("{estimate:.1} ms"),
+        (None, _) => String::new(),
+    }
+}
+
+fn pings(client: &Client, state: Option<Switch>, out: &mut impl Write) -> anyhow::Result<()> {
+    if let Some(state) = state {
+        let number = match state {
+            Switch::On => 1,
+            Switch::Off => 0,
+        };
+        let _before: Value = client.call("dispatcher.ping_active", json!([number]))?;
+    }
+    let shown: DispatcherShown = client.call("dispatcher.show", json!([]))?;
+    let pinged = shown.sets.iter().flat_map(|set| &set.destinations);
+    let pinged = pinged.filter(|destination| destination.is_pinged).count();
+    match (shown.is_pinging, state) {
+        (true, _) => writeln!(out, "on: {} pinged", count(pinged as u64, "destination"))?,
+        (false, Some(Switch::On)) => {
+            bail!("`ping` in [dispatcher] is \"0s\": set an interval, and restart the host")
+        }
+        (false, Some(Switch::Off) | None) => writeln!(out, "off: nothing is pinged")?,
+    }
+    Ok(())
 }
 
 fn write_found(shown: &DispatcherShown, out: &mut impl Write) -> anyhow::Result<()> {
@@ -328,6 +385,22 @@ fn hash_for(test: &Test) -> anyhow::Result<Option<u32>> {
         HashOf::AuthUser => "the user",
         HashOf::Key => "the key",
     };
+    if let Some(file) = &test.request {
+        ensure!(
+            part == HashOf::Key || test.text.is_none(),
+            "--request has {what} already: leave {:?} out",
+            test.text.as_deref().unwrap_or_default()
+        );
+        ensure!(
+            part != HashOf::Key || test.text.is_some(),
+            "the algorithm {} needs {what} after it",
+            test.algorithm
+        );
+        let request = read_request(file)?;
+        let key = test.text.as_deref().unwrap_or_default();
+        // Without credentials, the next destination has its turn.
+        return Ok(hash_of_request(&request, part, key));
+    }
     let Some(text) = &test.text else {
         bail!("the algorithm {} needs {what} after it", test.algorithm);
     };
@@ -341,6 +414,26 @@ fn hash_for(test: &Test) -> anyhow::Result<Option<u32>> {
     }
 }
 
+/// The request in a file, as if a host had received it.
+fn read_request(file: &Path) -> anyhow::Result<Request> {
+    let bytes = match file.as_os_str() == "-" {
+        true => {
+            let mut bytes = Vec::new();
+            std::io::stdin().lock().read_to_end(&mut bytes)?;
+            bytes
+        }
+        false => std::fs::read(file).with_context(|| format!("cannot read {}", file.display()))?,
+    };
+    let nowhere = SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 5060);
+    let arrival = Arrival {
+        source: nowhere,
+        local: nowhere,
+        transport: Transport::Udp,
+        connection: None,
+    };
+    read_message(&bytes, arrival).map_err(|error| anyhow!("{}: {error}", file.display()))
+}
+
 /// The sets as they are stored, and whether there is no such table.
 fn loaded(
     dispatcher: &Dispatcher,
@@ -349,12 +442,13 @@ fn loaded(
     Ok((sets, dispatcher.status().is_absent))
 }
 
-const HEAD: [&str; 8] = [
+const HEAD: [&str; 9] = [
     "set",
     "URI",
     "state",
     "failures",
     "last result",
+    "ping",
     "calls",
     "priority",
     "attrs",
@@ -405,15 +499,10 @@ mod tests {
             added.contains("set 1, sip:192.0.2.1, flags 0, priority 0"),
             "{added}"
         );
-        let warned = said(|out| {
-            add(
-                &source,
-                row("sip:192.0.2.2", "socket=udp:192.0.2.9:5060"),
-                out,
-            )
-        });
+        let warned = said(|out| add(&source, row("sip:192.0.2.2", "sockname=edge"), out));
         assert!(warned.contains("warning: attrs"), "{warned}");
-        let refused = add(&source, row("sips:192.0.2.2", ""), &mut Vec::new()).unwrap_err();
+        let websocket = row("sip:192.0.2.2;transport=ws", "");
+        let refused = add(&source, websocket, &mut Vec::new()).unwrap_err();
         assert!(refused.to_string().contains("not supported"), "{refused}");
 
         let shown = said(|out| rows(&config, Format { json: false }, out));
@@ -425,6 +514,7 @@ mod tests {
             set: 1,
             algorithm: algorithm.parse().unwrap(),
             text: text.map(str::to_owned),
+            request: None,
             limit: 16,
             format: Format::default(),
         };
@@ -462,6 +552,37 @@ mod tests {
                 .unwrap_err()
                 .to_string();
             assert!(error.contains(reason), "{error}");
+        }
+
+        let file = folder.path().join("request.sip");
+        let request = "INVITE sip:bob@example.com SIP/2.0\nVia: SIP/2.0/UDP 192.0.2.9;branch=z9hG4bK1\nFrom: <sip:alice@a.example>;tag=1\n\
+                       To: <sip:bob@example.com>\nCall-ID: a\nCSeq: 1 INVITE\nMax-Forwards: 70\n\n";
+        std::fs::write(&file, request).unwrap();
+        let of_request = |algorithm: &str, text: Option<&str>| Test {
+            request: Some(file.clone()),
+            ..question(algorithm, text)
+        };
+        for (algorithm, text) in [
+            ("call-id", "a"),
+            ("from-uri", "sip:alice@a.example"),
+            ("to-uri", "sip:bob@example.com"),
+            ("request-uri", "sip:bob@example.com"),
+        ] {
+            let expected = said(|out| test(&config, &question(algorithm, Some(text)), out));
+            let found = said(|out| test(&config, &of_request(algorithm, None), out));
+            assert_eq!(found, expected, "{algorithm}");
+        }
+        let keyed = said(|out| test(&config, &of_request("key", Some("k")), out));
+        assert_eq!(
+            keyed,
+            said(|out| test(&config, &question("key", Some("k")), out))
+        );
+        for (question, reason) in [
+            (of_request("call-id", Some("a")), "has the Call-ID already"),
+            (of_request("key", None), "needs the key"),
+        ] {
+            let error = test(&config, &question, &mut Vec::new()).unwrap_err();
+            assert!(error.to_string().contains(reason), "{error}");
         }
 
         let removed = said(|out| remove(&source, 1, "sip:192.0.2.1", out));

@@ -4,12 +4,22 @@ use std::net::SocketAddr;
 use std::str;
 
 use portcullis_config::{Config, RelayMode, Spread};
+use portcullis_dispatcher::CountedCall;
 use portcullis_sip::Transport;
 
 use crate::seal_keys::SealKeys;
 
 /// Most names in one note.
 pub(super) const NAMES_AT_ONCE: usize = 4_096;
+
+/// Most states of destinations in one note.
+pub(super) const DESTINATIONS_AT_ONCE: usize = 128;
+
+/// The longest line about a destination. A URI has up to 192 bytes.
+pub(super) const LONGEST_DESTINATION: usize = 480;
+
+/// Most calls in one note: each has 24 bytes.
+pub(super) const CALLS_AT_ONCE: usize = 1_024;
 
 /// A message between the two processes.
 #[derive(Debug, PartialEq, Eq)]
@@ -38,6 +48,13 @@ pub(super) enum Note {
         elder: usize,
         worker: usize,
         names: Vec<u64>,
+    },
+    /// The states of destinations of the dispatcher, a line for each.
+    Destinations(String),
+    /// Calls that are counted for destinations, and the secret of their keys.
+    Calls {
+        secret: [u64; 2],
+        calls: Vec<CountedCall>,
     },
     /// That was all.
     Lent,
@@ -137,6 +154,18 @@ impl Note {
                 bytes.extend(names.iter().flat_map(|name| name.to_be_bytes()));
                 return bytes;
             }
+            Self::Destinations(lines) => format!("destinations\n{lines}"),
+            Self::Calls {
+                secret: [first, second],
+                calls,
+            } => {
+                let mut bytes = format!("calls {first} {second}\n").into_bytes();
+                let numbers = calls
+                    .iter()
+                    .flat_map(|call| [call.key, call.mark, call.until]);
+                bytes.extend(numbers.flat_map(u64::to_be_bytes));
+                return bytes;
+            }
             Self::Lent => "lent".into(),
             Self::Taken(name) => format!("taken {name}"),
             Self::Ready => "ready".into(),
@@ -187,6 +216,19 @@ impl Note {
                     names: names.iter().map(|name| u64::from_be_bytes(*name)).collect(),
                 }
             }
+            "destinations" => {
+                let lines = str::from_utf8(bytes.get(end? + 1..)?).ok()?;
+                Self::Destinations(lines.to_owned())
+            }
+            "calls" => {
+                let (calls, []) = bytes.get(end? + 1..)?.as_chunks::<24>() else {
+                    return None;
+                };
+                Self::Calls {
+                    secret: [words.next()?.parse().ok()?, words.next()?.parse().ok()?],
+                    calls: calls.iter().map(call_of).collect::<Option<_>>()?,
+                }
+            }
             "lent" => Self::Lent,
             "taken" => Self::Taken(rest.to_owned()),
             "ready" => Self::Ready,
@@ -197,6 +239,17 @@ impl Note {
             _ => return None,
         })
     }
+}
+
+fn call_of(bytes: &[u8; 24]) -> Option<CountedCall> {
+    let (numbers, []) = bytes.as_chunks() else {
+        return None;
+    };
+    let &[key, mark, until] = numbers else {
+        return None;
+    };
+    let [key, mark, until] = [key, mark, until].map(u64::from_be_bytes);
+    Some(CountedCall { key, mark, until })
 }
 
 fn key_of(digits: &str) -> Option<[u8; 16]> {
@@ -262,6 +315,15 @@ mod tests {
                 worker: 0,
                 names: Vec::new(),
             },
+            Note::Destinations("1 0 0 0 - sip:a\n2 8 4 0 - sip:b\n".into()),
+            Note::Calls {
+                secret: [1, u64::MAX],
+                calls: vec![CountedCall {
+                    key: 5,
+                    mark: 6,
+                    until: 7,
+                }],
+            },
             Note::Lent,
             Note::Taken("http 127.0.0.1:8060".into()),
             Note::Ready,
@@ -276,6 +338,8 @@ mod tests {
             "",
             "hello",
             "names 0 1\n1234567",
+            "calls 1 2\n12345678",
+            "destinations",
             "terms 1 flow stateful 12",
             "halt",
         ] {

@@ -11,6 +11,7 @@ use portcullis_config::Config;
 use portcullis_control::{Heritage, Lent};
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::WorkerSockets;
+use portcullis_dispatcher::Remembered;
 use portcullis_text::one_line;
 use portcullis_udp::Channel;
 use tokio::runtime::Handle;
@@ -162,6 +163,16 @@ impl Predecessor {
                     None,
                 ) if elder < inherited.len() && worker < self.terms.workers => {
                     inherited[elder].add(worker, names);
+                }
+                (Note::Destinations(lines), None) => {
+                    // A state that cannot be read is that of the row.
+                    let states = lines.lines().filter_map(|line| line.parse().ok());
+                    let states: Vec<Remembered> = states.collect();
+                    shared.dispatcher.remember(&states);
+                }
+                (Note::Calls { secret, calls }, None) => {
+                    let sets = shared.dispatcher.current();
+                    shared.dispatcher.calls().adopt(secret, &calls, &sets);
                 }
                 (Note::Go, None) => break,
                 (note, _) => bail!("the running process says {note:?} and does not let go"),

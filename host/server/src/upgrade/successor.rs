@@ -24,7 +24,9 @@ use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
 use super::elders::Elders;
-use super::note::{NAMES_AT_ONCE, Note, Terms};
+use super::note::{
+    CALLS_AT_ONCE, DESTINATIONS_AT_ONCE, LONGEST_DESTINATION, NAMES_AT_ONCE, Note, Terms,
+};
 use super::{PROTOCOL, VARIABLE};
 use crate::notify::Manager;
 use crate::seal_keys::SealKeys;
@@ -263,6 +265,7 @@ impl Attempt<'_> {
         for (worker, names) in self.pause()?.into_iter().enumerate() {
             self.say_names(0, worker, &names)?;
         }
+        self.say_destinations()?;
         self.say(&Note::Go, None)?;
         let Note::Serving = self.hear("begin to serve", STEP)? else {
             return Err(UpgradeError::Protocol);
@@ -410,6 +413,25 @@ impl Attempt<'_> {
                 elder,
                 worker,
                 names: names.to_vec(),
+            };
+            self.say(&note, None)?;
+        }
+        Ok(())
+    }
+
+    /// Says what the dispatcher knows of its destinations.
+    fn say_destinations(&self) -> Result<(), UpgradeError> {
+        let dispatcher = &self.shared.dispatcher;
+        for states in dispatcher.remembered().chunks(DESTINATIONS_AT_ONCE) {
+            let lines = states.iter().map(|state| format!("{state}\n"));
+            let lines = lines.filter(|line| line.len() <= LONGEST_DESTINATION);
+            self.say(&Note::Destinations(lines.collect()), None)?;
+        }
+        let calls = dispatcher.calls();
+        for all in calls.all().chunks(CALLS_AT_ONCE) {
+            let note = Note::Calls {
+                secret: calls.secret(),
+                calls: all.to_vec(),
             };
             self.say(&note, None)?;
         }

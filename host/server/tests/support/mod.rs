@@ -186,6 +186,7 @@ impl Setup {
                 .then(|| Guard::new(&config.guard.limits, Instant::now())),
             drain: Drain::default(),
             failed_addresses: Default::default(),
+            pings: Default::default(),
             started: SystemTime::now(),
             config,
         });

@@ -25,7 +25,7 @@ pub enum DropReason {
     TurnedResponse,
     /// A response to a request of more than a day ago.
     LateResponse,
-    /// A response without a Via under ours: this host sends no requests of its own.
+    /// A response without a Via under ours: of its own, this host sends only [pings](crate::Ping), which have other branches.
     ResponseToUs,
     /// A response whose next Via leads nowhere: no address, a broadcast address (RFC 4475 §3.3.10), one of this host.
     NoWayBack,

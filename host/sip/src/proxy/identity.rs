@@ -34,6 +34,8 @@ pub(super) struct Place {
     pub(super) addr: SocketAddr,
     /// `Via: SIP/2.0/TRANSPORT HOST:PORT;branch=`; the branch follows.
     pub(super) via: Box<[u8]>,
+    /// `HOST:PORT`, as in Via.
+    sent_by: Box<[u8]>,
     /// `HOST:PORT;lr` with the transport, if it is not UDP, for Record-Route and Path; parameters may follow.
     route: Box<[u8]>,
     /// `HOST:PORT;lr` with the scheme `sips`, if the transport is secure.
@@ -116,6 +118,12 @@ impl Identity {
         self.places
             .iter()
             .any(|place| place.transport == transport && place.addr == addr)
+    }
+
+    /// Whether one of our sockets has this address.
+    pub(super) fn has_socket(&self, addr: SocketAddr) -> bool {
+        let addr = SocketAddr::new(addr.ip().to_canonical(), addr.port());
+        self.places.iter().any(|place| place.addr == addr)
     }
 
     /// The socket for sending to `ip`: the one of the arrival, if transport and address family match; else one with the same address;
@@ -218,12 +226,18 @@ impl Place {
                 .into(),
             route: format!("{sent_by}{parameter};lr").into_bytes().into(),
             secure_route: secure_route.map(|route| route.into_bytes().into()),
+            sent_by: sent_by.into_bytes().into(),
             has_clients,
             advertised: advertised.map(|(host, port)| Name {
                 host: OwnedHost::parse(host),
                 port: Some(*port),
             }),
         }
+    }
+
+    /// `HOST:PORT`, as in Via.
+    pub(super) fn sent_by(&self) -> &[u8] {
+        &self.sent_by
     }
 
     /// The beginning and the rest of a value of Record-Route or Path with this socket, without its end: a user part may come between both.

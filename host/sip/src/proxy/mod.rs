@@ -16,6 +16,7 @@ mod hop_by_hop;
 mod identity;
 mod minute;
 mod own_route;
+mod ping;
 mod plan;
 mod relay;
 mod relay_error;
@@ -47,6 +48,7 @@ pub use dialog::{Dialog, DialogSeal};
 pub use drop_reason::DropReason;
 pub use hop_by_hop::{shorten, write_ack, write_cancel};
 pub use identity::Local;
+pub use ping::Ping;
 pub use plan::to_has_tag;
 pub use relay::{DEFAULT_BREADTH, Forward, Forwarded, HeaderChange};
 pub use relay_error::{RelayError, RelayErrorKind};
@@ -169,6 +171,11 @@ impl Proxy {
     /// See [`Clients::flow_timer`].
     pub fn flow_timer(&self) -> Option<u32> {
         self.flow_timer
+    }
+
+    /// Whether the host listens on a socket with this address, over any transport.
+    pub fn has_socket(&self, addr: SocketAddr) -> bool {
+        self.identity.has_socket(addr)
     }
 
     /// Which worker has the transaction of a message, for the kernel.

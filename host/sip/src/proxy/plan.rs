@@ -121,6 +121,25 @@ pub(super) fn has_token_of(
     tokens.any(|token| token.flow == flow)
 }
 
+/// The path to a next hop, for a request of this host itself.
+pub(super) fn leg_to<'a>(
+    proxy: &'a Proxy,
+    message: Message<'a>,
+    arrival: &Arrival,
+    routes: &'a Routes,
+    name: &str,
+    choice: Choice<'_>,
+) -> Result<Leg<'a>, RelayError> {
+    let planner = Planner {
+        proxy,
+        message,
+        arrival,
+        routes,
+        choice,
+    };
+    planner.leg_to_named(name)
+}
+
 struct Planner<'a, 'r> {
     proxy: &'a Proxy,
     message: Message<'a>,
@@ -192,13 +211,7 @@ impl<'a> Planner<'a, '_> {
                 }
                 self.leg_of_token(&token)?
             }
-            (None, Target::NextHop(name), _) => {
-                let hop = self
-                    .routes
-                    .hop(name)
-                    .ok_or_else(|| RelayError::UnknownNextHop(name.to_owned()))?;
-                self.leg_to_hop(hop)?
-            }
+            (None, Target::NextHop(name), _) => self.leg_to_named(name)?,
             (None, Target::Uri(text), _) => {
                 let text = text.as_bytes();
                 let refused = || RelayError::NotPermitted(RelayError::shown(text));
@@ -376,9 +389,16 @@ impl<'a> Planner<'a, '_> {
             .map(|value| value.bytes)
     }
 
+    fn leg_to_named(&self, name: &str) -> Result<Leg<'a>, RelayError> {
+        let hop = self.routes.hop(name);
+        let hop = hop.ok_or_else(|| RelayError::UnknownNextHop(name.to_owned()))?;
+        self.leg_to_hop(hop)
+    }
+
     fn leg_to_hop(&self, hop: &Hop) -> Result<Leg<'a>, RelayError> {
         let candidates = hop.candidates.iter().copied();
-        let leg = self.leg(candidates, hop.uri.as_bytes())?;
+        let at = hop.from.unwrap_or(self.arrival.local);
+        let leg = self.leg_from(at, candidates, hop.uri.as_bytes())?;
         Ok(Leg {
             hop: Some(hop.mark),
             name: hop.name,
@@ -521,6 +541,16 @@ impl<'a> Planner<'a, '_> {
         candidates: impl IntoIterator<Item = Candidate>,
         text: &[u8],
     ) -> Result<Leg<'a>, RelayError> {
+        self.leg_from(self.arrival.local, candidates, text)
+    }
+
+    /// The same, from the socket with this address if it fits.
+    fn leg_from(
+        &self,
+        at: SocketAddr,
+        candidates: impl IntoIterator<Item = Candidate>,
+        text: &[u8],
+    ) -> Result<Leg<'a>, RelayError> {
         let identity = &self.proxy.identity;
         let (mut first, mut own, mut fitting) = (None, false, 0);
         let mut best: Option<(Option<Rank>, Candidate, &Place)> = None;
@@ -529,8 +559,7 @@ impl<'a> Planner<'a, '_> {
             let Candidate {
                 transport, addr, ..
             } = candidate;
-            let Some(place) = identity.place_towards(transport, addr.ip(), self.arrival.local)
-            else {
+            let Some(place) = identity.place_towards(transport, addr.ip(), at) else {
                 continue;
             };
             if identity.listens_on(transport, addr) {

@@ -17,6 +17,8 @@ pub struct RoutesBuilder {
     owner: Option<u64>,
     default_hop: Option<Target>,
     hops: Vec<(Box<str>, Target)>,
+    /// The sockets that requests to next hops leave by, by the names of these.
+    sockets: HashMap<Box<str>, SocketAddr>,
     domains: Vec<(Place, PortRule)>,
 }
 
@@ -48,6 +50,14 @@ impl RoutesBuilder {
     pub fn hop(&mut self, name: &str, uri: &str) -> Result<&mut Self, RouteError> {
         self.hops.push((name.into(), Target::parse(uri)?));
         Ok(self)
+    }
+
+    /// Sets the socket that requests to the next hop with this name leave by. Without effect if no socket has this address, or none that can reach
+    /// the next hop.
+    pub fn socket(&mut self, name: &str, from: SocketAddr) -> &mut Self {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        self.sockets.insert(name.into(), from);
+        self
     }
 
     /// Adds hosts that requests may follow their Route and request URI to: a name, an address or a network. Without a port it means those
@@ -112,7 +122,16 @@ impl RoutesBuilder {
             hops: self
                 .hops
                 .iter()
-                .map(|(name, hop)| (name.clone(), hop.with(name, &found)))
+                .map(|(name, hop)| {
+                    let from = self.sockets.get(name).copied();
+                    let hop = hop.with(name, &found);
+                    (name.clone(), Hop { from, ..hop })
+                })
+                .collect(),
+            hop_marks: self
+                .hops
+                .iter()
+                .map(|(name, _)| (mark(name), name.clone()))
                 .collect(),
             ..Routes::default()
         };
@@ -247,6 +266,7 @@ impl Target {
             name: self.place.name().map(mark),
             uri: self.uri.clone(),
             candidates: candidates.into(),
+            from: None,
         }
     }
 }

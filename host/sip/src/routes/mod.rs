@@ -27,6 +27,8 @@ pub struct Routes {
     owner: Option<u64>,
     default_hop: Option<Hop>,
     hops: HashMap<Box<str>, Hop>,
+    /// The names of `hops` by their marks.
+    hop_marks: HashMap<u64, Box<str>>,
     names: HashMap<Box<[u8]>, Named>,
     hosts: HashMap<IpAddr, Ports>,
     nets: Vec<(IpNet, Ports)>,
@@ -45,6 +47,8 @@ pub(crate) struct Hop {
     pub(crate) name: Option<u64>,
     /// Empty while the name is not resolved.
     pub(crate) candidates: Box<[Candidate]>,
+    /// The socket to send from, if one is chosen for it.
+    pub(crate) from: Option<SocketAddr>,
 }
 
 /// What the configuration permits for a host named in Route or request URI.
@@ -81,8 +85,8 @@ impl Routes {
 
     /// The next hop with this mark.
     pub(crate) fn hop_of_mark(&self, mark: u64) -> Option<&Hop> {
-        let hops = self.default_hop.iter().chain(self.hops.values());
-        hops.into_iter().find(|hop| hop.mark == mark)
+        let default = self.default_hop.as_ref().filter(|hop| hop.mark == mark);
+        default.or_else(|| self.hop(self.hop_marks.get(&mark)?))
     }
 
     /// The owner of these routes, as a [`mark`]: dialogs that begin along them belong to the owner.

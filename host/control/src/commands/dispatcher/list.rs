@@ -31,7 +31,7 @@ enum Mode {
 pub(crate) struct Listed(Value<'static>);
 
 /// The reply of `dispatcher.list`, with Kamailio's names in Kamailio's order. BINRPC has a structure that repeats the member's name in place of each list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub struct SetList {
     /// Number of sets.
@@ -41,7 +41,7 @@ pub struct SetList {
 }
 
 /// A set in the reply of `dispatcher.list`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub struct SetRecord {
     /// The set.
@@ -49,7 +49,7 @@ pub struct SetRecord {
 }
 
 /// A set with its destinations.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub struct SetTargets {
     /// The number.
@@ -59,7 +59,7 @@ pub struct SetTargets {
 }
 
 /// A destination in the reply of `dispatcher.list`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub struct TargetRecord {
     /// The destination.
@@ -67,7 +67,7 @@ pub struct TargetRecord {
 }
 
 /// A destination. `full` adds the parts of the URI: HOST, IPADDR, PORT, PROTOID, DNSTIME_SEC and DNSTIME_USEC.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub struct Destination {
     /// The URI.
@@ -79,6 +79,9 @@ pub struct Destination {
     /// The attributes; absent if there are none, and with `short`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attrs: Option<DestinationAttrs>,
+    /// The latencies; absent if nothing is pinged.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latency: Option<DestinationLatency>,
     /// The calls.
     pub runtime: DestinationRuntime,
 }
@@ -97,12 +100,28 @@ pub struct DestinationAttrs {
     pub weight: u32,
     /// The relative share.
     pub rweight: u32,
-    /// The socket to send from, without effect.
+    /// The socket to send from.
     pub socket: Option<String>,
     /// The name of the socket to send from, without effect.
     pub sockname: Option<String>,
     /// The proxy for probes, without effect.
     pub obproxy: Option<String>,
+}
+
+/// How long a destination takes to answer pings, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub struct DestinationLatency {
+    /// The average.
+    pub avg: f64,
+    /// The standard deviation.
+    pub std: f64,
+    /// What the next answer is expected to take.
+    pub est: f64,
+    /// The longest.
+    pub max: u32,
+    /// Number of pings without an answer.
+    pub timeout: u32,
 }
 
 /// The calls of a destination.
@@ -139,6 +158,7 @@ impl Procedure for ListSets {
         let writer = Writer {
             mode: self.mode,
             is_binary: caller.door() == Door::Binrpc,
+            has_latency: !control.shared.dispatcher.rules().pings.interval.is_zero(),
         };
         Ok(Listed(writer.list(&sets)))
     }
@@ -160,6 +180,8 @@ struct Writer {
     mode: Mode,
     /// BINRPC has no lists within structures: Kamailio repeats the name of the member there.
     is_binary: bool,
+    /// Whether anything is pinged (Kamailio: `ds_ping_latency_stats`).
+    has_latency: bool,
 }
 
 type Members = Vec<(Cow<'static, str>, Value<'static>)>;
@@ -204,6 +226,9 @@ impl Writer {
         if self.mode != Mode::Short && !member.attrs.body.is_empty() {
             members.push(("ATTRS".into(), self.attrs(member)));
         }
+        if self.has_latency {
+            members.push(("LATENCY".into(), latency(member)));
+        }
         let load = Value::Struct(vec![("DLGLOAD".into(), number(runtime.load()))]);
         members.push(("RUNTIME".into(), load));
         Value::Struct(members)
@@ -214,7 +239,7 @@ impl Writer {
         vec![
             ("HOST".into(), text(member.host())),
             ("IPADDR".into(), text(ip.as_deref().unwrap_or("0.0.0.0"))),
-            ("PORT".into(), number(member.port())),
+            ("PORT".into(), number(member.named_port().unwrap_or(0))),
             ("PROTOID".into(), number(protocol(member))),
             ("DNSTIME_SEC".into(), number(0)),
             ("DNSTIME_USEC".into(), number(0)),
@@ -245,11 +270,26 @@ impl Writer {
     }
 }
 
+fn latency(member: &Member) -> Value<'static> {
+    let latencies = member.runtime.latencies();
+    // A cast from a float keeps to the range of the integer.
+    let longest = latencies.longest.round() as u32;
+    Value::Struct(vec![
+        ("AVG".into(), Value::Double(latencies.average)),
+        ("STD".into(), Value::Double(latencies.deviation)),
+        ("EST".into(), Value::Double(latencies.estimate)),
+        ("MAX".into(), number(longest)),
+        ("TIMEOUT".into(), number(latencies.timeouts)),
+    ])
+}
+
 /// Kamailio's number of the transport; 0 if the URI has none.
 fn protocol(member: &Member) -> u8 {
-    let is_named = member.hop.contains(";transport=");
+    if !member.hop.contains(";transport=") {
+        return 0;
+    }
     match member.transport() {
-        Transport::Udp => u8::from(is_named),
+        Transport::Udp => 1,
         Transport::Tcp => 2,
         Transport::Tls => 3,
         Transport::Ws => 5,

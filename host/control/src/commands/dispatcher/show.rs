@@ -5,7 +5,7 @@ use std::time::{Duration, UNIX_EPOCH};
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_config::TokenRole;
-use portcullis_dispatcher::{Member, Set};
+use portcullis_dispatcher::{Dispatcher, Member, Set};
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ use crate::operation::{Answer, Api, Operation, Routes, answer};
 pub(crate) struct Show;
 
 /// The sets of the dispatcher.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DispatcherShown {
     /// Where the rows are: the database, or a file.
     pub source: String,
@@ -45,12 +45,14 @@ pub struct DispatcherShown {
     pub warnings: Vec<String>,
     /// Calls that are counted now.
     pub calls: u64,
+    /// Whether pings are sent: not with `ping = "0s"`, nor after `dispatcher.ping_active 0`.
+    pub is_pinging: bool,
     /// The sets, by number.
     pub sets: Vec<ShownSet>,
 }
 
 /// A set.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShownSet {
     /// The number.
     pub id: u32,
@@ -59,11 +61,11 @@ pub struct ShownSet {
 }
 
 /// A destination.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShownDestination {
     /// The URI.
     pub uri: String,
-    /// The state: A (active), I (inactive), D (disabled) or T (trying), and P (tried again by itself) or X.
+    /// The state: A (active), I (inactive), D (disabled) or T (trying), and P (pinged, or tried again by itself) or X.
     pub state: String,
     /// Whether requests go there.
     pub is_open: bool,
@@ -71,10 +73,24 @@ pub struct ShownDestination {
     pub failures: u8,
     /// Successes in a row while it is inactive.
     pub successes: u8,
-    /// Time of the last result of a request; null before the first.
+    /// Time of the last result of a request or ping; null before the first.
     pub last_at: Option<Timestamp>,
     /// Status code of the last result; null if there was no answer.
     pub last_code: Option<u16>,
+    /// Whether it is pinged in its state.
+    pub is_pinged: bool,
+    /// Why the last ping was no success; null if it was one, and before the first.
+    pub ping_failure: Option<String>,
+    /// The average time of an answer to a ping in milliseconds.
+    pub latency_ms: f64,
+    /// The standard deviation.
+    pub latency_deviation_ms: f64,
+    /// What the next answer is expected to take.
+    pub latency_estimate_ms: f64,
+    /// The longest.
+    pub latency_longest_ms: f64,
+    /// Number of pings without an answer.
+    pub ping_timeouts: u32,
     /// Higher ones come first.
     pub priority: i32,
     /// The attributes as they are in the row.
@@ -111,23 +127,30 @@ impl Procedure for Show {
             errors: lines(&sets.errors),
             warnings: lines(&sets.warnings),
             calls: dispatcher.calls().counted(),
-            sets: sets.iter().map(ShownSet::of).collect(),
+            is_pinging: dispatcher.is_pinging() && !dispatcher.rules().pings.interval.is_zero(),
+            sets: sets
+                .iter()
+                .map(|set| ShownSet::of(set, dispatcher))
+                .collect(),
         })
     }
 }
 
 impl ShownSet {
-    fn of(set: &Set) -> Self {
+    fn of(set: &Set, dispatcher: &Dispatcher) -> Self {
+        let destinations = set.members().iter();
+        let destinations = destinations.map(|member| ShownDestination::of(member, dispatcher));
         Self {
             id: set.id(),
-            destinations: set.members().iter().map(ShownDestination::of).collect(),
+            destinations: destinations.collect(),
         }
     }
 }
 
 impl ShownDestination {
-    fn of(member: &Member) -> Self {
+    fn of(member: &Member, dispatcher: &Dispatcher) -> Self {
         let (state, last) = (member.runtime.state(), member.runtime.last());
+        let latencies = member.runtime.latencies();
         let at = last.map(|last| UNIX_EPOCH + Duration::from_secs(last.at));
         Self {
             uri: member.uri.to_string(),
@@ -137,6 +160,13 @@ impl ShownDestination {
             successes: state.successes,
             last_at: at.map(Timestamp::from),
             last_code: last.and_then(|last| last.code),
+            is_pinged: dispatcher.pings(member),
+            ping_failure: member.runtime.complaint().map(String::from),
+            latency_ms: latencies.average,
+            latency_deviation_ms: latencies.deviation,
+            latency_estimate_ms: latencies.estimate,
+            latency_longest_ms: latencies.longest,
+            ping_timeouts: latencies.timeouts,
             priority: member.priority,
             attrs: member.attrs.to_string(),
             description: member.description.to_string(),

@@ -2,6 +2,7 @@
 
 use crate::finding::Place;
 
+use super::super::conditions::destination;
 use super::super::context::Part;
 use super::super::kinds::{is_log, is_private, is_removable, rewritten_by};
 use super::super::syntax::{Call, Expression, Statement, Term};
@@ -20,6 +21,16 @@ impl Writer<'_> {
                 };
                 let line = format!("{}{function}()?;", self.context.receiver());
                 self.line(&line);
+                true
+            }
+            ("ds_select_dst" | "ds_next_dst" | "ds_mark_dst", _) => {
+                let Some(code) = destination(call, self.context) else {
+                    return false;
+                };
+                // The host marks destinations by itself.
+                if code != "true" {
+                    self.line(&format!("{code};"));
+                }
                 true
             }
             ("append_to_reply", [line]) => match header_of(line) {

@@ -7,6 +7,7 @@ use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
 use portcullis_address::Snapshot;
 use portcullis_config::{Config, SeatConfig, TenantConfig};
+use portcullis_dispatcher::Dispatcher;
 use portcullis_policy::{Policy, Runtime, Scope, Settings};
 use portcullis_records::replay;
 use portcullis_rollout::resolve::{Dns, Resolver};
@@ -66,6 +67,23 @@ impl Surroundings {
         }
         let routes = Resolver::new(relay, &dns)?.routes();
         Ok(Scope::operator().with_routes(Arc::new(ArcSwap::from_pointee(routes))))
+    }
+
+    /// The sets of the dispatcher in the configuration; `None` without a configuration file, or if they are not to be used.
+    pub(super) fn sets(&self, none: bool) -> anyhow::Result<Option<Arc<Dispatcher>>> {
+        let Config {
+            dispatcher,
+            database,
+            ..
+        } = &self.config;
+        let is_configured = dispatcher.file.is_some() || !is_absent(&database.database());
+        if none || self.file.is_none() || !is_configured {
+            return Ok(None);
+        }
+        let dispatcher = dispatcher.dispatcher(database);
+        let loaded = block_on(async { dispatcher.reload().await.map(drop) })?;
+        loaded.context("--no-tables does without the sets of the dispatcher")?;
+        Ok(Some(Arc::new(dispatcher)))
     }
 
     fn tenant(&self, seat: &str) -> Option<&TenantConfig> {

@@ -53,7 +53,7 @@ pub(in crate::cli) struct Args {
     /// Use a file in the format of Kamailio's `address_file` instead of the tables of the configuration
     #[arg(long, value_name = "FILE")]
     address_file: Option<PathBuf>,
-    /// Use empty tables
+    /// Use empty tables, and no sets of the dispatcher
     #[arg(long, conflicts_with = "address_file")]
     no_tables: bool,
     /// Settings: a TOML or JSON file, or KEY=VALUE; can be given several times [default: those of the seat in the configuration]
@@ -89,6 +89,10 @@ pub(super) fn run(
     let policy = around.load(&runtime, &args.policy, &args.seat, &settings)?;
     policy.check_settings(&settings)?;
     let scope = around.scope(&args.seat)?.with_settings(settings);
+    let scope = match around.sets(args.no_tables)? {
+        Some(sets) => scope.with_dispatcher_alone(sets),
+        None => scope,
+    };
     let trial = Trial {
         request: &request,
         at: args.time.unwrap_or_else(SystemTime::now),

@@ -1,0 +1,306 @@
+//! `dispatcher.rows`, `dispatcher.addRow` and `dispatcher.removeRows`, over HTTP: the rows of the table, as they are stored.
+
+use axum::body::Body;
+use axum::extract::{Extension, State};
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
+use portcullis_config::TokenRole;
+use portcullis_dispatcher::{DispatcherError, NewDestination, Source, StoredDestination};
+use portcullis_rpc::Fault;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Handle;
+use tokio::task::spawn_blocking;
+
+use crate::Control;
+use crate::caller::Caller;
+use crate::commands::address::RowsRemoved;
+use crate::commands::{Cell, Dispatch, Procedure, SETS_IN_FILE, of_database};
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer, json_body, schema_of};
+
+/// The path of the table.
+pub(super) const ROWS: &str = "/v1/dispatcher/rows";
+
+/// `dispatcher.rows`.
+#[derive(Debug)]
+pub(crate) struct ListRows;
+
+/// `dispatcher.addRow`.
+#[derive(Debug)]
+pub(crate) struct AddRow(NewDestination);
+
+/// `dispatcher.removeRows`.
+#[derive(Debug)]
+pub(crate) struct RemoveRows {
+    set: i64,
+    uri: String,
+}
+
+/// A row of the dispatcher as it is stored. A column that is NULL is null.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct StoredGateway {
+    /// Id.
+    pub id: Option<Cell>,
+    /// Number of the set.
+    pub set: Option<Cell>,
+    /// SIP URI.
+    pub uri: Option<String>,
+    /// Flags.
+    pub flags: Option<Cell>,
+    /// Priority.
+    pub priority: Option<Cell>,
+    /// Attributes.
+    pub attrs: Option<String>,
+    /// Description.
+    pub description: Option<String>,
+}
+
+/// A destination to be added to the table of the dispatcher.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GatewayToAdd {
+    /// Number of the set.
+    set: u32,
+    /// SIP URI: `sip:HOST` or `sips:HOST`, with `:PORT` and `;transport=…` if need be.
+    uri: String,
+    /// The sum of 1 (inactive), 2 (trying), 4 (disabled), 8 (probing) and 32 (no pings).
+    #[serde(default)]
+    flags: u32,
+    /// Destinations with a higher priority come first.
+    #[serde(default)]
+    priority: i32,
+    /// `name=value` pairs, separated by semicolons.
+    #[serde(default)]
+    attrs: String,
+    /// A text for people.
+    #[serde(default)]
+    description: String,
+}
+
+/// The author of a change.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AuthorQuery {
+    /// Author of the change
+    pub(super) author: Option<String>,
+}
+
+/// The rows to remove.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RemoveQuery {
+    /// The number of the set
+    set: u32,
+    /// The URI, as written in the row
+    uri: String,
+    /// Author of the change
+    author: Option<String>,
+}
+
+/// A row of the dispatcher that was added or replaced.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct GatewayAdded {
+    /// Number of the set.
+    pub set: i64,
+    /// SIP URI.
+    pub uri: String,
+    /// Why the row may not mean what was intended; null if there is no doubt.
+    pub warning: Option<String>,
+}
+
+impl Procedure for ListRows {
+    type Reply = Vec<StoredGateway>;
+
+    const NEEDS: TokenRole = TokenRole::Read;
+
+    async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<StoredGateway>, Fault> {
+        let rows = with_source(control, |source| async move { source.rows().await });
+        Ok(rows.await?.into_iter().map(StoredGateway::from).collect())
+    }
+}
+
+impl Procedure for AddRow {
+    type Reply = GatewayAdded;
+
+    fn subject(&self) -> Option<String> {
+        Some(subject(&self.0))
+    }
+
+    async fn execute(self, control: &Control, _: &Caller) -> Result<GatewayAdded, Fault> {
+        let Self(row) = self;
+        let added = with_source(control, |source| async move {
+            let warning = source.add(&row).await?;
+            Ok(GatewayAdded::of(row, warning))
+        });
+        added.await
+    }
+}
+
+impl Procedure for RemoveRows {
+    type Reply = RowsRemoved;
+
+    fn subject(&self) -> Option<String> {
+        Some(format!("set {} {}", self.set, self.uri))
+    }
+
+    async fn execute(self, control: &Control, _: &Caller) -> Result<RowsRemoved, Fault> {
+        let Self { set, uri } = self;
+        let of_row = uri.clone();
+        let removed = with_source(control, move |source| async move {
+            source.remove(set, &of_row).await
+        });
+        match removed.await? {
+            0 => {
+                let text = format!("no row has set {set} and {uri}: GET {ROWS} lists the rows");
+                Err(Fault::new(404, text))
+            }
+            removed => Ok(RowsRemoved { removed }),
+        }
+    }
+}
+
+/// What the audit says that a row is.
+pub(super) fn subject(row: &NewDestination) -> String {
+    format!("set {} {}", row.setid, row.destination)
+}
+
+/// Does work on the rows on a thread that may block. The work is finished even if the client that asked for it is gone.
+///
+/// # Errors
+/// That of the work, or 500 if it panics.
+pub(super) async fn with_source<T, F>(
+    control: &Control,
+    work: impl FnOnce(Source) -> F + Send + 'static,
+) -> Result<T, Fault>
+where
+    T: Send + 'static,
+    F: Future<Output = Result<T, DispatcherError>>,
+{
+    let source = control.shared.dispatcher.source().clone();
+    let runtime = Handle::current();
+    let done = spawn_blocking(move || runtime.block_on(work(source)));
+    let done = done
+        .await
+        .map_err(|error| Fault::new(500, error.to_string()))?;
+    done.map_err(|error| fault(&error))
+}
+
+fn fault(error: &DispatcherError) -> Fault {
+    match error {
+        DispatcherError::IsFile { .. } => Fault::new(409, error.to_string()).because(SETS_IN_FILE),
+        DispatcherError::Row(error) => Fault::new(422, error.to_string()),
+        DispatcherError::Database(_)
+        | DispatcherError::File { .. }
+        | DispatcherError::NoUsableLine { .. }
+        | DispatcherError::Ended(_) => of_database(503, error),
+    }
+}
+
+impl GatewayAdded {
+    pub(super) fn of(row: NewDestination, warning: Option<impl ToString>) -> Self {
+        Self {
+            set: row.setid,
+            uri: row.destination,
+            warning: warning.map(|warning| warning.to_string()),
+        }
+    }
+}
+
+impl From<StoredDestination> for StoredGateway {
+    fn from(row: StoredDestination) -> Self {
+        Self {
+            id: row.id.map(Cell::from),
+            set: row.setid.map(Cell::from),
+            uri: row.destination,
+            flags: row.flags.map(Cell::from),
+            priority: row.priority.map(Cell::from),
+            attrs: row.attrs,
+            description: row.description,
+        }
+    }
+}
+
+impl GatewayToAdd {
+    pub(super) fn into_row(self) -> NewDestination {
+        NewDestination {
+            setid: self.set.into(),
+            destination: self.uri,
+            flags: self.flags.into(),
+            priority: self.priority.into(),
+            attrs: self.attrs,
+            description: self.description,
+        }
+    }
+}
+
+impl ListRows {
+    /// `GET /v1/dispatcher/rows`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let get = Operation::new::<Vec<StoredGateway>>(
+            Method::GET,
+            ROWS,
+            "listDispatcherRows",
+            "List the rows of the table of the dispatcher as they are stored",
+        );
+        routes.on(get.answers(200, "The rows").refuses(&[409, 503]), list)
+    }
+}
+
+impl AddRow {
+    /// `POST /v1/dispatcher/rows`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<GatewayAdded>(
+            Method::POST,
+            ROWS,
+            "addDispatcherRow",
+            "Add a row to the table of the dispatcher",
+        );
+        let post = post.query::<AuthorQuery>(&[]).answers(
+            201,
+            "The row was added; the hosts of the database use it within about a second",
+        );
+        let post = post.body("application/json", schema_of::<GatewayToAdd>(), "The row");
+        routes.on(post.refuses(&[408, 409, 413, 415, 422, 503]), add)
+    }
+}
+
+impl RemoveRows {
+    /// `DELETE /v1/dispatcher/rows`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let delete = Operation::new::<RowsRemoved>(
+            Method::DELETE,
+            ROWS,
+            "removeDispatcherRows",
+            "Remove all rows of a set and a URI from the table of the dispatcher",
+        );
+        let delete = delete.query::<RemoveQuery>(&["set", "uri"]);
+        let delete = delete.answers(200, "The rows were removed");
+        routes.on(delete.refuses(&[404, 409, 415, 503]), remove)
+    }
+}
+
+async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answer {
+    answer(ListRows.dispatch(&control, &caller).await)
+}
+
+async fn add(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Given(query): Given<AuthorQuery>,
+    body: Body,
+) -> Answer {
+    let row: GatewayToAdd = json_body(body).await?;
+    let caller = caller.called(query.author);
+    let added = AddRow(row.into_row()).dispatch(&control, &caller).await;
+    Ok((StatusCode::CREATED, answer(added)?).into_response())
+}
+
+async fn remove(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Given(RemoveQuery { set, uri, author }): Given<RemoveQuery>,
+) -> Answer {
+    let caller = caller.called(author);
+    let set = set.into();
+    answer(RemoveRows { set, uri }.dispatch(&control, &caller).await)
+}

@@ -1,0 +1,151 @@
+//! The statements about single rows, the same for each of Kamailio's tables.
+
+use crate::dialect::Dialect;
+use crate::link::Value;
+use crate::schema::Name;
+use crate::unchanged::Unchanged;
+
+/// The column that identifies a row where its name is not configurable.
+pub static ROW_ID: Name = Name::known("id");
+
+/// The statements about the rows of a table, in the form of [`Dialect::statement`].
+#[derive(Clone, Copy, Debug)]
+pub struct RowStatements<'s, const COLUMNS: usize> {
+    /// The table.
+    pub table: &'s Name,
+    /// The column that identifies a row.
+    pub id: &'s Name,
+    /// The columns that Kamailio reads, in its order.
+    pub columns: [&'s Name; COLUMNS],
+    /// The SQL of the database.
+    pub dialect: &'static dyn Dialect,
+}
+
+impl<const COLUMNS: usize> RowStatements<'_, COLUMNS> {
+    /// Selects the rows in the order of the table itself, as Kamailio does: no WHERE, no ORDER BY. Each column is a text. Without an id the first
+    /// column is NULL.
+    pub fn rows(&self, has_id: bool) -> String {
+        let id = match has_id {
+            true => self.dialect.text(self.id),
+            false => "NULL".to_owned(),
+        };
+        let columns = self.columns.map(|column| self.dialect.text(column));
+        let (columns, table) = (columns.join(", "), self.table.quoted());
+        format!("SELECT {id}, {columns} FROM {table}")
+    }
+
+    /// Fails if the table has no id.
+    pub fn probe_id(&self) -> String {
+        let (id, table) = (self.id.quoted(), self.table.quoted());
+        format!("SELECT {id} FROM {table} LIMIT 0")
+    }
+
+    /// Selects the rows with an id, all columns as text.
+    pub fn one(&self) -> String {
+        let as_text = |column: &Name| self.dialect.as_text(&column.quoted());
+        let columns = self.columns.map(as_text).join(", ");
+        let (id, table) = (as_text(self.id), self.table.quoted());
+        let condition = self.id.quoted();
+        // A second one shows that the ids are not unique.
+        format!("SELECT {id}, {columns} FROM {table} WHERE {condition} = ? LIMIT 2")
+    }
+
+    /// Inserts this many rows; the statement has a parameter for each column of each row.
+    pub fn insert(&self, rows: usize) -> String {
+        let row = format!("({})", vec!["?"; COLUMNS].join(", "));
+        let (values, table) = (vec![row; rows].join(", "), self.table.quoted());
+        let columns = self.columns.map(Name::quoted).join(", ");
+        format!("INSERT INTO {table} ({columns}) VALUES {values}")
+    }
+
+    /// Deletes the row with an id if its columns still have these values. Returns the statement with its values.
+    pub fn delete_one<'v>(
+        &self,
+        id: i64,
+        read: [&'v Option<String>; COLUMNS],
+    ) -> (String, Vec<Value<'v>>) {
+        let Unchanged { condition, values } = self.unchanged(read);
+        let (column, table) = (self.id.quoted(), self.table.quoted());
+        let delete = format!("DELETE FROM {table} WHERE {column} = ?{condition}");
+        (delete, [id.into()].into_iter().chain(values).collect())
+    }
+
+    /// Replaces the columns of the row with an id by new values, if they still have those that were read. Returns the statement with its values.
+    pub fn replace_one<'v>(
+        &self,
+        id: i64,
+        read: [&'v Option<String>; COLUMNS],
+        new: [Value<'v>; COLUMNS],
+    ) -> (String, Vec<Value<'v>>) {
+        let Unchanged { condition, values } = self.unchanged(read);
+        let set = self
+            .columns
+            .map(|column| format!("{} = ?", column.quoted()));
+        let (column, table) = (self.id.quoted(), self.table.quoted());
+        let set = set.join(", ");
+        let update = format!("UPDATE {table} SET {set} WHERE {column} = ?{condition}");
+        let values = new.into_iter().chain([id.into()]).chain(values);
+        (update, values.collect())
+    }
+
+    fn unchanged<'v>(&self, read: [&'v Option<String>; COLUMNS]) -> Unchanged<'v> {
+        Unchanged::of(self.dialect, self.columns.into_iter().zip(read))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Connections, DatabaseUrl};
+
+    #[test]
+    fn statements_have_the_names_of_table_and_columns() {
+        let (table, one, two) = (
+            Name::known("gateways"),
+            Name::known("set"),
+            Name::known("uri"),
+        );
+        let dialect = |url: &str| Connections::new(url.parse::<DatabaseUrl>().unwrap()).dialect();
+        let statements = RowStatements {
+            table: &table,
+            id: &ROW_ID,
+            columns: [&one, &two],
+            dialect: dialect("mysql://a@h/k"),
+        };
+        assert_eq!(
+            statements.rows(true),
+            "SELECT `id`, `set`, `uri` FROM `gateways`"
+        );
+        assert_eq!(statements.probe_id(), "SELECT `id` FROM `gateways` LIMIT 0");
+        assert_eq!(
+            statements.insert(2),
+            "INSERT INTO `gateways` (`set`, `uri`) VALUES (?, ?), (?, ?)"
+        );
+        let lite = RowStatements {
+            dialect: dialect("sqlite:a.db"),
+            ..statements
+        };
+        assert_eq!(
+            lite.rows(false),
+            "SELECT NULL, CAST(`set` AS TEXT), CAST(`uri` AS TEXT) FROM `gateways`"
+        );
+        assert_eq!(
+            lite.one(),
+            "SELECT CAST(`id` AS TEXT), CAST(`set` AS TEXT), CAST(`uri` AS TEXT) FROM `gateways` WHERE `id` = ? LIMIT 2"
+        );
+        let (known, null) = (Some("1".to_owned()), None);
+        let (delete, values) = lite.delete_one(7, [&known, &null]);
+        assert_eq!(
+            delete,
+            "DELETE FROM `gateways` WHERE `id` = ? AND CAST(`set` AS TEXT) = ? AND `uri` IS NULL"
+        );
+        assert_eq!(values.len(), 2);
+        let new = [Value::from(2_i64), Value::from(&known)];
+        let (update, values) = lite.replace_one(7, [&known, &null], new);
+        assert_eq!(
+            update,
+            "UPDATE `gateways` SET `set` = ?, `uri` = ? WHERE `id` = ? AND CAST(`set` AS TEXT) = ? AND `uri` IS NULL"
+        );
+        assert_eq!(values.len(), 4);
+    }
+}

@@ -1,0 +1,30 @@
+//! Recognises the pings that this host has sent.
+
+use portcullis_sip::{Framing, Index, Limits, Message, StartLine, scan};
+
+use crate::shared::Shared;
+
+/// Whether a response answers a ping. Notes it for the control side.
+pub(super) fn is_answered_by(message: Message<'_>, shared: &Shared) -> bool {
+    let StartLine::Response { code, .. } = message.start_line() else {
+        return false;
+    };
+    let number = shared.proxy.ping_of(message);
+    number
+        .inspect(|number| shared.pings.note(*number, Some(code)))
+        .is_some()
+}
+
+/// Whether a request that was not delivered is a ping. Notes it for the control side. An ICMP error quotes only the beginning of the request.
+pub(super) fn fails_with(bytes: &[u8], shared: &Shared) -> bool {
+    let mut index = Index::default();
+    let _cut = scan(bytes, Framing::Datagram, &Limits::NONE, &mut index);
+    let message = Message::new(bytes, &index);
+    let StartLine::Request { .. } = message.start_line() else {
+        return false;
+    };
+    let number = shared.proxy.ping_of(message);
+    number
+        .inspect(|number| shared.pings.note(*number, None))
+        .is_some()
+}
