@@ -11,13 +11,14 @@ use portcullis_testkit::root;
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The events whose names are chosen where they are logged: `event` is a variable there.
-const CHOSEN: [&str; 16] = [
+const CHOSEN: [&str; 17] = [
     "answer_limit",
     "database_hung",
     "database_unreachable",
     "datagram_too_large",
     "handover_full",
     "loop_detected",
+    "next_hop_overloaded",
     "next_hop_unreachable",
     "next_hop_unresolved",
     "no_socket",

@@ -3,13 +3,14 @@
 #![forbid(unsafe_code)]
 
 use std::net::{SocketAddr, UdpSocket};
+use std::time::Duration;
 
 use portcullis_testkit::callee::{Callee, ok_to};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::lease;
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::{Caller, Message};
-use portcullis_testkit::wait::PATIENCE;
+use portcullis_testkit::wait::{self, PATIENCE};
 
 const CALLER: u8 = 10;
 
@@ -63,6 +64,100 @@ fn transports_cross_with_a_double_record_route() {
         assert!(routes.contains("transport=tcp"), "{routes}");
         assert!(routes.matches(";lr").count() == 2, "{routes}");
     }
+}
+
+/// What becomes of a new MESSAGE: the next hop answers it, with these values in our Via, or the host refuses it.
+fn sends(caller: &mut Caller, hop: &mut Caller, values: &str) -> u16 {
+    const ASKS: &str = "oc;oc-algo=\"loss\"";
+    const MOMENT: Duration = Duration::from_millis(20);
+    let request = caller.request("MESSAGE", "sip:bob@example.com");
+    caller.send(&request.bytes());
+    let answer = wait::until("it is answered", || {
+        // The host may have sent an earlier one twice.
+        if let Some(seen) = hop.receive_within(MOMENT)
+            && seen.header("Call-ID") == Some(&*request.call_id)
+        {
+            assert!(seen.headers("Via")[0].ends_with(ASKS), "{seen:?}");
+            let ok = String::from_utf8(ok_to(&seen, hop.local())).expect("a response is text");
+            hop.send(ok.replacen(ASKS, values, 1).as_bytes());
+        }
+        caller.receive_within(MOMENT)
+    });
+    assert_eq!(answer.header("Call-ID"), Some(&*request.call_id));
+    assert_eq!(answer.header("Retry-After"), None);
+    answer.code()
+}
+
+/// RFC 7339.
+#[test]
+fn a_next_hop_that_is_overloaded_gets_the_share_that_it_asks_for() {
+    let builder = Builder::new();
+    let hop = builder.lease().addr(3, 5080);
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{hop}\""))
+        .set("relay", "overload-control = true")
+        .start();
+    let mut hop = Caller::udp_from(hop, host.sip());
+    let mut caller = host.udp(CALLER);
+    let half = "oc=50;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1";
+    let nothing = "oc;oc-algo=\"loss\"";
+    let gauge = |name: &str| host.metric(name, &[]);
+    assert_eq!(sends(&mut caller, &mut hop, half), 200);
+    assert_eq!(gauge("portcullis_overloaded_next_hops"), 1.0);
+    let codes = (0..10).map(|_| sends(&mut caller, &mut hop, nothing));
+    let refused = codes.filter(|code| *code == 503).count();
+    assert_eq!(refused, 5);
+    let kept_back = ["kind=\"overloaded\""];
+    let kept_back = host.metric("portcullis_relay_errors_total", &kept_back);
+    assert_eq!(kept_back, 5.0);
+    host.wait_for_log("event=\"next_hop_overloaded\"");
+    // It recovers: the next request that reaches it brings the news.
+    let over = "oc=0;oc-algo=\"loss\";oc-validity=0;oc-seq=1.2";
+    let until_it_is_known = (0..2).find(|_| sends(&mut caller, &mut hop, over) == 200);
+    assert!(until_it_is_known.is_some(), "every second one is refused");
+    assert!((0..10).all(|_| sends(&mut caller, &mut hop, nothing) == 200));
+    assert_eq!(gauge("portcullis_overloaded_next_hops"), 0.0);
+}
+
+#[test]
+fn an_overloaded_host_tells_clients_that_ask() {
+    let builder = Builder::new();
+    let hop = builder.lease().addr(3, 5080);
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{hop}\""))
+        .set("sip", "overload-control = true")
+        .set("transactions", "active = 10")
+        .workers(1)
+        .start();
+    // Nobody answers these calls.
+    let _hop = Caller::udp_from(hop, host.sip());
+    let mut caller = host.udp(CALLER);
+    for _ in 0..9 {
+        caller.send(&caller.request("INVITE", "sip:bob@example.com").bytes());
+    }
+    host.wait_for_log("event=\"overloaded\"");
+    let mut other = host.udp(CALLER + 1);
+    let us = format!("sip:{}", host.sip());
+    let options = other.request("OPTIONS", &us);
+    assert!(!other.ask(&options).headers("Via")[0].contains(";oc"));
+    let text = String::from_utf8(other.request("OPTIONS", &us).bytes()).expect("text");
+    let asking = text.replacen(";rport", ";rport;oc;oc-algo=\"loss\"", 1);
+    other.send(asking.as_bytes());
+    let answer = other.receive();
+    let via = answer.headers("Via")[0];
+    assert!(
+        via.contains(";oc-algo=\"loss\";oc-validity=500;oc-seq="),
+        "{via}"
+    );
+    let share = via
+        .split(";oc=")
+        .nth(1)
+        .and_then(|rest| rest.split(';').next());
+    let share: f64 = share.and_then(|share| share.parse().ok()).expect("a share");
+    assert!((5.0..=95.0).contains(&share), "{via}");
+    assert!(host.metric("portcullis_overload_loss", &[]) >= share);
 }
 
 #[test]

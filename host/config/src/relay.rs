@@ -29,6 +29,8 @@ pub struct RelayConfig {
     pub ring: Duration,
     /// Limit of the time until the first response of a target, if another one follows it.
     pub no_answer: Duration,
+    /// Whether next hops are asked to say when they are overloaded, and obeyed (RFC 7339).
+    pub overload_control: bool,
     /// `[relay.tls]`
     pub tls: RelayProfile,
     /// `[relay.tls-profiles.NAME]`, in the order of their names. Their hosts include those of their next hops.
@@ -72,6 +74,7 @@ impl Default for RelayConfig {
             trying: Trying::Now,
             ring: RING,
             no_answer: NO_ANSWER,
+            overload_control: false,
             tls: RelayProfile::default(),
             tls_profiles: Vec::new(),
         }
@@ -105,6 +108,9 @@ pub(super) fn read(mut section: Section<'_>, default: RelayConfig) -> RelayConfi
         }),
         no_answer: section.value("no-answer", default.no_answer, |v| {
             duration(v, Duration::from_millis(100), Duration::from_secs(32))
+        }),
+        overload_control: section.value("overload-control", default.overload_control, |v| {
+            v.boolean()
         }),
         tls: tls::read_relay(section.section("tls")),
         tls_profiles,

@@ -2,13 +2,15 @@
 
 use std::path::PathBuf;
 
+use portcullis_guard::Unasked;
+
 use super::listen::Listen;
 use super::next_hop::Domain;
 use super::problem::Bad;
 use super::section::Section;
 use super::shape::Shape;
 use super::socket::Socket;
-use super::value::{KIB, bytes, count, phrase};
+use super::value::{KIB, MIB, bytes, count, phrase};
 
 /// Settings for all SIP messages.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,6 +27,10 @@ pub struct SipConfig {
     pub answers_per_second: u32,
     /// Most such responses at once.
     pub answers_burst: u32,
+    /// What may be sent over UDP to a source that has not proved its address.
+    pub unasked: Unasked,
+    /// Whether clients that ask for it are told how much they should keep back while the host is overloaded (RFC 7339).
+    pub overload_control: bool,
     /// Most TCP connections, incoming and outgoing.
     pub tcp: ConnectionLimits,
     /// For which requests without `rport` responses go to the source port.
@@ -72,6 +78,8 @@ impl Default for SipConfig {
             key_file: None,
             answers_per_second: 1_000,
             answers_burst: 5_000,
+            unasked: Unasked::default(),
+            overload_control: false,
             tcp: ConnectionLimits {
                 total: 16_384,
                 per_address: 256,
@@ -109,6 +117,17 @@ pub(super) fn read(mut section: Section<'_>, default: SipConfig, listen: &[Liste
     let answers_burst = section.value("answers-burst", default.answers_burst, |v| {
         count(v, 1, 10_000_000)
     });
+    let unasked = Unasked {
+        bytes: section.value("unproved-bytes", default.unasked.bytes, |v| {
+            bytes(v, 0, MIB)
+        }),
+        datagrams: section.value("unproved-per-second", default.unasked.datagrams, |v| {
+            count(v, 0, 100_000)
+        }),
+    };
+    let overload_control = section.value("overload-control", default.overload_control, |v| {
+        v.boolean()
+    });
     let tcp = ConnectionLimits {
         total: section.value("tcp-max-connections", default.tcp.total, |v| {
             count(v, 1, 1_000_000)
@@ -132,6 +151,8 @@ pub(super) fn read(mut section: Section<'_>, default: SipConfig, listen: &[Liste
         key_file: key_file.filter(|file| !file.as_os_str().is_empty()),
         answers_per_second,
         answers_burst,
+        unasked,
+        overload_control,
         tcp,
     }
 }

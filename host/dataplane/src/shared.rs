@@ -9,7 +9,7 @@ use portcullis_address::AddressBook;
 use portcullis_capture::Capture;
 use portcullis_config::Config;
 use portcullis_dispatcher::Dispatcher;
-use portcullis_guard::Guard;
+use portcullis_guard::{Guard, Unproved};
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
 use portcullis_records::Recorder;
@@ -20,6 +20,7 @@ use crate::drain::Drain;
 use crate::failed_addresses::FailedAddresses;
 use crate::handover::Handovers;
 use crate::handshakes::Handshakes;
+use crate::next_hop_load::NextHopLoad;
 use crate::notices::Notices;
 use crate::orders::Orders;
 use crate::pings::Pings;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub routes: Arc<ArcSwap<Routes>>,
     /// Addresses of next hops that have failed lately.
     pub failed_addresses: FailedAddresses,
+    /// What next hops say about their load.
+    pub next_hop_load: NextHopLoad,
     /// The TCP connections of all workers.
     pub connections: Arc<Connections>,
     /// TLS handshakes; `None` without TLS.
@@ -71,6 +74,8 @@ pub struct Shared {
     pub notices: Notices,
     /// What strangers do; `None` if nobody is observed.
     pub guard: Option<Guard>,
+    /// What may be sent over UDP to addresses that have not proved themselves.
+    pub unproved: Unproved,
     /// What the host still accepts.
     pub drain: Drain,
     /// When the host started.

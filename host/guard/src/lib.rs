@@ -6,6 +6,8 @@
 //! ([`Guard::confirm`]): it *holds* the source. A held source is still served, but what nobody can tell from forged requests is limited to
 //! a few requests a second. A peer of a stream has proved its address; its evidence bans the source, from which nothing is accepted for a
 //! while.
+//!
+//! [`Unproved`] bounds what is sent to sources that have not proved their address.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -15,23 +17,27 @@ mod marks;
 #[cfg(all(test, loom))]
 mod models;
 mod prefix;
+mod seconds;
 mod source;
 mod table;
 #[cfg(all(test, not(loom)))]
 mod tests;
+mod unproved;
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis_rate::{Clock, Due, SECOND, each};
+use portcullis_rate::{Clock, Due, each};
 
 pub use bar::{Kind, Reason};
 pub use prefix::Prefix;
+pub use unproved::{Unasked, Unproved};
 
 use bar::Bar;
 use marks::Marks;
+use seconds::{second, seconds};
 use source::{Seen, Thresholds};
 use table::Table;
 
@@ -146,6 +152,17 @@ pub struct Barred {
     pub remaining: Duration,
     /// Messages that were dropped since.
     pub dropped: u64,
+}
+
+/// A source with evidence that is not enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Suspect {
+    /// The source.
+    pub source: Prefix,
+    /// Refusals, challenges and malformed messages in this window.
+    pub evidence: u64,
+    /// Time until the window ends.
+    pub remaining: Duration,
 }
 
 /// The evidence about all sources.
@@ -337,6 +354,24 @@ impl Guard {
         all.collect()
     }
 
+    /// The sources against which there is evidence in this window, and which are neither held nor banned. Takes time in proportion to the size of the
+    /// table.
+    pub fn suspects(&self, now: Instant) -> Vec<Suspect> {
+        let now = second(self.clock.at(now));
+        let within = self.thresholds.within;
+        let remaining = Duration::from_secs(u64::from(within - now % within));
+        let all = self.table.all().filter_map(|row| {
+            let source = row.prefix()?;
+            let evidence = row.evidence(now, &self.thresholds);
+            (evidence > 0 && !row.is_barred(now)).then_some(Suspect {
+                source,
+                evidence,
+                remaining,
+            })
+        });
+        all.collect()
+    }
+
     /// Remembers a challenge that is sent to this address.
     pub fn note_nonce(&self, ip: IpAddr, nonce: &[u8], now: Instant) {
         let now = second(self.clock.at(now));
@@ -391,16 +426,6 @@ impl Guard {
         let hash = self.hasher.hash_one((prefix, user));
         (hash % u64::from(source::USER_BITS)) as u8
     }
-}
-
-/// Seconds since the start of the clock.
-#[inline]
-fn second(nanoseconds: u64) -> u32 {
-    u32::try_from(nanoseconds / SECOND).unwrap_or(u32::MAX)
-}
-
-fn seconds(time: Duration) -> u32 {
-    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
 }
 
 /// The size that the documentation names.

@@ -199,6 +199,19 @@ impl Source {
         }
     }
 
+    /// Evidence of this window: refusals, challenges and malformed messages.
+    pub(crate) fn evidence(&self, now: u32, most: &Thresholds) -> u64 {
+        let Tally {
+            refusals,
+            challenges,
+            malformed,
+        } = Tally::unpacked(self.tally.load(Ordering::Relaxed), window(now, most));
+        [refusals, challenges, malformed]
+            .map(u64::from)
+            .iter()
+            .sum()
+    }
+
     /// Adds a user to the set of this window. Returns the size of the set.
     fn add_user(&self, bit: u8, window: u16) -> u16 {
         let mut size = 0;

@@ -45,6 +45,24 @@ fn so_many_refusals_in_a_window_are_enough_and_a_neighbour_is_not_concerned() {
 }
 
 #[test]
+fn who_has_done_little_is_suspected_until_the_window_ends() {
+    let (guard, now) = guard(|_| {});
+    guard.note(ip(SCANNER), Evidence::Refusal(1), now);
+    guard.note(ip(SCANNER), Evidence::Malformed, now);
+    guard.note(ip(NEIGHBOUR), Evidence::Success, now);
+    let suspects = guard.suspects(now + Duration::from_secs(10));
+    let expected = Suspect {
+        source: Prefix::of(ip(SCANNER)),
+        evidence: 2,
+        remaining: Duration::from_secs(20),
+    };
+    assert_eq!(suspects, [expected]);
+    assert!(guard.suspects(now + Duration::from_secs(31)).is_empty());
+    guard.bar(ip(SCANNER), Kind::Held, Reason::Malformed, now);
+    assert!(guard.suspects(now).is_empty(), "it is held");
+}
+
+#[test]
 fn a_scan_of_users_is_found_before_its_refusals_are_enough() {
     let (guard, now) = guard(|_| {});
     let found = (0..).position(|user| {

@@ -1,9 +1,14 @@
-//! Rate limiters, and the number of their users: numbers that all workers change without a lock.
+//! Rate limiters, the number of their users, and overload control: numbers that all workers change without a lock.
 //!
 //! Time is a parameter. The meaning of what is counted is up to the caller.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
+
+mod balance;
+mod load;
+mod second;
+mod throttle;
 
 #[cfg(all(test, loom))]
 use loom::sync::atomic::AtomicU64;
@@ -12,8 +17,10 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-/// In nanoseconds.
-pub const SECOND: u64 = 1_000_000_000;
+pub use balance::{Allowance, Balance};
+pub use load::Load;
+pub use second::SECOND;
+pub use throttle::{Order, Throttle, Weight};
 
 /// Time for which a user counts after it was last seen.
 const WINDOW: u64 = SECOND;

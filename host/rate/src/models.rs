@@ -80,3 +80,58 @@ fn a_late_worker_leaves_the_counts_of_a_new_window_as_they_are() {
         assert_eq!(unpack(users.active.seen.load(Ordering::Relaxed)).0, 1);
     });
 }
+
+/// Two workers send at once from a balance that suffices for one of them, while bytes come in.
+#[test]
+fn no_byte_of_a_balance_is_spent_twice() {
+    const ALLOWED: Allowance = Allowance {
+        bytes: 10,
+        per_second: 0,
+        kept: 10,
+    };
+    let spend = |balance: &Balance, _| {
+        balance.receive(0, 3, &ALLOWED);
+        balance.spend(0, 8, &ALLOWED)
+    };
+    at_once(spend, |balance, spent| {
+        assert_eq!(spent, [true; 2]);
+        assert_eq!(balance.left(0, &ALLOWED), 0);
+    });
+    let spend = |balance: &Balance, _| balance.spend(0, 8, &ALLOWED);
+    at_once(spend, |balance, spent| {
+        assert_eq!(spent.iter().filter(|spent| **spent).count(), 1);
+        assert_eq!(balance.left(0, &ALLOWED), 2);
+    });
+}
+
+#[test]
+fn of_two_orders_at_once_the_later_one_is_obeyed() {
+    let obey = |throttle: &Throttle, worker: u64| {
+        let order = Order {
+            loss: 10 + worker as u8,
+            validity: 1_000,
+            sequence: Some(1 + worker),
+        };
+        throttle.obey(order, 0)
+    };
+    at_once(obey, |throttle, obeyed| {
+        assert!(obeyed[1]);
+        assert_eq!(throttle.loss(0), 11);
+    });
+}
+
+#[test]
+fn workers_together_keep_back_the_share_that_is_asked_for() {
+    let keep = |throttle: &Throttle, _| {
+        let order = Order {
+            loss: 50,
+            validity: 1_000,
+            sequence: None,
+        };
+        throttle.obey(order, 0);
+        (0..2)
+            .filter(|_| throttle.keeps_back(Weight::New, 0))
+            .count()
+    };
+    at_once(keep, |_, kept| assert_eq!(kept.iter().sum::<usize>(), 2));
+}

@@ -17,16 +17,18 @@ use portcullis_dataplane::failed_addresses::FailedAddresses;
 use portcullis_dataplane::guard_log;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::handshakes::Handshakes;
+use portcullis_dataplane::next_hop_load::NextHopLoad;
 use portcullis_dataplane::notice_log;
 use portcullis_dataplane::notices::Notices;
 use portcullis_dataplane::orders::Orders;
+use portcullis_dataplane::own_load;
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport;
 use portcullis_dataplane::transport::{Bound, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
 use portcullis_dispatcher::{Dispatcher, DispatcherError};
 use portcullis_export::{Events, Exports, Listener, Traces};
-use portcullis_guard::Guard;
+use portcullis_guard::{Guard, Unproved};
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
 use portcullis_records::{Record, Recorder, Sink};
@@ -378,9 +380,11 @@ impl Host {
                 .guard
                 .enabled
                 .then(|| Guard::new(&config.guard.limits, Instant::now())),
+            unproved: Unproved::new(&config.sip.unasked, Instant::now()),
             drain: Drain::default(),
             failed_addresses: FailedAddresses::default(),
             pings: Default::default(),
+            next_hop_load: NextHopLoad::default(),
             listen: bound,
             started,
             config,
@@ -454,6 +458,7 @@ impl Host {
             stopping.clone(),
         ));
         tokio::spawn(guard_log::watch(Arc::clone(&self.shared), stopping.clone()));
+        tokio::spawn(own_load::watch(Arc::clone(&self.shared), stopping.clone()));
         tokio::spawn(
             self.keeper
                 .watch(Arc::clone(&self.shared.routes), stopping.clone()),

@@ -11,11 +11,12 @@ use crate::steering::Steering;
 
 /// A 16-byte secret and what is derived from it.
 ///
-/// To-tags, branches, branch seals, seals of ways back, of flows, of dialogs and of pings each have a key of their own, so that a value of one
-/// kind says nothing about another. All hosts that share an address (a cluster) must share the key.
+/// To-tags, their receipts, branches, branch seals, seals of ways back, of flows, of dialogs and of pings each have a key of their own, so that a
+/// value of one kind says nothing about another. All hosts that share an address (a cluster) must share the key.
 #[derive(Clone)]
 pub(crate) struct Key {
     tag: SipHasher24,
+    receipt: SipHasher24,
     branch: SipHasher24,
     seal: SipHasher24,
     origin: SipHasher24,
@@ -71,6 +72,7 @@ impl Key {
         let [first, second] = halves(b"dialog__");
         Self {
             tag: derive(b"to-tag__"),
+            receipt: derive(b"receipt_"),
             branch: derive(b"branch__"),
             seal: derive(b"seal____"),
             origin: derive(b"origin__"),
@@ -89,6 +91,16 @@ impl Key {
     /// The To-tag of our own replies (RFC 3261 §8.2.6.2).
     pub(crate) fn tag(&self, request: &Request<'_>) -> u64 {
         request.mac(self.tag)
+    }
+
+    /// The part of a To-tag that says where the reply was sent: whoever knows it has received the reply at this address.
+    pub(crate) fn receipt(&self, tag: u64, receiver: IpAddr) -> u64 {
+        let ip = match receiver {
+            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+            IpAddr::V6(ip) => ip,
+        };
+        let bits = ip.to_bits();
+        mac_of_numbers(self.receipt, [tag, (bits >> 64) as u64, bits as u64])
     }
 
     /// The part of a branch that names the transaction (RFC 3261 §16.11).

@@ -31,6 +31,7 @@ pub mod invariants;
 mod key;
 mod list;
 mod name_addr;
+mod overload;
 mod params;
 mod proxy;
 mod reason;
@@ -51,6 +52,7 @@ pub use frame::{Frame, FrameError, Framer, OVERSIZED_FACTOR, PONG};
 pub use host::{Host, ip_address};
 pub use list::{Value, Values, holds_empty, values};
 pub use name_addr::{NameAddr, NameAddrError};
+pub use overload::Overload;
 pub use params::{Param, Params};
 pub use proxy::{
     Branch, Clients, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, Forward, Forwarded,

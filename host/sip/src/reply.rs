@@ -98,9 +98,17 @@ impl<'o> Reply<'o> {
 
     fn vias(&mut self, message: Message<'_>, top: Option<&TopVia<'_>>, arrival: &Arrival) {
         if let Some(top) = top {
-            let mut edits = Edits::<2>::new();
-            // Two edits at two positions of the grammar always fit.
+            let asked = |out: &mut Vec<u8>| {
+                if let Some(asked) = top.asked {
+                    asked.write(out);
+                }
+            };
+            let mut edits = Edits::<4>::new();
+            // Four edits at four positions of the grammar always fit.
             let _fits = top.note_source(arrival.source, 0, &mut edits);
+            if top.asked.is_some() {
+                let _fits = top.note_overload(&asked, &mut edits);
+            }
             self.out.extend_from_slice(b"Via: ");
             let start = self.out.len();
             edits.apply(top.field.value, self.out);

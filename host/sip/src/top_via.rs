@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::arrival::{Arrival, Destination, Transport};
 use crate::edit::{Edits, Text};
+use crate::overload::Overload;
 use crate::scan::{Field, HeaderName, Message};
 use crate::via::Via;
 
@@ -16,6 +17,8 @@ pub(crate) struct TopVia<'a> {
     pub(crate) field: Field<'a>,
     /// Whether the request is treated as if it had `rport`.
     forces_rport: bool,
+    /// What this host asks of its clients now.
+    pub(crate) asked: Option<Overload>,
 }
 
 impl<'a> TopVia<'a> {
@@ -27,6 +30,7 @@ impl<'a> TopVia<'a> {
             via,
             field,
             forces_rport: false,
+            asked: None,
         })
     }
 
@@ -36,6 +40,11 @@ impl<'a> TopVia<'a> {
             forces_rport,
             ..self
         }
+    }
+
+    /// The same Via of a host that asks this of its clients.
+    pub(crate) fn with_overload(self, asked: Option<Overload>) -> Self {
+        Self { asked, ..self }
     }
 
     /// The bytes of the message to cut in order to remove this value: its line, or the value with its comma if others follow on the line.
@@ -90,6 +99,21 @@ impl<'a> TopVia<'a> {
             None => {}
         }
         fits
+    }
+
+    /// Writes what this host asks of its clients, if the sender of the request has asked for it (RFC 7339 §4). `write` is [`Overload::write`].
+    #[must_use]
+    pub(crate) fn note_overload<'e, const MOST: usize>(
+        &self,
+        write: &'e dyn Fn(&mut Vec<u8>),
+        edits: &mut Edits<'e, MOST>,
+    ) -> bool {
+        let Some(asks) = self.via.params.named("oc") else {
+            return true;
+        };
+        let algorithms = self.via.params.named("oc-algo");
+        edits.replace(asks.range, Text::Written(write))
+            && algorithms.is_none_or(|param| edits.remove(param.range))
     }
 
     /// The destination of a reply of our own, as for Kamailio's `sl_reply`: the source address; the source port if `rport` requests it,

@@ -293,6 +293,28 @@ fn an_options_to_the_host_that_requires_something_is_refused() {
     );
 }
 
+/// Whoever sends the same INVITE from an address of its own gets a tag, too.
+#[test]
+fn a_tag_proves_its_receipt_at_the_address_that_it_was_sent_to() {
+    let edge = edge();
+    let ack_with_tag_for = |source: &str| {
+        let (_, reply) = edge.reject(&invite(), &udp(source), 401, "", &[]).unwrap();
+        let to = headers(&reply, "To")[0];
+        invite().replace("INVITE", "ACK").replace(
+            "<sip:grace@example.com>\r\n",
+            &format!("{to}\r\n").replace("To: ", ""),
+        )
+    };
+    let forger = "192.0.2.66:5060";
+    let proves = |ack: &str, source: &str| edge.proves_receipt(ack, &udp(source));
+    assert!(proves(&ack_with_tag_for(CALLER), CALLER));
+    assert!(proves(&ack_with_tag_for(forger), forger));
+    let forged = ack_with_tag_for(forger);
+    assert!(!proves(&forged, CALLER));
+    assert_eq!(edge.receive(&forged, &udp(CALLER)).0, Received::Absorbed);
+    assert!(!proves(&invite().replace("INVITE", "ACK"), CALLER));
+}
+
 #[test]
 fn the_ack_to_our_own_answer_ends_here() {
     let edge = edge();
@@ -310,6 +332,11 @@ fn the_ack_to_our_own_answer_ends_here() {
         .replace("Max-Forwards: 70\r\n", "");
     assert_eq!(
         edge.receive(&other, &udp("192.0.2.10:41111")).0,
+        Received::Absorbed
+    );
+    // An ACK that comes from elsewhere ends here as well.
+    assert_eq!(
+        edge.receive(&ack, &udp("192.0.2.99:5060")).0,
         Received::Absorbed
     );
     // Nothing else that is wrong with it matters any more.

@@ -53,6 +53,7 @@ fn forward(edge: &Edge, call_id: &str, choice: Choice<'_>) -> Result<Forwarded, 
         branch: None,
         is_of_client: false,
         choice,
+        asks_for_load: false,
     };
     let (arrival, mut out) = (udp(CALLER), Vec::new());
     let proxy = &edge.proxy;

@@ -54,6 +54,37 @@ fn a_reply_is_the_copied_headers_a_tag_and_nothing_more() {
     assert_eq!(to, CALLER);
 }
 
+/// RFC 7339 §4: only a client that has asked gets values.
+#[test]
+fn a_reply_of_an_overloaded_host_says_so_to_a_client_that_has_asked() {
+    let edge = edge();
+    let plain = request("INVITE", "sip:grace@example.com", &[]);
+    let asking = plain.replace(
+        ";branch=z9hG4bKcaller-1",
+        ";oc;branch=z9hG4bKcaller-1;oc-algo=\"loss,A\"",
+    );
+    assert_ne!(plain, asking);
+    let via = |text: &str, source: &str| {
+        let (_, reply) = edge.reject(text, &udp(source), 401, "", &[]).unwrap();
+        headers(&reply, "Via")[0].to_owned()
+    };
+    assert!(via(&asking, CALLER).contains(";oc;branch"));
+    edge.proxy.ask_for_loss(35, 128_232_161_500_042);
+    assert_eq!(edge.proxy.asked_loss(), 35);
+    assert!(!via(&plain, CALLER).contains("oc="));
+    let values = ";oc=35;oc-algo=\"loss\";oc-validity=500;oc-seq=1282321615.00042";
+    for source in [CALLER, "192.0.2.99:5060"] {
+        let via = via(&asking, source);
+        assert!(
+            via.contains(&format!("{values};branch=z9hG4bKcaller-1")),
+            "{via}"
+        );
+        assert!(!via.contains("loss,A"), "{via}");
+    }
+    edge.proxy.ask_for_loss(0, 128_232_161_500_043);
+    assert!(via(&asking, CALLER).contains(";oc;branch"));
+}
+
 /// Lines that are written as ours are copied many at a time, all others by themselves.
 #[test]
 fn all_vias_come_back_in_their_order() {

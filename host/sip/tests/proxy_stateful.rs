@@ -8,8 +8,8 @@ mod edge;
 use edge::{CALLER, Edge, NEXT_HOP, branch, headers, request, response, start_line, udp};
 use portcullis_sip::{
     Arrival, Branch, DEFAULT_BREADTH, DropReason, Forward, Framing, HeaderChange, HeaderName,
-    Index, Limits, Message, Received, ResponseChanges, Target, Transport, scan, shorten, write_ack,
-    write_cancel, write_response,
+    Index, Limits, Message, Overload, Received, ResponseChanges, Target, Transport, scan, shorten,
+    write_ack, write_cancel, write_response,
 };
 
 fn edge() -> Edge {
@@ -129,6 +129,38 @@ fn the_share_of_max_breadth_replaces_the_received_value_whatever_a_policy_change
             assert_eq!(written_with(lines, changes, 3), ["3"]);
         }
     }
+}
+
+/// RFC 7339 §5.1: a client asks in its Via, and the values in the response are for nobody else.
+#[test]
+fn a_next_hop_is_asked_for_its_load_and_its_answer_is_read() {
+    let edge = edge();
+    let sent = with(&invite(), |message| {
+        let arrival = udp(CALLER);
+        let name = edge.proxy.name_of(message, &arrival).unwrap();
+        let forward = Forward {
+            asks_for_load: true,
+            ..Forward::new(Target::AsRouted, name.transaction.into(), 60)
+        };
+        written(|out| {
+            edge.proxy
+                .forward(message, &arrival, &edge.routes, &forward, out)
+                .unwrap();
+        })
+    });
+    assert!(
+        headers(&sent, "Via")[0].ends_with(";oc;oc-algo=\"loss\""),
+        "{sent}"
+    );
+    let text = response(200, &sent);
+    let said = |text: &str| with(text, Overload::of_response);
+    assert_eq!(said(&text), None);
+    let answered = text.replace(";oc;", ";oc=20;oc-validity=700;oc-seq=1.5;");
+    let overload = said(&answered).unwrap();
+    assert_eq!((overload.loss, overload.validity), (20, 700));
+    assert!(with(&answered, |message| edge.proxy.branch_of(message)).is_ok());
+    let (received, _) = edge.receive(&answered, &udp(NEXT_HOP));
+    assert!(matches!(received, Received::Forward(to) if to.addr == CALLER.parse().unwrap()));
 }
 
 #[test]

@@ -39,8 +39,10 @@ impl Kept<'_> {
             | What::Cancel
             | What::CancelRetransmission
             | What::ResponseRetransmission
+            | What::ResponseUnasked
             | What::Reply
-            | What::ReplyRetransmission => REPLY,
+            | What::ReplyRetransmission
+            | What::ReplyUnasked => REPLY,
         });
         out.push(self.branch);
         write_destination(&self.to, out);

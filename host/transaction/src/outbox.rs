@@ -37,23 +37,48 @@ pub enum What {
     CancelRetransmission,
     /// The response of a target, to the sender of the request.
     Response,
-    /// The same again.
+    /// The same again, for a copy of the request.
     ResponseRetransmission,
+    /// The same again, although no copy has come: timer G, or a 2xx to an INVITE that the target sends again.
+    ResponseUnasked,
     /// A response of this host, to the sender of the request: 100, the 200 to a CANCEL, 408, 487, or the answer of a policy.
     Reply,
-    /// The same again.
+    /// The same again, for a copy of the request.
     ReplyRetransmission,
+    /// The same again, although no copy has come: timer G.
+    ReplyUnasked,
 }
 
 impl What {
-    /// The same message, sent again.
+    /// The same message, sent again; a response for a copy of its request.
     pub(crate) fn again(self) -> Self {
         match self {
             Self::Request | Self::RequestRetransmission => Self::RequestRetransmission,
             Self::Ack => Self::Ack,
             Self::Cancel | Self::CancelRetransmission => Self::CancelRetransmission,
-            Self::Response | Self::ResponseRetransmission => Self::ResponseRetransmission,
-            Self::Reply | Self::ReplyRetransmission => Self::ReplyRetransmission,
+            Self::Response | Self::ResponseRetransmission | Self::ResponseUnasked => {
+                Self::ResponseRetransmission
+            }
+            Self::Reply | Self::ReplyRetransmission | Self::ReplyUnasked => {
+                Self::ReplyRetransmission
+            }
+        }
+    }
+
+    /// The same message, sent again although nobody has asked.
+    pub(crate) fn unasked(self) -> Self {
+        match self.again() {
+            Self::ResponseRetransmission => Self::ResponseUnasked,
+            Self::ReplyRetransmission => Self::ReplyUnasked,
+            again @ (Self::Request
+            | Self::RequestRetransmission
+            | Self::Ack
+            | Self::Cancel
+            | Self::CancelRetransmission
+            | Self::Response
+            | Self::ResponseUnasked
+            | Self::Reply
+            | Self::ReplyUnasked) => again,
         }
     }
 }

@@ -142,7 +142,7 @@ impl Procedure for Release {
     }
 }
 
-fn guard_of(control: &Control) -> Result<&Guard, Fault> {
+pub(super) fn guard_of(control: &Control) -> Result<&Guard, Fault> {
     let off = || Fault::new(409, "no source is observed: `enabled` in [guard] is false");
     control.shared.guard.as_ref().ok_or_else(off)
 }

@@ -16,6 +16,7 @@ pub mod guard;
 mod help;
 pub mod history;
 pub mod permissions;
+pub mod pike;
 pub mod policy;
 mod procedure;
 mod reply;

@@ -41,6 +41,8 @@ macro_rules! command_table {
                 "permissions.testUri", "Tests if (URI, Contact) pair is allowed according to allow/deny files." => TestUri(permissions::TestUri),
                 "permissions.trustedDump", "Dump trusted table." => TrustedDump(permissions::TrustedDump),
                 "permissions.trustedReload", "Reload permissions trusted table." => PermissionsTrustedReload(permissions::TrustedReload),
+                "pike.list", "pike.top Dump parts of the pike table" => PikeList(pike::ListSources),
+                "pike.top", "pike.top Dump parts of the pike table" => PikeTop(pike::Top),
                 "policy.activate", "Activate a generation of a seat: seat, generation." => PolicyActivate(policy::Activate),
                 "policy.canary", "Start a canary trial, in which a generation decides on a share of the dialogs: seat, generation, share." => PolicyCanary(policy::Canary),
                 "policy.diff", "Compare the verdicts of a seat's candidate with those of the active generation: seat (default if omitted)." => PolicyDiff(policy::Diff),

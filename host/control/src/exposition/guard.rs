@@ -1,4 +1,4 @@
-//! The metrics of the guard.
+//! The metrics of the guard, and of overload control.
 
 use std::fmt;
 use std::time::Instant;
@@ -44,6 +44,16 @@ impl Page<'_, '_> {
             "guard_banned_sources",
             "Sources that are banned",
             count(Kind::Banned),
+        )?;
+        self.gauge(
+            "overload_loss",
+            "Percentage of their requests that clients are asked to keep back because this host is overloaded (RFC 7339)",
+            shared.proxy.asked_loss().into(),
+        )?;
+        self.gauge(
+            "overloaded_next_hops",
+            "Addresses of next hops that ask for fewer requests (RFC 7339)",
+            shared.next_hop_load.asking(Instant::now()) as u64,
         )
     }
 }

@@ -105,10 +105,12 @@ fn control_over(
         orders: Orders::new(2, true),
         notices: Notices::new(2),
         guard: None,
+        unproved: portcullis_guard::Unproved::new(&Default::default(), std::time::Instant::now()),
         handshakes: None,
         drain: Drain::default(),
         failed_addresses: Default::default(),
         pings: Default::default(),
+        next_hop_load: Default::default(),
         started: SystemTime::now(),
     };
     Arc::new(Control::new(

@@ -40,6 +40,8 @@ pub enum Trouble {
     Loop,
     /// There is no socket of the address family and transport that the next hop needs.
     NoSocket,
+    /// A next hop asks for fewer requests.
+    NextHopOverloaded,
     /// A request was not delivered: the next hop refuses connections, or the connection broke.
     NextHopUnreachable,
     /// A message is too long for a datagram.
@@ -69,6 +71,7 @@ impl Trouble {
         Self::Unresolved,
         Self::Loop,
         Self::NoSocket,
+        Self::NextHopOverloaded,
         Self::NextHopUnreachable,
         Self::DatagramTooLarge,
         Self::SendError,
@@ -88,6 +91,7 @@ impl Trouble {
             Self::Unresolved => "next_hop_unresolved",
             Self::Loop => "loop_detected",
             Self::NoSocket => "no_socket",
+            Self::NextHopOverloaded => "next_hop_overloaded",
             Self::NextHopUnreachable => "next_hop_unreachable",
             Self::DatagramTooLarge => "datagram_too_large",
             Self::SendError => "send_error",
@@ -112,6 +116,9 @@ impl Trouble {
             Self::NoSocket => {
                 "no socket for a next hop: add an address of its family and transport to `listen`"
             }
+            Self::NextHopOverloaded => {
+                "a next hop is overloaded and asks for fewer requests (RFC 7339); some are not relayed to it"
+            }
             Self::NextHopUnreachable => "requests not delivered to a next hop",
             Self::DatagramTooLarge => "messages too large for a datagram",
             Self::SendError => "the system refused to send datagrams",
@@ -124,7 +131,7 @@ impl Trouble {
                 "datagrams lost before they were read: the workers are too slow, or net.core.rmem_max is too small"
             }
             Self::AnswerLimit => {
-                "a source over UDP exceeded its answers, further ones are not sent; if it is a trunk or a NAT, put it into the address table or raise `answers-per-second` in [sip]"
+                "a source over UDP exceeded its answers, further ones are not sent; if it is a trunk or a NAT, put it into the address table, or raise `unproved-bytes` or `answers-per-second` in [sip]"
             }
             Self::TransactionsFull => {
                 "too many transactions, of all tenants or of one; new requests are answered 503: raise `active` or `memory` in [transactions], or share the load among hosts"
@@ -142,6 +149,7 @@ impl Trouble {
             RelayErrorKind::Unresolved => Some(Self::Unresolved),
             RelayErrorKind::Loop => Some(Self::Loop),
             RelayErrorKind::NoSocket => Some(Self::NoSocket),
+            RelayErrorKind::Overloaded => Some(Self::NextHopOverloaded),
             RelayErrorKind::TooLarge => Some(Self::DatagramTooLarge),
             RelayErrorKind::NotPermitted
             | RelayErrorKind::NowhereToGo

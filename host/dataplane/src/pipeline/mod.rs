@@ -20,7 +20,7 @@ use std::time::Instant;
 use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
     Arrival, Branch, Destination, DialogSeal, DropReason, Forwarded, Framing, Index, Message,
-    Received, RelayError, RequestName, Routes, ScanError, StartLine, Transport, scan,
+    Overload, Received, RelayError, RequestName, Routes, ScanError, StartLine, Transport, scan,
 };
 
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
@@ -208,9 +208,32 @@ impl Pipeline {
         (request.bytes, handled)
     }
 
-    /// Whether a connection of this peer is closed at once, because it is banned. Counts it.
+    /// Whether a connection of this peer is closed at once, because it is banned. Counts it. The peer has proved its address.
     pub(crate) fn refuses_peer(&self, peer: SocketAddr) -> bool {
+        self.responder.proved(peer.ip());
         self.responder.strangers().refuses_peer(peer)
+    }
+
+    /// Notes a datagram from this address, before anything else: as many bytes may go back.
+    #[inline]
+    pub(crate) fn received_datagram(&self, source: SocketAddr, bytes: usize) {
+        self.responder.received(source.ip(), bytes);
+    }
+
+    /// Whether this datagram may be sent. Counts it, and the loss of one that may not.
+    #[inline]
+    pub(crate) fn may_send_datagram(&self, datagram: &[u8], to: SocketAddr) -> bool {
+        let is_paid = self.responder.pays_for(datagram, to);
+        if !is_paid {
+            self.reporter.lose(&Loss {
+                lost: Lost::AnswerLimit,
+                bytes: datagram,
+                transport: Transport::Udp,
+                peer: to,
+                detail: &"the address has not proved itself: see `unproved-bytes` in [sip]",
+            });
+        }
+        is_paid
     }
 
     /// Decides on a deferred request.
@@ -275,11 +298,21 @@ impl Pipeline {
         out: &mut Vec<u8>,
     ) -> Option<Handled> {
         self.end_call(request);
+        let seal = self.shared.proxy.dialog(request.message());
+        let Arrival {
+            source, transport, ..
+        } = request.arrival;
+        if let DialogSeal::Valid(dialog) = seal
+            && !transport.is_reliable()
+            && dialog.is_from_caller(source.ip())
+        {
+            self.responder.knows_dialog(source.ip());
+        }
         if self.shared.config.policy.in_dialog == Mode::Ask {
             return None;
         }
         let counters = &self.shared.counters[self.number].in_dialog;
-        let dialog = match self.shared.proxy.dialog(request.message()) {
+        let dialog = match seal {
             DialogSeal::None => return None,
             DialogSeal::Valid(dialog) => dialog,
             DialogSeal::Forged => {
@@ -331,6 +364,9 @@ impl Pipeline {
                 StartLine::Request { method, .. } => wire.requests.inc(Method::of(method)),
                 StartLine::Response { .. } => {
                     wire.responses.inc();
+                    if self.shared.config.relay.overload_control {
+                        self.note_load(message, arrival);
+                    }
                     if let Some(look) = self.response(message, arrival) {
                         return look;
                     }
@@ -354,7 +390,7 @@ impl Pipeline {
                 }
                 Some(Belongs::Handled) => {
                     if matches!(received, Received::Absorbed) {
-                        self.responder.acknowledged(arrival.source);
+                        self.responder.acknowledged(message, arrival);
                     }
                     return self.handled(message, arrival);
                 }
@@ -389,7 +425,7 @@ impl Pipeline {
             }
             Received::Absorbed => {
                 counters.absorbed_acks.inc();
-                self.responder.acknowledged(arrival.source);
+                self.responder.acknowledged(message, arrival);
             }
             Received::Drop(reason) => {
                 counters.dropped.inc(*reason);
@@ -449,6 +485,18 @@ impl Pipeline {
     fn belongs(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Belongs> {
         let (stateful, mut tools) = self.stateful()?;
         Some(stateful.receive(message, arrival, &mut tools))
+    }
+
+    /// Notes what a next hop says about its load, if this host has asked it. The response may come from anywhere: what it says goes for requests to
+    /// where it comes from.
+    fn note_load(&self, response: Message<'_>, arrival: &Arrival) {
+        let Some(said) = Overload::of_response(response) else {
+            return;
+        };
+        if self.shared.proxy.branch_of(response).is_ok() {
+            let load = &self.shared.next_hop_load;
+            load.note(arrival.transport, arrival.source, &said, Instant::now());
+        }
     }
 
     /// Passes a response to its transaction. `None` if it is to be relayed by its Vias, or to be refused by the first look.

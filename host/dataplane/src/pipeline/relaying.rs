@@ -1,6 +1,7 @@
 //! Writes relayed requests: the target, the routes and the header changes of a decision.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_dispatcher::Dispatcher;
 use portcullis_metrics::WorkerCounters;
@@ -117,17 +118,23 @@ impl<'p> Relaying<'p> {
                 tried,
                 has_failed: &|transport, addr| self.shared.failed_addresses.has(transport, addr),
             },
+            asks_for_load: self.shared.config.relay.overload_control,
         };
         let mut write = |routes: &Routes| proxy.forward(message, arrival, routes, &forward, out);
         let written = match is_operators {
             true => write(self.routes),
             false => self.with_routes(judgement, write),
         };
-        written.inspect(|forwarded| {
-            if forwarded.to.is_flow {
-                self.counters().flow_requests.inc();
-            }
-        })
+        let forwarded = written?;
+        let load = &self.shared.next_hop_load;
+        if let Some(loss) = load.keeps_back(message, &forwarded.to, Instant::now) {
+            let addr = forwarded.to.addr;
+            return Err(RelayError::Overloaded { addr, loss });
+        }
+        if forwarded.to.is_flow {
+            self.counters().flow_requests.inc();
+        }
+        Ok(forwarded)
     }
 
     /// Counts a target to which a request cannot be relayed.

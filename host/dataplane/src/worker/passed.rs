@@ -50,7 +50,14 @@ fn take(worker: &mut Worker, passed: Option<Passed<'_>>) {
             bytes,
             arrival,
             framing,
-        }) => worker.taken_over(bytes.to_vec(), &arrival, framing),
+        }) => {
+            if !arrival.transport.is_reliable() {
+                worker
+                    .pipeline
+                    .received_datagram(arrival.source, bytes.len());
+            }
+            worker.taken_over(bytes.to_vec(), &arrival, framing);
+        }
         Some(Passed::Undelivered(branch)) => {
             worker.pipeline.fail_branch(branch);
             worker.send_transactions();

@@ -199,6 +199,7 @@ impl Worker {
             return counters.udp.keepalives.inc();
         }
         let source = SocketAddr::new(source.ip().to_canonical(), source.port());
+        self.pipeline.received_datagram(source, bytes.len());
         if is_stun(bytes) {
             counters.udp.keepalives.inc();
             let out = self.udp.buffer(number);

@@ -1,4 +1,5 @@
-//! The UDP sockets of a worker, and the datagrams that wait to be sent from them.
+//! The UDP sockets of a worker, and the datagrams that wait to be sent from them. Nothing is sent over UDP but by [`UdpSockets`], which asks
+//! `Pipeline::may_send_datagram` first: an address that has not proved itself gets little more than has come from it.
 
 use std::io;
 use std::mem;
@@ -81,6 +82,9 @@ impl UdpSockets {
     /// Queues the draft in the buffer of this socket, on the socket of its destination.
     pub(super) fn send_draft(&mut self, number: usize, to: &Destination, pipeline: &Pipeline) {
         let draft = self.draft(number);
+        if !pipeline.may_send_datagram(draft, to.addr) {
+            return;
+        }
         let Some(from) = self.towards(draft, to, pipeline) else {
             return;
         };
@@ -100,7 +104,7 @@ impl UdpSockets {
 
     /// Queues the draft in the buffer of this socket, which is no SIP message: traces and capture servers do not get it. It is lost if too much waits.
     pub(super) fn commit(&mut self, number: usize, to: SocketAddr, pipeline: &Pipeline) {
-        if self.has_room(number) {
+        if self.has_room(number) && pipeline.may_send_datagram(self.draft(number), to) {
             let sent_bytes = &pipeline.counters().udp.sent_bytes;
             sent_bytes.add(self.draft(number).len() as u64);
             self.sockets[number].sender.commit(to);
@@ -109,6 +113,9 @@ impl UdpSockets {
 
     /// Queues a datagram, and passes whole batches to the kernel. No draft may be in a buffer. Returns false if no socket can send it.
     pub(super) fn send(&mut self, bytes: &[u8], to: &Destination, pipeline: &Pipeline) -> bool {
+        if !pipeline.may_send_datagram(bytes, to.addr) {
+            return true;
+        }
         let Some(from) = self.towards(bytes, to, pipeline) else {
             return false;
         };

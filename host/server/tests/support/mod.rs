@@ -25,7 +25,7 @@ use portcullis_dataplane::pipeline::{Handled, Pipeline};
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::{self, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
-use portcullis_guard::Guard;
+use portcullis_guard::{Guard, Unproved};
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::{PolicySlot, Runtime};
 use portcullis_rollout::Registry;
@@ -184,9 +184,11 @@ impl Setup {
                 .guard
                 .enabled
                 .then(|| Guard::new(&config.guard.limits, Instant::now())),
+            unproved: Unproved::new(&config.sip.unasked, Instant::now()),
             drain: Drain::default(),
             failed_addresses: Default::default(),
             pings: Default::default(),
+            next_hop_load: Default::default(),
             started: SystemTime::now(),
             config,
         });

@@ -11,7 +11,7 @@
 //! therefore send responses only to the source of the request, and only for a limited time. The parameter is not part of the
 //! branch: the CANCEL of a request must have the branch of the request, wherever and whenever it arrives.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::identity::Identity;
 use super::minute::Minute;
@@ -236,13 +236,23 @@ impl Claim {
     }
 }
 
-/// The To-tag of our own replies to a request: the same for each retransmission and for the ACK, which has the request's top
-/// Via, Call-ID and CSeq number (RFC 3261 §17.1.1.3).
-pub(super) fn own_tag(key: &Key, message: Message<'_>, top: &TopVia<'_>) -> u64 {
+/// The To-tag of our own replies to a request from this source. The upper half is the same for each retransmission and for the ACK, which has the
+/// request's top Via, Call-ID and CSeq number (RFC 3261 §17.1.1.3). The lower half is different for each source: whoever has sent the same request
+/// from an address of its own does not know the tag that another address has got.
+pub(super) fn own_tag(key: &Key, message: Message<'_>, top: &TopVia<'_>, source: IpAddr) -> u64 {
     let branch = top.via.branch().unwrap_or_default();
     let call_id = value(message, HeaderName::CallId);
-    key.tag(&request(message, top, &[branch, call_id]))
+    let tag = key.tag(&request(message, top, &[branch, call_id]));
+    tag & UPPER | key.receipt(tag, source) & !UPPER
 }
+
+/// Whether both are tags of our replies to the same request, whatever its source.
+pub(super) fn is_same_request(one: u64, other: u64) -> bool {
+    (one ^ other) & UPPER == 0
+}
+
+/// The half of a tag that does not depend on the source.
+const UPPER: u64 = 0xffff_ffff_0000_0000;
 
 /// Whether the branch identifies its transaction. A bare cookie identifies nothing (RFC 4475 §3.2.1).
 fn is_new(top: &TopVia<'_>) -> bool {

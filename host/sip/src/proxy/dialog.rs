@@ -27,6 +27,8 @@ use crate::uri::Uri;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Dialog {
     owner: Option<u64>,
+    /// The address of the caller.
+    caller: IpAddr,
     pub(super) toward: End,
 }
 
@@ -56,6 +58,12 @@ impl Dialog {
     /// The owner of the dialog: the mark of the [`Routes`](crate::Routes) that its first request was relayed by.
     pub fn owner(&self) -> Option<u64> {
         self.owner
+    }
+
+    /// Whether a request within the dialog is the caller's, and comes from the address of the request that began the dialog. The callee knows the
+    /// seal as well, so this proves only that the sender is one of both.
+    pub fn is_from_caller(&self, source: IpAddr) -> bool {
+        matches!(self.toward, End::Callee(_)) && self.caller == source
     }
 }
 
@@ -113,6 +121,7 @@ impl Proxy {
         }
         DialogSeal::Valid(Dialog {
             owner: sealed.owner,
+            caller: sealed.caller.addr.ip(),
             toward,
         })
     }

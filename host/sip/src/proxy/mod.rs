@@ -33,12 +33,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::arrival::{Arrival, Destination, Transport};
 use crate::key::{Keys, Request};
 use crate::name_addr::NameAddr;
+use crate::overload::Asked;
 use crate::reason::standard_reason;
 use crate::reply::Reply;
 use crate::scan::{Fault, HeaderName, Message, ScanError, StartLine};
 use crate::steering::Steering;
 use crate::top_via::TopVia;
-use branch::own_tag;
+use branch::{is_same_request, own_tag};
 use checks::{Checked, Refusal};
 use identity::Identity;
 use minute::Minute;
@@ -74,6 +75,8 @@ pub struct Proxy {
     minute: AtomicU32,
     /// The whole Server line, or empty.
     server_line: Box<[u8]>,
+    /// What clients are asked to keep back.
+    asked: Asked,
 }
 
 /// Configuration of a [`Proxy`].
@@ -159,6 +162,7 @@ impl Proxy {
             flow_timer: config.clients.flow_timer,
             minute: AtomicU32::new(0),
             server_line: server_line.unwrap_or_default().into(),
+            asked: Asked::default(),
         }
     }
 
@@ -176,6 +180,17 @@ impl Proxy {
     /// Whether the host listens on a socket with this address, over any transport.
     pub fn has_socket(&self, addr: SocketAddr) -> bool {
         self.identity.has_socket(addr)
+    }
+
+    /// Sets the percentage of requests that clients are asked to keep back (RFC 7339), in the replies of this host to clients that support it. 0
+    /// while the host is not overloaded. `sequence` is greater than in the call before: hundred-thousandths of a second.
+    pub fn ask_for_loss(&self, percent: u8, sequence: u64) {
+        self.asked.set(percent, sequence);
+    }
+
+    /// The percentage of requests that clients are asked to keep back now.
+    pub fn asked_loss(&self) -> u8 {
+        self.asked.current().map_or(0, |asked| asked.loss)
     }
 
     /// Which worker has the transaction of a message, for the kernel.
@@ -270,7 +285,7 @@ impl Proxy {
                 _ => Received::Drop(DropReason::UnreadableVia),
             };
         };
-        if is_ack && self.is_ack_to_us(message, &top) {
+        if is_ack && self.is_ack_to_us(message, &top, arrival) {
             return Received::Absorbed;
         }
         match checks::check(&self.identity, message, scanned, &top) {
@@ -285,7 +300,11 @@ impl Proxy {
     fn top_via<'a>(&self, message: Message<'a>, arrival: &Arrival) -> Option<TopVia<'a>> {
         let is_forced =
             !arrival.transport.is_reliable() && self.force_rport.contains(&arrival.local);
-        TopVia::of(message).map(|top| top.with_rport(is_forced))
+        let top = TopVia::of(message)?;
+        Some(
+            top.with_rport(is_forced)
+                .with_overload(self.asked.current()),
+        )
     }
 
     /// Responds to a request whose top Via cannot be parsed. The response goes to the source address: nothing else is known of the sender.
@@ -363,20 +382,35 @@ impl Proxy {
         reason: &str,
         out: &'o mut Vec<u8>,
     ) -> Reply<'o> {
-        let tag = own_tag(self.keys.current(), message, top);
+        let source = arrival.source.ip();
+        let tag = own_tag(self.keys.current(), message, top, source);
         Reply::to(message, Some(top), arrival, code, reason, Some(tag), out)
     }
 
-    /// Whether To has the tag that our reply to this ACK's INVITE had. An INVITE within a dialog already has a To-tag, which a reply keeps:
-    /// the ACK to its rejection is not recognised and goes to the policy like any other request.
-    fn is_ack_to_us(&self, message: Message<'_>, top: &TopVia<'_>) -> bool {
-        let to = message
-            .header(HeaderName::To)
-            .and_then(|to| NameAddr::parse(to.value).ok());
-        let tag = to.and_then(|to| to.tag()).and_then(crate::edit::read_hex);
-        tag.is_some_and(|tag| {
+    /// Whether To has the tag that our reply to this ACK's INVITE had, from wherever the ACK comes. An INVITE within a dialog already has a To-tag,
+    /// which a reply keeps: the ACK to its rejection is not recognised and goes to the policy like any other request.
+    fn is_ack_to_us(&self, message: Message<'_>, top: &TopVia<'_>, arrival: &Arrival) -> bool {
+        let source = arrival.source.ip();
+        to_tag(message).is_some_and(|tag| {
             let mut keys = self.keys.all();
-            keys.any(|key| tag == own_tag(key, message, top))
+            keys.any(|key| is_same_request(tag, own_tag(key, message, top, source)))
         })
     }
+
+    /// Whether an ACK to a reply of ours ([`Received::Absorbed`]) proves that its source has received the reply: a forged ACK has the tag that was
+    /// sent to another address, or none of ours.
+    pub fn proves_receipt(&self, ack: Message<'_>, arrival: &Arrival) -> bool {
+        let source = arrival.source.ip();
+        let Some((top, tag)) = self.top_via(ack, arrival).zip(to_tag(ack)) else {
+            return false;
+        };
+        let mut keys = self.keys.all();
+        keys.any(|key| tag == own_tag(key, ack, &top, source))
+    }
+}
+
+/// The tag in To, if it may be one of ours.
+fn to_tag(message: Message<'_>) -> Option<u64> {
+    let to = NameAddr::parse(message.header(HeaderName::To)?.value).ok()?;
+    crate::edit::read_hex(to.tag()?)
 }

@@ -16,6 +16,7 @@ use crate::edit::{Edits, Text, write_hex};
 use crate::key::Key;
 use crate::list::{Value, values};
 use crate::name_addr::NameAddr;
+use crate::overload;
 use crate::routes::{Choice, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
 use crate::uri::is_sips;
@@ -61,6 +62,8 @@ pub struct Forward<'f> {
     pub is_of_client: bool,
     /// Which of the addresses of a name the request goes to.
     pub choice: Choice<'f>,
+    /// Whether the next hop is asked to say when it is overloaded (RFC 7339): see [`Overload`](crate::Overload). A client is never asked.
+    pub asks_for_load: bool,
 }
 
 /// Where a request goes that was written.
@@ -82,6 +85,7 @@ impl Forward<'_> {
             branch: Some((branch, breadth)),
             is_of_client: false,
             choice: Choice::FIRST,
+            asks_for_load: false,
         }
     }
 }
@@ -130,6 +134,7 @@ impl Proxy {
             branch: None,
             is_of_client: false,
             choice: Choice::FIRST,
+            asks_for_load: false,
         };
         let forwarded = self.forward(message, arrival, routes, &forward, out);
         forwarded.map(|forwarded| forwarded.to)
@@ -181,6 +186,7 @@ fn relay_by<const MOST: usize>(
         branch: fork,
         is_of_client,
         choice,
+        asks_for_load,
     } = *forward;
     let top = proxy
         .top_via(message, arrival)
@@ -216,6 +222,7 @@ fn relay_by<const MOST: usize>(
             minute: proxy.now(),
         }),
         adds_max_forwards: max_forwards.is_none(),
+        asks_for_load: asks_for_load && plan.token.is_none(),
         changes,
     };
     let write_head = |out: &mut Vec<u8>| head.write(out);
@@ -322,6 +329,8 @@ struct Head<'a> {
     /// The flow of the sender, if that is a client.
     client: Option<Token>,
     adds_max_forwards: bool,
+    /// See [`Forward::asks_for_load`].
+    asks_for_load: bool,
     changes: &'a [HeaderChange<'a>],
 }
 
@@ -338,6 +347,9 @@ impl Head<'_> {
         if let Some(mark) = self.loop_mark {
             out.extend_from_slice(b";l=");
             write_hex(mark, out);
+        }
+        if self.asks_for_load {
+            out.extend_from_slice(overload::ASKS);
         }
         out.extend_from_slice(line_end);
         self.write_record_route(line_end, out);

@@ -1,6 +1,6 @@
 //! Why a request cannot be relayed, the response to it, and what the operator can do about it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use thiserror::Error;
 
@@ -57,6 +57,14 @@ pub enum RelayError {
         /// The next hop.
         ip: IpAddr,
     },
+    /// The next hop asks for fewer requests (RFC 7339), and this one is kept back.
+    #[error("{addr} is overloaded and asks for {loss} % fewer requests")]
+    Overloaded {
+        /// The next hop.
+        addr: SocketAddr,
+        /// The percentage that it asks for.
+        loss: u8,
+    },
     /// A Route value, or the request URI that strict routing takes from one, cannot be parsed.
     #[error("the Route value `{0}` is not a name-addr with a SIP URI")]
     BadRoute(String),
@@ -98,7 +106,7 @@ impl RelayError {
             Self::Loop(_) => 482,
             Self::TooManyHops => 483,
             Self::UnknownNextHop(_) => 500,
-            Self::Unresolved(_) | Self::NoSocket { .. } => 503,
+            Self::Unresolved(_) | Self::NoSocket { .. } | Self::Overloaded { .. } => 503,
             Self::TooLarge(_) => 513,
         }
     }
@@ -119,6 +127,7 @@ impl RelayError {
             | Self::Insecure(_)
             | Self::TooLarge(_)
             | Self::NoSocket { .. }
+            | Self::Overloaded { .. }
             | Self::FlowGone(_)
             | Self::TooManyHops
             | Self::Unrelayable => crate::reason::standard_reason(self.code()),
@@ -138,6 +147,7 @@ impl RelayError {
             Self::Insecure(_) => RelayErrorKind::Insecure,
             Self::TooLarge(_) => RelayErrorKind::TooLarge,
             Self::NoSocket { .. } => RelayErrorKind::NoSocket,
+            Self::Overloaded { .. } => RelayErrorKind::Overloaded,
             Self::BadRoute(_) | Self::BadUri(_) | Self::Unrelayable => RelayErrorKind::BadRequest,
             Self::TooManyHops => RelayErrorKind::TooManyHops,
             Self::FlowGone(_) => RelayErrorKind::FlowGone,
@@ -185,6 +195,8 @@ pub enum RelayErrorKind {
     FlowGone,
     /// See [`RelayError::ForgedFlow`] and [`RelayError::ForeignFlow`].
     BadFlow,
+    /// See [`RelayError::Overloaded`].
+    Overloaded,
 }
 
 impl RelayErrorKind {
@@ -204,6 +216,7 @@ impl RelayErrorKind {
         Self::Insecure,
         Self::FlowGone,
         Self::BadFlow,
+        Self::Overloaded,
     ];
 
     /// The place of this kind in [`RelayErrorKind::ALL`].
@@ -228,6 +241,7 @@ impl RelayErrorKind {
             Self::Insecure => "insecure",
             Self::FlowGone => "flow_gone",
             Self::BadFlow => "bad_flow",
+            Self::Overloaded => "overloaded",
         }
     }
 }
@@ -262,6 +276,10 @@ mod tests {
             RelayError::NoSocket {
                 transport: Transport::Tcp,
                 ip: IpAddr::from([127, 0, 0, 1]),
+            },
+            RelayError::Overloaded {
+                addr: SocketAddr::from(([127, 0, 0, 1], 5060)),
+                loss: 20,
             },
             RelayError::BadRoute("a".into()),
             RelayError::BadUri("a".into()),

@@ -83,6 +83,15 @@ impl Edge {
         (received, String::from_utf8(out).unwrap())
     }
 
+    /// Whether an ACK proves that its source has received our reply.
+    pub(crate) fn proves_receipt(&self, ack: &str, arrival: &Arrival) -> bool {
+        let mut index = Index::default();
+        let limits = Limits::default();
+        scan(ack.as_bytes(), Framing::Datagram, &limits, &mut index).unwrap();
+        let ack = Message::new(ack.as_bytes(), &index);
+        self.proxy.proves_receipt(ack, arrival)
+    }
+
     /// The reply of our own to a message.
     pub(crate) fn answer(&self, text: &str, arrival: &Arrival) -> String {
         match self.receive(text, arrival) {

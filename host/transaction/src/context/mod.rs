@@ -375,7 +375,7 @@ impl<T: Clone> Context<T> {
         self.shorten(tools);
         // A 100 is for one hop only (RFC 3261 §16.7(3)).
         if code > 100 && is_pending && self.phase == Phase::Running {
-            self.pass_up(now, code, message, tools);
+            self.pass_up(now, What::Response, code, message, tools);
         }
     }
 
@@ -424,12 +424,16 @@ impl<T: Clone> Context<T> {
         tools: &mut Tools<T>,
     ) {
         let is_first = self.upstream.code.is_none();
-        // Every 2xx to an INVITE has a dialog of its own (RFC 3261 §16.7(5)); of other requests, the first final response is the only one.
-        if self.upstream.is_invite() || is_first {
-            self.pass_up(now, code, message, tools);
-        }
         // A retransmission of a 2xx comes from the same branch.
         let had_success = self.targets.has_succeeded(number);
+        let what = match had_success {
+            false => What::Response,
+            true => What::ResponseUnasked,
+        };
+        // Every 2xx to an INVITE has a dialog of its own (RFC 3261 §16.7(5)); of other requests, the first final response is the only one.
+        if self.upstream.is_invite() || is_first {
+            self.pass_up(now, what, code, message, tools);
+        }
         if !is_first && !had_success {
             self.late_successes = self.late_successes.saturating_add(1);
         }
@@ -582,13 +586,20 @@ impl<T: Clone> Context<T> {
     }
 
     /// Passes a response on as it is, without our Via.
-    fn pass_up(&mut self, now: Time, code: u16, message: Message<'_>, tools: &mut Tools<T>) {
+    fn pass_up(
+        &mut self,
+        now: Time,
+        what: What,
+        code: u16,
+        message: Message<'_>,
+        tools: &mut Tools<T>,
+    ) {
         let changes = ResponseChanges {
             flow_timer: tools.proxy.flow_timer(),
             ..ResponseChanges::default()
         };
         if self.upstream.write(message, &changes, &mut tools.scratch) {
-            self.send_up(now, What::Response, code, tools);
+            self.send_up(now, what, code, tools);
         }
     }
 

@@ -69,7 +69,7 @@ impl Upstream {
         match self.server.expire(now, &tools.config.timers) {
             ServerTimer::Nothing | ServerTimer::Ended => {}
             ServerTimer::Trying => self.send_trying(now, request, tools),
-            ServerTimer::Resend => self.resend(tools),
+            ServerTimer::Resend => self.resend(self.reply_is.unasked(), tools),
             ServerTimer::Unconfirmed => return true,
         }
         false
@@ -78,7 +78,9 @@ impl Upstream {
     /// A retransmission of the request came.
     pub(super) fn retransmission<T>(&self, tools: &mut Tools<T>) {
         match self.server.retransmission() {
-            OnRetransmission::Resend if !self.reply.is_empty() => self.resend(tools),
+            OnRetransmission::Resend if !self.reply.is_empty() => {
+                self.resend(self.reply_is.again(), tools);
+            }
             OnRetransmission::Resend | OnRetransmission::Absorb => {}
         }
     }
@@ -162,9 +164,9 @@ impl Upstream {
     }
 
     /// Sends the last response again.
-    fn resend<T>(&self, tools: &mut Tools<T>) {
-        let (what, id) = (self.reply_is.again(), Some(self.id));
-        tools.outbox.push(what, id, None, self.back, &self.reply);
+    fn resend<T>(&self, what: What, tools: &mut Tools<T>) {
+        let (id, back) = (Some(self.id), self.back);
+        tools.outbox.push(what, id, None, back, &self.reply);
     }
 
     /// Writes the response for retransmissions of a request other than INVITE, if it has one.

@@ -110,8 +110,10 @@ impl Checks {
             What::CancelRetransmission => assert_ne!(history.cancels & bit, 0),
             What::Response
             | What::ResponseRetransmission
+            | What::ResponseUnasked
             | What::Reply
-            | What::ReplyRetransmission => panic!("{outgoing:?} is a request"),
+            | What::ReplyRetransmission
+            | What::ReplyUnasked => panic!("{outgoing:?} is a request"),
         }
         assert_ne!(history.requests & bit, 0, "the request goes first");
     }
@@ -120,7 +122,10 @@ impl Checks {
         assert_eq!(outgoing.branch, None, "a response goes to the sender");
         let is_again = match outgoing.what {
             What::Response | What::Reply => false,
-            What::ResponseRetransmission | What::ReplyRetransmission => true,
+            What::ResponseRetransmission
+            | What::ResponseUnasked
+            | What::ReplyRetransmission
+            | What::ReplyUnasked => true,
             What::Request
             | What::RequestRetransmission
             | What::Ack

@@ -114,8 +114,24 @@ fn a_failure_is_acknowledged_for_each_retransmission_and_sent_until_its_ack() {
     let copies = [
         500, 1_500, 3_500, 7_500, 11_500, 15_500, 19_500, 23_500, 27_500, 31_500,
     ];
-    assert_eq!(times(&sent, What::ResponseRetransmission), copies);
+    assert_eq!(times(&sent, What::ResponseUnasked), copies);
     assert!(call.host.core.is_empty(), "timers D and H are over");
+}
+
+/// Who sends much to a source that may be forged must know what nobody has asked for.
+#[test]
+fn copies_of_a_response_are_told_apart_by_whether_a_copy_of_the_request_came() {
+    let (mut call, _) = Call::start("INVITE", serial(&[0]));
+    assert_eq!(times(&call.answer(0, 180, ""), What::Response), [0]);
+    let (_, sent) = call.caller("INVITE");
+    assert_eq!(times(&sent, What::ResponseRetransmission), [0]);
+    assert_eq!(times(&call.answer(0, 200, ""), What::Response), [0]);
+    // The callee has no ACK yet.
+    assert_eq!(times(&call.answer(0, 200, ""), What::ResponseUnasked), [0]);
+    let (mut call, _) = Call::start("MESSAGE", serial(&[0]));
+    call.answer(0, 200, "");
+    let (_, sent) = call.caller("MESSAGE");
+    assert_eq!(times(&sent, What::ResponseRetransmission), [0]);
 }
 
 #[test]

@@ -60,11 +60,21 @@ impl Log {
             assert_eq!(code(text), 200, "a CANCEL that matches is answered 200");
             return;
         }
-        if matches!(
-            what,
-            What::ResponseRetransmission | What::ReplyRetransmission
-        ) {
-            assert_eq!(Some(what), self.last_is.map(What::again));
+        // A callee sends its 2xx to an INVITE again and again: each of them is passed on.
+        let is_call = self.is_invite && (200..300).contains(&code(text));
+        let is_again = match what {
+            What::ResponseRetransmission | What::ReplyRetransmission | What::ReplyUnasked => true,
+            What::ResponseUnasked => !is_call,
+            What::Response
+            | What::Reply
+            | What::Request
+            | What::RequestRetransmission
+            | What::Ack
+            | What::Cancel
+            | What::CancelRetransmission => false,
+        };
+        if is_again {
+            assert_eq!(Some(what.again()), self.last_is.map(What::again));
             assert_eq!(
                 text, self.last_response,
                 "a retransmission is the last response"
@@ -72,6 +82,11 @@ impl Log {
             return;
         }
         let code = code(text);
+        let what = if what == What::ResponseUnasked {
+            What::Response
+        } else {
+            what
+        };
         assert!(matches!(what, What::Response | What::Reply));
         // The simulated targets have a reason phrase of their own. A 500 may be the 503 of a target.
         let is_of_target = text.contains(" Test\r\n");
@@ -145,8 +160,10 @@ impl Log {
             }
             What::Response
             | What::ResponseRetransmission
+            | What::ResponseUnasked
             | What::Reply
-            | What::ReplyRetransmission => panic!("{what:?} to a target"),
+            | What::ReplyRetransmission
+            | What::ReplyUnasked => panic!("{what:?} to a target"),
         }
     }
 

@@ -338,8 +338,10 @@ impl<'s> World<'s> {
                 (
                     What::Response
                     | What::ResponseRetransmission
+                    | What::ResponseUnasked
                     | What::Reply
-                    | What::ReplyRetransmission,
+                    | What::ReplyRetransmission
+                    | What::ReplyUnasked,
                     _,
                 ) => {
                     assert_eq!(outgoing.to.addr, caller);

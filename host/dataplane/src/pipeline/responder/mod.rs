@@ -10,7 +10,8 @@ use std::time::Instant;
 use portcullis_metrics::{Label, Lost, Shed, WorkerCounters};
 use portcullis_policy::Rejection;
 use portcullis_sip::{
-    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, Received, Transport, scan,
+    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, Overload, Received,
+    Transport, scan,
 };
 
 use tracing::debug;
@@ -32,8 +33,6 @@ pub(super) struct Responder {
     answers: Answers,
     /// The same for STUN.
     stun: Answers,
-    /// The retransmissions of final responses to each source.
-    repeats: Answers,
     strangers: Strangers,
 }
 
@@ -52,13 +51,8 @@ const MOST_MORE: usize = 1024;
 /// The same for a source of which the operator has a row in the address table.
 const MOST_MORE_TO_KNOWN: usize = 8 * 1024;
 
-/// Retransmissions of final responses over UDP to one stranger: per second, and at once. Whoever forges a source acknowledges nothing, and
-/// timer G would send each response eleven times.
-const REPEATS_PER_SECOND: u32 = 10;
-const REPEATS_BURST: u32 = 20;
-
-/// Seconds after which the sender of a shed request should try again.
-const RETRY_AFTER: &str = "1";
+/// Seconds after which the senders of shed requests should try again: a different time for each, so that they do not come back together.
+const RETRY_AFTER: [&str; 9] = ["2", "3", "4", "5", "6", "7", "8", "9", "10"];
 
 /// The cause of the answer to a shed request.
 const SHED: &str = "transactions_full";
@@ -79,7 +73,6 @@ impl Responder {
         Self {
             answers: Answers::new(sip.answers_per_second, sip.answers_burst, Instant::now()),
             stun: Answers::new(STUN_PER_SECOND, STUN_PER_SECOND, Instant::now()),
-            repeats: Answers::new(REPEATS_PER_SECOND, REPEATS_BURST, Instant::now()),
             strangers: Strangers::new(Arc::clone(&shared), number, reporter.clone()),
             number,
             reporter,
@@ -188,7 +181,12 @@ impl Responder {
                     cause: SHED,
                     detail: None,
                 };
-                let headers = [("Retry-After", RETRY_AFTER)];
+                // RFC 7339 says how long, and keeps the requests of dialogs coming.
+                if self.shared.config.sip.overload_control && Overload::is_asked_for(message) {
+                    return self.reject(rejected, NO_HEADERS, judged, out);
+                }
+                let sum: usize = call_id_of(message).iter().copied().map(usize::from).sum();
+                let headers = [("Retry-After", RETRY_AFTER[sum % RETRY_AFTER.len()])];
                 self.reject(rejected, &headers, judged, out)
             }
             // Retry-After would keep a sender from sending the requests of other tenants.
@@ -250,22 +248,68 @@ impl Responder {
 
     /// Whether any response may be kept back.
     pub(super) fn is_limited(&self) -> bool {
-        self.answers.is_limited() || self.shared.guard.is_some()
+        self.answers.is_limited() || self.shared.config.sip.unasked.bytes > 0
     }
 
-    /// Whether a final response may be sent to this address once more.
+    /// Whether a final response may be sent to this address once more although nobody has asked for it.
     pub(super) fn may_repeat(&self, transport: Transport, to: SocketAddr) -> bool {
-        if transport.is_reliable()
-            || !self.strangers.is_stranger(to.ip())
-            || self.repeats.take(to.ip(), Instant::now())
-        {
+        if transport.is_reliable() || !self.must_prove(to.ip()) {
             return true;
         }
-        if self.knows_address(to.ip()) {
-            self.repeats.forget(to.ip());
+        let (unproved, now) = (&self.shared.unproved, Instant::now());
+        unproved.may_repeat(to.ip(), now) || self.trusts(to.ip(), now)
+    }
+
+    /// Notes a datagram from this address.
+    #[inline]
+    pub(super) fn received(&self, source: IpAddr, bytes: usize) {
+        if self.must_prove(source) {
+            let unproved = &self.shared.unproved;
+            unproved.received(source, bytes, Instant::now());
+        }
+    }
+
+    /// Whether this datagram may be sent: everything but a request counts in the account of an address that has not proved itself. What the host
+    /// sends over UDP passes here, whatever has written it.
+    #[inline]
+    pub(super) fn pays_for(&self, datagram: &[u8], to: SocketAddr) -> bool {
+        if is_request(datagram) || !self.must_prove(to.ip()) {
             return true;
         }
-        false
+        let (unproved, now) = (&self.shared.unproved, Instant::now());
+        unproved.may_send(to.ip(), datagram.len(), now) || self.trusts(to.ip(), now)
+    }
+
+    /// Notes that this address has proved itself: it has received something from this host.
+    pub(super) fn proved(&self, source: IpAddr) {
+        if self.must_prove(source) {
+            self.shared.unproved.prove(source, Instant::now());
+        }
+    }
+
+    /// Notes a request over UDP with the seal of a dialog that its source has begun.
+    pub(super) fn knows_dialog(&self, source: IpAddr) {
+        if self.must_prove(source) {
+            self.shared.unproved.knows_dialog(source, Instant::now());
+        }
+    }
+
+    /// Whether what is sent to this address is limited until the address has proved itself, unless the operator knows it.
+    #[inline]
+    fn must_prove(&self, ip: IpAddr) -> bool {
+        !self.shared.config.guard.is_exempt(ip)
+    }
+
+    /// Whether the operator knows this address. Then it needs no proof for a while.
+    #[cold]
+    fn trusts(&self, ip: IpAddr, now: Instant) -> bool {
+        let is_trusted = self.knows_address(ip)
+            || self.shared.addresses.current().trusted.table.has_source(ip)
+            || self.shared.routes.load().has_address(ip);
+        if is_trusted {
+            self.shared.unproved.trust_briefly(ip, now);
+        }
+        is_trusted
     }
 
     /// Whether a response may be sent to this address: see `answers-per-second` in `[sip]`. `now` is called only if there is a limit.
@@ -294,10 +338,17 @@ impl Responder {
         self.may_send(arrival.transport, arrival.source, now)
     }
 
-    /// Notes that the source has acknowledged a response: it does not count in the limit.
-    pub(super) fn acknowledged(&self, source: SocketAddr) {
+    /// Notes an ACK to a response of the host. If its source has received the response, that does not count in the limit.
+    pub(super) fn acknowledged(&self, ack: Message<'_>, arrival: &Arrival) {
+        if !self.shared.proxy.proves_receipt(ack, arrival) {
+            return;
+        }
+        let source = arrival.source;
         self.strangers.acknowledged(source);
         self.answers.give_back(source.ip());
+        if !arrival.transport.is_reliable() {
+            self.proved(source.ip());
+        }
     }
 
     /// Counts a response to this address that is not sent.
@@ -360,6 +411,11 @@ impl Responder {
     fn counters(&self) -> &WorkerCounters {
         &self.shared.counters[self.number]
     }
+}
+
+/// Whether a datagram that is to be sent is a request: neither a response nor STUN.
+fn is_request(datagram: &[u8]) -> bool {
+    !datagram.starts_with(b"SIP/") && datagram.first().is_some_and(|first| *first > 1)
 }
 
 fn call_id_of(message: Message<'_>) -> &[u8] {

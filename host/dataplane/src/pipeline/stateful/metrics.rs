@@ -55,7 +55,10 @@ pub(super) fn count_sends(sends: &Outbox, counters: &WorkerCounters) {
             What::RequestRetransmission | What::CancelRetransmission => {
                 retransmissions.inc(Retransmission::RequestSent);
             }
-            What::ResponseRetransmission | What::ReplyRetransmission => {
+            What::ResponseRetransmission
+            | What::ResponseUnasked
+            | What::ReplyRetransmission
+            | What::ReplyUnasked => {
                 retransmissions.inc(Retransmission::ResponseSent);
             }
             What::Request => counters.relayed_requests.inc(),

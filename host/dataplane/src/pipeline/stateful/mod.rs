@@ -755,6 +755,8 @@ fn note_result(attempt: &Attempt, to: Option<&Destination>, relaying: &Relaying<
 fn failure_of(error: &RelayError) -> Failure {
     match error {
         RelayError::Unresolved(_) => Failure::Unresolved,
+        // Neither the address nor the destination of the dispatcher has failed.
+        RelayError::Overloaded { .. } => Failure::Refused(error.code()),
         RelayError::TooManyHops
         | RelayError::BadRoute(_)
         | RelayError::BadUri(_)

@@ -20,20 +20,21 @@ pub(super) struct Sends<'s> {
 }
 
 impl Sends<'_> {
-    /// Removes responses over UDP to sources that have reached their limit: see `answers-per-second` in `[sip]`. Final responses of the host and of
-    /// policies count, and each retransmission of a final response: a forged INVITE whose failure is not acknowledged brings up to eleven (timers G
-    /// and H). Those to strangers have a limit of their own. Responses of targets come once for each request, and a provisional response once for each copy of
-    /// its request. What is not sent
-    /// counts as lost: the sender of a request retransmits it, or timer G fires again.
+    /// Removes responses over UDP to sources that have reached their limit. Final responses of the host and of policies count in `answers-per-second`
+    /// of `[sip]`, and each retransmission of a final response. What nobody has asked for again has a limit of its own: a forged INVITE whose failure is
+    /// not acknowledged would bring up to eleven (timers G and H), and one that is answered as many as its callee sends. What is not sent counts as
+    /// lost: the sender of a request retransmits it, or timer G fires again.
     pub(super) fn keep_back_answers(&self, sends: &mut Outbox) {
         if !self.responder.is_limited() {
             return;
         }
         sends.retain(|sent| {
             let counts = match sent.what {
-                What::Reply | What::ReplyRetransmission | What::ResponseRetransmission => {
-                    code_of(sent.bytes) >= 200
-                }
+                What::Reply
+                | What::ReplyRetransmission
+                | What::ReplyUnasked
+                | What::ResponseRetransmission
+                | What::ResponseUnasked => code_of(sent.bytes) >= 200,
                 What::Request
                 | What::RequestRetransmission
                 | What::Ack
@@ -41,15 +42,12 @@ impl Sends<'_> {
                 | What::CancelRetransmission
                 | What::Response => false,
             };
-            let is_repeated = matches!(
-                sent.what,
-                What::ReplyRetransmission | What::ResponseRetransmission
-            );
+            let is_unasked = matches!(sent.what, What::ResponseUnasked | What::ReplyUnasked);
             let (transport, to) = (sent.to.transport, sent.to.addr);
             let responder = self.responder;
             let is_sent = !counts
                 || responder.may_send(transport, to, Instant::now)
-                    && (!is_repeated || responder.may_repeat(transport, to));
+                    && (!is_unasked || responder.may_repeat(transport, to));
             if !is_sent {
                 self.responder.keep_back(Lost::AnswerLimit, b"", to);
                 if self.reporter.is_watched() {
