@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_tls::{
-    Authorities, ClientAuth, Inside, MinVersion, NamedRelayProfile, Peer, Profile, RelayProfile,
+    Authorities, ClientAuth, Inside, MinVersion, NamedRelayProfile, Profile, RelayProfile,
     Session, Settings, Tls, TlsError,
 };
 use rcgen::{

@@ -162,7 +162,7 @@ impl Opener {
     }
 
     /// Sends OPTIONS and waits for its 200.
-    fn ask(&mut self, connection: &mut Connection) -> Result<()> {
+    fn ask(&self, connection: &mut Connection) -> Result<()> {
         let mut template = Template::new(&self.plan, connection.address()?);
         let request = template.with_id(self.opened as u64);
         connection.outbox().push(request);
