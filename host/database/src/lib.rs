@@ -3,7 +3,7 @@
 //! - [`DatabaseUrl`] says where a database is, [`Schema`] defines the names of its tables and columns;
 //! - [`Connections`] opens connections and keeps a few; a [`Link`] is one of them, and runs statements with a time limit for each answer;
 //! - a [`Dialect`] contains the differences between databases;
-//! - [`Connections::migrate`] creates missing tables, [`TableWatch`] detects changes of a table;
+//! - [`Connections::migrate`] creates missing tables, [`TableWatch`] detects changes of a table, except those of [`Unseen`];
 //! - a [`Failure`] says what is wrong, where, and what to do.
 
 #![forbid(unsafe_code)]
@@ -15,8 +15,10 @@ mod dialect;
 mod failure;
 mod file_id;
 mod link;
+mod observer;
 mod pool;
 mod schema;
+mod unseen;
 mod url;
 mod wire;
 
@@ -29,6 +31,7 @@ pub use link::{
     Whole,
 };
 pub use schema::{AddressNames, DispatcherNames, Name, NameError, Schema, TrustedNames};
+pub use unseen::Unseen;
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};
 
 /// Text from a database for the log: quoted, escaped, and of limited length.

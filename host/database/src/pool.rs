@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use crate::dialect::{BUSY, driver_of};
 use crate::file_id::file_id;
+use crate::observer::Observer;
 use crate::wire::{Origin, Wire};
 use crate::{DatabaseUrl, Failure};
 
@@ -30,6 +31,7 @@ pub(crate) struct Shared {
     /// The connection returned last is the first to be taken.
     kept: Mutex<Vec<Kept>>,
     permits: Arc<Semaphore>,
+    pub(crate) observer: Arc<Observer>,
 }
 
 /// A connection that is kept.
@@ -43,6 +45,7 @@ impl Shared {
     /// A pool that keeps at most this many connections.
     pub(crate) fn new(url: DatabaseUrl, most_kept: usize) -> Self {
         Self {
+            observer: Observer::of(&url),
             url,
             most_kept,
             kept: Mutex::default(),

@@ -6,7 +6,7 @@ mod tenants;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use portcullis_database::{
-    Connections, DatabaseUrl, Failure, Link, Name, ReadError, Record, Value,
+    Connections, DatabaseUrl, Failure, Link, Name, ReadError, Record, Unseen, Value,
 };
 use sha2::{Digest as _, Sha256};
 use tokio::time::{sleep, timeout};
@@ -231,6 +231,11 @@ impl Store {
 
     pub(crate) async fn open(&self) -> Result<Link, StoreError> {
         Ok(self.connections.take(self.patience(0)).await?)
+    }
+
+    /// The same for what no host reads again, and is no change of a table: the audit.
+    pub(crate) async fn open_unseen(&self) -> Result<Unseen, StoreError> {
+        Ok(self.connections.take_unseen(self.patience(0)).await?)
     }
 
     pub(crate) async fn rows<T>(

@@ -14,7 +14,8 @@ use tokio::time::{Instant as Moment, sleep, sleep_until, timeout};
 use super::action::Action;
 use super::waiting::{Lost, Waiting};
 
-/// How long actions are gathered before they are written together: with SQLite, each write makes hosts read their tables again.
+/// How long actions are gathered before they are written together: with SQLite, each write makes other hosts on the file read their tables
+/// again.
 const GATHERED: Duration = Duration::from_secs(1);
 
 /// The pause after a failed write; it doubles up to the longest one.

@@ -2,7 +2,7 @@
 //!
 //! | storage | query | cost |
 //! |---|---|---|
-//! | SQLite | `PRAGMA data_version` on a pooled connection, and the identity of the file | negligible |
+//! | SQLite | `PRAGMA data_version` on the connection that the audit is written over, and the identity of the file | negligible |
 //! | InnoDB, MyISAM | `UPDATE_TIME` in `information_schema.TABLES`, also for a read-only user | one small query, independent of the size |
 //! | Aria, MEMORY, partitioned tables | the same, but not every change is visible: the watcher also reads the table at intervals, and compares | grows with the table |
 //! | PostgreSQL | the transaction snapshot, which proves that nothing was written, and the counters of the table; while others write, the watcher also reads the table at intervals, and compares | one small query; with other writers it grows with the table |
@@ -23,7 +23,6 @@ use tokio::time::timeout;
 
 use crate::connections::Connections;
 use crate::file_id::{FileId, file_id};
-use crate::link::Link;
 use crate::{DatabaseUrl, Failure, Name};
 pub use look::{ChangeSource, Look};
 
@@ -33,11 +32,13 @@ use postgres::Seen;
 /// Time limit of a poll.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// How long a poll waits for its turn on the connection of an SQLite file. The next poll sees what this one would have seen.
+const TURN: Duration = Duration::from_secs(1);
+
 /// Detects changes of a table.
 pub struct TableWatch {
     connections: Connections,
     table: Name,
-    file: Option<OpenFile>,
     seen: Option<Mark>,
     source: Option<ChangeSource>,
 }
@@ -45,8 +46,12 @@ pub struct TableWatch {
 /// Identifies one state of a table.
 #[derive(Clone, Debug, PartialEq)]
 enum Mark {
-    /// SQLite: the file, and the version seen by the connection.
-    Sqlite { id: FileId, version: Option<i64> },
+    /// SQLite: the file, the number of the connection, and the version that the connection sees.
+    Sqlite {
+        id: FileId,
+        connection: u64,
+        version: Option<i64>,
+    },
     /// SQLite: there is no file.
     NoFile,
     /// MySQL or MariaDB.
@@ -55,19 +60,12 @@ enum Mark {
     Postgres(Seen),
 }
 
-/// The identity of an SQLite file: while it is open, no other file has the same number.
-struct OpenFile {
-    link: Link,
-    id: FileId,
-}
-
 impl TableWatch {
     /// Watches a table. Opens no connection yet.
     pub fn new(connections: Connections, table: Name) -> Self {
         Self {
             connections,
             table,
-            file: None,
             seen: None,
             source: None,
         }
@@ -90,7 +88,13 @@ impl TableWatch {
             Ok(looked) => looked,
             Err(_elapsed) => Err(Failure::hung(self.connections.url(), LOOK)),
         };
-        let mark = looked.inspect_err(|_| self.file = None)?;
+        let Some(mark) = looked? else {
+            self.seen = before;
+            return Ok(match self.seen {
+                Some(_) => Look::Same,
+                None => Look::Changed,
+            });
+        };
         self.source = Some(mark.source());
         let look = match &before {
             Some(before) => mark.since(before),
@@ -105,46 +109,49 @@ impl TableWatch {
         self.seen = None;
     }
 
-    async fn mark(&mut self) -> Result<Mark, Failure> {
-        match self.connections.url().clone() {
-            DatabaseUrl::Sqlite(path) => self.mark_of_file(&path).await,
+    /// What the database says now; `None` if the connection of an SQLite file is in use for too long.
+    async fn mark(&self) -> Result<Option<Mark>, Failure> {
+        match self.connections.url() {
+            DatabaseUrl::Sqlite(path) => self.mark_of_file(path).await,
             DatabaseUrl::MySql(_) => {
                 let mut link = self.connections.take(LOOK).await?;
                 let times = Times::ask(&mut link, &self.table).await?;
                 link.release().await;
-                Ok(Mark::MySql(times))
+                Ok(Some(Mark::MySql(times)))
             }
             DatabaseUrl::Postgres(_) => {
                 let mut link = self.connections.take(LOOK).await?;
                 let seen = Seen::ask(&mut link, &self.table).await?;
                 link.release().await;
-                Ok(Mark::Postgres(seen))
+                Ok(Some(Mark::Postgres(seen)))
             }
         }
     }
 
-    async fn mark_of_file(&mut self, path: &Path) -> Result<Mark, Failure> {
+    async fn mark_of_file(&self, path: &Path) -> Result<Option<Mark>, Failure> {
         let Some(id) = file_id(path) else {
-            self.file = None;
-            return Ok(Mark::NoFile);
+            return Ok(Some(Mark::NoFile));
         };
-        let mut file = match self.file.take() {
-            Some(file) if file.id == id => file,
-            _ => OpenFile {
-                link: self.connections.take_existing(LOOK).await?,
-                id,
-            },
-        };
-        // The counter includes writes of other connections only.
-        let version = file
-            .link
-            .row("PRAGMA data_version", &[], |row| row.integer(0));
-        let version = version.await?.flatten();
-        // The file may have been replaced while it was being opened: then the next poll opens the new one.
-        if file_id(path) == Some(id) {
-            self.file = Some(file);
+        if self.connections.is_absent() {
+            let url = self.connections.url().to_string();
+            return Err(Failure::NoFile { url });
         }
-        Ok(Mark::Sqlite { id, version })
+        // While the connection is kept, the file stays open, and no other file has its identity. A file that was replaced while it was being
+        // opened is not kept: the next poll opens the new one.
+        let Ok(link) = timeout(TURN, self.connections.take_unseen(LOOK)).await else {
+            return Ok(None);
+        };
+        let mut link = link?;
+        // The counter includes writes of other connections only.
+        let version = link.row("PRAGMA data_version", &[], |row| row.integer(0));
+        let version = version.await?.flatten();
+        let connection = link.number();
+        link.release().await;
+        Ok(Some(Mark::Sqlite {
+            id,
+            connection,
+            version,
+        }))
     }
 }
 

@@ -18,6 +18,7 @@ use crate::dialect::{self, driver_of};
 use crate::file_id::file_id;
 use crate::link::Link;
 use crate::pool::{Kept, Shared};
+use crate::unseen::Unseen;
 use crate::wire::Origin;
 use crate::{DatabaseUrl, Dialect, Failure};
 
@@ -102,6 +103,27 @@ impl Connections {
             return Err(Failure::NoFile { url });
         }
         self.take(limit).await
+    }
+
+    /// Takes the connection whose writes [`TableWatch`](crate::TableWatch) does not report, with this time limit for each answer. There is one for
+    /// a file, so that others wait; for a server, it is any connection.
+    ///
+    /// # Errors
+    /// As for [`take`](Self::take).
+    pub async fn take_unseen(&self, limit: Duration) -> Result<Unseen, Failure> {
+        let shared = &self.shared;
+        let Some(path) = shared.url.file() else {
+            return Ok(Unseen::new(self.take(limit).await?, 0, None));
+        };
+        let mut turn = shared.observer.turn().await;
+        if let Some(idle) = turn.take()
+            && let Some((wire, origin, permit, number)) = idle.opened(path)
+        {
+            let link = Link::new(wire, origin, limit, Arc::clone(shared), permit);
+            return Ok(Unseen::new(link, number, Some(turn)));
+        }
+        let link = self.take(limit).await?;
+        Ok(Unseen::new(link, shared.observer.number(), Some(turn)))
     }
 
     /// Whether the database is a file that is missing or empty: copying a database begins with an empty file.

@@ -142,6 +142,11 @@ impl Link {
         self.limit = limit;
     }
 
+    /// Whether a transaction or lock is open.
+    pub(crate) fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
     /// Runs statements without values; returns the number of changed rows.
     ///
     /// # Errors
@@ -346,7 +351,7 @@ impl Link {
 
     /// Returns the connection to the pool, which keeps or closes it. An uncommitted transaction is rolled back.
     pub async fn release(self) {
-        let is_open = self.open.is_some();
+        let is_open = self.is_open();
         let Self {
             wire,
             origin,

@@ -30,13 +30,17 @@ impl Store {
         }
         let row = "(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let rows = vec![row; actions.len()].join(", ");
-        let mut link = self.open().await?;
+        let mut link = self.open_unseen().await?;
         let insert = link
             .dialect()
             .insert_if_absent(&format!("`portcullis_audit` ({ACTION}) VALUES {rows}"));
         let values: Vec<_> = actions.iter().flat_map(values).collect();
-        link.execute(&insert, &values).await?;
-        link.release().await;
+        let done = link.execute(&insert, &values).await;
+        // A connection that does not answer is closed. After another failure it is kept: with SQLite, a new one lets the host read its tables again.
+        if !matches!(done, Err(Failure::Hung { .. })) {
+            link.release().await;
+        }
+        done?;
         Ok(())
     }
 
@@ -87,7 +91,7 @@ impl Store {
     /// # Errors
     /// When they cannot be deleted. Some of them may have been.
     pub async fn prune_actions(&self, bounds: &ActionBounds) -> Result<u64, StoreError> {
-        let mut link = self.open().await?;
+        let mut link = self.open_unseen().await?;
         let old = Selected {
             condition: "`at` < ?".to_owned(),
             values: vec![signed(bounds.since).into()],

@@ -1,6 +1,7 @@
-use portcullis_database::Schema;
+use portcullis_database::{Look, Schema, TableWatch};
 
 use super::*;
+use crate::action::{Action, ActionBounds};
 
 async fn store(folder: &tempfile::TempDir) -> Store {
     let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
@@ -234,4 +235,71 @@ async fn without_the_table_of_tenants_it_says_so() {
     std::fs::write(folder.path().join("empty.db"), "").unwrap();
     let error = Store::new(url).tenants().await.unwrap_err();
     assert!(matches!(error, StoreError::NoTables { .. }), "{error}");
+}
+
+/// Whatever writes, a change of a table is reported once; the audit is none.
+#[tokio::test]
+async fn the_audit_is_no_change_of_a_table_and_hides_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+    let connections = Connections::kept(url.clone());
+    connections.migrate(&Schema::default()).await.unwrap();
+    let store = Store::new(connections.clone());
+    let name = || "address".parse::<Name>().unwrap();
+    // The second one has connections of its own, as the dispatcher of a host has.
+    let mut watches = [
+        TableWatch::new(connections.clone(), name()),
+        TableWatch::new(Connections::kept(url.clone()), name()),
+    ];
+    let mut number = 0;
+    let mut note = async || {
+        number += 1;
+        let action = Action {
+            process: "f".repeat(32),
+            number,
+            ..Action::default()
+        };
+        store.note(&[action]).await
+    };
+    let write = async |connections: &Connections| {
+        let mut link = connections.take(ANSWER).await.unwrap();
+        let insert = "INSERT INTO address (grp, ip_addr) VALUES (1, '10.0.0.1')";
+        link.run(insert).await.unwrap();
+        link.release().await;
+    };
+    let mut expect = async |expected: Look, why: &str| {
+        for watch in &mut watches {
+            assert_eq!(watch.look().await.unwrap(), expected, "{why}");
+            assert_eq!(watch.look().await.unwrap(), Look::Same, "{why}");
+        }
+    };
+    expect(Look::Changed, "the first look").await;
+    note().await.unwrap();
+    expect(Look::Same, "the audit").await;
+    let none = ActionBounds {
+        rows: 0,
+        rows_of_one: 0,
+        since: 0,
+    };
+    store.prune_actions(&none).await.unwrap();
+    expect(Look::Same, "the end of the audit").await;
+
+    let other = Connections::new(url);
+    for from in [&connections, &other] {
+        write(from).await;
+        expect(Look::Changed, "a row").await;
+        write(from).await;
+        note().await.unwrap();
+        expect(Look::Changed, "a row before the audit").await;
+        note().await.unwrap();
+        write(from).await;
+        expect(Look::Changed, "a row behind the audit").await;
+    }
+
+    let mut link = other.take(ANSWER).await.unwrap();
+    link.run("DROP TABLE portcullis_audit").await.unwrap();
+    link.release().await;
+    expect(Look::Changed, "another table").await;
+    assert!(note().await.is_err());
+    expect(Look::Same, "an audit that cannot be written").await;
 }
