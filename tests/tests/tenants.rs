@@ -244,6 +244,34 @@ fn hostile_tenants_do_not_affect_others() {
     );
 }
 
+/// After the host has rolled back by itself, a rollback would bring back what failed: it is refused, unless the generation is named.
+#[test]
+fn a_rollback_does_not_bring_back_what_failed() {
+    let host = Builder::new()
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", "breaker-failures = 2")
+        .start();
+    for policy in [rejecting(486, "good"), guest("trap")] {
+        let (status, told) = host.push("acme", "arrival=activate", &policy);
+        assert_eq!(status, 201, "{told}");
+    }
+    let mut caller = host.udp(10);
+    wait::until("the first generation serves again", || {
+        (answer(&mut caller, "acme") == "486 good").then_some(())
+    });
+    let listed = host.run("policy list acme");
+    let failed = listed.lines().find(|line| line.contains("failed"));
+    assert!(failed.is_some_and(|line| line.contains("trap")), "{listed}");
+    let said = host.refused("policy rollback acme");
+    assert!(
+        said.contains("is 2, which was taken out of service"),
+        "{said}"
+    );
+    assert_eq!(answer(&mut caller, "acme"), "486 good");
+    host.run("policy rollback acme --to 2");
+    assert_ne!(answer(&mut caller, "acme"), "486 good");
+}
+
 /// One tenant takes all the CPU time, limited only by the deadline of each call: its requests are rejected. Another tenant on the same
 /// worker gets every response.
 #[test]

@@ -61,6 +61,17 @@ pub enum ShipError {
     /// The generation does not exist.
     #[error(transparent)]
     NoGeneration(#[from] NoGeneration),
+    /// The previous generation was taken out of service: a rollback would bring back what failed.
+    #[error(
+        "the generation before the active one is {number}, which was taken out of service because its calls failed: name the generation to roll \
+         back to (`portcullis policy list {seat}`)"
+    )]
+    PreviousFailed {
+        /// The seat.
+        seat: String,
+        /// Number of the generation.
+        number: u64,
+    },
     /// The bytes of the generation are not stored, because it was loaded from a file.
     #[error("generation {0} was loaded from a file; only pushed generations can be downloaded")]
     NotPushed(u64),

@@ -216,7 +216,7 @@ impl Deployments {
     /// Activates the previous generation, or the one with this number.
     ///
     /// # Errors
-    /// See [`Deployments::activate`].
+    /// See [`Deployments::activate`]; also if no number is given, and the previous generation was taken out of service because it failed.
     pub async fn roll_back(&self, seat: &str, to: Option<u64>, by: &str) -> Shipped {
         let files = self.seat_files(seat)?;
         // Without a number, the generation that was active before on all hosts. This host may not have applied it yet.
@@ -224,6 +224,10 @@ impl Deployments {
             Some(number) => number,
             None => self.desired_of(&files).previous(&files).await?,
         };
+        if to.is_none() && files.slot().is_condemned(number) {
+            let seat = seat.to_owned();
+            return Err(ShipError::PreviousFailed { seat, number });
+        }
         let change = Change::RollBack(Some(number));
         self.change(&files, change, by).await?;
         Ok(ready(&files, number)?)

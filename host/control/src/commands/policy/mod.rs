@@ -201,6 +201,7 @@ fn fault(error: &ShipError) -> Fault {
         ShipError::FollowsFile { .. } => {
             return Fault::new(409, error.to_string()).because(FOLLOWS_FILE);
         }
+        ShipError::PreviousFailed { .. } => 409,
         ShipError::Busy { .. } | ShipError::TooMany { .. } => 429,
         ShipError::Store(_) => return of_database(503, error),
         ShipError::Refused(_) | ShipError::Settings { .. } | ShipError::Signature(_) => 422,

@@ -151,7 +151,7 @@ pub(super) enum PolicyCommand {
     Test(test::Args),
     /// Measure what the calls of a policy cost on this machine
     ///
-    /// The policy is called as a host would call it, on one core, with the deadline of its seat. Fuel is counted in a second run.
+    /// The policy is called as a host would call it, on one core, with the deadline and the `reuse` of its seat. Fuel is counted in a second run.
     Bench(bench::Args),
     /// Show which functions of a policy its calls spend their instructions in
     ///
@@ -352,8 +352,11 @@ fn write_status(status: &SeatStatus, out: &mut impl Write) -> std::io::Result<()
         ("candidate", status.candidate.clone()),
         ("previous", status.previous.and_then(number)),
         ("calls", stats.and_then(|stats| number(stats.calls))),
-        ("failed calls", number(status.failed_calls)),
-        ("by kind", kinds),
+        ("its failures", kinds),
+        (
+            "failed calls",
+            Some(format!("{} of all generations", status.failed_calls)),
+        ),
         ("alert", status.alert.clone()),
         ("loads", number(status.loads)),
         ("failed loads", number(status.failed_loads)),

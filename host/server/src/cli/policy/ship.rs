@@ -213,6 +213,7 @@ pub(super) fn list(
         "reject",
         "drop",
         "pass",
+        "failures",
     ]);
     for generation in generations {
         let counts = generation.stats.map(|stats| {
@@ -222,11 +223,14 @@ pub(super) fn list(
                 reject,
                 drop,
                 pass,
+                failures,
                 ..
             } = stats;
-            [calls, relay, reject, drop, pass].map(|count| count.to_string())
+            let [calls, relay, reject, drop, pass] =
+                [calls, relay, reject, drop, pass].map(|count| count.to_string());
+            [calls, relay, reject, drop, pass, failures.join(", ")]
         });
-        let [calls, relay, reject, drop, pass] = counts.unwrap_or_default();
+        let [calls, relay, reject, drop, pass, failures] = counts.unwrap_or_default();
         table.push([
             generation.generation.to_string(),
             generation.role.to_string(),
@@ -237,6 +241,7 @@ pub(super) fn list(
             reject,
             drop,
             pass,
+            failures,
         ]);
     }
     if table.is_empty() {
