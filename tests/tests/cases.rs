@@ -228,6 +228,7 @@ fn the_cost_of_calls_is_measured() {
     assert!(json["calls"].as_u64() > Some(0), "{json}");
     assert!(json["fuel"]["least"].as_u64() > Some(0), "{json}");
     assert_eq!(json["no_reset_because"], Value::Null);
+    assert_eq!(json["reuse"], "false");
     let text = said(&portcullis(
         folder.path(),
         &["bench", &file("address-acl"), "--seconds", "1"],
@@ -246,6 +247,12 @@ fn the_cost_of_calls_is_measured() {
     ] {
         assert!(text.contains(label), "{label} {text}");
     }
+    // As the seat would keep its instances.
+    let config = folder.path().join("portcullis.toml");
+    std::fs::write(config, "[policy]\nreuse = \"10 calls\"\n").expect("a file");
+    let words = ["bench", &file("address-acl"), "--seconds", "1"];
+    let text = said(&portcullis(folder.path(), &words, ""));
+    assert!(text.contains("a new one after 10 calls"), "{text}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_config::{Config, show_size};
-use portcullis_policy::{Allocation, Evaluator, Policy, Runtime};
+use portcullis_policy::{Allocation, Evaluator, Policy, Reuse, Runtime};
 use portcullis_records::replay::{OfflinePolicy, Query};
 use portcullis_rollout::compiler;
 use portcullis_text::clean_json;
@@ -67,6 +67,8 @@ pub(super) fn run(
     let runtime = Runtime::new(around.config.policy.seat.limits.clone())?;
     runtime.compile_with(compiler::for_a_command());
     let (policy, work) = load.prepared(&around, &runtime)?;
+    let reuse = around.seat(&load.seat)?.reuse;
+    let policy = policy.with_reuse(reuse);
     let measured = measure(&policy, &work, Duration::from_secs(args.seconds));
     let fresh = fresh(&policy, &work);
     let fuel = fuel(load, &around, &work, &bytes)?;
@@ -98,6 +100,7 @@ pub(super) fn run(
                 "most": part_of(inspection.memory_bytes, *written.end()),
             })),
             "new_instance_page_faults": fresh.faults_per_call(),
+            "reuse": reuse.to_string(),
             "no_reset_because": policy.no_reset().map(|why| why.to_string()),
             "no_pool_because": allocation,
         });
@@ -130,16 +133,17 @@ pub(super) fn run(
         "new instance",
         &format!("median {:.1?}, the call included", fresh.part(50)),
     )?;
-    match policy.no_reset() {
-        None => line(
-            "instances",
-            "kept, and reset to the first state after each call",
-        )?,
-        Some(reason) => line(
-            "instances",
-            &format!("a new one for each call, because {reason}"),
-        )?,
-    }
+    let instances = match (reuse, policy.no_reset()) {
+        (Reuse::Never, None) => "kept, and reset to the first state after each call".to_owned(),
+        (Reuse::Never, Some(reason)) => format!("a new one for each call, because {reason}"),
+        (Reuse::Calls(calls), _) => {
+            format!("a new one after {calls} calls, which keep what they have written (`reuse`)")
+        }
+        (Reuse::Always, _) => {
+            "a new one after a failure; calls keep what they have written (`reuse`)".to_owned()
+        }
+    };
+    line("instances", &instances)?;
     match fuel {
         (least, most) if least == most => line("fuel", &least.to_string())?,
         (least, most) => line(

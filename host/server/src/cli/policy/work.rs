@@ -31,7 +31,7 @@ pub(super) struct Load {
     from: SocketAddr,
     /// The seat whose limits, settings and tables apply
     #[arg(long, default_value = "default")]
-    seat: String,
+    pub(super) seat: String,
     /// Settings: a TOML or JSON file, or KEY=VALUE; can be given several times
     #[arg(long, value_name = "FILE|KEY=VALUE")]
     settings: Vec<String>,
