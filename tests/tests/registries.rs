@@ -125,6 +125,8 @@ fn peers_a_policy_is_published_and_pulled_by_tag_and_digest() {
     let later = site.publish("observe.wasm", "edge/acl:1.1");
     assert_ne!(digest, later);
     assert_eq!(site.run("policy tags {}/edge/acl"), "1.0\n1.1\n");
+    let json = site.run("policy tags {}/edge/acl --json");
+    assert_eq!(json, "[\"1.0\",\"1.1\"]\n");
 
     let said = site.run("policy pull {}/edge/acl:1.0 -o by-tag.wasm");
     assert!(

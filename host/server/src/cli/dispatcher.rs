@@ -83,6 +83,8 @@ pub(super) struct Test {
     /// Most destinations
     #[arg(long, default_value_t = MOST_CHOSEN as u8, value_parser = clap::value_parser!(u8).range(1..=MOST_CHOSEN as i64))]
     limit: u8,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl Reaching for DispatcherCommand {
@@ -291,6 +293,13 @@ fn test(config: &Config, test: &Test, out: &mut impl Write) -> anyhow::Result<()
         most: test.limit.into(),
     };
     let chosen = set.choose(question, |_| true);
+    if test.format.json {
+        let uris = chosen.slots().map(|slot| {
+            let member = &set.members()[slot];
+            json!({"uri": member.uri, "slot": slot})
+        });
+        return write_json(out, &uris.collect::<Vec<_>>());
+    }
     if chosen.is_empty() {
         writeln!(out, "no destination of set {} is up", test.set)?;
     }
@@ -417,11 +426,23 @@ mod tests {
             algorithm: algorithm.parse().unwrap(),
             text: text.map(str::to_owned),
             limit: 16,
+            format: Format::default(),
         };
         let chosen = said(|out| test(&config, &question("8", None), out));
         assert_eq!(
             chosen,
             "1. sip:192.0.2.2 (slot 0)\n2. sip:192.0.2.1 (slot 1)\n"
+        );
+        let json = Test {
+            format: Format { json: true },
+            ..question("8", None)
+        };
+        let chosen = said(|out| test(&config, &json, out));
+        let chosen: Value = serde_json::from_str(&chosen).unwrap();
+        let uris = ["sip:192.0.2.2", "sip:192.0.2.1"];
+        assert_eq!(
+            chosen,
+            json!([{"uri": uris[0], "slot": 0}, {"uri": uris[1], "slot": 1}])
         );
         let hashed = said(|out| test(&config, &question("call-id", Some("a")), out));
         assert_eq!(hashed.lines().count(), 2, "{hashed}");

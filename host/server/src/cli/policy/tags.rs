@@ -5,6 +5,7 @@ use std::io::Write;
 use anyhow::bail;
 use portcullis_registry::{Access, Reference};
 
+use super::super::print::{Format, clean, write_json};
 use super::registry::Connection;
 
 #[derive(Debug, clap::Args)]
@@ -15,6 +16,8 @@ pub(in crate::cli) struct Args {
     /// Also list the tags of signatures (sha256-….sig)
     #[arg(long)]
     signatures: bool,
+    #[command(flatten)]
+    format: Format,
     #[command(flatten)]
     connection: Connection,
 }
@@ -27,11 +30,14 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
         );
     }
     let repository = args.connection.open(&args.repository, Access::Pull)?;
-    for tag in repository.tags()? {
-        let is_signature = tag.starts_with("sha256-") && tag.ends_with(".sig");
-        if args.signatures || !is_signature {
-            writeln!(out, "{}", super::super::print::clean(&tag))?;
-        }
+    let mut tags = repository.tags()?;
+    let is_signature = |tag: &str| tag.starts_with("sha256-") && tag.ends_with(".sig");
+    tags.retain(|tag| args.signatures || !is_signature(tag));
+    if args.format.json {
+        return write_json(out, &tags);
+    }
+    for tag in tags {
+        writeln!(out, "{}", clean(&tag))?;
     }
     Ok(())
 }
