@@ -89,6 +89,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if args.test {
         debian::require(&trial::TOOLS)?;
     }
+    if args.with_static {
+        debian::require(&[statics::MUSL])?;
+    }
     let release = Release::of_workspace()?;
     release::warn_of_maintainer();
     let folder = workspace.target.join("package");
@@ -98,9 +101,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         (None, false) => build::host_and_policies(&workspace, Profile::Dist, Set::Bundled)?.0,
     };
 
+    // Both builds before the packages: an error in one of them leaves the packages of before.
+    let with_musl = match args.with_static {
+        true => Some(statics::host(&workspace, args.no_build)?),
+        false => None,
+    };
+
     let mut files = make(&workspace, &host, &release, &folder)?;
-    if args.with_static {
-        let host = statics::host(&workspace, args.no_build)?;
+    if let Some(host) = with_musl {
         files.push(statics::package(&workspace, &host, &release, &folder)?);
     }
     files.push(sums(&folder, &files)?);
