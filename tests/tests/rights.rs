@@ -83,6 +83,28 @@ fn a_named_token_permits_what_its_role_does() {
     assert_eq!(of(0), [json!("ci"), json!("ci: ann"), json!("acme")]);
     assert_eq!(audit[0]["error"], Value::Null);
     host.wait_for_log("control_action");
+
+    // The command line shows the same, also page by page.
+    let shown = |words: &str| {
+        let output = host.command_as(WALL, words);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{words}: {output:?}");
+        text
+    };
+    let json: Value = serde_json::from_str(&shown("audit --command policy.push --json"))
+        .expect("the command prints JSON");
+    assert_eq!(&json["entries"], audit);
+    assert!(shown("audit --by nobody").starts_with("no such action\n"));
+    let last = shown("audit --limit 1");
+    let id = last.rsplit_once("--before ").expect("there are older ones");
+    let id = id.1.split(',').next().unwrap_or_default();
+    let older = shown(&format!("audit --command policy.push --before {id}"));
+    assert!(
+        older.contains("ci: ann") && older.contains("done"),
+        "{older}"
+    );
+    let refused = host.command_as("nobody-0123456789abcdef", "audit");
+    assert!(!refused.status.success(), "{refused:?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 mod address;
 mod answer;
+mod audit;
 mod check;
 mod check_hops;
 mod check_tables;
@@ -89,6 +90,10 @@ enum Command {
     Tls(Remote<tls::TlsCommand>),
     /// Trace messages on the running host: which policies were called, what was decided, where messages went, and why not.
     Trace(trace::Args),
+    /// List what operators and tenants have done, the newest first.
+    ///
+    /// With a database, these are the actions on all its hosts; else the last 1,000 of the running host. A tenant sees its own.
+    Audit(audit::Args),
     /// Translate Kamailio's configuration.
     Import(import::Args),
     /// Replay recorded or captured requests against a policy, and show where its decisions differ.
@@ -169,6 +174,7 @@ impl Cli {
                 command.run(&Config::find(named)?.0, &reach)
             }
             Command::Trace(args) => trace::run(&args, &Config::find(named)?.0),
+            Command::Audit(args) => audit::run(&args, &Config::find(named)?.0),
             Command::Import(args) => import::run(&args),
             Command::Replay(args) => replay::run(&args, &Config::find(named)?.0),
             Command::Resolve(args) => resolve::run(&args, named),
