@@ -1,6 +1,6 @@
 // The console in a real browser, against a host that the caller has started: flows of the operator and of a tenant.
 //
-// node run.mjs '{"url", "tables", "sip", "known", "unknown", "operator", "tenant", "secret", "other", "policies": {"observe", "acl"}, "modules", "pictures"}'
+// node run.mjs '{"url", "tables", "sip", "known", "unknown", "operator", "tenant", "secret", "other", "stored": {"operator", "tenant", "secret"}, "policies": {"observe", "acl"}, "modules", "pictures"}'
 //
 // Each flow has a browser context of its own, and must leave no error in the console and no violation of the page's policy.
 
@@ -208,6 +208,48 @@ async function triesAMessage(page) {
   await fits(page, "a tried message");
 }
 
+/** Waits until a field contains a text. */
+async function holds(page, field, text) {
+  const end = Date.now() + PATIENCE;
+  while (!(await field.inputValue()).includes(text)) {
+    assert.ok(Date.now() < end, `${text} is not in ${await field.inputValue()}`);
+    await page.waitForTimeout(50);
+  }
+}
+
+/** Settings that are shown, refused, and stored, in a seat whose view is open. `collides` changes them elsewhere. */
+async function lifeOfSettings(page, seat, collides) {
+  const settings = panel(page, "Settings");
+  await settings.getByRole("button", { name: "Show the settings" }).click();
+  const text = settings.getByLabel("All settings, in JSON");
+  await text.waitFor();
+  const before = await text.inputValue();
+  assert.deepEqual(JSON.parse(before), { hours: { monday: ["08:00-18:00"] }, zone: "Europe/Berlin" });
+  const isRefused = async (wrong, why) => {
+    await text.fill(wrong);
+    await settings.getByRole("button", { name: "Check and store" }).click();
+    await settings.getByRole("alert").filter({ hasText: why }).waitFor();
+  };
+  await isRefused(before.slice(1), "This is not JSON");
+  await isRefused("[1]", "Settings have names");
+  await isRefused(before.replace("Europe/Berlin", "Mars/Olympus"), "unknown time zone Mars/Olympus");
+  await text.fill(before.replace("Europe/Berlin", "Europe/Paris"));
+  await settings.getByLabel("Author").fill("ann");
+  await settings.getByRole("button", { name: "Check and store" }).click();
+  await said(page, `The settings of ${seat} are stored`);
+  await holds(page, text, "Europe/Paris");
+  if (collides) {
+    await collides();
+    await isRefused(before, "Somebody else has changed the settings");
+    await settings.getByRole("button", { name: "Read again" }).click();
+    await holds(page, text, "Europe/Rome");
+  }
+  await accessible(page, "settings");
+  await fits(page, "settings");
+  await settings.getByRole("button", { name: "Close" }).click();
+  await settings.getByRole("button", { name: "Show the settings" }).waitFor();
+}
+
 async function cancelled(page) {
   await page.getByRole("button", { name: "Monitor only" }).click();
   await page.getByRole("dialog").waitFor();
@@ -275,6 +317,29 @@ const operator = {
     await asOperator(page);
     await seat(page, given.other);
     await lifeOfAPolicy(page, given.other);
+  },
+  "changes the settings of a stored tenant, unless somebody else has changed them": async (page, expect) => {
+    expect("422");
+    expect("412");
+    await asOperator(page, given.tables);
+    const name = given.stored.operator;
+    await seat(page, name);
+    await lifeOfSettings(page, name, async () => {
+      const path = `${given.tables}v1/policies/${name}/settings`;
+      const headers = { Authorization: `Bearer ${given.operator}`, "Content-Type": "application/json" };
+      const changed = await fetch(path, { method: "PUT", headers, body: '{"settings": {"zone": "Europe/Rome", "hours": {"monday": []}}}' });
+      assert.equal(changed.status, 200, await changed.text());
+    });
+    await seat(page, given.tenant);
+    await panel(page, "Settings").getByRole("button", { name: "Show the settings" }).click();
+    await panel(page, "Settings").getByText("They are in the configuration file of the host").waitFor();
+    assert.equal(await panel(page, "Settings").getByLabel("The settings").inputValue(), '{\n  "list": [],\n  "scale": 1.0\n}');
+    await view(page, "Audit");
+    await page.getByLabel("Command", { exact: true }).fill("policy.putSettings");
+    await page.getByLabel("By", { exact: true }).fill("ann");
+    await page.getByRole("button", { name: "Find" }).click();
+    await row(page, name).filter({ hasText: "done" }).first().waitFor();
+    await row(page, "policy.settings").first().waitFor({ state: "detached" });
   },
   "gets told why a file is not a policy": async (page, expect) => {
     expect("422");
@@ -503,6 +568,18 @@ const tenant = {
     await page.getByRole("button", { name: "End the trial" }).click();
     await said(page, "The trial has ended");
     await page.getByRole("heading", { name: "Trial", exact: true }).waitFor();
+  },
+  "changes its settings where the operator permits it, and reads them elsewhere": async (page, expect) => {
+    for (const status of ["403", "422"]) expect(status);
+    await signIn(page, given.stored.secret, given.stored.tenant, given.tables);
+    await view(page, "Policies");
+    await lifeOfSettings(page, given.stored.tenant);
+    await page.getByRole("button", { name: "Sign out" }).click();
+    await asTenant(page);
+    await view(page, "Policies");
+    await panel(page, "Settings").getByRole("button", { name: "Show the settings" }).click();
+    await panel(page, "Settings").getByText("its operator changes them there").waitFor();
+    assert.equal(await panel(page, "Settings").getByRole("button", { name: "Check and store" }).count(), 0);
   },
   "keeps a file, and downloads it again": async (page, expect) => {
     expect("403");

@@ -14,6 +14,10 @@ use serde_json::json;
 const OPERATOR: &str = "operator-0123456789abcdef";
 const ACME: &str = "acme-0123456789abcdef";
 
+/// Tenants in the database: one whose settings the operator changes, and one that changes its own.
+const STORED: [&str; 2] = ["hooli", "piper"];
+const PIPER: &str = "piper-0123456789abcdef";
+
 /// A source in the address table, and one that is in no group.
 const KNOWN: u8 = 10;
 const UNKNOWN: u8 = 11;
@@ -67,6 +71,8 @@ fn start_with_tables() -> Host {
         .set("tenants.acme", "groups = [201]")
         .set("tenants.acme", "edit-groups = [201]")
         .set("tenants.acme", "edit-rows = 3")
+        .set("tenants.acme.settings", "list = []")
+        .set("tenants.acme.settings", "scale = 1.0")
         .row("201 10.2.0.1 32 0 own")
         .start();
     let mut rows = "grp,ip_addr\n".to_owned();
@@ -76,7 +82,27 @@ fn start_with_tables() -> Host {
     let path = "/v1/addresses/import";
     let sent = (Some("text/csv"), rows.as_bytes());
     assert_eq!(host.ask(Some(OPERATOR), "POST", path, sent).0, 200);
+    for name in STORED {
+        store(&host, name);
+    }
     host
+}
+
+/// Stores a tenant with settings, and a policy that checks them.
+fn store(host: &Host, name: &str) {
+    let section = format!(
+        "uri-domains = [\"{name}.example\"]\ntoken = \"{name}-0123456789abcdef\"\nedit-settings = true\n[settings]\nzone = \
+         \"Europe/Berlin\"\n[settings.hours]\nmonday = [\"08:00-18:00\"]\n"
+    );
+    let sent = (Some("application/toml"), section.as_bytes());
+    let path = format!("/v1/tenants/{name}");
+    let put = host.ask(Some(OPERATOR), "PUT", &path, sent);
+    assert_eq!(put.0, 200, "{}", String::from_utf8_lossy(&put.2));
+    let hours = std::fs::read(policy("business-hours")).expect("the policy can be read");
+    let path = format!("/v1/policies/{name}?arrival=activate&name=hours.wasm");
+    let sent = (Some("application/wasm"), &hours[..]);
+    let pushed = host.ask(Some(OPERATOR), "POST", &path, sent);
+    assert_eq!(pushed.0, 201, "{}", String::from_utf8_lossy(&pushed.2));
 }
 
 /// The packages of `tests/console/package-lock.json`, which `cargo xtask test` installs.
@@ -106,6 +132,7 @@ fn peers_the_console_works_in_a_browser() {
         "tenant": "acme",
         "secret": ACME,
         "other": "globex",
+        "stored": {"operator": STORED[0], "tenant": STORED[1], "secret": PIPER},
         "policies": {"observe": policy("observe"), "acl": policy("address-acl")},
         "modules": modules(),
         "pictures": std::env::var_os("PORTCULLIS_PICTURES").map(PathBuf::from),

@@ -70,7 +70,7 @@ export class StoredRows {
   }
 
   async remove(row) {
-    const isNetwork = row.mask !== null && !["0", "32", "128"].includes(row.mask) && !row.address.includes("/");
+    const isNetwork = row.mask !== null && !["0", "32", "128"].includes(String(row.mask)) && !row.address.includes("/");
     const address = isNetwork ? `${row.address}/${row.mask}` : row.address;
     if (!(await ask("Remove the row?", `${address} is not in group ${row.group} any more, on every host on this database.`, "Remove"))) return;
     await this.page.run(async () => {
@@ -97,7 +97,7 @@ export class StoredRows {
       { title: "group", kind: "number", cell: (row) => row.group ?? "–" },
       { title: "address", kind: "short mono", cell: (row) => row.address ?? "–" },
       { title: "mask", kind: "number", cell: (row) => row.mask ?? "–" },
-      { title: "port", kind: "number", cell: (row) => (row.port === "0" ? "any" : (row.port ?? "–")) },
+      { title: "port", kind: "number", cell: (row) => (row.port === 0 ? "any" : (row.port ?? "–")) },
       { title: "tag", cell: (row) => row.tag ?? "–" },
       ...(canRemove ? [{ title: "", kind: "short", cell: (row) => button("Remove", () => this.remove(row), { "aria-label": `Remove ${row.address} from group ${row.group}` }) }] : []),
     ];

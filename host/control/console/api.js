@@ -45,9 +45,15 @@ export class Session {
     return (await send(this.token, "GET", path)).blob();
   }
 
-  /** Sends a change; `body` is sent as `type`. */
-  async change(method, path, body, type) {
-    const response = await send(this.token, method, path, { body, type });
+  /** The text of a response, with the tag of what it describes. */
+  async tagged(path) {
+    const response = await send(this.token, "GET", path);
+    return { text: await response.text(), tag: response.headers.get("ETag") };
+  }
+
+  /** Sends a change; `body` is sent as `type`. With a tag, what is changed must still have it. */
+  async change(method, path, body, type, tag) {
+    const response = await send(this.token, method, path, { body, type, tag });
     const text = await response.text();
     return text.startsWith("{") || text.startsWith("[") || text.startsWith('"') ? JSON.parse(text) : text;
   }
@@ -113,10 +119,11 @@ async function whose(session, name) {
   return (await session.get("/v1/tenants/self")).name;
 }
 
-async function send(token, method, path, { body, type, signal, keep } = {}) {
+async function send(token, method, path, { body, type, tag, signal, keep } = {}) {
   const headers = {};
   if (token) headers.Authorization = `Bearer ${token}`;
   if (type) headers["Content-Type"] = type;
+  if (tag) headers["If-Match"] = tag;
   let response;
   try {
     response = await fetch(path, { method, headers, body, signal, credentials: "omit", redirect: "error", cache: "no-store" });

@@ -109,9 +109,11 @@ function found(status, lasting) {
 
 /** An alert that has an id, until its condition ends. */
 function lastingAlert({ id, seat, since, text, acknowledged_by: by, acknowledged_at: at }, acknowledge) {
-  const where = [seat, since && `since ${time(since)}`].filter(Boolean).join(", ");
+  // What can be done about it is in the view of the seat.
+  const named = seat && h("a", { href: `#/policies/${encodeURIComponent(seat)}` }, seat);
+  const where = named || since ? h("strong", {}, named, named && since && ", ", since && `since ${time(since)}`, ": ") : null;
   const seen = by ? h("span", { class: "muted" }, ` Seen by ${by}, ${time(at)}.`) : button("Acknowledge", () => acknowledge(id), { "aria-label": `Acknowledge: ${text}` });
-  return h("span", {}, where && h("strong", {}, `${where}: `), text, " ", seen);
+  return h("span", {}, where, text, " ", seen);
 }
 
 function alerts(bad, worth) {

@@ -2,6 +2,7 @@
 
 import { ask, badge, button, choice, count, duration, facts, field, h, keep, table, time } from "./dom.js";
 import { failed, failureOf, follow, title } from "./overview.js";
+import { Settings } from "./settings.js";
 import { TryMessage } from "./try.js";
 
 export const policies = { id: "policies", title: "Policies", isShown: () => true, open };
@@ -31,6 +32,7 @@ function open(page) {
   };
   const send = new Upload(page, path, () => followed.again());
   const trying = session.has("POST", "/v1/policies/{seat}/try") && new TryMessage(page, path);
+  const settings = Settings.isShown(session) && new Settings(page, seat);
   const show = (state) => {
     if (state.error) return page.show(title("Policies"), failed(state.error));
     page.show(
@@ -38,6 +40,7 @@ function open(page) {
       h("div", { class: "columns" }, inUse(state.status, state.generations, act), trial(state.status, state.diff, act)),
       list(state.generations, page, path, act),
       send.form(),
+      settings && settings.form(),
       trying && trying.form(),
     );
   };
@@ -72,6 +75,8 @@ function inUse(status, generations, act) {
     if (await ask(question, text, yes)) await act("PUT", `mode?mode=${mode}`, `Mode: ${mode}`);
   };
   const named = generations.find(({ generation }) => generation === active);
+  // A rollback to what was taken out of service would bring the failures back.
+  const hasFailed = generations.some(({ generation, role }) => generation === status.previous && role === "failed");
   return h(
     "section",
     { class: "panel" },
@@ -82,7 +87,7 @@ function inUse(status, generations, act) {
       ["since", active && time(status.loaded_at)],
       ["by", named?.author],
       ["mode", isMonitor ? badge("monitor", "warn") : status.mode],
-      ["previous", status.previous && `generation ${status.previous}`],
+      ["previous", status.previous && `generation ${status.previous}${hasFailed ? ", which has failed" : ""}`],
       ["calls", active && `${count(status.calls)}, ${duration(status.mean_ns)} on average`],
       ["failed calls", h("span", { class: status.failed_calls > 0 && "bad" }, count(status.failed_calls))],
       ["last failure", failureOf(status)],
@@ -92,7 +97,7 @@ function inUse(status, generations, act) {
     h(
       "p",
       { class: "actions" },
-      status.previous && button(`Roll back to generation ${status.previous}`, rollBack, { class: "danger" }),
+      status.previous && !hasFailed && button(`Roll back to generation ${status.previous}`, rollBack, { class: "danger" }),
       button(isMonitor ? "Enforce verdicts" : "Monitor only", switchMode),
     ),
   );

@@ -34,7 +34,7 @@ macro_rules! file {
 }
 
 /// All files; the first is the page.
-static FILES: [File; 16] = [
+static FILES: [File; 17] = [
     file!("index.html", HTML),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
@@ -47,6 +47,7 @@ static FILES: [File; 16] = [
     file!("overview.js", SCRIPT),
     file!("policies.js", SCRIPT),
     file!("live.js", SCRIPT),
+    file!("settings.js", SCRIPT),
     file!("tables.js", SCRIPT),
     file!("tenants.js", SCRIPT),
     file!("trusted.js", SCRIPT),
