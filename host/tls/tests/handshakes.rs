@@ -266,7 +266,8 @@ fn the_protocol_of_a_listener_is_offered_and_not_required() {
         assert_eq!(met.server.alpn_protocol(), got, "{inside:?} {offers:?}");
     }
     // Next hops are offered SIP.
-    assert_eq!(tls.client().config().alpn_protocols, [sip]);
+    let hop = ServerName::try_from("hop.example").unwrap();
+    assert_eq!(tls.client(&hop).config().alpn_protocols, [sip]);
 }
 
 #[test]

@@ -96,9 +96,11 @@ pub(crate) fn measure(site: &Site<'_>) -> Result<Vec<Dispatched>> {
         .collect())
 }
 
-fn of(nth: usize, set: Set, rounds: &[[(Report, Report); 4]]) -> Dispatched {
-    let over =
-        |pick: &dyn Fn(&[(Report, Report); 4]) -> f64| median(rounds.iter().map(pick).collect());
+/// The reports on each set, at a steady rate and at full load.
+type Round = [(Report, Report); 4];
+
+fn of(nth: usize, set: Set, rounds: &[Round]) -> Dispatched {
+    let over = |pick: &dyn Fn(&Round) -> f64| median(rounds.iter().map(pick).collect());
     let sum =
         |pick: &dyn Fn(&Report) -> u64| rounds.iter().map(|round| pick(&round[nth].0)).sum::<u64>();
     let cpu_us = |of: &(Report, Report)| of.1.window.server.cpu_us;
