@@ -155,7 +155,7 @@ fn handshakes_that_are_cut_off_are_counted_and_leave_nothing() {
     });
     assert_eq!(handshakes(&host, "tls1.3"), 0.0);
     // A first flight that changes in the middle.
-    let mut garbled = hello.clone();
+    let mut garbled = hello;
     let middle = garbled.len() / 2;
     garbled[9..middle].fill(0xff);
     drop(Line::from(send(5_061, &garbled)).hear_all());

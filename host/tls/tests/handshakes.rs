@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portcullis_tls::{
-    Authorities, ClientAuth, Inside, MinVersion, NamedRelayProfile, Profile, RelayProfile,
-    Session, Settings, Tls, TlsError,
+    Authorities, ClientAuth, Inside, MinVersion, NamedRelayProfile, Profile, RelayProfile, Session,
+    Settings, Tls, TlsError,
 };
 use rcgen::{
     BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,

@@ -148,10 +148,7 @@ mod tests {
         let natted = || register("<sip:ada@10.0.0.9>");
         let host = Host::new().address(7, "192.0.2.1", 0);
         assert!(!keeps(&host, natted()));
-        assert!(keeps(
-            &host.clone().setting("address-table", true),
-            natted()
-        ));
+        assert!(keeps(&host.setting("address-table", true), natted()));
         assert!(!keeps(&Host::new(), natted().of_client()));
     }
 

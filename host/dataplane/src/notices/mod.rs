@@ -66,7 +66,7 @@ pub enum Trouble {
 
 impl Trouble {
     /// Every kind, in the order of their discriminants.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::UnknownNextHop,
         Self::Unresolved,
         Self::Loop,

@@ -164,12 +164,12 @@ async fn connections_over_tls_are_listed_in_their_order_and_end_by_their_number(
     let first = connections.add(secure(1), Opener::Peer).unwrap();
     let _plain = connections.add(remote(peer(2)), Opener::Peer).unwrap();
     let second = connections.add(secure(3), Opener::Host).unwrap();
-    let session = Session {
+    let agreed = Agreed {
         local: peer(5061),
         version: None,
         suite: None,
     };
-    connections.secured(second.id, session);
+    connections.secured(second.id, agreed);
     let listed = connections.secure_connections();
     let [one, two] = &listed[..] else {
         panic!("{listed:?}");
@@ -179,7 +179,7 @@ async fn connections_over_tls_are_listed_in_their_order_and_end_by_their_number(
         (one.is_opened_by_host, two.is_opened_by_host),
         (false, true)
     );
-    assert_eq!((one.session, two.session), (None, Some(session)));
+    assert_eq!((one.agreed, two.agreed), (None, Some(agreed)));
     assert!(one.number() <= u32::MAX >> 1);
 
     assert!(connections.end_secure(one.number()));
