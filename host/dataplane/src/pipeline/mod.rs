@@ -240,7 +240,7 @@ impl Pipeline {
     pub fn decide(&mut self, request: Request, out: &mut Vec<u8>) -> Option<Destination> {
         // A copy of it may have been decided on, and a CANCEL may have come.
         let name = match self.belongs(request.message(), &request.arrival) {
-            None | Some(Belongs::Stateless) => None,
+            None | Some(Belongs::Stateless | Belongs::Again) => None,
             Some(Belongs::New(name)) => Some(name),
             Some(Belongs::Handled | Belongs::Dropped(_)) => return None,
         };
@@ -358,6 +358,7 @@ impl Pipeline {
             return Look::HandOver(owner);
         }
         self.reporter.received(message.bytes(), arrival);
+        let mut is_again = false;
         if scanned.is_ok() {
             let wire = self.counters().wire(wire_of(arrival.transport));
             match message.start_line() {
@@ -367,8 +368,9 @@ impl Pipeline {
                     if self.shared.config.relay.overload_control {
                         self.note_load(message, arrival);
                     }
-                    if let Some(look) = self.response(message, arrival) {
-                        return look;
+                    match self.response(message, arrival) {
+                        Ok(again) => is_again = again,
+                        Err(look) => return look,
                     }
                 }
             }
@@ -382,7 +384,7 @@ impl Pipeline {
         }
         if matches!(received, Received::Judge | Received::Absorbed) {
             match self.belongs(message, arrival) {
-                None | Some(Belongs::Stateless) => {}
+                None | Some(Belongs::Stateless | Belongs::Again) => {}
                 Some(Belongs::New(new)) => {
                     name = Some(new);
                     let refused = self.refuse_new(message, arrival, out);
@@ -419,6 +421,14 @@ impl Pipeline {
                 return self.dropped(cause, message, arrival);
             }
             Received::Reply(_) => {}
+            Received::Forward(to)
+                if is_again && !self.responder.may_repeat(to.transport, to.addr) =>
+            {
+                let call_id = responder::call_id_of(message);
+                self.responder
+                    .keep_back(Lost::AnswerLimit, call_id, to.addr);
+                return self.dropped(Lost::AnswerLimit.label(), message, arrival);
+            }
             Received::Forward(to) => {
                 counters.relayed_responses.inc();
                 strangers.returned(message, to);
@@ -499,12 +509,14 @@ impl Pipeline {
         }
     }
 
-    /// Passes a response to its transaction. `None` if it is to be relayed by its Vias, or to be refused by the first look.
-    fn response(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Look> {
-        match self.belongs(message, arrival)? {
-            Belongs::Handled => Some(self.handled(message, arrival)),
-            Belongs::Dropped(cause) => Some(self.dropped(cause, message, arrival)),
-            Belongs::New(_) | Belongs::Stateless => None,
+    /// Passes a response to its transaction. If it is to be relayed by its Vias, or to be refused by the first look, the result says whether it is a
+    /// further 2xx to an INVITE.
+    fn response(&mut self, message: Message<'_>, arrival: &Arrival) -> Result<bool, Look> {
+        match self.belongs(message, arrival) {
+            Some(Belongs::Handled) => Err(self.handled(message, arrival)),
+            Some(Belongs::Dropped(cause)) => Err(self.dropped(cause, message, arrival)),
+            Some(Belongs::Again) => Ok(true),
+            Some(Belongs::New(_) | Belongs::Stateless) | None => Ok(false),
         }
     }
 

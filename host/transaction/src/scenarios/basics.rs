@@ -8,7 +8,7 @@ use super::{Call, one, responses, times};
 use crate::config::Config;
 use crate::outbox::What;
 use crate::testing::{
-    Host, Told, callee, from_callee, from_caller, header, request, response, serial,
+    Host, Told, callee, from_callee, from_caller, header, parallel, request, response, serial,
 };
 use crate::timers::Timers;
 use crate::transactions::{Receipt, Usage};
@@ -79,7 +79,7 @@ fn every_200_of_a_call_passes_and_no_ack_is_ours() {
     // The absorber leaves retransmissions of the 200 to the rules of the stateless proxy.
     let copy = response(200, &call.out[0], "callee0", "");
     let receipt = call.host.receive(copy.as_bytes(), &from_callee(0));
-    assert_eq!(receipt, Receipt::Stateless);
+    assert_eq!(receipt, Receipt::Again);
     assert_eq!(call.caller("ACK"), (Receipt::Stateless, vec![]));
     assert_eq!(call.caller("INVITE"), (Receipt::Handled, vec![]));
     let usage = Usage {
@@ -125,6 +125,10 @@ fn copies_of_a_response_are_told_apart_by_whether_a_copy_of_the_request_came() {
     assert_eq!(times(&call.answer(0, 180, ""), What::Response), [0]);
     let (_, sent) = call.caller("INVITE");
     assert_eq!(times(&sent, What::ResponseRetransmission), [0]);
+    assert_eq!(times(&call.answer(0, 200, ""), What::Response), [0]);
+    // The same while another target still has to answer its CANCEL.
+    let (mut call, _) = Call::start("INVITE", parallel(&[0, 1]));
+    call.answer(1, 180, "");
     assert_eq!(times(&call.answer(0, 200, ""), What::Response), [0]);
     // The callee has no ACK yet.
     assert_eq!(times(&call.answer(0, 200, ""), What::ResponseUnasked), [0]);

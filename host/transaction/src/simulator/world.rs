@@ -188,6 +188,7 @@ impl<'s> World<'s> {
             Receipt::Handled => {}
             Receipt::Stateless => self.relay_statelessly(text),
             receipt @ (Receipt::New(_)
+            | Receipt::Again
             | Receipt::Stray
             | Receipt::Conflict
             | Receipt::Changed
@@ -212,7 +213,7 @@ impl<'s> World<'s> {
         let mut is_relayed = false;
         match self.host.receive(text.as_bytes(), &arrival) {
             Receipt::Handled => {}
-            Receipt::Stateless => {
+            Receipt::Stateless | Receipt::Again => {
                 assert!((200..300).contains(&code(text)) && self.schedule.is_invite);
                 is_relayed = true;
             }

@@ -23,6 +23,9 @@ pub enum Receipt {
     /// It belongs to no transaction and is relayed without one: an ACK to a 2xx response, a CANCEL of an unknown request (RFC 3261 §16.10),
     /// and a 2xx response to an INVITE whose transaction has ended (RFC 6026 §7.3 leaves it to the implementation).
     Stateless,
+    /// A further 2xx response to an INVITE that was answered 2xx, whose transaction has ended: relayed without one. Its callee sends it again until the
+    /// ACK, or another callee has accepted as well.
+    Again,
     /// A response that belongs to no transaction: dropped (RFC 6026 §7.3), except after a restart.
     Stray,
     /// A request with branch, Call-ID and CSeq of a transaction of another sender (a CANCEL, too) or with another method (RFC 3261 §17.2.3):
@@ -194,7 +197,10 @@ impl<T: Clone> Transactions<T> {
             return Receipt::Handled;
         }
         if (200..300).contains(&code) {
-            return Receipt::Stateless;
+            return match absorber.kind {
+                Kind::Accepted => Receipt::Again,
+                Kind::Failed | Kind::NonInvite => Receipt::Stateless,
+            };
         }
         if code >= 300 {
             let Tools {

@@ -418,7 +418,8 @@ fn is_request(datagram: &[u8]) -> bool {
     !datagram.starts_with(b"SIP/") && datagram.first().is_some_and(|first| *first > 1)
 }
 
-fn call_id_of(message: Message<'_>) -> &[u8] {
+/// The value of Call-ID; empty without one.
+pub(super) fn call_id_of(message: Message<'_>) -> &[u8] {
     let field = message.header(HeaderName::CallId);
     field.map_or(&b""[..], |field| field.value)
 }

@@ -77,6 +77,8 @@ pub(super) enum Belongs {
     New(RequestName),
     /// It is relayed without a transaction.
     Stateless,
+    /// The same, and it is not the first 2xx response to its INVITE.
+    Again,
     /// It is dropped, for this cause.
     Dropped(&'static str),
 }
@@ -218,6 +220,7 @@ impl Stateful {
             }
             // The first look finds the cause.
             Receipt::Stateless | Receipt::Unreadable => Belongs::Stateless,
+            Receipt::Again => Belongs::Again,
         }
     }
 

@@ -97,6 +97,7 @@ impl Succession {
                 branch.map(|branch| branch.transaction)
             }
             Receipt::Stateless
+            | Receipt::Again
             | Receipt::Handled
             | Receipt::Conflict
             | Receipt::Changed
