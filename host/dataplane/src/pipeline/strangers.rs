@@ -372,11 +372,6 @@ impl Strangers {
         }
     }
 
-    /// Whether this address is observed: the guard is on, and no exempt network has the address. It may be in the address table.
-    pub(super) fn is_stranger(&self, ip: IpAddr) -> bool {
-        self.guard_for(ip).is_some()
-    }
-
     /// The guard, if this address is neither in an exempt network nor that of a load balancer, from which all its clients come.
     #[inline]
     fn guard_for(&self, ip: IpAddr) -> Option<&Guard> {
