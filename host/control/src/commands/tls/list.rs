@@ -104,7 +104,9 @@ impl TlsConnection {
             timeout: one.idle.as_secs(),
             src_ip: one.peer.ip().to_string(),
             src_port: one.peer.port(),
-            dst_ip: local.map_or(one.peer.ip(), |local| local.ip()).to_string(),
+            dst_ip: local
+                .map_or_else(|| one.peer.ip(), |local| local.ip())
+                .to_string(),
             dst_port: local.map_or(0, |local| local.port()),
             cipher: agreed.map_or_else(|| "unknown".into(), described),
             ct_wq_size: one.waiting as u64,

@@ -90,7 +90,7 @@ impl Procedure for Options {
     async fn execute(self, control: &Control, _: &Caller) -> Result<TlsOptions, Fault> {
         let profiles = &control.shared.config.tls;
         let default = profiles.iter().find(|profile| profile.is_default);
-        Ok(TlsOptions::of(default.or(profiles.first())))
+        Ok(TlsOptions::of(default.or_else(|| profiles.first())))
     }
 }
 
