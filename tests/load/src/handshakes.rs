@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use rustix::event::{PollFd, poll};
-use rustls::HandshakeKind;
+use rustls::{ClientConnection, HandshakeKind};
 use serde::{Deserialize, Serialize};
 
 use crate::connection::{Connection, Route, timespec};
@@ -81,7 +81,7 @@ pub struct HandshakeWindow {
     pub resumed: u64,
     /// Connections per second.
     pub per_second: f64,
-    /// From the beginning of the connection until messages can be sent.
+    /// From the beginning of the connection until messages can be sent, and with `resume` until a ticket has come.
     pub latency: Latency,
     /// Share of the window in which this generator was idle.
     pub generator_idle: f64,
@@ -137,6 +137,13 @@ pub fn handshakes(plan: &HandshakePlan) -> Result<HandshakeReport> {
 }
 
 impl HandshakePlan {
+    /// Whether the next connection needs a ticket to resume this session, and the server has sent none yet: with TLS 1.3, tickets follow the handshake
+    /// (RFC 8446 §4.6.1).
+    fn waits_for_ticket(&self, connection: &Connection) -> bool {
+        let has_none = |tls: &ClientConnection| tls.tls13_tickets_received() == 0;
+        self.resume && self.tls == TlsVersion::V13 && connection.tls().is_some_and(has_none)
+    }
+
     fn check(&self) -> Result<()> {
         ensure!(
             self.transport.has_tls() || self.transport.is_websocket(),
@@ -343,7 +350,7 @@ impl<'p> Storm<'p> {
                 !connection.is_over(),
                 "the server has closed the connection within the handshake"
             );
-            if connection.is_ready() {
+            if connection.is_ready() && !self.plan.waits_for_ticket(connection) {
                 self.latencies.record(begun.elapsed().as_nanos() as u64);
                 if let Some(tls) = connection.tls() {
                     present.is_resumed = tls.handshake_kind() == Some(HandshakeKind::Resumed);

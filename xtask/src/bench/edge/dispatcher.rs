@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::super::figures::median;
 use super::super::load::{self, Report};
 use super::super::pinned::{Process, free_port};
-use super::super::plan::{Pace, STEADY};
+use super::super::plan::Pace;
 use super::super::servers::Programs;
 use super::servers::Site;
 
@@ -22,6 +22,9 @@ const MEMBERS: u32 = 1_000;
 
 /// Number of those that fail.
 const FAILING: u32 = 10;
+
+/// INVITEs per second: less than a tenth of what a host relays, so that nothing waits for anything but gateways.
+const RATE: u64 = 2_000;
 
 /// Answers that take longer are late, in milliseconds.
 const LATE_MS: u32 = 500;
@@ -111,7 +114,7 @@ fn of(nth: usize, set: Set, rounds: &[Round]) -> Dispatched {
         failing: set.failing(),
         cpu_us: over(&|round| cpu_us(&round[nth])),
         against_one: over(&|round| cpu_us(&round[nth]) / cpu_us(&round[0])),
-        per_second: STEADY,
+        per_second: RATE,
         p50_us: over(&|round| round[nth].0.window.latency.p50_us),
         p99_us: over(&|round| round[nth].0.window.latency.p99_us),
         most_us: rated.map(|r| r.window.latency.max_us).fold(0.0, f64::max),
@@ -145,14 +148,20 @@ impl Host {
             let [_, _, high, low] = (nth + 1).to_be_bytes();
             SocketAddr::from((Ipv4Addr::new(127, network, high, low), port))
         };
-        let failing = (0..set.failing()).map(|nth| at(6, nth, failing_port));
+        // Those that fail are spread over the set.
+        let is_failing = |nth| set.failing() > 0 && nth % (set.members() / set.failing()) == 0;
+        let gateways = (0..set.members()).map(|nth| match is_failing(nth) {
+            true => at(6, nth, failing_port),
+            false => at(5, nth, callee.port()),
+        });
         let silent: io::Result<Vec<UdpSocket>> = match set {
-            Set::Silent => failing.clone().map(UdpSocket::bind).collect(),
+            Set::Silent => {
+                let failing = gateways.clone().filter(|at| at.port() == failing_port);
+                failing.map(UdpSocket::bind).collect()
+            }
             Set::One | Set::Thousand | Set::Closed => Ok(Vec::new()),
         };
-        let serving = (set.failing()..set.members()).map(|nth| at(5, nth, callee.port()));
-        let lines: String = failing
-            .chain(serving)
+        let lines: String = gateways
             .map(|gateway| format!("1 sip:{gateway}\n"))
             .collect();
         fs::write(folder.path().join("gateways"), lines)?;
@@ -165,7 +174,7 @@ impl Host {
              [control]\nlisten = \"{control}\"\ntoken-file = \"\"\n\
              [log]\nlevel = \"error\"\n",
             programs.dispatching.display(),
-            at(5, set.failing(), callee.port()),
+            at(5, 1, callee.port()),
         );
         fs::write(folder.path().join("portcullis.toml"), config)?;
         let mut command = Command::new(&programs.portcullis);
@@ -186,7 +195,7 @@ impl Host {
     fn at_a_rate(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
         let mut command = self.command(programs);
         command
-            .args(["--rate", &STEADY.to_string()])
+            .args(["--rate", &RATE.to_string()])
             // So many wait for gateways that do not answer.
             .args(["--sources", "16", "--outstanding", "1024"])
             .args(["--patience", &PATIENCE.to_string()])
