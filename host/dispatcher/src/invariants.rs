@@ -80,7 +80,7 @@ fn choices(rows: Rows) {
 
 /// Whether a line can say the same. A word ends with the next quote.
 fn has_line(parts: &Parts) -> bool {
-    !parts.attrs.body.contains('"')
+    !parts.attrs.body.contains('"') && !parts.uri.contains('"')
 }
 
 fn line_of(parts: &Parts) -> String {

@@ -12,7 +12,7 @@ use portcullis_sip::{Host, RoutesBuilder, Scheme, Transport, Uri, UriError};
 
 use crate::attrs::Attrs;
 use crate::latency::{Latencies, Measured};
-use crate::pings::Pinged;
+use crate::pinged::Pinged;
 use crate::state::{Admission, Sign, State, Thresholds};
 
 /// The prefix of the names of next hops that are destinations.

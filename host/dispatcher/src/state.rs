@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-use crate::pings::Pinged;
+use crate::pinged::Pinged;
 
 /// The state of a destination, with what has been counted towards the next one. 32 bits, so that it fits an atomic number.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
