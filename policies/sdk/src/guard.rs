@@ -29,8 +29,8 @@ pub use crate::standing::{Offence, Standing};
 use crate::host;
 
 /// What the guard does with the source of the request.
-pub fn standing() -> Standing {
-    host::standing()
+pub fn source_standing() -> Standing {
+    host::source_standing()
 }
 
 /// Reports the source of the request. Returns whether the report counts: false if the source is exempt, and for a second report of one call.

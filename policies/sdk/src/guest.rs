@@ -161,8 +161,8 @@ pub(crate) fn peer_names(kind: NameKind) -> Vec<String> {
     })
 }
 
-pub(crate) fn standing() -> Standing {
-    match guard::standing() {
+pub(crate) fn source_standing() -> Standing {
+    match guard::source_standing() {
         guard::Standing::Exempt => Standing::Exempt,
         guard::Standing::Observed => Standing::Observed,
         guard::Standing::Held => Standing::Held,

@@ -1,6 +1,6 @@
 //! What the guard thinks of a source, and what a policy tells the guard.
 
-/// What the guard does with the source of the request: see [`standing`](crate::guard::standing).
+/// What the guard does with the source of the request: see [`source_standing`](crate::guard::source_standing).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
     /// The guard does not observe it: the guard is off, or the source is in a network of `exempt`, in one of the tables or a next hop.

@@ -204,7 +204,7 @@ fn errors_name_the_line() {
 /// Reports the sender, keeps its flow, and rejects with 300, 100 for a verified peer, ten times the standing, and the state of the flow.
 const ASKING: &str = r#"(module
     (import "portcullis:policy/peer@0.1.0" "is-verified" (func $verified (result i32)))
-    (import "portcullis:policy/guard@0.1.0" "standing" (func $standing (result i32)))
+    (import "portcullis:policy/guard@0.1.0" "source-standing" (func $standing (result i32)))
     (import "portcullis:policy/guard@0.1.0" "report" (func $report (param i32) (result i32)))
     (import "portcullis:policy/flows@0.1.0" "route" (func $route (result i32)))
     (import "portcullis:policy/flows@0.1.0" "keep" (func $keep))

@@ -8,10 +8,10 @@ use crate::tape::SideEffect;
 use super::Call;
 
 impl Call {
-    /// `guard.standing`
-    pub(crate) fn standing(&mut self) -> Standing {
+    /// `guard.source-standing`
+    pub(crate) fn source_standing(&mut self) -> Standing {
         self.answered(
-            "guard.standing",
+            "guard.source-standing",
             SideEffect::None,
             || json!([]),
             |call| call.standing_now(),

@@ -11,9 +11,9 @@ use crate::standing::{Offence, Standing};
 use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
-    linker.func_wrap(GUARD, "standing", |mut caller: ModuleContext<'_>| {
+    linker.func_wrap(GUARD, "source-standing", |mut caller: ModuleContext<'_>| {
         check(caller.data())?;
-        let standing = caller.data_mut().call.standing();
+        let standing = caller.data_mut().call.source_standing();
         wasmtime::Result::Ok(WireStanding::from(standing) as u32)
     })?;
     linker.func_wrap(
@@ -32,10 +32,13 @@ pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
 
 pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::Result<()> {
     let mut guard = linker.instance(GUARD)?;
-    guard.func_wrap("standing", |mut store: ComponentContext<'_>, (): ()| {
-        let standing = timely_mut(&mut store)?.standing();
-        Ok((WireStanding::from(standing),))
-    })?;
+    guard.func_wrap(
+        "source-standing",
+        |mut store: ComponentContext<'_>, (): ()| {
+            let standing = timely_mut(&mut store)?.source_standing();
+            Ok((WireStanding::from(standing),))
+        },
+    )?;
     guard.func_wrap(
         "report",
         |mut store: ComponentContext<'_>, (offence,): (WireOffence,)| {

@@ -34,7 +34,7 @@ fn reporting(offences: &[u32]) -> String {
 
 #[test]
 fn the_standing_of_the_source_is_that_of_the_host() {
-    let wat = number_guest(GUARD, "standing", "", "");
+    let wat = number_guest(GUARD, "source-standing", "", "");
     for (number, standing) in (300..).zip(Standing::ALL) {
         let mut host = host_with(standing);
         for policy in both_forms(&host, &embedded(&wat)) {

@@ -84,7 +84,7 @@ fn certificate<T: Default>(read: impl FnOnce(&Certificate) -> T) -> T {
     verified.map(read).unwrap_or_default()
 }
 
-pub(crate) fn standing() -> Standing {
+pub(crate) fn source_standing() -> Standing {
     current(|call| call.world.standing)
 }
 
