@@ -189,6 +189,81 @@ extern void __wasm_import_portcullis_policy_outcome_memo(uint8_t *);
 __attribute__((__import_module__("portcullis:policy/dispatcher@0.1.0"), __import_name__("add-set")))
 extern void __wasm_import_portcullis_policy_dispatcher_add_set(int32_t, int32_t, uint8_t *, size_t, int32_t, int32_t, uint8_t *);
 
+// Imported Functions from `portcullis:policy/peer@0.1.0`
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("listener")))
+extern void __wasm_import_portcullis_policy_peer_listener(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("is-secure")))
+extern int32_t __wasm_import_portcullis_policy_peer_is_secure(void);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("tls-version")))
+extern void __wasm_import_portcullis_policy_peer_tls_version(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("cipher-suite")))
+extern void __wasm_import_portcullis_policy_peer_cipher_suite(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("server-name")))
+extern void __wasm_import_portcullis_policy_peer_server_name(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("has-certificate")))
+extern int32_t __wasm_import_portcullis_policy_peer_has_certificate(void);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("is-verified")))
+extern int32_t __wasm_import_portcullis_policy_peer_is_verified(void);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("names")))
+extern void __wasm_import_portcullis_policy_peer_names(int32_t, uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("domains")))
+extern void __wasm_import_portcullis_policy_peer_domains(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("speaks-for")))
+extern int32_t __wasm_import_portcullis_policy_peer_speaks_for(uint8_t *, size_t);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("subject")))
+extern void __wasm_import_portcullis_policy_peer_subject(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("issuer")))
+extern void __wasm_import_portcullis_policy_peer_issuer(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("common-name")))
+extern void __wasm_import_portcullis_policy_peer_common_name(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("serial-number")))
+extern void __wasm_import_portcullis_policy_peer_serial_number(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("fingerprint")))
+extern void __wasm_import_portcullis_policy_peer_fingerprint(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("valid-from")))
+extern void __wasm_import_portcullis_policy_peer_valid_from(uint8_t *);
+
+__attribute__((__import_module__("portcullis:policy/peer@0.1.0"), __import_name__("valid-until")))
+extern void __wasm_import_portcullis_policy_peer_valid_until(uint8_t *);
+
+// Imported Functions from `portcullis:policy/guard@0.1.0`
+
+__attribute__((__import_module__("portcullis:policy/guard@0.1.0"), __import_name__("source-standing")))
+extern int32_t __wasm_import_portcullis_policy_guard_source_standing(void);
+
+__attribute__((__import_module__("portcullis:policy/guard@0.1.0"), __import_name__("report")))
+extern int32_t __wasm_import_portcullis_policy_guard_report(int32_t);
+
+// Imported Functions from `portcullis:policy/flows@0.1.0`
+
+__attribute__((__import_module__("portcullis:policy/flows@0.1.0"), __import_name__("route")))
+extern int32_t __wasm_import_portcullis_policy_flows_route(void);
+
+__attribute__((__import_module__("portcullis:policy/flows@0.1.0"), __import_name__("came-along")))
+extern int32_t __wasm_import_portcullis_policy_flows_came_along(void);
+
+__attribute__((__import_module__("portcullis:policy/flows@0.1.0"), __import_name__("is-client")))
+extern int32_t __wasm_import_portcullis_policy_flows_is_client(void);
+
+__attribute__((__import_module__("portcullis:policy/flows@0.1.0"), __import_name__("keep")))
+extern void __wasm_import_portcullis_policy_flows_keep(void);
+
 // Exported Functions from `routing-policy`
 
 __attribute__((__weak__, __export_name__("cabi_post_decide")))
@@ -444,6 +519,11 @@ void portcullis_policy_dispatcher_algorithm_free(portcullis_policy_dispatcher_al
 void portcullis_policy_dispatcher_result_u8_refusal_free(portcullis_policy_dispatcher_result_u8_refusal_t *ptr) {
   if (!ptr->is_err) {
   } else {
+  }
+}
+
+void routing_policy_option_u64_free(routing_policy_option_u64_t *ptr) {
+  if (ptr->is_some) {
   }
 }
 
@@ -1327,6 +1407,289 @@ bool portcullis_policy_dispatcher_add_set(uint32_t set, portcullis_policy_dispat
     *err = result.val.err;
     return 0;
   }
+}
+
+void portcullis_policy_peer_listener(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_listener(ptr);
+  *ret = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+bool portcullis_policy_peer_is_secure(void) {
+  int32_t ret = __wasm_import_portcullis_policy_peer_is_secure();
+  return ret;
+}
+
+bool portcullis_policy_peer_tls_version(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_tls_version(ptr);
+  routing_policy_option_string_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_cipher_suite(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_cipher_suite(ptr);
+  routing_policy_option_string_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_server_name(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_server_name(ptr);
+  routing_policy_option_string_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_has_certificate(void) {
+  int32_t ret = __wasm_import_portcullis_policy_peer_has_certificate();
+  return ret;
+}
+
+bool portcullis_policy_peer_is_verified(void) {
+  int32_t ret = __wasm_import_portcullis_policy_peer_is_verified();
+  return ret;
+}
+
+void portcullis_policy_peer_names(portcullis_policy_peer_name_kind_t kind, routing_policy_list_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_names((int32_t) kind, ptr);
+  *ret = (routing_policy_list_string_t) { (routing_policy_string_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+void portcullis_policy_peer_domains(routing_policy_list_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(2*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_domains(ptr);
+  *ret = (routing_policy_list_string_t) { (routing_policy_string_t*)(*((uint8_t **) (ptr + 0))), (*((size_t*) (ptr + sizeof(void*)))) };
+}
+
+bool portcullis_policy_peer_speaks_for(routing_policy_string_t *domain) {
+  int32_t ret = __wasm_import_portcullis_policy_peer_speaks_for((uint8_t *) (*domain).ptr, (*domain).len);
+  return ret;
+}
+
+bool portcullis_policy_peer_subject(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_subject(ptr);
+  routing_policy_option_string_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_issuer(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_issuer(ptr);
+  routing_policy_option_string_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_common_name(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_common_name(ptr);
+  routing_policy_option_string_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_serial_number(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_serial_number(ptr);
+  routing_policy_option_string_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_fingerprint(routing_policy_string_t *ret) {
+  __attribute__((__aligned__(sizeof(void*))))
+  uint8_t ret_area[(3*sizeof(void*))];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_fingerprint(ptr);
+  routing_policy_option_string_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (routing_policy_string_t) { (uint8_t*)(*((uint8_t **) (ptr + sizeof(void*)))), (*((size_t*) (ptr + (2*sizeof(void*))))) };
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_valid_from(uint64_t *ret) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[16];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_valid_from(ptr);
+  routing_policy_option_u64_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (uint64_t) (*((int64_t*) (ptr + 8)));
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+bool portcullis_policy_peer_valid_until(uint64_t *ret) {
+  __attribute__((__aligned__(8)))
+  uint8_t ret_area[16];
+  uint8_t *ptr = (uint8_t *) &ret_area;
+  __wasm_import_portcullis_policy_peer_valid_until(ptr);
+  routing_policy_option_u64_t option;
+  switch ((int32_t) *((uint8_t*) (ptr + 0))) {
+    case 0: {
+      option.is_some = false;
+      break;
+    }
+    case 1: {
+      option.is_some = true;
+      option.val = (uint64_t) (*((int64_t*) (ptr + 8)));
+      break;
+    }
+  }
+  *ret = option.val;
+  return option.is_some;
+}
+
+portcullis_policy_guard_standing_t portcullis_policy_guard_source_standing(void) {
+  int32_t ret = __wasm_import_portcullis_policy_guard_source_standing();
+  return ret;
+}
+
+bool portcullis_policy_guard_report(portcullis_policy_guard_offence_t offence) {
+  int32_t ret = __wasm_import_portcullis_policy_guard_report((int32_t) offence);
+  return ret;
+}
+
+portcullis_policy_flows_flow_t portcullis_policy_flows_route(void) {
+  int32_t ret = __wasm_import_portcullis_policy_flows_route();
+  return ret;
+}
+
+bool portcullis_policy_flows_came_along(void) {
+  int32_t ret = __wasm_import_portcullis_policy_flows_came_along();
+  return ret;
+}
+
+bool portcullis_policy_flows_is_client(void) {
+  int32_t ret = __wasm_import_portcullis_policy_flows_is_client();
+  return ret;
+}
+
+void portcullis_policy_flows_keep(void) {
+  __wasm_import_portcullis_policy_flows_keep();
 }
 
 __attribute__((__export_name__("decide")))

@@ -303,6 +303,57 @@ typedef struct {
   } val;
 } portcullis_policy_dispatcher_result_u8_refusal_t;
 
+// Kinds of alternative names.
+typedef uint8_t portcullis_policy_peer_name_kind_t;
+
+// URIs, as written (Kamailio: `$tls_peer_san_uri`).
+#define PORTCULLIS_POLICY_PEER_NAME_KIND_URI 0
+// DNS names, in lower case (Kamailio: `$tls_peer_san_hostname`).
+#define PORTCULLIS_POLICY_PEER_NAME_KIND_DNS 1
+// IP addresses (Kamailio: `$tls_peer_san_ip`).
+#define PORTCULLIS_POLICY_PEER_NAME_KIND_ADDRESS 2
+// Mail addresses, as written (Kamailio: `$tls_peer_san_email`).
+#define PORTCULLIS_POLICY_PEER_NAME_KIND_EMAIL 3
+
+typedef struct {
+  bool is_some;
+  uint64_t val;
+} routing_policy_option_u64_t;
+
+// What the guard does with a source.
+typedef uint8_t portcullis_policy_guard_standing_t;
+
+// It does not observe the source: the guard is off, or the source is in an exempt network, in a table of the host or a next hop.
+#define PORTCULLIS_POLICY_GUARD_STANDING_EXEMPT 0
+// It observes the source, and neither holds nor bans it.
+#define PORTCULLIS_POLICY_GUARD_STANDING_OBSERVED 1
+// It holds the source: of the requests that nothing tells from forged ones, a few a second are served. This request is one of those
+// that are.
+#define PORTCULLIS_POLICY_GUARD_STANDING_HELD 2
+// It bans the source: the next messages are dropped before they are parsed.
+#define PORTCULLIS_POLICY_GUARD_STANDING_BANNED 3
+
+// What the sender of a request has done.
+typedef uint8_t portcullis_policy_guard_offence_t;
+
+// It tried a user, a number or a password that is wrong. Counts as one refused request for the user in To.
+#define PORTCULLIS_POLICY_GUARD_OFFENCE_GUESS 0
+// It sent what only a scanner sends. Counts as one malformed message.
+#define PORTCULLIS_POLICY_GUARD_OFFENCE_SCAN 1
+
+// What becomes of the flow that the request goes along.
+typedef uint8_t portcullis_policy_flows_flow_t;
+
+// It goes along no flow: no Route value of the host has a token.
+#define PORTCULLIS_POLICY_FLOWS_FLOW_NONE 0
+// The flow is there. Of a flow over UDP, the host knows no more than that its token is valid.
+#define PORTCULLIS_POLICY_FLOWS_FLOW_ALIVE 1
+// The flow is gone: its connection is closed, its token has expired, or its socket is not in `listen` any more. If the request is
+// relayed, the sender gets 430.
+#define PORTCULLIS_POLICY_FLOWS_FLOW_GONE 2
+// The token is forged, or that of another tenant's client. If the request is relayed, the sender gets 403.
+#define PORTCULLIS_POLICY_FLOWS_FLOW_INVALID 3
+
 typedef portcullis_policy_types_verdict_t routing_policy_verdict_t;
 
 // Imported Functions from `portcullis:policy/permissions@0.1.0`
@@ -341,7 +392,7 @@ extern uint32_t portcullis_policy_request_cseq_number(void);
 extern void portcullis_policy_request_source_address(routing_policy_string_t *ret);
 // The source port of the request.
 extern uint16_t portcullis_policy_request_source_port(void);
-// The transport of the request, as in a Via header field: `UDP` or `TCP`. Further transports may be added.
+// The transport of the request, as in a Via header field: `UDP`, `TCP`, `TLS`, `WS` or `WSS`. Further transports may be added.
 extern void portcullis_policy_request_transport(routing_policy_string_t *ret);
 // The address of the host's socket that received the request.
 extern void portcullis_policy_request_local_address(routing_policy_string_t *ret);
@@ -478,6 +529,69 @@ extern void portcullis_policy_outcome_memo(routing_policy_list_u8_t *ret);
 // most targets already. `bad-value`: the limit is not 1 to 16, or a rank would exceed 255.
 extern bool portcullis_policy_dispatcher_add_set(uint32_t set, portcullis_policy_dispatcher_algorithm_t *algorithm, uint8_t limit, uint8_t rank, uint8_t *ret, portcullis_policy_dispatcher_refusal_t *err);
 
+// Imported Functions from `portcullis:policy/peer@0.1.0`
+// The socket that received the request, as `listen` of the configuration names sockets: `udp:192.0.2.1:5060`, `wss:[2001:db8::1]:443`.
+extern void portcullis_policy_peer_listener(routing_policy_string_t *ret);
+// Whether the request came over TLS, WebSocket included.
+extern bool portcullis_policy_peer_is_secure(void);
+// `TLSv1.2` or `TLSv1.3` (Kamailio: `$tls_version`).
+extern bool portcullis_policy_peer_tls_version(routing_policy_string_t *ret);
+// The name of the cipher suite as IANA registers it: `TLS_AES_256_GCM_SHA384` (Kamailio: `$tls_cipher_info`, with the names of OpenSSL).
+extern bool portcullis_policy_peer_cipher_suite(routing_policy_string_t *ret);
+// The host name that the client asked for (SNI), in lower case (Kamailio: `$tls_peer_server_name`).
+extern bool portcullis_policy_peer_server_name(routing_policy_string_t *ret);
+// Whether the peer has shown a certificate. Over a connection that the host has opened with `verify = false`, it may not have been verified.
+extern bool portcullis_policy_peer_has_certificate(void);
+// Whether the certificate of the peer was verified: its chain, its time and, if there is a list of revoked certificates, that it is not among
+// them (Kamailio: `$tls_peer_verified`).
+extern bool portcullis_policy_peer_is_verified(void);
+// The alternative names of this kind.
+extern void portcullis_policy_peer_names(portcullis_policy_peer_name_kind_t kind, routing_policy_list_string_t *ret);
+// The SIP domains that the certificate is for, in lower case: those of URIs `sip:DOMAIN` or, without any, the DNS names (RFC 5922 §7.1).
+extern void portcullis_policy_peer_domains(routing_policy_list_string_t *ret);
+// Whether the certificate is one for this domain, or for this IP address: names are compared without regard to case, the common name never
+// counts, and `*` stands for nothing (RFC 5922 §7.2).
+extern bool portcullis_policy_peer_speaks_for(routing_policy_string_t *domain);
+// The subject, for display: `C=DE, O=Carrier, CN=sbc.carrier.example` (Kamailio: `$tls_peer_subject`).
+extern bool portcullis_policy_peer_subject(routing_policy_string_t *ret);
+// The issuer, for display (Kamailio: `$tls_peer_issuer`).
+extern bool portcullis_policy_peer_issuer(routing_policy_string_t *ret);
+// The first common name of the subject (Kamailio: `$tls_peer_subject_cn`). Prefer `speaks-for`.
+extern bool portcullis_policy_peer_common_name(routing_policy_string_t *ret);
+// The serial number, hexadecimal, in lower case (Kamailio: `$tls_peer_serial`, decimal).
+extern bool portcullis_policy_peer_serial_number(routing_policy_string_t *ret);
+// The SHA-256 of the certificate: 64 hexadecimal digits in lower case.
+extern bool portcullis_policy_peer_fingerprint(routing_policy_string_t *ret);
+// When the certificate becomes valid, in milliseconds since 1970-01-01T00:00:00 UTC (Kamailio: `$tls_peer_notBefore`).
+extern bool portcullis_policy_peer_valid_from(uint64_t *ret);
+// When the certificate expires (Kamailio: `$tls_peer_notAfter`).
+extern bool portcullis_policy_peer_valid_until(uint64_t *ret);
+
+// Imported Functions from `portcullis:policy/guard@0.1.0`
+// The standing of the source of the request.
+extern portcullis_policy_guard_standing_t portcullis_policy_guard_source_standing(void);
+// Reports the source of the request. A report is evidence as a rejection with 403 or 404 is; such a rejection counts by itself and need not
+// be reported. A source of datagrams is held at most, because its address may be forged, and an exempt source is neither held nor
+// banned.
+// 
+// The report counts after the call, unless the call fails, or its verdict is not enforced. Returns whether it will: false if the source is
+// exempt, and for a second report of one call.
+extern bool portcullis_policy_guard_report(portcullis_policy_guard_offence_t offence);
+
+// Imported Functions from `portcullis:policy/flows@0.1.0`
+// The flow that the request goes along if it is relayed: that of the Route values of the host. It goes along no other, whatever next hop a
+// verdict names.
+extern portcullis_policy_flows_flow_t portcullis_policy_flows_route(void);
+// Whether the request has come along a flow that a Route value of the host names with a valid token: the sender is the client that this
+// dialog began with.
+extern bool portcullis_policy_flows_came_along(void);
+// Whether the sender is a client by the host's configuration: then `keep` changes nothing.
+extern bool portcullis_policy_flows_is_client(void);
+// Treats the sender as a client: if the request is relayed, by this policy or, after a `pass`, by another one, a REGISTER gets Path with the
+// token of its flow, and a request that begins a dialog gets Record-Route with the token (Kamailio: `add_path_received`,
+// `add_contact_alias`, `add_rcv_param`). Contact and body stay as they are.
+extern void portcullis_policy_flows_keep(void);
+
 // Exported Functions from `routing-policy`
 void exports_routing_policy_decide(routing_policy_verdict_t *ret);
 
@@ -534,6 +648,8 @@ void portcullis_policy_outcome_option_attempt_free(portcullis_policy_outcome_opt
 void portcullis_policy_dispatcher_algorithm_free(portcullis_policy_dispatcher_algorithm_t *ptr);
 
 void portcullis_policy_dispatcher_result_u8_refusal_free(portcullis_policy_dispatcher_result_u8_refusal_t *ptr);
+
+void routing_policy_option_u64_free(routing_policy_option_u64_t *ptr);
 
 void routing_policy_verdict_free(routing_policy_verdict_t *ptr);
 
