@@ -148,7 +148,7 @@ fn an_overloaded_host_tells_clients_that_ask() {
     let answer = other.receive();
     let via = answer.headers("Via")[0];
     assert!(
-        via.contains(";oc-algo=\"loss\";oc-validity=500;oc-seq="),
+        via.contains(";oc-algo=\"loss\";oc-validity=1500;oc-seq="),
         "{via}"
     );
     let share = via

@@ -65,7 +65,7 @@ impl Default for Unasked {
     fn default() -> Self {
         Self {
             bytes: 4_096,
-            datagrams: 100,
+            datagrams: 400,
         }
     }
 }
@@ -191,7 +191,10 @@ impl Unproved {
         };
         let (now, hash) = (self.clock.at(now), self.hash(ip));
         if !self.is_proved(hash, now) {
-            self.account(hash).balance.restore(now, OF_DIALOG, allowed);
+            let account = self.account(hash);
+            account.balance.restore(now, OF_DIALOG, allowed);
+            // An ACK says that a copy has come, or none is needed any more.
+            account.repeats.give_back(REPEAT);
         }
     }
 

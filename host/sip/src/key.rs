@@ -93,14 +93,15 @@ impl Key {
         request.mac(self.tag)
     }
 
-    /// The part of a To-tag that says where the reply was sent: whoever knows it has received the reply at this address.
-    pub(crate) fn receipt(&self, tag: u64, receiver: IpAddr) -> u64 {
+    /// The part of a To-tag that says where and in which period the reply was sent: whoever knows it has received the reply at this address then.
+    pub(crate) fn receipt(&self, tag: u64, receiver: IpAddr, period: u32) -> u64 {
         let ip = match receiver {
             IpAddr::V4(ip) => ip.to_ipv6_mapped(),
             IpAddr::V6(ip) => ip,
         };
         let bits = ip.to_bits();
-        mac_of_numbers(self.receipt, [tag, (bits >> 64) as u64, bits as u64])
+        let (upper, lower) = ((bits >> 64) as u64, bits as u64);
+        mac_of_numbers(self.receipt, [tag, upper, lower, period.into()])
     }
 
     /// The part of a branch that names the transaction (RFC 3261 §16.11).

@@ -98,8 +98,9 @@ impl Overload {
 #[derive(Debug, Default)]
 pub(crate) struct Asked(AtomicU64);
 
-/// How long clients keep requests back after the last response that asks for it, in milliseconds.
-const ASKED_VALIDITY: u32 = 500;
+/// How long clients keep requests back after the last response that asks for it, in milliseconds: longer than the second until the next sequence
+/// number, because a client ignores a number that it knows.
+const ASKED_VALIDITY: u32 = 1_500;
 
 impl Asked {
     pub(crate) fn set(&self, loss: u8, sequence: u64) {

@@ -313,6 +313,14 @@ fn a_tag_proves_its_receipt_at_the_address_that_it_was_sent_to() {
     assert!(!proves(&forged, CALLER));
     assert_eq!(edge.receive(&forged, &udp(CALLER)).0, Received::Absorbed);
     assert!(!proves(&invite().replace("INVITE", "ACK"), CALLER));
+
+    // Whoever had the address before proves nothing.
+    let ack = ack_with_tag_for(CALLER);
+    edge.proxy.set_time(5 * 60);
+    assert!(proves(&ack, CALLER));
+    edge.proxy.set_time(10 * 60);
+    assert!(!proves(&ack, CALLER));
+    assert_eq!(edge.receive(&ack, &udp(CALLER)).0, Received::Absorbed);
 }
 
 #[test]

@@ -163,6 +163,13 @@ fn outbound_is_offered_to_a_client_that_asks_and_has_no_proxy_between() {
     let contact = "Contact: <sip:ada@10.0.0.9>;reg-id=1;+sip.instance=\"<urn:uuid:0>\"";
     let asks = ["Supported: path, Outbound", contact];
     assert!(path(&edge, &udp(CALLER), &asks).ends_with(";lr;ob>"));
+    // A registrar may look at either value.
+    let both = path(&edge, &tcp(CALLER, 1), &asks);
+    assert!(
+        both.starts_with("<sip:198.51.100.1:5060;lr;ob>, <sip:flow-"),
+        "{both}"
+    );
+    assert!(both.ends_with(";transport=tcp;lr;ob>"), "{both}");
     for other in [
         &["Supported: path", contact][..],
         &["Supported: outbound", "Contact: <sip:ada@10.0.0.9>"],

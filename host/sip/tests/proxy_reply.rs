@@ -72,7 +72,7 @@ fn a_reply_of_an_overloaded_host_says_so_to_a_client_that_has_asked() {
     edge.proxy.ask_for_loss(35, 128_232_161_500_042);
     assert_eq!(edge.proxy.asked_loss(), 35);
     assert!(!via(&plain, CALLER).contains("oc="));
-    let values = ";oc=35;oc-algo=\"loss\";oc-validity=500;oc-seq=1282321615.00042";
+    let values = ";oc=35;oc-algo=\"loss\";oc-validity=1500;oc-seq=1282321615.00042";
     for source in [CALLER, "192.0.2.99:5060"] {
         let via = via(&asking, source);
         assert!(

@@ -497,13 +497,20 @@ impl Pipeline {
         Some(stateful.receive(message, arrival, &mut tools))
     }
 
-    /// Notes what a next hop says about its load, if this host has asked it. The response may come from anywhere: what it says goes for requests to
-    /// where it comes from.
+    /// Notes what a next hop says about its load, if this host has asked it. Whoever has received a request knows its branch and can forge a source,
+    /// so that a response counts only if it comes from where the request was sent; without transactions, only over a connection.
     fn note_load(&self, response: Message<'_>, arrival: &Arrival) {
         let Some(said) = Overload::of_response(response) else {
             return;
         };
-        if self.shared.proxy.branch_of(response).is_ok() {
+        let Ok(branch) = self.shared.proxy.branch_of(response) else {
+            return;
+        };
+        let was_asked = match self.stateful.as_deref() {
+            Some(stateful) => stateful.was_sent_to(branch, arrival),
+            None => arrival.transport.is_reliable(),
+        };
+        if was_asked {
             let load = &self.shared.next_hop_load;
             load.note(arrival.transport, arrival.source, &said, Instant::now());
         }

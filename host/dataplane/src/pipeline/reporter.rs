@@ -191,7 +191,8 @@ impl Reporter {
         };
         self.trace_loss(&loss);
         // That a client leaves is its own affair.
-        if bytes.starts_with(b"SIP/") || to.is_flow {
+        let is_response = (bytes.get(..4)).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"));
+        if is_response || to.is_flow {
             return log_loss(&loss);
         }
         let call_id = call_id_in(bytes);

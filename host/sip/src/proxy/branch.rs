@@ -237,13 +237,19 @@ impl Claim {
 }
 
 /// The To-tag of our own replies to a request from this source. The upper half is the same for each retransmission and for the ACK, which has the
-/// request's top Via, Call-ID and CSeq number (RFC 3261 §17.1.1.3). The lower half is different for each source: whoever has sent the same request
-/// from an address of its own does not know the tag that another address has got.
-pub(super) fn own_tag(key: &Key, message: Message<'_>, top: &TopVia<'_>, source: IpAddr) -> u64 {
+/// request's top Via, Call-ID and CSeq number (RFC 3261 §17.1.1.3). The lower half is different for each source and period: whoever has sent the same
+/// request from an address of its own does not know the tag that another address has got, and whoever has had the address before knows it no longer.
+pub(super) fn own_tag(
+    key: &Key,
+    message: Message<'_>,
+    top: &TopVia<'_>,
+    source: IpAddr,
+    period: u32,
+) -> u64 {
     let branch = top.via.branch().unwrap_or_default();
     let call_id = value(message, HeaderName::CallId);
     let tag = key.tag(&request(message, top, &[branch, call_id]));
-    tag & UPPER | key.receipt(tag, source) & !UPPER
+    tag & UPPER | key.receipt(tag, source, period) & !UPPER
 }
 
 /// Whether both are tags of our replies to the same request, whatever its source.

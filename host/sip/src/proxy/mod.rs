@@ -198,6 +198,11 @@ impl Proxy {
         self.keys.current().steering()
     }
 
+    /// The period of four minutes in which a receipt is given.
+    fn period(&self) -> u32 {
+        self.now().0 / 4
+    }
+
     fn now(&self) -> Minute {
         Minute(self.minute.load(Ordering::Relaxed))
     }
@@ -383,7 +388,8 @@ impl Proxy {
         out: &'o mut Vec<u8>,
     ) -> Reply<'o> {
         let source = arrival.source.ip();
-        let tag = own_tag(self.keys.current(), message, top, source);
+        let period = self.period();
+        let tag = own_tag(self.keys.current(), message, top, source, period);
         Reply::to(message, Some(top), arrival, code, reason, Some(tag), out)
     }
 
@@ -393,19 +399,26 @@ impl Proxy {
         let source = arrival.source.ip();
         to_tag(message).is_some_and(|tag| {
             let mut keys = self.keys.all();
-            keys.any(|key| is_same_request(tag, own_tag(key, message, top, source)))
+            // The half that is compared depends on no period.
+            keys.any(|key| is_same_request(tag, own_tag(key, message, top, source, 0)))
         })
     }
 
     /// Whether an ACK to a reply of ours ([`Received::Absorbed`]) proves that its source has received the reply: a forged ACK has the tag that was
-    /// sent to another address, or none of ours.
+    /// sent to another address, one that is older than four to eight minutes, or none of ours.
     pub fn proves_receipt(&self, ack: Message<'_>, arrival: &Arrival) -> bool {
         let source = arrival.source.ip();
         let Some((top, tag)) = self.top_via(ack, arrival).zip(to_tag(ack)) else {
             return false;
         };
         let mut keys = self.keys.all();
-        keys.any(|key| tag == own_tag(key, ack, &top, source))
+        let now = self.period();
+        // Clocks of hosts differ.
+        let periods = [now, now.saturating_sub(1), now.saturating_add(1)];
+        keys.any(|key| {
+            let mut periods = periods.iter();
+            periods.any(|period| tag == own_tag(key, ack, &top, source, *period))
+        })
     }
 }
 

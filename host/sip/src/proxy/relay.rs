@@ -435,19 +435,21 @@ impl Head<'_> {
             return;
         };
         let (key, is_sips) = (self.proxy.keys.current(), is_sips(uri));
+        // Both URIs have it: Kamailio looks for it in the topmost one.
+        let end: &[u8] = match is_outbound(self.message) {
+            true => b";ob>",
+            false => b">",
+        };
         let leaving = self.plan.leg.place;
         if !std::ptr::eq(leaving, coming) {
             out.extend_from_slice(b"Path: ");
             write_own_uri(leaving, is_sips, None, key, out);
-            out.push(b'>');
+            out.extend_from_slice(end);
             out.extend_from_slice(line_end);
         }
         out.extend_from_slice(b"Path: ");
         write_own_uri(coming, is_sips, Some(client), key, out);
-        if is_outbound(self.message) {
-            out.extend_from_slice(b";ob");
-        }
-        out.push(b'>');
+        out.extend_from_slice(end);
         out.extend_from_slice(line_end);
     }
 

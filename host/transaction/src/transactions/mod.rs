@@ -280,6 +280,21 @@ impl<T: Clone> Transactions<T> {
         true
     }
 
+    /// Whether the request of this branch was sent to where a message comes from, and not along the flow of a client.
+    pub fn was_sent_to(&self, branch: OwnBranch, source: &Arrival) -> bool {
+        let Some(Place::Active(slot)) = self.place_of(branch.transaction) else {
+            return false;
+        };
+        let context = (self.contexts.id_at(slot)).and_then(|id| self.contexts.record(id));
+        let to = context.and_then(|context| {
+            let branch = context.branches().get(usize::from(branch.number))?;
+            branch.destination()
+        });
+        to.is_some_and(|to| {
+            !to.is_flow && to.transport == source.transport && to.addr == source.source
+        })
+    }
+
     /// The results of the targets that were tried, in the order of their numbers: of a target with several addresses, the result of the last
     /// one that was tried.
     pub fn attempts(&self, id: Id) -> impl Iterator<Item = (&T, Attempt)> {

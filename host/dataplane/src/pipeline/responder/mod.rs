@@ -305,11 +305,21 @@ impl Responder {
     fn trusts(&self, ip: IpAddr, now: Instant) -> bool {
         let is_trusted = self.knows_address(ip)
             || self.shared.addresses.current().trusted.table.has_source(ip)
-            || self.shared.routes.load().has_address(ip);
+            || self.shared.routes.load().has_address(ip)
+            || self.is_tenants_hop(ip, now);
         if is_trusted {
             self.shared.unproved.trust_briefly(ip, now);
         }
         is_trusted
+    }
+
+    /// Whether this address is a next hop of a tenant. There may be many tenants: false if the last check was too short a time ago.
+    fn is_tenants_hop(&self, ip: IpAddr, now: Instant) -> bool {
+        if self.shared.tenants.load().named.is_empty() {
+            return false;
+        }
+        let may_check = (self.shared.guard.as_ref()).is_none_or(|guard| guard.take_check(ip, now));
+        may_check && self.shared.is_known_to_tenants(ip)
     }
 
     /// Whether a response may be sent to this address: see `answers-per-second` in `[sip]`. `now` is called only if there is a limit.
@@ -415,7 +425,10 @@ impl Responder {
 
 /// Whether a datagram that is to be sent is a request: neither a response nor STUN.
 fn is_request(datagram: &[u8]) -> bool {
-    !datagram.starts_with(b"SIP/") && datagram.first().is_some_and(|first| *first > 1)
+    // The scanner accepts the version in any case, and a response is relayed as it is written.
+    let begins_response =
+        (datagram.get(..4)).is_some_and(|start| start.eq_ignore_ascii_case(b"SIP/"));
+    !begins_response && datagram.first().is_some_and(|first| *first > 1)
 }
 
 /// The value of Call-ID; empty without one.

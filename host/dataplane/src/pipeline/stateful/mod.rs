@@ -661,6 +661,11 @@ impl Stateful {
         self.settle(tools, None);
     }
 
+    /// Whether the request of this branch was sent to where a message comes from, and not along the flow of a client.
+    pub(super) fn was_sent_to(&self, branch: Branch, source: &Arrival) -> bool {
+        self.transactions.was_sent_to(branch, source)
+    }
+
     /// Relays responses without a transaction for as long as a request that is relayed without one may have any.
     pub(super) fn adopt(&mut self) {
         self.succession.adopt(self.now(), self.times.ring);
