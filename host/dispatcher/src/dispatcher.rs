@@ -267,7 +267,7 @@ impl Dispatcher {
             return;
         }
         let sets = self.sets();
-        if let Some(member) = sets.member(name) {
+        for member in sets.members_named(name) {
             self.judge(member, sign, code);
         }
     }
@@ -307,20 +307,21 @@ impl Dispatcher {
         complaint: Option<Box<str>>,
     ) {
         let sets = self.current();
-        let known = sets.member(&member.name);
-        let Some(known) = known.filter(|known| Arc::ptr_eq(&known.runtime, &member.runtime)) else {
-            return;
-        };
-        if !self.pings(known) {
+        let mut known = sets.members_named(&member.name);
+        if !known.any(|known| Arc::ptr_eq(&known.runtime, &member.runtime)) {
             return;
         }
         let sign = match complaint {
             None => Sign::Success,
             Some(_) => Sign::Failure,
         };
-        let took = answer.map(|(_, took)| took);
-        known.runtime.note_ping(took, complaint);
-        self.judge(known, sign, answer.map(|(code, _)| code));
+        let (code, took) = answer.unzip();
+        for known in sets.members_named(&member.name) {
+            if self.pings(known) {
+                known.runtime.note_ping(took, complaint.clone());
+                self.judge(known, sign, code);
+            }
+        }
     }
 
     /// The states of all destinations, for another process with the same sets.

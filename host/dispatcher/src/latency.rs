@@ -51,15 +51,15 @@ impl Measured {
     /// Notes how long an answer took.
     pub(crate) fn note(&self, took: Duration) {
         let mut sums = self.sums.lock();
-        sums.note(took.as_secs_f64() * 1e3);
+        sums.note(took.as_nanos() as f64 / 1e6);
         let Latencies {
             average, estimate, ..
         } = sums.shown;
         // A cast from a float keeps to the range of the integer.
         self.average
-            .store((average * 1e3) as u32, Ordering::Relaxed);
+            .store((average * 1e3).round() as u32, Ordering::Relaxed);
         self.estimate
-            .store((estimate * 1e3) as u32, Ordering::Relaxed);
+            .store((estimate * 1e3).round() as u32, Ordering::Relaxed);
     }
 
     /// Notes that no answer has come.

@@ -8,7 +8,7 @@ pub enum Pinged {
     All,
     /// Those with the flag (0). An answer clears the flag, a failure sets it.
     Flagged,
-    /// Inactive ones, and those with the flag (2). An answer clears the flag, a failure sets it.
+    /// Inactive ones with the flag (2). An answer clears the flag, a failure sets it.
     Inactive,
     /// Those with the flag (3). An answer keeps the flag, a failure sets it.
     FlaggedAlways,

@@ -65,7 +65,7 @@ impl Pings {
         let is_asked = match self.which {
             Pinged::All => true,
             Pinged::Flagged | Pinged::FlaggedAlways => state.is_probing,
-            Pinged::Inactive => state.is_probing || state.admission == Admission::Inactive,
+            Pinged::Inactive => state.is_probing && state.admission == Admission::Inactive,
         };
         is_asked && self.may_include(flags) && state.admission != Admission::Disabled
     }
@@ -144,7 +144,7 @@ mod tests {
             ),
             (
                 Pinged::Inactive,
-                [false, true, true, true, false, true, false],
+                [false, false, false, true, false, false, false],
             ),
             (
                 Pinged::FlaggedAlways,

@@ -1,6 +1,7 @@
 //! All sets of one load.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -17,7 +18,9 @@ pub struct Sets {
     /// By number.
     sets: BTreeMap<u32, Set>,
     /// Where a destination is: the set and the slot, by the mark of its name as a next hop.
-    places: HashMap<u64, (u32, usize)>,
+    places: Places,
+    /// The same for further destinations with the same name: rows that differ in their socket only.
+    twins: Twins,
     /// Number of the load, from 1; 0 before the first.
     pub generation: u64,
     /// Time of the load.
@@ -94,12 +97,10 @@ impl Sets {
         let sets: BTreeMap<_, _> = sets
             .map(|(id, members)| (id, Set::new(id, members, turns(id))))
             .collect();
-        let all = sets.iter().flat_map(|(&id, set)| {
-            let members = set.members().iter().enumerate();
-            members.map(move |(slot, member)| (mark(&member.name), (id, slot)))
-        });
+        let (places, twins) = places(&sets);
         Self {
-            places: all.collect(),
+            places,
+            twins,
             sets,
             generation: before.generation + 1,
             loaded_at: SystemTime::now(),
@@ -124,6 +125,15 @@ impl Sets {
     /// The destination with this name as a next hop.
     pub fn member(&self, name: &str) -> Option<&Member> {
         self.member_of_mark(mark(name))
+    }
+
+    /// All destinations with this name as a next hop, the one of [`Sets::member`] first: what happens to the next hop counts for each of them.
+    pub fn members_named(&self, name: &str) -> impl Iterator<Item = &Member> {
+        let mark = mark(name);
+        let first = self.places.get(&mark);
+        let twins = self.twins.get(&mark).into_iter().flatten();
+        let all = first.into_iter().chain(twins);
+        all.filter_map(move |(id, slot)| self.sets.get(id)?.members().get(*slot))
     }
 
     /// The destination whose name has this [`mark`].
@@ -173,6 +183,7 @@ impl Default for Sets {
         Self {
             sets: BTreeMap::new(),
             places: HashMap::new(),
+            twins: HashMap::new(),
             generation: 0,
             loaded_at: SystemTime::UNIX_EPOCH,
             took: Duration::ZERO,
@@ -182,6 +193,33 @@ impl Default for Sets {
             warnings: Vec::new(),
         }
     }
+}
+
+/// Destinations by the marks of their names: the set and the slot.
+type Places = HashMap<u64, (u32, usize)>;
+
+/// The same for further destinations with the same names.
+type Twins = HashMap<u64, Vec<(u32, usize)>>;
+
+/// The last destination with each name, and the others with the same name. Equal rows share what happens to them: one of them is enough.
+fn places(sets: &BTreeMap<u32, Set>) -> (Places, Twins) {
+    let mut places = HashMap::new();
+    let mut twins = Twins::new();
+    let mut seen = HashSet::new();
+    for (&id, set) in sets.iter().rev() {
+        for (slot, member) in set.members().iter().enumerate().rev() {
+            let mark = mark(&member.name);
+            let is_new = seen.insert(Arc::as_ptr(&member.runtime));
+            match places.entry(mark) {
+                Entry::Vacant(entry) => {
+                    entry.insert((id, slot));
+                }
+                Entry::Occupied(_) if is_new => twins.entry(mark).or_default().push((id, slot)),
+                Entry::Occupied(_) => {}
+            }
+        }
+    }
+    (places, twins)
 }
 
 #[cfg(test)]
@@ -246,6 +284,29 @@ mod tests {
             "AX",
             "another socket is another destination"
         );
+    }
+
+    #[test]
+    fn rows_that_differ_in_their_socket_have_the_same_name() {
+        let lines = [
+            (1, "sip:192.0.2.1", 0, ""),
+            (1, "sip:192.0.2.1", 0, "socket=udp:192.0.2.9:5060"),
+            (1, "sip:192.0.2.1", 0, "weight=5"),
+            (1, "sip:192.0.2.2", 0, ""),
+            (2, "sip:192.0.2.1", 0, ""),
+        ];
+        let sets = Sets::new(rows(&lines), &Sets::default(), Duration::ZERO);
+        let count = |set: u32, uri: &str| {
+            let name = crate::next_hop_name(set, uri);
+            let first = sets.members_named(&name).next();
+            let known = sets.member(&name);
+            assert_eq!(first.map(|one| &one.uri), known.map(|one| &one.uri));
+            sets.members_named(&name).count()
+        };
+        assert_eq!(count(1, "sip:192.0.2.1"), 2, "equal rows count once");
+        assert_eq!(count(1, "sip:192.0.2.2"), 1);
+        assert_eq!(count(2, "sip:192.0.2.1"), 1);
+        assert_eq!(count(2, "sip:192.0.2.2"), 0);
     }
 
     #[test]

@@ -158,11 +158,11 @@ impl Pinger {
             let Some(name) = self.schedule.take(now - self.start) else {
                 return;
             };
-            match sets.member(&name) {
-                Some(member) if self.shared.dispatcher.pings(member) => {
-                    self.send(member.clone(), Vec::new(), now);
-                }
-                Some(_) | None => self.schedule.done(&name, now - self.start),
+            let mut members = sets.members_named(&name);
+            let pinged = members.find(|member| self.shared.dispatcher.pings(member));
+            match pinged.cloned() {
+                Some(member) => self.send(member, Vec::new(), now),
+                None => self.schedule.done(&name, now - self.start),
             }
         }
     }
@@ -191,6 +191,11 @@ impl Pinger {
         self.draft = draft;
         let forwarded = match written {
             Ok(forwarded) => forwarded,
+            // Routes follow new sets a moment later: nothing is known of the destination yet.
+            Err(RelayError::UnknownNextHop(_)) => {
+                let now = now.saturating_duration_since(self.start);
+                return self.schedule.done(&member.name, now);
+            }
             Err(error) => {
                 count(&shared.pings.results.unreachable);
                 return self.end(&member, None, Some(why_not_sent(&error, &tried)), now);

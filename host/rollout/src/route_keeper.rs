@@ -1,6 +1,7 @@
 //! Keeps routes up to date: the addresses of names, and the destinations of the dispatcher.
 
 use std::future::pending;
+use std::mem;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -77,7 +78,7 @@ impl RouteKeeper {
         } = self;
         let mut stopping = stop.clone();
         loop {
-            let resolving = resolver.watch(Arc::clone(&routes), stop.clone());
+            let resolving = resolver.keep_up(Arc::clone(&routes), stop.clone());
             // The resolver ends at once if there are no names.
             let resolving = async move {
                 resolving.await;
@@ -90,11 +91,13 @@ impl RouteKeeper {
                     return;
                 },
             }
-            resolver = match self::resolver(&relay, tenant.as_ref(), &sources) {
-                Ok(resolver) => resolver,
+            let new = match self::resolver(&relay, tenant.as_ref(), &sources) {
+                Ok(new) => new,
                 // The entries have been routes before, and those of the sets are checked when they are loaded.
                 Err(_) => return,
             };
+            let before = mem::replace(&mut resolver, new);
+            resolver.inherit(before);
             resolver.resolve_first().await;
             routes.store(Arc::new(resolver.routes()));
         }

@@ -11,7 +11,7 @@ use crate::member::Member;
 use crate::sets::Sets;
 use crate::state::State;
 
-/// Most invalid rows that a load logs; the first hundred are in [`Sets::errors`].
+/// Most invalid rows that a load logs; the first hundred are in [`Sets::errors`]. Also most lines about unknown sockets at a time.
 const MOST_LOGGED: usize = 20;
 
 /// What the log said last about destinations and sets.
@@ -36,7 +36,7 @@ impl Told {
         &self.down
     }
 
-    /// Logs once which destinations name a socket that the host does not have. Returns how many lines that were.
+    /// Logs once which destinations name a socket that the host does not have, at most [`MOST_LOGGED`] in a call. Returns how many lines that were.
     pub(super) fn tell_sockets(
         &mut self,
         sets: &Sets,
@@ -46,10 +46,13 @@ impl Told {
             .members()
             .filter_map(|member| Some((member, member.attrs.from?)));
         let unknown: Vec<_> = named.filter(|(_, from)| !has_socket(*from)).collect();
-        self.without_socket
-            .retain(|name| unknown.iter().any(|(member, _)| member.name == *name));
+        let names: HashSet<&str> = unknown.iter().map(|(member, _)| &*member.name).collect();
+        self.without_socket.retain(|name| names.contains(&**name));
         let mut lines = 0;
         for (member, from) in unknown {
+            if lines == MOST_LOGGED {
+                break;
+            }
             if self.without_socket.insert(Arc::clone(&member.name)) {
                 let (set, uri) = (member.set, &*member.uri);
                 lines += 1;

@@ -366,6 +366,31 @@ async fn the_result_of_a_ping_that_is_not_wanted_any_more_has_no_effect() {
 }
 
 #[tokio::test]
+async fn what_happens_to_a_next_hop_counts_for_each_of_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = "1 sip:192.0.2.1\n\
+                1 sip:192.0.2.1 0 0 socket=udp:192.0.2.9:5060\n\
+                1 sip:192.0.2.1 4 0 socket=udp:192.0.2.8:5060\n";
+    let dispatcher = pinging(&folder, list).await;
+    let sets = dispatcher.current();
+    let states = || {
+        let members = sets.members();
+        let states = members.map(|member| member.runtime.state().to_string());
+        let mut states: Vec<_> = states.collect();
+        states.sort_unstable();
+        states
+    };
+    assert_eq!(states(), ["AX", "AX", "DX"]);
+    let name = crate::next_hop_name(1, "sip:192.0.2.1");
+    dispatcher.note(&name, Sign::Failure, None);
+    assert_eq!(states(), ["DX", "TP", "TP"]);
+    let mut members = sets.members_named(&name);
+    let member = members.find(|member| dispatcher.pings(member)).unwrap();
+    dispatcher.note_ping(member, None, Some("no answer".into()));
+    assert_eq!(states(), ["DX", "IP", "IP"]);
+}
+
+#[tokio::test]
 async fn another_process_goes_on_with_the_states() {
     let list = "1 sip:192.0.2.1\n1 sip:192.0.2.2\n1 sip:192.0.2.3 8\n";
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -419,6 +444,17 @@ async fn a_socket_that_the_host_does_not_have_is_told_once() {
         [0, 1],
         "it was there in between"
     );
+}
+
+#[tokio::test]
+async fn many_sockets_that_the_host_does_not_have_are_told_in_parts() {
+    let folder = tempfile::tempdir().unwrap();
+    let rows = (1..=25).map(|n| format!("1 sip:192.0.2.{n} 0 0 socket=udp:192.0.2.99:5060\n"));
+    let dispatcher = pinging(&folder, &rows.collect::<String>()).await;
+    let sets = dispatcher.current();
+    let mut told = Told::default();
+    let mut lines = || told.tell_sockets(&sets, |_| false);
+    assert_eq!([lines(), lines(), lines()], [20, 5, 0]);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ mod client;
 mod dns;
 mod known;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +37,8 @@ pub struct Resolver {
     known: HashMap<Lookup, Known>,
     /// What the log said last, for each name.
     told: BTreeMap<Box<str>, Told>,
+    /// How often all answers had been made to expire when the names were last looked at.
+    age: u64,
 }
 
 impl Resolver {
@@ -98,7 +100,21 @@ impl Resolver {
             builder,
             dns: Arc::clone(dns),
             told: BTreeMap::new(),
+            age: dns.age(),
         }
+    }
+
+    /// Takes what the resolver before this one knows of the names that both have: a change of the routes does not forget their addresses.
+    pub fn inherit(&mut self, before: Self) {
+        for (lookup, known) in before.known {
+            if let Some(own) = self.known.get_mut(&lookup) {
+                *own = known;
+            }
+        }
+        let names: HashSet<&str> = self.known.keys().map(|lookup| &*lookup.name).collect();
+        let told = before.told.into_iter();
+        self.told = told.filter(|(name, _)| names.contains(&**name)).collect();
+        self.age = before.age;
     }
 
     /// Resolves the names whose answers are about to expire, all at once. A name that can no longer be resolved keeps its last addresses for
@@ -160,19 +176,23 @@ impl Resolver {
     }
 
     /// Keeps the published routes up to date until `stop` becomes true. Returns at once if there are no names.
-    pub async fn watch(mut self, routes: Arc<ArcSwap<Routes>>, mut stop: watch::Receiver<bool>) {
-        let mut age = self.dns.age();
+    pub async fn watch(mut self, routes: Arc<ArcSwap<Routes>>, stop: watch::Receiver<bool>) {
+        self.keep_up(routes, stop).await;
+    }
+
+    /// The same, with a resolver that can still be used when this ends or is dropped.
+    pub async fn keep_up(&mut self, routes: Arc<ArcSwap<Routes>>, mut stop: watch::Receiver<bool>) {
         while let Some(due) = self.known.values().map(|known| known.due).min() {
             let pause = due.saturating_duration_since(Instant::now());
             tokio::select! {
                 () = sleep(pause.clamp(SOON, LOOK)) => {}
-                () = self.dns.cleared(age) => {}
+                () = self.dns.cleared(self.age) => {}
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             self.dns.look_at_files();
-            let is_cleared = self.dns.age() != age;
-            age = self.dns.age();
-            if is_cleared {
+            let age = self.dns.age();
+            if age != self.age {
+                self.age = age;
                 let now = Instant::now();
                 self.known.values_mut().for_each(|known| known.due = now);
             }
@@ -237,6 +257,22 @@ mod tests {
         let watching = tokio::spawn(resolver.watch(Arc::default(), stopping));
         stop.send(true).unwrap();
         watching.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_new_resolver_knows_the_names_that_remain() {
+        let text = "[relay]\nnext-hop = \"sip:localhost:5080\"\n";
+        let mut before = resolver(text);
+        assert!(before.resolve().await);
+        let mut after = resolver(text);
+        after.inherit(before);
+        let known = after.known.values().next().unwrap();
+        assert!(!known.candidates.is_empty());
+        assert_eq!(after.told.len(), 1);
+        assert!(!after.resolve().await, "nothing is due");
+        let mut without = resolver("[relay]\nnext-hop = \"sip:192.0.2.1\"\n");
+        without.inherit(after);
+        assert!(without.known.is_empty() && without.told.is_empty());
     }
 
     #[test]

@@ -152,6 +152,7 @@ impl Predecessor {
             say(&self.channel, &Note::Taken(lent.name().to_owned()))?;
         }
         say(&self.channel, &Note::Ready)?;
+        let mut states: Vec<Remembered> = Vec::new();
         loop {
             match tokio::task::block_in_place(|| hear(&self.channel))? {
                 (
@@ -166,9 +167,8 @@ impl Predecessor {
                 }
                 (Note::Destinations(lines), None) => {
                     // A state that cannot be read is that of the row.
-                    let states = lines.lines().filter_map(|line| line.parse().ok());
-                    let states: Vec<Remembered> = states.collect();
-                    shared.dispatcher.remember(&states);
+                    let lines = lines.lines();
+                    states.extend(lines.filter_map(|line| line.parse::<Remembered>().ok()));
                 }
                 (Note::Calls { secret, calls }, None) => {
                     let sets = shared.dispatcher.current();
@@ -178,6 +178,8 @@ impl Predecessor {
                 (note, _) => bail!("the running process says {note:?} and does not let go"),
             }
         }
+        // In one go: each call goes through all destinations.
+        shared.dispatcher.remember(&states);
         for worker in 0..self.terms.workers {
             let predecessors = inherited.iter().map(|elder| elder.predecessor(worker));
             let predecessors = predecessors.filter_map(Result::transpose);
