@@ -325,7 +325,14 @@ pub(crate) fn schema_of<T: JsonSchema>() -> Json {
         settings.inline_subschemas = true;
         settings.meta_schema = None;
     });
-    settings.into_generator().into_root_schema_for::<T>().into()
+    let mut schema: Json = settings.into_generator().into_root_schema_for::<T>().into();
+    let members = schema.get_mut("properties").and_then(Json::as_object_mut);
+    for member in members.into_iter().flat_map(Map::values_mut) {
+        if let Some(member) = member.as_object_mut() {
+            bounded(member);
+        }
+    }
+    schema
 }
 
 /// Adds the largest value of an integer, which is part of its format otherwise.
@@ -337,6 +344,10 @@ fn bounded(schema: &mut Map<String, Json>) {
             json!(i64::MAX)
         }
         Some("uint32") => json!(u32::MAX),
+        Some("int32") => {
+            schema.entry("minimum").or_insert(json!(i32::MIN));
+            json!(i32::MAX)
+        }
         _ => return,
     };
     schema.entry("maximum").or_insert(most);

@@ -80,17 +80,31 @@ const MOST_EXACT: f64 = 9_007_199_254_740_992.0;
 /// Reads a body in JSON.
 ///
 /// # Errors
-/// 400 if it is something else, or what [`whole`] returns.
+/// 400 if it is something else, 422 for an integer that is too large for any type, or what [`whole`] returns.
 pub(crate) async fn json_body<T: DeserializeOwned>(body: Body) -> Result<T, Fault> {
     let bytes = whole(body, MOST_JSON).await;
     let bytes =
         bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
     serde_json::from_slice(&bytes).or_else(|error| {
-        let again = serde_json::from_slice(&bytes).map(with_integers);
-        let again = again.and_then(serde_json::from_value);
+        let Ok(value) = serde_json::from_slice(&bytes).map(with_integers) else {
+            return Err(Fault::new(400, error.to_string()));
+        };
+        let code = if has_huge_integer(&value) { 422 } else { 400 };
         // The first error says where it is.
-        again.map_err(|_| Fault::new(400, error.to_string()))
+        serde_json::from_value(value).map_err(|_| Fault::new(code, error.to_string()))
     })
+}
+
+/// Whether a number is an integer that no type of this host can hold.
+fn has_huge_integer(value: &Value) -> bool {
+    match value {
+        Value::Number(number) => {
+            (number.as_f64()).is_some_and(|float| number.is_f64() && float.fract() == 0.0)
+        }
+        Value::Array(values) => values.iter().any(has_huge_integer),
+        Value::Object(members) => members.values().any(has_huge_integer),
+        Value::Null | Value::Bool(_) | Value::String(_) => false,
+    }
 }
 
 /// Numbers like 5.0 as integers, which they are in JSON Schema.
@@ -141,7 +155,7 @@ mod tests {
         let read = async |text: &str| json_body::<Vec<i64>>(Body::from(text.to_owned())).await;
         assert_eq!(read("[5, 5.0, -1e3]").await.unwrap(), [5, 5, -1000]);
         assert_eq!(read("[1.5]").await.unwrap_err().code, 400);
-        assert_eq!(read("[1e300]").await.unwrap_err().code, 400);
+        assert_eq!(read("[1e300]").await.unwrap_err().code, 422);
         assert_eq!(
             with_integers(json!({"a": [1.0, 1.5, "1.0"]})),
             json!({"a": [1, 1.5, "1.0"]})
