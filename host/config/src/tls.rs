@@ -98,6 +98,12 @@ fn profile_host(text: &str) -> Result<String, Bad> {
         return Err(Bad::new("not a host", mend));
     }
     host_name(plain)?;
+    let is_wildcard = plain.len() < text.len();
+    if is_wildcard && !plain.strip_suffix('.').unwrap_or(plain).contains('.') {
+        let mend =
+            "list the hosts, or write a wildcard below a domain, for example \"*.example.com\"";
+        return Err(Bad::new("a wildcard for a whole top-level domain", mend));
+    }
     Ok(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
 }
 
@@ -319,6 +325,8 @@ mod tests {
             ),
             ("hosts = [\"gw.example:5061\"]\n", "without a port"),
             ("hosts = [\"a b\"]\n", "not a host name"),
+            ("hosts = [\"*.internal\"]\n", "a whole top-level domain"),
+            ("hosts = [\"*.internal.\"]\n", "a whole top-level domain"),
             (
                 "next-hops = [\"nowhere\"]\n",
                 "name a key of [relay.next-hops]",

@@ -37,7 +37,10 @@ impl Surroundings for Machine {
         let named = interfaces
             .into_iter()
             .filter(|interface| interface.name == name);
-        named.map(|interface| interface.ip()).collect()
+        // An address of the link means nothing without its interface.
+        let is_local = |ip: &IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let addresses = named.map(|interface| interface.ip());
+        addresses.filter(|ip| !is_local(ip)).collect()
     }
 
     fn resolve(&self, name: &str) -> Vec<IpAddr> {

@@ -9,6 +9,7 @@ use portcullis_store::{Store, StoreError};
 
 use crate::modes;
 
+use super::check_tls::borrowed;
 use super::database::{block_on, is_absent};
 use super::findings::{Finding, Found};
 use super::print::count;
@@ -128,6 +129,7 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
     let Ok(rows) = block_on(store.tenants())? else {
         return Ok(Vec::new());
     };
+    let settings = config.tls_settings();
     let mut all = config.tenants.clone();
     let mut findings = Vec::new();
     for row in rows {
@@ -141,8 +143,11 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
         }
         match config.parse_tenant(&name, &text, &all) {
             Ok(tenant) => {
-                all.push(tenant);
                 findings.push(Finding::Good(format!("{name}, stored in the database")));
+                if let Some(settings) = &settings {
+                    findings.extend(borrowed(config, settings, &tenant));
+                }
+                all.push(tenant);
             }
             Err(problems) => {
                 let problems = problems.iter();
@@ -296,6 +301,27 @@ mod tests {
         );
         assert!(
             matches!(&trusted(&config, false).unwrap()[..], [Finding::Odd(text)] if text.contains("no policy"))
+        );
+    }
+
+    #[test]
+    fn a_check_names_certificates_that_stored_tenants_borrow() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut config = Config::parse(
+            "listen = [\"tls:127.0.0.1:5061\"]\n[tls.edge]\ncertificate = \"a.pem\"\nkey = \"a.key\"\n\
+             [relay.tls-profiles.carrier]\nhosts = [\"gw.carrier.example\"]\ncertificate = \"b.pem\"\nkey = \"b.key\"\n",
+        )
+        .unwrap();
+        config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+        let database = config.database.database();
+        block_on(database.create_tables()).unwrap().unwrap();
+        let store = Store::new(config.database.url.clone());
+        let section = "uri-domains = [\"acme.example\"]\ndomains = [\"gw.carrier.example\"]\n";
+        let put = store.put_tenant("acme", Some(section), "ann");
+        block_on(put).unwrap().unwrap();
+        assert!(
+            matches!(&tenants(&config).unwrap()[..], [Finding::Good(_), Finding::Odd(text)]
+                if text.contains("[relay.tls-profiles.carrier]"))
         );
     }
 

@@ -51,7 +51,11 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
 }
 
 /// Hosts that a tenant reaches by its domains, and with a certificate of the operator.
-fn borrowed(config: &Config, settings: &Settings, tenant: &TenantConfig) -> Vec<Finding> {
+pub(super) fn borrowed(
+    config: &Config,
+    settings: &Settings,
+    tenant: &TenantConfig,
+) -> Vec<Finding> {
     let next_hops = config.relay.next_hops.iter();
     let next_hops = next_hops.filter(|(name, _)| tenant.next_hops.contains(name));
     let lent: Vec<String> = next_hops.map(|(_, hop)| bare(&hop.host)).collect();
