@@ -228,8 +228,10 @@ fn garbage_before_the_first_message_ends_a_stream_and_is_counted() {
         .expect("the connection takes bytes");
     neighbour.is_answered();
     drop(half);
+    // Each of them is also counted as what it is.
+    assert_eq!(dropped(&host, "not_sip"), count);
     // A message of WebSocket has an end, so the connection goes on.
-    let mut ignored = 0.0;
+    let mut ignored = count;
     for (line, port) in [
         (Line::from(plain(&host, 8_088)), 8_088),
         (secure(&host, &folder, 8_089), 8_089),
@@ -382,6 +384,7 @@ fn connections_that_are_all_busy_refuse_others_and_say_so_once() {
         let request = caller.request("OPTIONS", &format!("sip:{}", host.sip()));
         assert_eq!(caller.ask(&request).code(), 200);
     }
+    host.wait_for_log("too_many_connections");
     let told = complaints(&host);
     assert_eq!(told.len(), 1, "{told:?}");
     assert!(

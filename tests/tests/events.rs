@@ -11,8 +11,9 @@ use portcullis_testkit::root;
 const LEVELS: [&str; 5] = ["error", "warn", "info", "debug", "trace"];
 
 /// The events whose names are chosen where they are logged: `event` is a variable there.
-const CHOSEN: [&str; 17] = [
+const CHOSEN: [&str; 18] = [
     "answer_limit",
+    "bad_proxy_header",
     "database_hung",
     "database_unreachable",
     "datagram_too_large",

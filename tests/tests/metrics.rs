@@ -24,9 +24,11 @@ struct Metric {
     labels: BTreeSet<String>,
 }
 
-/// The optional parts are on, and a request has been rejected by a policy, so that every metric has a series.
+/// The optional parts are on, the dispatcher has a destination, and a request has been rejected by a policy, so that every metric has a series.
 fn host() -> Host {
     let folder = tempfile::tempdir().expect("a temporary directory").keep();
+    let gateways = folder.join("dispatcher.list");
+    fs::write(&gateways, "1 sip:192.0.2.2\n").expect("a list of gateways");
     let host = Builder::new()
         .set("policy", &format!("cache = {:?}", folder.join("compiled")))
         .set("records", &format!("file = {:?}", folder.join("r.jsonl")))
@@ -34,6 +36,8 @@ fn host() -> Host {
         .set("events", &format!("file = {:?}", folder.join("e.jsonl")))
         .set("capture", "hep = \"udp:127.0.0.1:9\"")
         .set("relay.next-hops", "carrier = \"sip:192.0.2.1\"")
+        .set("dispatcher", &format!("file = {gateways:?}"))
+        .set("dispatcher", "ping = \"0s\"")
         .start();
     let mut caller = host.udp(10);
     let request = caller.request("MESSAGE", "sip:bob@example.com");

@@ -592,6 +592,7 @@ fn every_json_rpc_command_matches_its_description() {
             "policy.mode" => json!(["acme", "monitor"]),
             "stats.fetch" | "stats.fetchn" | "stats.get_statistics" => json!(["all"]),
             "system.methodHelp" => json!(["core.echo"]),
+            "tls.kill" => json!([1]),
             "tm.cancel" => json!(["a-call", 1]),
             _ => json!([]),
         };
@@ -600,7 +601,9 @@ fn every_json_rpc_command_matches_its_description() {
             // There are no connections, no calls, no comparison, no TLS, and no source that is held.
             "tm.cancel" => assert_eq!(answer["error"]["message"], "Transaction not found"),
             "ctl.who" => assert_eq!(answer["error"]["code"], 400),
-            "guard.release" | "policy.diff" => assert_eq!(answer["error"]["code"], 404),
+            "guard.release" | "policy.diff" | "tls.kill" => {
+                assert_eq!(answer["error"]["code"], 404);
+            }
             "tls.reload" => assert_eq!(answer["error"]["code"], 500),
             _ => host.check(name, &described["result"], &answer["result"]),
         }

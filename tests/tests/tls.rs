@@ -696,7 +696,8 @@ fn server(office: &Path, name: &str, demands: bool) -> (Host, Callee) {
     let hop = format!("next-hop = \"sip:{}\"", callee.addr());
     let builder = builder.listen(&format!("tls:{tls}")).set("relay", &hop);
     let section = format!("tls.{name}");
-    let builder = profile(builder, office, name);
+    // Nobody asks for an address by name.
+    let builder = profile(builder, office, name).set(&section, "default = true");
     let builder = match demands {
         false => builder,
         true => builder.set(&section, "client-auth = \"required\"").set(

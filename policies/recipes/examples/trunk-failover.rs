@@ -5,7 +5,7 @@
 //!
 //! In kamailio.cfg:
 //!
-//! ```kamailio left=3
+//! ```kamailio
 //! ds_select_dst("1", "8");
 //! t_on_failure("TRUNKS");
 //! t_set_fr(120000, 3000);

@@ -77,7 +77,11 @@ pub(super) async fn read_all(
                 deadline = Instant::now() + activity.idle_with_pings();
             }
             // Neither a pong nor anything else has come.
-            Err(_) => return End::Idle,
+            Err(_) => {
+                // The host does not go away.
+                both.set_farewell(None);
+                return End::Idle;
+            }
         }
     }
 }

@@ -90,7 +90,9 @@ fn errors_name_the_import() {
          portcullis:policy/permissions@0.1.0, portcullis:policy/request@0.1.0, portcullis:policy/log@0.1.0, \
          portcullis:policy/trusted@0.1.0, portcullis:policy/rules@0.1.0, \
                 portcullis:policy/counters@0.1.0, portcullis:policy/settings@0.1.0, portcullis:policy/clock@0.1.0, \
-                portcullis:policy/edits@0.1.0, portcullis:policy/forwarding@0.1.0, portcullis:policy/outcome@0.1.0, portcullis:policy/dispatcher@0.1.0"
+                portcullis:policy/edits@0.1.0, portcullis:policy/forwarding@0.1.0, portcullis:policy/outcome@0.1.0, \
+         portcullis:policy/dispatcher@0.1.0, portcullis:policy/peer@0.1.0, portcullis:policy/guard@0.1.0, \
+         portcullis:policy/flows@0.1.0"
     );
     assert_eq!(
         message("wasi-import"),
