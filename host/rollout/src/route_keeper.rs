@@ -91,10 +91,9 @@ impl RouteKeeper {
                     return;
                 },
             }
-            let new = match self::resolver(&relay, tenant.as_ref(), &sources) {
-                Ok(new) => new,
-                // The entries have been routes before, and those of the sets are checked when they are loaded.
-                Err(_) => return,
+            // The entries have been routes before, and those of the sets are checked when they are loaded.
+            let Ok(new) = self::resolver(&relay, tenant.as_ref(), &sources) else {
+                return;
             };
             let before = mem::replace(&mut resolver, new);
             resolver.inherit(before);
