@@ -313,12 +313,13 @@ impl Responder {
         is_trusted
     }
 
-    /// Whether this address is a next hop of a tenant. There may be many tenants: false if the last check was too short a time ago.
+    /// Whether this address is a next hop of a tenant. There may be many tenants, so that the guard limits the checks: false if the last one was too
+    /// short a time ago, and without the guard.
     fn is_tenants_hop(&self, ip: IpAddr, now: Instant) -> bool {
         if self.shared.tenants.load().named.is_empty() {
             return false;
         }
-        let may_check = (self.shared.guard.as_ref()).is_none_or(|guard| guard.take_check(ip, now));
+        let may_check = (self.shared.guard.as_ref()).is_some_and(|guard| guard.take_check(ip, now));
         may_check && self.shared.is_known_to_tenants(ip)
     }
 
