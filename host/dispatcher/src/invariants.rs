@@ -55,6 +55,7 @@ fn choices(rows: Rows) {
                 algorithm,
                 hash: Some(7),
                 most: MOST_CHOSEN,
+                failed: None,
             };
             let chosen = set.choose(question, |_| true);
             let mut slots: Vec<_> = chosen.slots().collect();

@@ -41,6 +41,9 @@ pub struct Question {
     pub hash: Option<u32>,
     /// Most destinations to choose, up to [`MOST_CHOSEN`].
     pub most: usize,
+    /// The slot of the destination that has failed last, if this request has been to the set. A request takes one turn: what would be next in turn is
+    /// then the one behind it (Kamailio: `ds_next_dst`).
+    pub failed: Option<usize>,
 }
 
 /// Chosen destinations in their order.
@@ -96,6 +99,7 @@ impl Set {
             algorithm,
             hash,
             most,
+            failed,
         } = question;
         let most = most.min(MOST_CHOSEN);
         if self.members.is_empty() || most == 0 {
@@ -106,6 +110,7 @@ impl Set {
             turns: &self.turns,
             is_open: |member: &Member| member.runtime.state().admission.is_open() && admits(member),
             most,
+            failed,
         };
         match algorithm {
             Algorithm::CallId
@@ -194,6 +199,7 @@ struct Choice<'s, F> {
     turns: &'s Turns,
     is_open: F,
     most: usize,
+    failed: Option<usize>,
 }
 
 impl<F: Fn(&Member) -> bool> Choice<'_, F> {
@@ -317,9 +323,12 @@ impl<F: Fn(&Member) -> bool> Choice<'_, F> {
         last
     }
 
-    /// Takes the turn: the next one begins after the slot that `first` returns.
+    /// Takes the turn: the next one begins after the slot that `first` returns. A request that has failed took its turn before.
     fn take_turn(&self, first: impl Fn(usize) -> Option<usize>) -> Option<usize> {
         let count = self.members.len();
+        if let Some(failed) = self.failed {
+            return first((failed + 1) % count);
+        }
         let mut taken = None;
         let next = |next: u32| {
             taken = first(next as usize % count);

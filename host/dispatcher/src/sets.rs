@@ -334,6 +334,7 @@ mod tests {
             algorithm: Algorithm::RoundRobin,
             hash: None,
             most: 1,
+            failed: None,
         };
         let first = |sets: &Sets| {
             let set = sets.get(3).unwrap();

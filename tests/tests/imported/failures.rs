@@ -7,16 +7,18 @@ use std::time::Duration;
 
 use portcullis_testkit::host::Builder;
 use portcullis_testkit::kamailio::Kamailio;
+use portcullis_testkit::messages::Request;
 use portcullis_testkit::peer::branch_of;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::wait;
+use tempfile::NamedTempFile;
 
 use super::{compiled, configuration};
 
 /// A call: the user of the request URI, and what the target on each port answers: "5062=180,486". A target that is not named is silent.
-type Call = (&'static str, &'static str);
+pub(super) type Call<'c> = (&'c str, &'c str);
 
-const FAILOVER: &[Call] = &[
+const FAILOVER: &[Call<'static>] = &[
     // The first target answers; each code has its own branch in the failure route.
     ("bob", "5062=200"),
     ("bob", "5062=503 5064=200"),
@@ -48,7 +50,7 @@ const FAILOVER: &[Call] = &[
     ("as-routed", "5060=404"),
 ];
 
-const FORK: &[Call] = &[
+const FORK: &[Call<'static>] = &[
     ("three", "5060=180 5062=180 5064=200"),
     ("three", "5060=486 5062=503 5064=486"),
     ("three", "5060=503 5062=503 5064=503 5066=200"),
@@ -63,20 +65,20 @@ const FORK: &[Call] = &[
 /// How long targets may take to note a request that was sent to them. Reached only by a test that fails.
 const SETTLING: Duration = Duration::from_secs(5);
 
-const PORTS: [u16; 4] = [5060, 5062, 5064, 5066];
+const PORTS: [u16; 5] = [5060, 5062, 5064, 5066, 5068];
 
 /// A request that came to a target: its port, the request URI and the values of `X-Way`.
-type Try = (u16, String, Vec<String>);
+pub(super) type Try = (u16, String, Vec<String>);
 
 /// What became of a call.
 #[derive(Debug, PartialEq, Eq)]
-struct Outcome {
-    code: u16,
+pub(super) struct Outcome {
+    pub(super) code: u16,
     /// Of a response that the script, or a target, has written.
     reason: Option<String>,
     retry_after: Option<String>,
     /// A request that a server repeats counts once; targets of the same time have no order.
-    tries: BTreeSet<Try>,
+    pub(super) tries: BTreeSet<Try>,
 }
 
 /// Targets on one address, each on a port of its own, which answer what the header field `X-Answers` of a request says.
@@ -95,10 +97,11 @@ impl Targets {
         Self { seen }
     }
 
-    /// What came to the targets with this Call-ID.
-    fn tries(&self, call_id: &str) -> BTreeSet<Try> {
+    /// What came to the targets of this request, which [`request`] has made.
+    fn tries(&self, request: &Request) -> BTreeSet<Try> {
         let seen = self.seen.lock().expect("no thread has panicked");
-        let seen = seen.iter().filter(|(id, _)| id == call_id);
+        let is_of_request = |call: &str| request.extra.contains(&format!("X-Call: {call}"));
+        let seen = seen.iter().filter(|(call, _)| is_of_request(call));
         seen.map(|(_, seen)| seen.clone()).collect()
     }
 }
@@ -124,9 +127,9 @@ fn serve(socket: &UdpSocket, port: u16, seen: &Mutex<Vec<(String, Try)>>) {
         let uri = request.start_line().split(' ').nth(1);
         let ways = request.headers("X-Way").into_iter().map(str::to_owned);
         let arrived = (port, uri.unwrap_or_default().to_owned(), ways.collect());
-        let call_id = request.header("Call-ID").unwrap_or_default().to_owned();
+        let call = request.header("X-Call").unwrap_or_default().to_owned();
         if let Ok(mut seen) = seen.lock() {
-            seen.push((call_id, arrived));
+            seen.push((call, arrived));
         }
         for code in answers(&request, port) {
             let _sent = socket.send_to(&response(&request, code), peer);
@@ -158,11 +161,17 @@ fn response(request: &Message, code: u16) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// Makes the call, and acknowledges its final response. Returns its outcome, without the tries, and its Call-ID.
-fn outcome(caller: &mut Caller, ip: IpAddr, (user, answers): Call) -> (Outcome, String) {
-    let request = caller
-        .request("INVITE", &format!("sip:{user}@{ip}:5060"))
-        .header(&format!("X-Answers: {answers}"));
+/// The request of a call. `X-Call` tells its requests at the targets from those of other calls.
+pub(super) fn request(caller: &Caller, ip: IpAddr, (user, answers): Call<'_>) -> Request {
+    let request = caller.request("INVITE", &format!("sip:{user}@{ip}:5060"));
+    let call = format!("X-Call: {}", request.call_id);
+    request
+        .header(&format!("X-Answers: {answers}"))
+        .header(&call)
+}
+
+/// Makes the call, and acknowledges its final response. Returns its outcome, without the tries.
+fn outcome(caller: &mut Caller, request: &Request) -> Outcome {
     caller.send(&request.bytes());
     let last = wait::until("a final response comes", || {
         let response = caller.receive();
@@ -174,37 +183,52 @@ fn outcome(caller: &mut Caller, ip: IpAddr, (user, answers): Call) -> (Outcome, 
     let reason = last.start_line().splitn(3, ' ').nth(2).map(str::to_owned);
     // Each server has its own words for what it says itself, and a 503 of a target becomes a 500.
     let is_written = !matches!(last.code(), 408 | 500);
-    let outcome = Outcome {
+    Outcome {
         code: last.code(),
         reason: reason.filter(|_| is_written),
         retry_after: last.header("Retry-After").map(str::to_owned),
         tries: BTreeSet::new(),
-    };
-    (outcome, request.call_id)
+    }
 }
 
 /// A host and Kamailio with the same routing logic, in front of the same targets.
-struct Servers {
+pub(super) struct Servers {
     host: portcullis_testkit::host::Host,
     listen: SocketAddr,
-    ip: IpAddr,
+    pub(super) ip: IpAddr,
     targets: Targets,
     _kamailio: Kamailio,
+    _list: NamedTempFile,
 }
 
 impl Servers {
     fn start(name: &str) -> Self {
+        Self::start_with_sets(name, "")
+    }
+
+    /// The same, with these rows of the dispatcher, in which `@IP@` is the address of the targets. Failures of requests have no effect on the
+    /// states of gateways: Kamailio does not count them.
+    pub(super) fn start_with_sets(name: &str, rows: &str) -> Self {
         let builder = Builder::new();
         let lease = builder.lease();
         let (listen, ip) = (lease.addr(4, 5060), lease.ip(5));
+        let list = NamedTempFile::new().expect("a temporary file can be made");
+        let rows = rows.replace("@IP@", &ip.to_string());
+        std::fs::write(list.path(), rows).expect("the list can be written");
         let host = builder
             .policy(compiled(name))
             .set("relay", &format!("domains = [\"{ip}:*\"]"))
             .set("relay", "ring = \"2s\"")
+            .set("dispatcher", &format!("file = {:?}", list.path()))
+            .set("dispatcher", "ping = \"0s\"")
+            .set("dispatcher", "passive = false")
             .start();
         let kamailio = Kamailio::start(
             &std::fs::read_to_string(configuration(name)).expect("the configuration"),
-            &[("LISTEN", listen.to_string())],
+            &[
+                ("LISTEN", listen.to_string()),
+                ("LIST", list.path().display().to_string()),
+            ],
             &[],
         );
         Self {
@@ -213,18 +237,29 @@ impl Servers {
             ip,
             targets: Targets::start(ip),
             _kamailio: kamailio,
+            _list: list,
         }
     }
 
     /// The outcomes of a call through the host and through Kamailio.
-    fn both(&self, call: Call) -> [Outcome; 2] {
-        let mut ours = self.host.udp(10);
-        let mut theirs = self.host.udp(10);
-        theirs.turn_to(self.listen);
-        let [(mut ours, our_id), (mut theirs, their_id)] =
-            [&mut ours, &mut theirs].map(|caller| outcome(caller, self.ip, call));
+    fn both(&self, call: Call<'_>) -> [Outcome; 2] {
+        self.both_of(|caller| request(caller, self.ip, call))
+    }
+
+    /// The same for the requests that `build` makes of [`request`].
+    pub(super) fn both_of(&self, build: impl Fn(&Caller) -> Request) -> [Outcome; 2] {
+        let mut callers = [self.host.udp(10), self.host.udp(10)];
+        callers[1].turn_to(self.listen);
+        let requests = callers.each_ref().map(build);
+        let [our_caller, their_caller] = &mut callers;
+        let mut ours = outcome(our_caller, &requests[0]);
+        let mut theirs = outcome(their_caller, &requests[1]);
         // A call can end before all of its targets have got the request.
-        let tries = || [&our_id, &their_id].map(|id| self.targets.tries(id));
+        let tries = || {
+            requests
+                .each_ref()
+                .map(|request| self.targets.tries(request))
+        };
         let same = wait::within(SETTLING, || {
             let [ours, theirs] = tries();
             (ours == theirs).then_some([ours, theirs])
@@ -235,7 +270,7 @@ impl Servers {
 }
 
 /// Makes all calls through both servers.
-fn compare(name: &str, calls: &[Call]) {
+fn compare(name: &str, calls: &[Call<'_>]) {
     let servers = Servers::start(name);
     for call in calls {
         let [ours, theirs] = servers.both(*call);
@@ -273,9 +308,7 @@ fn peers_imported_failure_routes_end_with_a_cancel() {
     for listen in [servers.host.sip(), servers.listen] {
         let mut caller = servers.host.udp(10);
         caller.turn_to(listen);
-        let request = caller
-            .request("INVITE", &format!("sip:bob@{}:5060", servers.ip))
-            .header("X-Answers: 5062=180");
+        let request = request(&caller, servers.ip, ("bob", "5062=180"));
         caller.send(&request.bytes());
         assert_eq!(caller.receive().code(), 180);
         caller.send(&request.cancel().bytes());
@@ -285,7 +318,7 @@ fn peers_imported_failure_routes_end_with_a_cancel() {
             codes.push((response.code(), response.header("CSeq").map(str::to_owned)));
             codes.iter().any(|(code, _)| *code == 487).then_some(())
         });
-        let tries = servers.targets.tries(&request.call_id);
+        let tries = servers.targets.tries(&request);
         assert_eq!(tries.len(), 1, "{listen}: {tries:?}");
     }
 }

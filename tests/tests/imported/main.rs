@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod failures;
+mod gateways;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -15,7 +16,9 @@ use portcullis_testkit::mariadb::MariaDb;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::{binary, policy, root};
 
-const NAMES: [&str; 6] = ["edge", "failover", "fork", "groups", "numbers", "rewrite"];
+const NAMES: [&str; 7] = [
+    "edge", "failover", "fork", "gateways", "groups", "numbers", "rewrite",
+];
 
 /// A request as `METHOD USER`, and further header fields. `From` and `To` replace those of the request.
 type Question = (&'static str, &'static [&'static str]);

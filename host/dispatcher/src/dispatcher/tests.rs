@@ -495,6 +495,7 @@ fn a_list_without_a_host_gives_the_same_choices_each_time() {
         algorithm: crate::Algorithm::Weight,
         hash: None,
         most: 3,
+        failed: None,
     };
     let choices = || {
         let dispatcher = Dispatcher::of_list(list).unwrap();

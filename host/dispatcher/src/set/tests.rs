@@ -42,6 +42,7 @@ fn chosen(set: &Set, algorithm: Algorithm, hash: Option<u32>) -> Vec<usize> {
         algorithm,
         hash,
         most: MOST_CHOSEN,
+        failed: None,
     };
     set.choose(question, |_| true).slots().collect()
 }
@@ -86,12 +87,55 @@ fn turns_go_around_and_skip_what_is_closed() {
 }
 
 #[test]
+fn a_request_takes_one_turn_however_often_it_fails() {
+    for algorithm in [Algorithm::RoundRobin, Algorithm::AuthUser] {
+        let set = plain("aaia");
+        let next = |failed: &[usize]| {
+            let question = Question {
+                algorithm,
+                hash: None,
+                most: 1,
+                failed: failed.last().copied(),
+            };
+            let is_new = |member: &Member| {
+                !failed
+                    .iter()
+                    .any(|slot| *member.uri == *format!("sip:{slot}"))
+            };
+            set.choose(question, is_new).slots().next()
+        };
+        assert_eq!(next(&[]), Some(0));
+        assert_eq!(
+            [next(&[0]), next(&[0, 1]), next(&[0, 1, 3])],
+            [Some(1), Some(3), None]
+        );
+        assert_eq!(next(&[]), Some(1), "the turn of the next request");
+        assert_eq!([next(&[1]), next(&[1, 3])], [Some(3), Some(0)]);
+        assert_eq!(next(&[]), Some(3));
+    }
+    // Equal latencies take turns, too.
+    let set = plain("aa");
+    let question = |failed| Question {
+        algorithm: Algorithm::Latency,
+        hash: None,
+        most: 1,
+        failed,
+    };
+    let first = |failed| set.choose(question(failed), |_| true).slots().next();
+    assert_eq!(
+        [first(None), first(Some(0)), first(None)],
+        [Some(0), Some(1), Some(1)]
+    );
+}
+
+#[test]
 fn a_limit_and_a_refusal_hold() {
     let set = plain("aaaa");
     let question = Question {
         algorithm: Algorithm::Priority,
         hash: None,
         most: 2,
+        failed: None,
     };
     let chosen = set.choose(question, |member| &*member.uri != "sip:0");
     assert_eq!(chosen.slots().collect::<Vec<_>>(), [1, 2]);

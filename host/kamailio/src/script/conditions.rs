@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use super::after_failure::{after_failure, has_code};
 use super::context::{Context, Helper, Part};
+use super::kinds::advice;
 use super::pattern::Matching;
 use super::routes::Routes;
 use super::syntax::{Call, Expression, Operator, Term};
@@ -129,15 +130,10 @@ fn untranslated(expression: &Expression, context: &mut Context) -> String {
         "" => "nothing, where a condition has to be",
         text => text,
     };
-    let mend = match text.contains("$rs") {
-        true => {
-            "empty in Kamailio, too, where a request is routed: $T_reply_code is the code of the best response. The policy answers 500 \
-             where this decides"
-        }
-        false => "no counterpart: the policy answers 500 where this decides",
-    };
+    let mend = advice(text).unwrap_or("no counterpart");
+    let mend = format!("{mend}: the policy answers 500 where this decides");
     context.need(Helper::Untranslated);
-    context.leave(&expression.place, text, mend);
+    context.leave(&expression.place, text, &mend);
     format!("untranslated({}, {text:?})?", expression.place.line)
 }
 

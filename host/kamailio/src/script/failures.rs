@@ -330,18 +330,39 @@ fn destinations_of_a_set_are_chosen_as_the_script_says() {
     );
     assert!(!script.source.contains("ds_mark_dst"), "{}", script.source);
     assert_eq!(script.left, 0, "{:?}", script.findings);
-    for other in [
-        "ds_select_dst(\"1\", \"7\")",
-        "ds_select_dst($var(x), \"4\")",
-        "ds_select_domain(\"1\", \"4\")",
-        "ds_next_dst()",
-        "ds_mark_dst(\"d\")",
+    for (other, said) in [
+        ("ds_select_dst(\"1\", \"7\")", "no algorithm 7 and 12"),
+        (
+            "ds_select_dst($var(x), \"4\")",
+            "relay_to_set(set, algorithm, limit)",
+        ),
+        (
+            "ds_select_domain(\"1\", \"4\")",
+            "a set leaves the request URI as it is",
+        ),
+        (
+            "ds_next_domain()",
+            "write ds_select_dst and ds_next_dst in their place",
+        ),
+        ("ds_next_dst()", "no counterpart: the policy answers 500"),
+        (
+            "ds_mark_dst(\"d\")",
+            "no counterpart: the policy answers 500",
+        ),
     ] {
-        let script = translated(&format!(
-            "request_route {{ if ({other}) {{ t_relay(); }} }}"
-        ));
-        assert!(script.left > 0, "{other}\n{}", script.source);
-        has(&script, &["untranslated(1,"]);
+        for text in [
+            format!("request_route {{ if ({other}) {{ t_relay(); }} }}"),
+            format!("request_route {{ {other}; t_relay(); }}"),
+        ] {
+            let script = translated(&text);
+            assert!(script.left > 0, "{text}\n{}", script.source);
+            has(&script, &["untranslated(1,"]);
+            let findings: Vec<_> = script.findings.iter().map(ToString::to_string).collect();
+            assert!(
+                findings.iter().any(|line| line.contains(said)),
+                "{text}: {findings:?}"
+            );
+        }
     }
     // Without a failure route, the destination is the only one.
     let script = translated("request_route { ds_select_dst(\"2\", \"8\", \"1\"); t_relay(); }");

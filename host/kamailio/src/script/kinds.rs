@@ -36,6 +36,29 @@ pub(super) fn is_private(variable: &str) -> bool {
     PRIVATE.contains(&name)
 }
 
+/// What the author can do about a statement or an operand without counterpart, if that can be said.
+pub(super) fn advice(text: &str) -> Option<&'static str> {
+    if text.contains("$rs") {
+        return Some(
+            "empty in Kamailio, too, where a request is routed; $T_reply_code is the code of the best response",
+        );
+    }
+    let calls = |names: &[&str]| names.iter().any(|name| text.starts_with(name));
+    if calls(&["ds_select_domain(", "ds_next_domain("]) {
+        return Some(
+            "a set leaves the request URI as it is. If the gateways accept that, write ds_select_dst and ds_next_dst in their place; if they need \
+             their own host in it, name them in [relay.next-hops], and write relay_to(\"NAME\").request_uri(uri::with_host(…)) in the policy",
+        );
+    }
+    if calls(&["ds_select_dst(", "ds_select(", "ds_select_routes("]) {
+        return Some(
+            "only sets and algorithms that are numbers are translated, and no algorithm 7 and 12; in the policy, write \
+             relay_to_set(set, algorithm, limit)",
+        );
+    }
+    None
+}
+
 /// Whether a policy may remove a header field.
 pub(super) fn is_removable(name: &str) -> bool {
     is_header(name) && HeaderName::of(name.as_bytes()).may_be_edited()

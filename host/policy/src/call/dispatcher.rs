@@ -1,7 +1,7 @@
 //! Answers of the interface `dispatcher`.
 
 use portcullis_dispatcher::{
-    Algorithm, HashOf, MOST_CHOSEN, Question, hash, hash_of_uri, next_hop_name,
+    Algorithm, HashOf, MOST_CHOSEN, Question, Set, hash, hash_of_uri, next_hop_name,
 };
 use portcullis_request::Request;
 use portcullis_sip::{HeaderName, NameAddr};
@@ -81,18 +81,31 @@ impl Call {
         if room == 0 {
             return Err(Refusal::TooMany);
         }
-        let question = |_: &_| Question {
+        let question = |set: &Set| Question {
             algorithm,
             hash: algorithm
                 .hash_of()
                 .and_then(|part| hash_of_request(self.request(), part, key)),
             most: limit.min(room),
+            failed: self.failed_slot(set),
         };
         let mut uris = Vec::new();
         let is_new = |name: &str| !self.has_named_member(name);
         self.scope()
             .choose(set, question, is_new, |uri| uris.push(uri.to_owned()))?;
         Ok(uris)
+    }
+
+    /// The slot of the destination of this set that the request was sent to last.
+    fn failed_slot(&self, set: &Set) -> Option<usize> {
+        let tried = self.failed().map_or(&[][..], |failed| &failed.tried);
+        tried.iter().rev().find_map(|one| match &one.place {
+            Place::Member(name) => set
+                .members()
+                .iter()
+                .position(|member| *member.name == **name),
+            Place::NextHop(_) | Place::Uri(_) => None,
+        })
     }
 
     /// Whether the call has added this destination, or the request has been there (RFC 3261 §16.5).

@@ -348,6 +348,7 @@ fn test(config: &Config, test: &Test, out: &mut impl Write) -> anyhow::Result<()
         algorithm: test.algorithm,
         hash: hash_for(test)?,
         most: test.limit.into(),
+        failed: None,
     };
     let chosen = set.choose(question, |_| true);
     if test.format.json {

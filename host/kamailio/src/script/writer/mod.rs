@@ -8,7 +8,7 @@ mod effects;
 
 use super::conditions::condition;
 use super::context::{Context, Helper};
-use super::kinds::{is_built_in, is_harmless, is_log, is_relay, is_reply, relaying};
+use super::kinds::{advice, is_built_in, is_harmless, is_log, is_relay, is_reply, relaying};
 use super::routes::Routes;
 use super::syntax::{Action, Call, Expression, Statement, Term};
 use super::values::formatted;
@@ -267,11 +267,9 @@ impl<'c> Writer<'c> {
     /// Ends the function where a decision cannot be translated.
     fn close(&mut self, statement: &Statement) {
         self.context.need(Helper::Untranslated);
-        self.context.leave(
-            &statement.place,
-            &statement.text,
-            "no counterpart: the policy answers 500 here",
-        );
+        let mend = advice(&statement.text).unwrap_or("no counterpart");
+        let mend = format!("{mend}: the policy answers 500 here");
+        self.context.leave(&statement.place, &statement.text, &mend);
         let line = format!(
             "untranslated({}, {:?})?;",
             statement.place.line, statement.text
