@@ -94,7 +94,7 @@ impl Calls {
         };
         slot.mark.store(mark(&member.name), Ordering::Relaxed);
         slot.until.store(until, Ordering::Relaxed);
-        member.runtime.add_call();
+        member.load.add_call();
         self.counted.fetch_add(1, Ordering::Relaxed);
         slot.key.store(key, Ordering::Release);
     }
@@ -129,8 +129,8 @@ impl Calls {
     /// Frees a slot that this thread has taken.
     fn give_back(&self, slot: &Slot, sets: &Sets) {
         let mark = slot.mark.load(Ordering::Relaxed);
-        if let Some(member) = sets.member_of_mark(mark) {
-            member.runtime.remove_call();
+        if let Some(load) = sets.load_of_mark(mark) {
+            load.remove_call();
         }
         self.counted.fetch_sub(1, Ordering::Relaxed);
         slot.key.store(FREE, Ordering::Release);
@@ -231,7 +231,7 @@ mod tests {
     }
 
     fn loads(sets: &Sets) -> Vec<u32> {
-        sets.members().map(|member| member.runtime.load()).collect()
+        sets.members().map(Member::calls).collect()
     }
 
     proptest! {

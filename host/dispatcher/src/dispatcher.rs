@@ -31,7 +31,7 @@ use crate::set::Turns;
 use crate::sets::Sets;
 use crate::source::{NewDestination, Source};
 use crate::state::{Sign, State, Thresholds};
-use telling::{Told, tell_load};
+use telling::{Told, tell_load, tell_sockets};
 
 /// Longest pause between two attempts to reach an unreachable database.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -434,7 +434,7 @@ impl Dispatcher {
             let sets = self.current();
             told.tell(&sets);
             if let Some(has_socket) = self.shared.has_socket.get() {
-                told.tell_sockets(&sets, has_socket);
+                tell_sockets(&sets, has_socket);
             }
             self.shared.status.lock().down.clone_from(told.down());
         }

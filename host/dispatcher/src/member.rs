@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -39,21 +39,31 @@ pub struct Member {
     pub hop: Box<str>,
     /// What happens to it. Outlives the row, as long as there is one with the same set, URI and socket.
     pub runtime: Arc<Runtime>,
+    /// The calls to its next hop: rows with the same URI share them.
+    pub(crate) load: Arc<Load>,
 }
 
 /// What happens to a destination. Workers change it without a lock.
 #[derive(Debug, Default)]
 pub struct Runtime {
     state: AtomicU32,
-    /// The calls that are counted now.
-    load: AtomicU32,
+    /// The flags that the row had when they said the state last.
+    flags: AtomicU32,
     /// The last sign: seconds since 1970, and 16 bits for the status code, 0 if there was no answer.
     last: AtomicU64,
     /// How long answers to pings take.
     latency: Measured,
     /// Why the last ping was no success. Only the control side uses it.
     complaint: Mutex<Option<Box<str>>>,
+    /// The state that the log knows.
+    told: AtomicU32,
+    /// Whether the log says that the host does not have its socket.
+    is_socket_told: AtomicBool,
 }
+
+/// The calls to a next hop that are counted now. Outlives the rows of the next hop as long as there are any.
+#[derive(Debug, Default)]
+pub(crate) struct Load(AtomicU32);
 
 /// The last sign of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +157,12 @@ impl Member {
         (!from.is_empty()).then_some(from)
     }
 
-    pub(crate) fn new(parts: Parts, runtime: Arc<Runtime>) -> Self {
+    /// The calls to its next hop that are counted now, those of other rows with the same set and URI included.
+    pub fn calls(&self) -> u32 {
+        self.load.calls()
+    }
+
+    pub(crate) fn new(parts: Parts, runtime: Arc<Runtime>, load: Arc<Load>) -> Self {
         Self {
             name: next_hop_name(parts.set, &parts.uri).into(),
             set: parts.set,
@@ -158,6 +173,7 @@ impl Member {
             description: parts.description,
             hop: parts.hop,
             runtime,
+            load,
         }
     }
 
@@ -192,12 +208,46 @@ impl Member {
 }
 
 impl Runtime {
-    /// A destination that begins in this state.
-    pub(crate) fn new(state: State) -> Self {
-        Self {
-            state: AtomicU32::new(state.to_bits()),
+    /// A destination that begins with the flags of this row, and with the latency that the row knows.
+    pub(crate) fn of(parts: &Parts) -> Self {
+        let runtime = Self {
+            state: AtomicU32::new(State::of_flags(parts.flags).to_bits()),
+            flags: AtomicU32::new(parts.flags),
             ..Self::default()
+        };
+        if parts.attrs.latency > 0 {
+            runtime.note_latency(Duration::from_millis(parts.attrs.latency.into()));
         }
+        runtime
+    }
+
+    /// Takes the state that the flags of the row say, if they have changed.
+    pub(crate) fn follow(&self, flags: u32) {
+        if self.flags.swap(flags, Ordering::Relaxed) != flags {
+            self.set_state(State::of_flags(flags));
+        }
+    }
+
+    /// The flags that the row had when they said the state last.
+    pub(crate) fn flags(&self) -> u32 {
+        self.flags.load(Ordering::Relaxed)
+    }
+
+    /// The change since the last call, if requests no longer go there, or go there again. For the log.
+    pub(crate) fn to_tell(&self) -> Option<Turned> {
+        let to = self.state();
+        let from = State::of_bits(self.told.swap(to.to_bits(), Ordering::Relaxed));
+        (from.admission.is_open() != to.admission.is_open()).then_some(Turned { from, to })
+    }
+
+    /// Notes that the log says that the host does not have its socket. Returns whether that is new.
+    pub(crate) fn tell_socket(&self) -> bool {
+        !self.is_socket_told.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes that the host has its socket.
+    pub(crate) fn has_socket(&self) {
+        self.is_socket_told.store(false, Ordering::Relaxed);
     }
 
     /// The state.
@@ -266,22 +316,6 @@ impl Runtime {
         (at > 0).then_some(LastSign { at, code })
     }
 
-    /// The calls that are counted now.
-    pub fn load(&self) -> u32 {
-        self.load.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn add_call(&self) {
-        self.load.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn remove_call(&self) {
-        let less = |load: u32| load.checked_sub(1);
-        let _was_zero = self
-            .load
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
-    }
-
     /// Notes how long the answer to a ping took.
     pub fn note_latency(&self, took: Duration) {
         self.latency.note(took);
@@ -320,6 +354,23 @@ impl Runtime {
     pub(crate) fn restore(&self, state: State, last: u64) {
         self.set_state(state);
         self.last.store(last, Ordering::Relaxed);
+    }
+}
+
+impl Load {
+    pub(crate) fn calls(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add_call(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn remove_call(&self) {
+        let less = |calls: u32| calls.checked_sub(1);
+        let _was_zero = self
+            .0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }
 
@@ -403,7 +454,7 @@ mod tests {
             description: "".into(),
             hop: hop_of(uri).unwrap(),
         };
-        Member::new(parts, Arc::default())
+        Member::new(parts, Arc::default(), Arc::default())
     }
 
     #[test]
@@ -507,9 +558,9 @@ mod tests {
 
     #[test]
     fn calls_never_go_below_zero() {
-        let runtime = Runtime::default();
-        runtime.remove_call();
-        runtime.add_call();
-        assert_eq!(runtime.load(), 1);
+        let load = Load::default();
+        load.remove_call();
+        load.add_call();
+        assert_eq!(load.calls(), 1);
     }
 }

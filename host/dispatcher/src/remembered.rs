@@ -34,7 +34,7 @@ impl Remembered {
             set,
             uri,
             socket,
-            flags: member.flags,
+            flags: member.runtime.flags(),
             state: member.runtime.state(),
             last: member.runtime.last_bits(),
         }
@@ -47,7 +47,7 @@ impl Remembered {
 
     /// Gives the same destination this state, if the flags of its row are those.
     pub(crate) fn restore(&self, member: &Member) {
-        if self.flags == member.flags {
+        if self.flags == member.runtime.flags() {
             member.runtime.restore(self.state, self.last);
         }
     }

@@ -231,11 +231,11 @@ impl<F: Fn(&Member) -> bool> Choice<'_, F> {
     fn by_load(&self) -> Chosen {
         let has_room = |member: &Member| {
             let most = member.attrs.maxload;
-            most == 0 || member.runtime.load() < most
+            most == 0 || member.calls() < most
         };
         let open = (0..self.members.len()).filter(|&slot| self.is_open_at(slot));
         let with_room = open.filter(|&slot| has_room(&self.members[slot]));
-        match with_room.min_by_key(|&slot| self.members[slot].runtime.load()) {
+        match with_room.min_by_key(|&slot| self.members[slot].calls()) {
             Some(slot) => self.starting_at_if(slot, has_room),
             None => Chosen::default(),
         }

@@ -8,9 +8,8 @@ use std::time::{Duration, SystemTime};
 use portcullis_address::{RowError, RowWarning};
 use portcullis_sip::mark;
 
-use crate::member::{Identity, Member, Parts, Runtime, identity};
+use crate::member::{Identity, Load, Member, Parts, Runtime, identity, next_hop_name};
 use crate::set::{Set, Turns};
-use crate::state::State;
 
 /// The sets of one load. Immutable, except for the states of the destinations, which are shared with the next load.
 #[derive(Debug)]
@@ -21,6 +20,8 @@ pub struct Sets {
     places: Places,
     /// The same for further destinations with the same name: rows that differ in their socket only.
     twins: Twins,
+    /// The counted calls, by the marks of the next hops: also of those that are gone, as long as there are any.
+    loads: Loads,
     /// Number of the load, from 1; 0 before the first.
     pub generation: u64,
     /// Time of the load.
@@ -48,7 +49,8 @@ pub(crate) struct Rows {
 }
 
 impl Sets {
-    /// The sets of these rows. Destinations that `before` has, too, keep their state, unless the flags of their row have changed.
+    /// The sets of these rows. Destinations that `before` has, too, keep their state, unless the flags of their row have changed. Of rows that differ
+    /// in nothing that identifies a destination, the last one says the flags.
     pub(crate) fn new(rows: Rows, before: &Self, took: Duration) -> Self {
         Self::with_turns(rows, before, took, Turns::new)
     }
@@ -67,26 +69,14 @@ impl Sets {
             warned,
             warnings,
         } = rows;
-        let mut known = before.runtimes();
+        let runtimes = before.runtimes_for(&rows);
+        let mut loads = before.loads_in_use();
         let mut members: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
-        for parts in rows {
-            let identity = identity(parts.set, &parts.uri, &parts.attrs);
-            let (_, runtime) = known
-                .entry(identity)
-                .and_modify(|(flags, runtime)| {
-                    if *flags != parts.flags {
-                        *flags = parts.flags;
-                        runtime.set_state(State::of_flags(parts.flags));
-                    }
-                })
-                .or_insert_with(|| {
-                    let runtime = Runtime::new(State::of_flags(parts.flags));
-                    if parts.attrs.latency > 0 {
-                        runtime.note_latency(Duration::from_millis(parts.attrs.latency.into()));
-                    }
-                    (parts.flags, Arc::new(runtime))
-                });
-            let member = Member::new(parts, Arc::clone(runtime));
+        for (parts, runtime) in rows.into_iter().zip(runtimes) {
+            let mark = mark(&next_hop_name(parts.set, &parts.uri));
+            let known = || before.loads.get(&mark).cloned().unwrap_or_default();
+            let load = Arc::clone(loads.entry(mark).or_insert_with(known));
+            let member = Member::new(parts, runtime, load);
             members.entry(member.set).or_default().push(member);
         }
         let turns = |id| match before.sets.get(&id) {
@@ -101,6 +91,7 @@ impl Sets {
         Self {
             places,
             twins,
+            loads,
             sets,
             generation: before.generation + 1,
             loaded_at: SystemTime::now(),
@@ -142,6 +133,11 @@ impl Sets {
         self.sets.get(id)?.members().get(*slot)
     }
 
+    /// The counted calls to the next hop whose name has this [`mark`].
+    pub(crate) fn load_of_mark(&self, mark: u64) -> Option<&Load> {
+        self.loads.get(&mark).map(|load| &**load)
+    }
+
     /// All destinations.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.sets.values().flat_map(|set| set.members())
@@ -169,12 +165,34 @@ impl Sets {
         }
     }
 
-    fn runtimes(&self) -> HashMap<Identity, (u32, Arc<Runtime>)> {
-        let all = self.members().map(|member| {
-            let runtime = Arc::clone(&member.runtime);
-            (member.identity(), (member.flags, runtime))
+    /// What happens to each of these rows: as before, if the destination is known.
+    fn runtimes_for(&self, rows: &[Parts]) -> Vec<Arc<Runtime>> {
+        let of_row = |parts: &Parts| identity(parts.set, &parts.uri, &parts.attrs);
+        let known = self.members();
+        let known = known.map(|member| (member.identity(), Arc::clone(&member.runtime)));
+        let known: HashMap<Identity, _> = known.collect();
+        // A later row replaces an equal one.
+        let last: HashMap<Identity, &Parts> =
+            rows.iter().map(|parts| (of_row(parts), parts)).collect();
+        let runtimes = last.into_iter().map(|(identity, parts)| {
+            let runtime = match known.get(&identity) {
+                Some(runtime) => Arc::clone(runtime),
+                None => Arc::new(Runtime::of(parts)),
+            };
+            runtime.follow(parts.flags);
+            (identity, runtime)
         });
-        all.collect()
+        let runtimes: HashMap<Identity, Arc<Runtime>> = runtimes.collect();
+        let all = rows.iter().filter_map(|parts| runtimes.get(&of_row(parts)));
+        all.cloned().collect()
+    }
+
+    /// The counted calls of next hops that have any: they end, whatever becomes of the rows.
+    fn loads_in_use(&self) -> Loads {
+        let in_use = self.loads.iter().filter(|(_, load)| load.calls() > 0);
+        in_use
+            .map(|(mark, load)| (*mark, Arc::clone(load)))
+            .collect()
     }
 }
 
@@ -184,6 +202,7 @@ impl Default for Sets {
             sets: BTreeMap::new(),
             places: HashMap::new(),
             twins: HashMap::new(),
+            loads: HashMap::new(),
             generation: 0,
             loaded_at: SystemTime::UNIX_EPOCH,
             took: Duration::ZERO,
@@ -200,6 +219,9 @@ type Places = HashMap<u64, (u32, usize)>;
 
 /// The same for further destinations with the same names.
 type Twins = HashMap<u64, Vec<(u32, usize)>>;
+
+/// Counted calls by the marks of the names of their next hops.
+type Loads = HashMap<u64, Arc<Load>>;
 
 /// The last destination with each name, and the others with the same name. Equal rows share what happens to them: one of them is enough.
 fn places(sets: &BTreeMap<u32, Set>) -> (Places, Twins) {
@@ -284,6 +306,67 @@ mod tests {
             "AX",
             "another socket is another destination"
         );
+    }
+
+    #[test]
+    fn the_last_of_equal_rows_says_the_flags_and_a_load_keeps_the_state() {
+        let lines = [
+            (1, "sip:192.0.2.1", 4, ""),
+            (1, "sip:192.0.2.1", 0, "weight=5"),
+        ];
+        let first = Sets::new(rows(&lines), &Sets::default(), Duration::ZERO);
+        assert_eq!(state(&first, "sip:192.0.2.1"), "AX");
+        let member = first.members().next().unwrap();
+        member.runtime.set_state("tp".parse().unwrap());
+        let second = Sets::new(rows(&lines), &first, Duration::ZERO);
+        assert_eq!(state(&second, "sip:192.0.2.1"), "TP");
+        let turned = [lines[1], lines[0]];
+        let third = Sets::new(rows(&turned), &second, Duration::ZERO);
+        assert_eq!(state(&third, "sip:192.0.2.1"), "DX");
+    }
+
+    #[test]
+    fn calls_count_for_each_row_of_a_next_hop_and_outlive_the_rows() {
+        let of_one = "sip:192.0.2.1";
+        let lines = [
+            (1, of_one, 0, "maxload=2"),
+            (1, of_one, 0, "maxload=2;socket=udp:192.0.2.9:5060"),
+            (1, "sip:192.0.2.2", 0, ""),
+        ];
+        let next = |lines: &[_], before: &Sets| Sets::new(rows(lines), before, Duration::ZERO);
+        let calls = crate::Calls::new(64);
+        let begin = |sets: &Sets, call_id: &[u8]| {
+            let member = sets.member(&next_hop_name(1, of_one)).unwrap();
+            calls.begin(calls.key(call_id), member, 9);
+        };
+        let counted = |sets: &Sets| sets.members().map(Member::calls).collect::<Vec<_>>();
+        let first = next(&lines, &Sets::default());
+        begin(&first, b"a");
+        // The slots have the reverse order of the rows.
+        assert_eq!(counted(&first), [0, 1, 1]);
+        let without = next(&lines[2..], &first);
+        let back = next(&lines, &without);
+        begin(&back, b"b");
+        assert_eq!(counted(&back), [0, 2, 2], "the call of before is not over");
+        let question = crate::Question {
+            algorithm: crate::Algorithm::CallLoad,
+            hash: None,
+            most: 3,
+            failed: None,
+        };
+        let chosen = back.get(1).unwrap().choose(question, |_| true);
+        assert_eq!(
+            chosen.slots().collect::<Vec<_>>(),
+            [0],
+            "both rows are full"
+        );
+        calls.end(b"a", &back);
+        assert_eq!(counted(&back), [0, 1, 1]);
+        let without = next(&lines[2..], &back);
+        calls.end(b"b", &without);
+        let again = next(&lines, &next(&lines[2..], &without));
+        assert_eq!(counted(&again), [0, 0, 0]);
+        assert_eq!((again.loads.len(), calls.counted()), (2, 0));
     }
 
     #[test]

@@ -94,7 +94,10 @@ impl Page<'_, '_> {
             "Whether a destination gets requests",
             MetricType::Gauge,
             sets,
-            |member| f64::from(u8::from(member.runtime.state().admission.is_open())),
+            |member| {
+                let is_open = |row: &Member| row.runtime.state().admission.is_open();
+                f64::from(u8::from(sets.members_named(&member.name).any(is_open)))
+            },
         )?;
         self.of_members(
             "dispatcher_latency_estimate_seconds",
@@ -121,7 +124,7 @@ impl Page<'_, '_> {
         value: impl Fn(&Member) -> f64,
     ) -> fmt::Result {
         let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
-        // Two rows may have the same URI.
+        // Rows with the same URI are one destination here.
         let mut seen = HashSet::new();
         let members = sets.members().filter(|member| seen.insert(&member.name));
         for member in members.take(MOST_NAMED) {

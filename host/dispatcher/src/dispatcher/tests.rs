@@ -391,6 +391,27 @@ async fn what_happens_to_a_next_hop_counts_for_each_of_its_rows() {
 }
 
 #[tokio::test]
+async fn each_row_of_a_next_hop_is_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = "1 sip:192.0.2.1\n\
+                1 sip:192.0.2.1 4 0 socket=udp:192.0.2.8:5060\n\
+                1 sip:192.0.2.1 1 0 socket=udp:192.0.2.9:5060\n\
+                1 sip:192.0.2.2 1\n\
+                1 sip:192.0.2.2\n";
+    let dispatcher = pinging(&folder, list).await;
+    let mut told = Told::default();
+    let mut lines = || told.tell(&dispatcher.current());
+    assert_eq!([lines(), lines(), lines()], [2, 0, 0]);
+    dispatcher.set_state(1, Whose::Uri("sip:192.0.2.1"), State::default());
+    assert_eq!([lines(), lines()], [2, 0]);
+    dispatcher.set_state(1, Whose::All, "d".parse().unwrap());
+    assert_eq!([lines(), lines()], [5, 0], "four destinations, and the set");
+    // A load changes nothing of it.
+    dispatcher.reload().await.unwrap();
+    assert_eq!(lines(), 0);
+}
+
+#[tokio::test]
 async fn another_process_goes_on_with_the_states() {
     let list = "1 sip:192.0.2.1\n1 sip:192.0.2.2\n1 sip:192.0.2.3 8\n";
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
@@ -431,17 +452,17 @@ async fn another_process_goes_on_with_the_states() {
 #[tokio::test]
 async fn a_socket_that_the_host_does_not_have_is_told_once() {
     let folder = tempfile::tempdir().unwrap();
-    let list = "1 sip:192.0.2.1 0 0 socket=udp:192.0.2.8:5060\n\
+    let list = "1 sip:192.0.2.1 0 0 socket=udp:192.0.2.7:5060\n\
+                1 sip:192.0.2.1 0 0 socket=udp:192.0.2.8:5060\n\
                 1 sip:192.0.2.2 0 0 socket=udp:192.0.2.9:5060\n";
     let dispatcher = pinging(&folder, list).await;
     let sets = dispatcher.current();
     let known: SocketAddr = "192.0.2.9:5060".parse().unwrap();
-    let mut told = Told::default();
-    let mut lines = |has_it: bool| told.tell_sockets(&sets, |addr| has_it || addr == known);
-    assert_eq!([lines(false), lines(false)], [1, 0]);
+    let lines = |has_it: bool| tell_sockets(&sets, |addr| has_it || addr == known);
+    assert_eq!([lines(false), lines(false)], [2, 0]);
     assert_eq!(
         [lines(true), lines(false)],
-        [0, 1],
+        [0, 2],
         "it was there in between"
     );
 }
@@ -452,8 +473,7 @@ async fn many_sockets_that_the_host_does_not_have_are_told_in_parts() {
     let rows = (1..=25).map(|n| format!("1 sip:192.0.2.{n} 0 0 socket=udp:192.0.2.99:5060\n"));
     let dispatcher = pinging(&folder, &rows.collect::<String>()).await;
     let sets = dispatcher.current();
-    let mut told = Told::default();
-    let mut lines = || told.tell_sockets(&sets, |_| false);
+    let lines = || tell_sockets(&sets, |_| false);
     assert_eq!([lines(), lines(), lines()], [20, 5, 0]);
 }
 

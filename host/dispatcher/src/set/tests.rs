@@ -15,7 +15,7 @@ fn member(uri: &str, priority: i32, attrs: &str) -> Member {
         description: "".into(),
         hop: uri.into(),
     };
-    Member::new(parts, Arc::default())
+    Member::new(parts, Arc::default(), Arc::default())
 }
 
 /// Members `sip:0` to `sip:N` in the order of their slots, with these states (`a`, `i`, `d`, `t`).
@@ -164,7 +164,7 @@ fn the_fewest_calls_win_and_full_ones_are_left_out() {
         1 => "maxload=1".to_owned(),
         _ => String::new(),
     });
-    let call = |slot: usize| set.members()[slot].runtime.add_call();
+    let call = |slot: usize| set.members()[slot].load.add_call();
     assert_eq!(chosen(&set, Algorithm::CallLoad, None), [0, 1, 2]);
     call(0);
     assert_eq!(chosen(&set, Algorithm::CallLoad, None), [1, 2, 0]);

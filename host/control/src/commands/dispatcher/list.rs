@@ -229,7 +229,7 @@ impl Writer {
         if self.has_latency {
             members.push(("LATENCY".into(), latency(member)));
         }
-        let load = Value::Struct(vec![("DLGLOAD".into(), number(runtime.load()))]);
+        let load = Value::Struct(vec![("DLGLOAD".into(), number(member.calls()))]);
         members.push(("RUNTIME".into(), load));
         Value::Struct(members)
     }

@@ -170,7 +170,7 @@ impl ShownDestination {
             priority: member.priority,
             attrs: member.attrs.to_string(),
             description: member.description.to_string(),
-            calls: member.runtime.load(),
+            calls: member.calls(),
         }
     }
 }
