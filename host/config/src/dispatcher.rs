@@ -52,6 +52,7 @@ impl Default for DispatcherConfig {
                 },
                 is_passive: true,
                 rest: Duration::from_secs(30),
+                longest_pause: Duration::from_secs(60),
                 pings: Pings::default(),
                 calls: 16_384,
                 longest_call: Duration::from_secs(7_200),
@@ -68,6 +69,7 @@ pub(super) fn read(mut section: Section<'_>, default: DispatcherConfig) -> Dispa
         thresholds,
         is_passive,
         rest,
+        longest_pause,
         pings,
         calls,
         longest_call,
@@ -79,6 +81,9 @@ pub(super) fn read(mut section: Section<'_>, default: DispatcherConfig) -> Dispa
         },
         is_passive: section.value("passive", is_passive, |v| v.boolean()),
         rest: section.value("rest", rest, |v| duration(v, Duration::from_secs(1), day)),
+        longest_pause: section.value("longest-retry-after", longest_pause, |v| {
+            duration(v, Duration::ZERO, Duration::from_secs(3_600))
+        }),
         pings: self::pings(&mut section, pings),
         calls: section.value("calls", calls, |v| count(v, 32, 16_777_216)),
         longest_call: section.value("longest-call", longest_call, |v| {
@@ -172,13 +177,14 @@ mod tests {
 
     #[test]
     fn the_section_is_read() {
-        let text = "[dispatcher]\nfile = \"d.list\"\ntable = \"gateways\"\nsetid-col = \"pool\"\ndown-after = 1\npassive = false\nrest = \"5s\"\n";
+        let text = "[dispatcher]\nfile = \"d.list\"\ntable = \"gateways\"\nsetid-col = \"pool\"\ndown-after = 1\npassive = false\nrest = \"5s\"\nlongest-retry-after = \"0s\"\n";
         let config = Config::parse(text).unwrap();
         let read = &config.dispatcher;
         assert_eq!(read.file.as_deref(), Some("d.list".as_ref()));
         assert_eq!(read.rules.thresholds.down_after, 1);
         assert!(!read.rules.is_passive);
         assert_eq!(read.rules.rest.as_secs(), 5);
+        assert!(read.rules.longest_pause.is_zero());
         let names = &config.database.schema.dispatcher;
         assert_eq!(
             (names.table.as_str(), names.setid.as_str()),
@@ -218,6 +224,7 @@ mod tests {
             "ping-method = \"options\"",
             "ping-from = \"edge\"",
             "ping-from = \"sip:a>b@c\"",
+            "longest-retry-after = \"2h\"",
         ] {
             let problems = Config::parse(&format!("[dispatcher]\n{bad}\n")).unwrap_err();
             assert_eq!(problems.len(), 1, "{bad}: {problems:?}");

@@ -54,6 +54,8 @@ pub struct Rules {
     pub is_passive: bool,
     /// For how long an inactive destination that is not pinged gets no request before it is tried again, in whole seconds.
     pub rest: Duration,
+    /// For how long a destination gets no request at most because it has asked for that (Retry-After), in whole seconds. Zero: it is not heard.
+    pub longest_pause: Duration,
     /// How destinations are pinged.
     pub pings: Pings,
     /// Most calls that are counted.
@@ -170,6 +172,7 @@ impl Dispatcher {
             },
             is_passive: false,
             rest: Duration::ZERO,
+            longest_pause: Duration::ZERO,
             pings: Pings::default(),
             calls: 0,
             longest_call: Duration::ZERO,
@@ -269,6 +272,20 @@ impl Dispatcher {
         let sets = self.sets();
         for member in sets.members_named(name) {
             self.judge(member, sign, code);
+        }
+    }
+
+    /// Notes that a destination has answered 503 with this Retry-After in seconds (RFC 3261 §21.5.4): it gets no requests for that time, which
+    /// [`Rules::longest_pause`] limits, whatever pings say. Then it is tried. Without a lock.
+    pub fn pause(&self, name: &str, retry_after: u32) {
+        let rules = &self.shared.rules;
+        let seconds = u64::from(retry_after).min(rules.longest_pause.as_secs());
+        if !rules.is_passive || seconds == 0 {
+            return;
+        }
+        let until = now() + seconds;
+        for member in self.sets().members_named(name) {
+            member.runtime.pause(until);
         }
     }
 
@@ -440,7 +457,8 @@ impl Dispatcher {
         }
     }
 
-    /// An inactive destination that is not pinged is tried again after its rest: one more failure makes it inactive again.
+    /// An inactive destination is tried again after the time for which it has asked for no requests, and one that is not pinged after its rest: one
+    /// more failure makes it inactive again.
     fn wake_rested_at(&self, now: u64) {
         let rules = &self.shared.rules;
         if !rules.is_passive {
@@ -449,10 +467,9 @@ impl Dispatcher {
         for member in self.current().members() {
             let runtime = &member.runtime;
             let rested = |last: LastSign| last.at + rules.rest.as_secs() < now;
-            if self.pings(member) {
-                continue;
-            }
-            if runtime.last().is_some_and(rested) {
+            let is_rested = || !self.pings(member) && runtime.last().is_some_and(rested);
+            let is_paused = runtime.paused_until().is_some();
+            if runtime.end_pause(now) || (!is_paused && is_rested()) {
                 let _logged_soon = runtime.try_again(rules.thresholds);
             }
         }

@@ -49,6 +49,8 @@ pub struct Runtime {
     state: AtomicU32,
     /// The flags that the row had when they said the state last.
     flags: AtomicU32,
+    /// Until when it has asked for no requests, in seconds since 1970; 0 if it has not.
+    paused_until: AtomicU64,
     /// The last sign: seconds since 1970, and 16 bits for the status code, 0 if there was no answer.
     last: AtomicU64,
     /// How long answers to pings take.
@@ -256,9 +258,37 @@ impl Runtime {
         State::of_bits(self.state.load(Ordering::Relaxed))
     }
 
-    /// Sets the state, as an operator does.
+    /// Sets the state, as an operator does. A pause is over.
     pub fn set_state(&self, state: State) {
+        self.paused_until.store(0, Ordering::Relaxed);
         self.state.store(state.to_bits(), Ordering::Relaxed);
+    }
+
+    /// Makes the destination inactive until this second since 1970, because it has asked for that: no success makes it active before. Without effect
+    /// if it is disabled.
+    pub(crate) fn pause(&self, until: u64) {
+        let paused = |bits| State::of_bits(bits).paused().map(State::to_bits);
+        let changed = self
+            .state
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, paused);
+        if changed.is_ok() {
+            self.paused_until.fetch_max(until, Ordering::Relaxed);
+        }
+    }
+
+    /// Until when it has asked for no requests, in seconds since 1970; `None` if it has not.
+    pub fn paused_until(&self) -> Option<u64> {
+        let until = self.paused_until.load(Ordering::Relaxed);
+        (until > 0).then_some(until)
+    }
+
+    /// Ends a pause. Returns whether there was one that is over at this second.
+    pub(crate) fn end_pause(&self, now: u64) -> bool {
+        let ended = |until| (1..=now).contains(&until).then_some(0);
+        let ended = self
+            .paused_until
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, ended);
+        ended.is_ok()
     }
 
     /// Notes a sign, with the status code of an answer and the time in seconds since 1970. `pinged` says which destinations are pinged, if this
@@ -273,6 +303,9 @@ impl Runtime {
     ) -> Option<Turned> {
         let last = seconds << 16 | u64::from(code.unwrap_or(0));
         self.last.store(last, Ordering::Relaxed);
+        if sign == Sign::Success && self.paused_until().is_some() {
+            return None;
+        }
         let next = |bits| {
             let after = State::of_bits(bits).after(sign, thresholds, pinged);
             let after = after.to_bits();
@@ -286,7 +319,8 @@ impl Runtime {
         (from.admission.is_open() != to.admission.is_open()).then_some(Turned { from, to })
     }
 
-    /// Lets an inactive destination be tried: the next failure makes it inactive again. Returns the change, unless it is open or disabled.
+    /// Lets an inactive destination be tried: the next failure makes it inactive again. Returns the change, unless it is open or disabled, or
+    /// an operator has made it inactive.
     pub(crate) fn try_again(&self, thresholds: Thresholds) -> Option<Turned> {
         let tried = |bits| {
             let state = State::of_bits(bits);

@@ -60,6 +60,9 @@ pub struct Thresholds {
 pub struct UnknownState;
 
 impl Admission {
+    /// All of them, each at its number.
+    const ALL: [Self; 4] = [Self::Active, Self::Inactive, Self::Disabled, Self::Trying];
+
     /// Whether requests go there.
     pub fn is_open(self) -> bool {
         match self {
@@ -146,15 +149,23 @@ impl State {
         }
     }
 
+    /// The state of a destination that has asked for no requests; `None` if it is disabled.
+    pub(crate) fn paused(self) -> Option<Self> {
+        match self.admission {
+            Admission::Disabled => None,
+            Admission::Inactive => Some(self),
+            Admission::Active | Admission::Trying => Some(Self {
+                admission: Admission::Inactive,
+                is_probing: true,
+                successes: 0,
+                ..self
+            }),
+        }
+    }
+
     /// The state as a number.
     pub(crate) fn to_bits(self) -> u32 {
-        let admission = match self.admission {
-            Admission::Active => 0,
-            Admission::Inactive => 1,
-            Admission::Disabled => 2,
-            Admission::Trying => 3,
-        };
-        admission
+        self.admission as u32
             | u32::from(self.is_probing) << 2
             | u32::from(self.failures) << 8
             | u32::from(self.successes) << 16
@@ -164,12 +175,7 @@ impl State {
     pub(crate) fn of_bits(bits: u32) -> Self {
         let [low, failures, successes, _] = bits.to_le_bytes();
         Self {
-            admission: match low & 3 {
-                0 => Admission::Active,
-                1 => Admission::Inactive,
-                2 => Admission::Disabled,
-                _ => Admission::Trying,
-            },
+            admission: Admission::ALL[usize::from(low & 3)],
             is_probing: low & 4 != 0,
             failures,
             successes,
@@ -286,6 +292,23 @@ mod tests {
             let shown = after_pings(state, signs, Some(pinged));
             assert_eq!(shown, expected, "{pinged:?}: {state} {signs}");
         }
+    }
+
+    #[test]
+    fn a_pause_closes_all_but_what_the_operator_has_disabled() {
+        let paused = |state: &str| {
+            let state: State = state.parse().unwrap();
+            state.paused().map(|state| state.to_string())
+        };
+        for state in ["a", "ap", "t", "tp", "ip"] {
+            assert_eq!(paused(state).as_deref(), Some("IP"), "{state}");
+        }
+        assert_eq!(
+            paused("i").as_deref(),
+            Some("IX"),
+            "the operator has done it"
+        );
+        assert_eq!(paused("d"), None);
     }
 
     #[test]

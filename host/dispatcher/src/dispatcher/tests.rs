@@ -10,6 +10,7 @@ fn rules() -> Rules {
         },
         is_passive: true,
         rest: Duration::from_secs(30),
+        longest_pause: Duration::from_secs(60),
         pings: Pings {
             interval: Duration::ZERO,
             ..Pings::default()
@@ -335,6 +336,79 @@ async fn pings_and_requests_change_the_same_state() {
     assert_eq!(state(), "AP");
     assert_eq!(member.runtime.complaint(), None);
     assert_eq!(member.runtime.latencies().timeouts, 1);
+}
+
+#[tokio::test]
+async fn a_destination_that_asks_for_a_pause_has_it_whatever_pings_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let dispatcher = pinging(&folder, "1 sip:192.0.2.1\n").await;
+    let member = only(&dispatcher);
+    let state = || member.runtime.state().to_string();
+    let busy = |seconds| {
+        dispatcher.note(&member.name, Sign::Failure, Some(503));
+        dispatcher.pause(&member.name, seconds);
+    };
+    busy(0);
+    assert_eq!(
+        (state(), member.runtime.paused_until()),
+        ("TP".to_owned(), None)
+    );
+    dispatcher.note(&member.name, Sign::Success, Some(200));
+    busy(20);
+    let paused = now();
+    assert_eq!(state(), "IP", "one is enough");
+    let until = member.runtime.paused_until().unwrap();
+    assert!((paused + 19..=paused + 20).contains(&until), "{until}");
+    // Pings are answered, and a request that was under way, too.
+    dispatcher.note_ping(&member, SOON, None);
+    dispatcher.note(&member.name, Sign::Success, Some(200));
+    dispatcher.wake_rested_at(until - 1);
+    assert_eq!(state(), "IP");
+    assert_eq!(member.runtime.last().and_then(|last| last.code), Some(200));
+    dispatcher.wake_rested_at(until);
+    assert_eq!(
+        (state(), member.runtime.paused_until()),
+        ("TP".to_owned(), None)
+    );
+    dispatcher.note(&member.name, Sign::Failure, Some(503));
+    assert_eq!(state(), "IP", "one more failure is enough");
+    // An hour is a minute, and a later wish for less does not shorten it.
+    busy(3_600);
+    busy(1);
+    let until = member.runtime.paused_until().unwrap();
+    assert!(until <= now() + 60 && until > paused + 50, "{until}");
+    dispatcher.set_state(1, Whose::All, "a".parse().unwrap());
+    assert_eq!(
+        (state(), member.runtime.paused_until()),
+        ("AX".to_owned(), None)
+    );
+    dispatcher.set_state(1, Whose::All, "d".parse().unwrap());
+    busy(5);
+    assert_eq!(
+        (state(), member.runtime.paused_until()),
+        ("DX".to_owned(), None)
+    );
+}
+
+#[tokio::test]
+async fn a_pause_ends_without_pings_too_and_may_be_longer_than_the_rest() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("dispatcher.list");
+    std::fs::write(&path, "1 sip:192.0.2.1\n").unwrap();
+    let dispatcher = dispatcher(source(&folder).with_file(&path));
+    dispatcher.reload().await.unwrap();
+    let member = only(&dispatcher);
+    dispatcher.note(&member.name, Sign::Failure, Some(503));
+    dispatcher.pause(&member.name, 50);
+    let until = member.runtime.paused_until().unwrap();
+    dispatcher.wake_rested_at(until - 1);
+    assert_eq!(
+        member.runtime.state().to_string(),
+        "IP",
+        "the rest of 30 s is over"
+    );
+    dispatcher.wake_rested_at(until);
+    assert_eq!(member.runtime.state().to_string(), "TP");
 }
 
 #[tokio::test]

@@ -54,6 +54,7 @@ fn dispatcher() -> Arc<Dispatcher> {
         },
         is_passive: true,
         rest: Duration::from_secs(30),
+        longest_pause: Duration::ZERO,
         pings: Pings::default(),
         calls: 64,
         longest_call: Duration::from_secs(60),

@@ -157,17 +157,12 @@ fn show(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
     let mut table = Table::new(HEAD);
     for set in &shown.sets {
         for destination in &set.destinations {
-            let last = match (&destination.last_at, destination.last_code) {
-                (None, _) => String::new(),
-                (Some(at), Some(code)) => format!("{code} at {at}"),
-                (Some(at), None) => format!("no answer at {at}"),
-            };
             table.push([
                 set.id.to_string(),
                 destination.uri.clone(),
                 destination.state.clone(),
                 destination.failures.to_string(),
-                last,
+                last_of(destination),
                 ping_of(destination),
                 destination.calls.to_string(),
                 destination.priority.to_string(),
@@ -188,6 +183,19 @@ fn show(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
         writeln!(out, "\nthe last load failed: {}", clean(error))?;
     }
     write_found(&shown, out)
+}
+
+/// The last result, and whether requests wait because of it.
+fn last_of(destination: &ShownDestination) -> String {
+    let last = match (&destination.last_at, destination.last_code) {
+        (None, _) => String::new(),
+        (Some(at), Some(code)) => format!("{code} at {at}"),
+        (Some(at), None) => format!("no answer at {at}"),
+    };
+    match &destination.paused_until {
+        Some(until) => format!("{last}, no requests until {until} (Retry-After)"),
+        None => last,
+    }
 }
 
 /// Why the last ping failed, or what the next answer is expected to take.

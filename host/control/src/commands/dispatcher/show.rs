@@ -77,6 +77,8 @@ pub struct ShownDestination {
     pub last_at: Option<Timestamp>,
     /// Status code of the last result; null if there was no answer.
     pub last_code: Option<u16>,
+    /// Until when it gets no requests because it has said so: Retry-After of a 503. Null if it has not.
+    pub paused_until: Option<Timestamp>,
     /// Whether it is pinged in its state.
     pub is_pinged: bool,
     /// Why the last ping was no success; null if it was one, and before the first.
@@ -151,15 +153,16 @@ impl ShownDestination {
     fn of(member: &Member, dispatcher: &Dispatcher) -> Self {
         let (state, last) = (member.runtime.state(), member.runtime.last());
         let latencies = member.runtime.latencies();
-        let at = last.map(|last| UNIX_EPOCH + Duration::from_secs(last.at));
+        let time = |seconds| Timestamp::from(UNIX_EPOCH + Duration::from_secs(seconds));
         Self {
             uri: member.uri.to_string(),
             state: state.to_string(),
             is_open: state.admission.is_open(),
             failures: state.failures,
             successes: state.successes,
-            last_at: at.map(Timestamp::from),
+            last_at: last.map(|last| time(last.at)),
             last_code: last.and_then(|last| last.code),
+            paused_until: member.runtime.paused_until().map(time),
             is_pinged: dispatcher.pings(member),
             ping_failure: member.runtime.complaint().map(String::from),
             latency_ms: latencies.average,

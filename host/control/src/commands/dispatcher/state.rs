@@ -8,21 +8,19 @@ use crate::Control;
 use crate::caller::Caller;
 use crate::commands::{FromCall, Procedure};
 
-/// `dispatcher.set_state`.
+/// A state, and whose it is to be: that of a URI or, `BY_DUID`, of a `duid`.
 #[derive(Debug)]
-pub(crate) struct SetState(Change);
-
-/// `dispatcher.set_duid_state`.
-#[derive(Debug)]
-pub(crate) struct SetDuidState(Change);
-
-/// A state, and whose it is to be.
-#[derive(Debug)]
-struct Change {
+pub(crate) struct SetStateOf<const BY_DUID: bool> {
     state: State,
     set: u32,
     whose: String,
 }
+
+/// `dispatcher.set_state`.
+pub(crate) type SetState = SetStateOf<false>;
+
+/// `dispatcher.set_duid_state`.
+pub(crate) type SetDuidState = SetStateOf<true>;
 
 /// Kamailio's text.
 const DONE: &str = "Ok. Dispatcher state updated.";
@@ -30,8 +28,8 @@ const DONE: &str = "Ok. Dispatcher state updated.";
 /// The word for all destinations of a set.
 const ALL: &str = "all";
 
-impl Change {
-    fn of(call: &Call) -> Result<Self, Fault> {
+impl<const BY_DUID: bool> FromCall for SetStateOf<BY_DUID> {
+    fn from_call(call: &Call) -> Result<Self, Fault> {
         let invalid = || Fault::new(500, "Invalid Parameters");
         let [state, set, whose, ..] = &call.params[..] else {
             return Err(invalid());
@@ -45,67 +43,30 @@ impl Change {
             state: state.parse().map_err(unknown)?,
         })
     }
+}
+
+impl<const BY_DUID: bool> Procedure for SetStateOf<BY_DUID> {
+    type Reply = String;
 
     fn subject(&self) -> Option<String> {
         Some(format!("set {} {} {}", self.set, self.whose, self.state))
     }
 
-    fn carry_out(&self, control: &Control, whose: Whose<'_>) -> Result<String, Fault> {
-        let changed = control
-            .shared
-            .dispatcher
-            .set_state(self.set, whose, self.state);
-        match (changed, whose) {
+    async fn execute(self, control: &Control, _: &Caller) -> Result<String, Fault> {
+        let Self { state, set, whose } = self;
+        let concerned = match &*whose {
+            ALL => Whose::All,
+            duid if BY_DUID => Whose::Duid(duid),
+            uri => Whose::Uri(uri),
+        };
+        let dispatcher = &control.shared.dispatcher;
+        match (dispatcher.set_state(set, concerned, state), concerned) {
             // Kamailio says the same for a set that does not exist.
             (1.., _) | (0, Whose::All) => Ok(DONE.to_owned()),
             (0, Whose::Uri(_) | Whose::Duid(_)) => {
-                let cause = format!("set {} has no destination {}", self.set, self.whose);
+                let cause = format!("set {set} has no destination {whose}");
                 Err(Fault::new(500, "State Update Failed").because(cause))
             }
-        }
-    }
-}
-
-impl FromCall for SetState {
-    fn from_call(call: &Call) -> Result<Self, Fault> {
-        Change::of(call).map(Self)
-    }
-}
-
-impl Procedure for SetState {
-    type Reply = String;
-
-    fn subject(&self) -> Option<String> {
-        self.0.subject()
-    }
-
-    async fn execute(self, control: &Control, _: &Caller) -> Result<String, Fault> {
-        let Self(change) = self;
-        match change.whose.as_str() {
-            ALL => change.carry_out(control, Whose::All),
-            uri => change.carry_out(control, Whose::Uri(uri)),
-        }
-    }
-}
-
-impl FromCall for SetDuidState {
-    fn from_call(call: &Call) -> Result<Self, Fault> {
-        Change::of(call).map(Self)
-    }
-}
-
-impl Procedure for SetDuidState {
-    type Reply = String;
-
-    fn subject(&self) -> Option<String> {
-        self.0.subject()
-    }
-
-    async fn execute(self, control: &Control, _: &Caller) -> Result<String, Fault> {
-        let Self(change) = self;
-        match change.whose.as_str() {
-            ALL => change.carry_out(control, Whose::All),
-            duid => change.carry_out(control, Whose::Duid(duid)),
         }
     }
 }

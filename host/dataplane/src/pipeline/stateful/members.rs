@@ -18,6 +18,23 @@ pub(super) fn sign_of(attempt: &Attempt) -> Option<(Sign, Option<u16>)> {
     }
 }
 
+/// The seconds for which a response asks for no further requests: Retry-After of a 503 (RFC 3261 §20.33, §21.5.4).
+pub(super) fn retry_after(message: Message<'_>) -> Option<u32> {
+    let StartLine::Response { code: 503, .. } = message.start_line() else {
+        return None;
+    };
+    let value = message
+        .header(HeaderName::RetryAfter)?
+        .value
+        .trim_ascii_start();
+    // A comment or parameters may follow.
+    let digits = value.iter().take_while(|byte| byte.is_ascii_digit());
+    digits.fold(None, |seconds, digit| {
+        let tens = seconds.unwrap_or(0_u32).saturating_mul(10);
+        Some(tens.saturating_add(u32::from(digit - b'0')))
+    })
+}
+
 /// Whether the destination has accepted the request.
 pub(super) fn is_accepted(attempt: &Attempt) -> bool {
     attempt.cause == Cause::Answered && (200..300).contains(&attempt.code)
@@ -37,7 +54,38 @@ pub(super) fn call_id_of_invite(message: Message<'_>) -> Option<&[u8]> {
 mod tests {
     use std::time::Duration;
 
+    use portcullis_sip::{Framing, Index, Limits, scan};
+
     use super::*;
+
+    #[test]
+    fn a_503_may_ask_for_a_pause() {
+        let of = |code: u16, line: &str| {
+            let bytes = format!("SIP/2.0 {code} Busy\r\n{line}Content-Length: 0\r\n\r\n");
+            let mut index = Index::default();
+            scan(
+                bytes.as_bytes(),
+                Framing::Stream,
+                &Limits::default(),
+                &mut index,
+            )
+            .unwrap();
+            retry_after(Message::new(bytes.as_bytes(), &index))
+        };
+        for (line, seconds) in [
+            ("Retry-After: 5\r\n", Some(5)),
+            ("Retry-After:\t18000;duration=3600\r\n", Some(18_000)),
+            ("Retry-After: 120 (I'm in a meeting)\r\n", Some(120)),
+            ("Retry-After: 99999999999999\r\n", Some(u32::MAX)),
+            ("Retry-After: soon\r\n", None),
+            ("Retry-After: -5\r\n", None),
+            ("Retry-After:\r\n", None),
+            ("", None),
+        ] {
+            assert_eq!(of(503, line), seconds, "{line}");
+        }
+        assert_eq!(of(486, "Retry-After: 5\r\n"), None);
+    }
 
     #[test]
     fn silence_and_503_are_failures() {

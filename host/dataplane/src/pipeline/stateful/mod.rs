@@ -66,6 +66,8 @@ pub(super) struct Stateful {
     draft: Vec<u8>,
     /// For the addresses that were tried before.
     tried: Vec<Destination>,
+    /// The seconds in Retry-After of the 503 that is being handled.
+    retry_after: Option<u32>,
     index: Index,
 }
 
@@ -156,6 +158,7 @@ impl Stateful {
             number,
             draft: Vec::new(),
             tried: Vec::new(),
+            retry_after: None,
             index: Index::default(),
         }
     }
@@ -168,7 +171,9 @@ impl Stateful {
         tools: &mut Tools<'_>,
     ) -> Belongs {
         let belongs = self.received(message, arrival, &tools.relaying);
+        self.retry_after = members::retry_after(message);
         self.settle(tools, None);
+        self.retry_after = None;
         belongs
     }
 
@@ -402,6 +407,12 @@ impl Stateful {
         };
         if let Some((sign, code)) = members::sign_of(attempt) {
             dispatcher.note(name, sign, code);
+        }
+        // Only a response that has just come is the answer of a target.
+        if let (Cause::Answered, 503, Some(seconds)) =
+            (attempt.cause, attempt.code, self.retry_after)
+        {
+            dispatcher.pause(name, seconds);
         }
         if members::is_accepted(attempt)
             && let Some(call) = relay.counted_by
