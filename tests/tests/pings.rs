@@ -10,10 +10,12 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use portcullis_testkit::callee::{Callee, ok_to};
+use portcullis_testkit::certificates::{authority, certificate};
 use portcullis_testkit::control::open_all;
 use portcullis_testkit::guests::module;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{self, Kamailio};
+use portcullis_testkit::secure_gateway::SecureGateway;
 use portcullis_testkit::sip::Message;
 use portcullis_testkit::wait;
 use serde_json::{Value, json};
@@ -29,6 +31,8 @@ const SILENT: u16 = 0;
 struct Gateway {
     addr: SocketAddr,
     code: Arc<AtomicU16>,
+    /// The seconds in Retry-After of a 503 to everything but pings; 0: it answers what it answers to pings.
+    retry_after: Arc<AtomicU16>,
     ends: Arc<AtomicBool>,
     seen: Arc<Mutex<Vec<(SocketAddr, String)>>>,
     thread: Option<JoinHandle<()>>,
@@ -41,9 +45,11 @@ impl Gateway {
             .set_read_timeout(Some(Duration::from_millis(20)))
             .expect("a time limit");
         let code = Arc::new(AtomicU16::new(200));
+        let retry_after = Arc::new(AtomicU16::new(0));
         let ends = Arc::new(AtomicBool::new(false));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let all = (Arc::clone(&code), Arc::clone(&ends), Arc::clone(&seen));
+        let pause = Arc::clone(&retry_after);
         let thread = std::thread::spawn(move || {
             let (code, ends, seen) = all;
             let mut buffer = vec![0; 65_536];
@@ -60,13 +66,20 @@ impl Gateway {
                     continue;
                 }
                 let ok = String::from_utf8_lossy(&ok_to(&request, addr)).into_owned();
-                let answer = ok.replacen("200 OK", &format!("{code} Answer"), 1);
+                let line = match pause.load(Ordering::Relaxed) {
+                    seconds @ 1.. if request.first_word() != "OPTIONS" => {
+                        format!("503 Answer\r\nRetry-After: {seconds}")
+                    }
+                    _ => format!("{code} Answer"),
+                };
+                let answer = ok.replacen("200 OK", &line, 1);
                 let _sent = socket.send_to(answer.as_bytes(), peer);
             }
         });
         Self {
             addr,
             code,
+            retry_after,
             ends,
             seen,
             thread: Some(thread),
@@ -114,10 +127,12 @@ fn by_priority() -> Vec<u8> {
 
 /// A host with these rows, which pings five times a second and marks a destination after two signs.
 fn start(builder: Builder, folder: &Path, rows: &str) -> Host {
-    configured(builder, folder, rows, "200ms").start()
+    configured(builder, folder, rows, ["200ms", "300ms"]).start()
 }
 
-fn configured(builder: Builder, folder: &Path, rows: &str, ping: &str) -> Builder {
+/// `times` are those of `ping` and `ping-timeout`.
+fn configured(builder: Builder, folder: &Path, rows: &str, times: [&str; 2]) -> Builder {
+    let [ping, timeout] = times;
     let policy = folder.join("by-priority.wasm");
     std::fs::write(&policy, by_priority()).expect("the policy can be written");
     let list = folder.join("dispatcher.list");
@@ -126,7 +141,7 @@ fn configured(builder: Builder, folder: &Path, rows: &str, ping: &str) -> Builde
         .policy(&policy)
         .set("dispatcher", &format!("file = {list:?}"))
         .set("dispatcher", &format!("ping = \"{ping}\""))
-        .set("dispatcher", "ping-timeout = \"300ms\"")
+        .set("dispatcher", &format!("ping-timeout = \"{timeout}\""))
         .set("dispatcher", "down-after = 2")
         .set("dispatcher", "up-after = 2")
         .set("relay", "no-answer = \"200ms\"")
@@ -293,6 +308,117 @@ fn an_address_that_leads_nowhere_marks_only_its_own_destination() {
 }
 
 #[test]
+fn a_gateway_that_asks_for_a_pause_has_it_although_it_answers_pings() {
+    let folder = temporary();
+    let builder = Builder::new();
+    let (one, _two, rows) = two(&builder);
+    let host = start(builder, folder.path(), &rows);
+    wait_for_states(&host, &["AP", "AP"]);
+    one.retry_after.store(3_600, Ordering::Relaxed);
+    assert_eq!(
+        ask(&host, 1),
+        "SIP/2.0 200 Answer",
+        "the next one serves it"
+    );
+    wait_for_states(&host, &["IP", "AP"]);
+    let asked = one.requests("MESSAGE").len();
+    let pings = one.requests("OPTIONS").len();
+    wait::until("it answers pings", || {
+        (one.requests("OPTIONS").len() > pings + 3).then_some(())
+    });
+    let shown = destinations(&host).remove(0);
+    assert_eq!(shown["state"], "IP", "{shown}");
+    assert!(
+        shown["paused_until"].is_string() && shown["ping_failure"].is_null(),
+        "{shown}"
+    );
+    assert_eq!(ask(&host, 2), "SIP/2.0 200 Answer");
+    assert_eq!(one.requests("MESSAGE").len(), asked, "requests avoid it");
+    let shown = host.run("dispatcher show");
+    assert!(shown.contains("(Retry-After)"), "{shown}");
+    host.wait_for_log("paused_until");
+
+    // The operator ends a pause, and a short one ends by itself.
+    host.run(&format!("dispatcher set-state a 1 sip:{}", one.addr));
+    wait_for_states(&host, &["AP", "AP"]);
+    one.retry_after.store(1, Ordering::Relaxed);
+    assert_eq!(ask(&host, 3), "SIP/2.0 200 Answer");
+    assert_eq!(one.requests("MESSAGE").len(), asked + 1);
+    one.retry_after.store(0, Ordering::Relaxed);
+    wait_for_states(&host, &["AP", "AP"]);
+    wait::until("it gets requests again", || {
+        assert_eq!(ask(&host, 4), "SIP/2.0 200 Answer");
+        (one.requests("MESSAGE").len() > asked + 1).then_some(())
+    });
+}
+
+#[test]
+fn gateways_over_tls_are_pinged_and_a_wrong_certificate_is_named() {
+    let (folder, stranger) = (temporary(), temporary());
+    for folder in [&folder, &stranger] {
+        authority(folder.path(), "ca");
+    }
+    let builder = Builder::new();
+    let listen = builder.lease().addr(1, 5061);
+    let [one, two] = [0, 1].map(|number| builder.lease().addr(GATEWAY + number, 5061));
+    certificate(folder.path(), "edge", "DNS:edge.example");
+    certificate(folder.path(), "one", &format!("IP:{}", one.ip()));
+    certificate(folder.path(), "two", &format!("IP:{}", two.ip()));
+    certificate(folder.path(), "other", "DNS:other.example");
+    certificate(stranger.path(), "one", &format!("IP:{}", one.ip()));
+    let file = |name: &str| format!("{:?}", folder.path().join(name));
+    let rows = format!("1 sips:{one} 0 20\n1 sip:{two};transport=tls 0 10\n");
+    let builder = builder
+        .listen(&format!("tls:{listen}"))
+        .set("tls.edge", &format!("certificate = {}", file("edge.pem")))
+        .set("tls.edge", &format!("key = {}", file("edge.key")))
+        .set("relay.tls", &format!("ca = {}", file("ca.pem")));
+    let first = SecureGateway::start(one, folder.path(), "one");
+    let second = SecureGateway::start(two, folder.path(), "other");
+    // Long enough for handshakes: that they fail is no question of time.
+    let host = configured(builder, folder.path(), &rows, ["200ms", "10s"]).start();
+    let wait_for_failure = |slot: usize, said: &str| {
+        wait::until(said, || {
+            let failure = destinations(&host)[slot]["ping_failure"].to_string();
+            failure.contains(said).then_some(())
+        });
+    };
+    wait_for_states(&host, &["AP", "IP"]);
+    wait_for_failure(1, "over TLS cannot be reached: TLS handshake failed: ");
+    wait_for_failure(1, "not valid for name");
+    let shown = host.run("dispatcher show");
+    assert!(shown.contains("not valid for name"), "{shown}");
+    wait::until("the log says why", || {
+        let log = host.log();
+        let mut down = log.lines().filter(|line| line.contains("destination_down"));
+        down.any(|line| line.contains("not valid for name"))
+            .then_some(())
+    });
+    assert_eq!(second.answered("OPTIONS"), 0, "a stranger gets nothing");
+    assert_eq!(ask(&host, 1), "SIP/2.0 200 OK");
+    assert_eq!(first.answered("MESSAGE"), 1);
+
+    drop(second);
+    let second = SecureGateway::start(two, folder.path(), "two");
+    wait_for_states(&host, &["AP", "AP"]);
+    assert!(second.answered("OPTIONS") > 0);
+
+    drop(first);
+    wait_for_states(&host, &["IP", "AP"]);
+    wait_for_failure(0, "over TLS cannot be reached: ");
+    let first = SecureGateway::start(one, stranger.path(), "one");
+    wait_for_failure(0, "invalid peer certificate");
+    assert_eq!(
+        (states(&host), first.answered("OPTIONS")),
+        (vec!["IP".into(), "AP".into()], 0)
+    );
+    drop(first);
+    let _first = SecureGateway::start(one, folder.path(), "one");
+    wait_for_states(&host, &["AP", "AP"]);
+    assert_eq!(ask(&host, 2), "SIP/2.0 200 OK");
+}
+
+#[test]
 fn pings_can_be_switched_off_and_on() {
     let folder = temporary();
     let builder = open_all(Builder::new());
@@ -317,7 +443,7 @@ fn states_and_calls_survive_an_upgrade() {
     let builder = Builder::new();
     let (one, _two, rows) = two(&builder);
     // Nothing is pinged within the test, so that only what was known before is known after.
-    let mut host = configured(builder, folder.path(), &rows, "24h").start();
+    let mut host = configured(builder, folder.path(), &rows, ["24h", "300ms"]).start();
     let mut caller = host.udp(CALLER);
     let invite = caller.request("INVITE", "sip:bob@example.com");
     let answer = caller.ask(&invite);

@@ -1,13 +1,18 @@
 //! What workers notice of the pings that the control side has them send: answers, and requests that were not delivered.
 
+use std::fmt::Display;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use crossbeam_queue::ArrayQueue;
+use portcullis_text::clean;
 use tokio::sync::Notify;
 
 /// Most events that wait for the control side. Nobody but the pinged destinations can cause one.
 const MOST_WAITING: usize = 4_096;
+
+/// Most characters of a reason: a peer writes the names in its certificate.
+const LONGEST_REASON: usize = 300;
 
 /// The way of pings from workers to the control side, and what has become of them.
 #[derive(Debug)]
@@ -21,14 +26,23 @@ pub struct Pings {
 }
 
 /// What a worker has noticed of a ping.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PingEvent {
     /// The number in its branch.
     pub number: u64,
     /// When it was noticed.
     pub at: Instant,
-    /// The status code of the answer; `None` if the ping was not delivered.
-    pub code: Option<u16>,
+    /// What it was.
+    pub fate: PingFate,
+}
+
+/// What has become of a ping that a worker has sent, or should have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PingFate {
+    /// A response with this status code.
+    Answered(u16),
+    /// It was not delivered, for this reason if it is known, escaped for people: the connection failed, or the certificate of the peer is not accepted.
+    Undelivered(Option<Box<str>>),
 }
 
 /// Numbers of pings by what has become of them.
@@ -83,14 +97,26 @@ impl Pings {
     }
 
     /// Notes an event, without a lock. If the control side is too slow, the event is lost, and the ping counts as silent.
-    pub(crate) fn note(&self, number: u64, code: Option<u16>) {
+    pub(crate) fn note(&self, number: u64, fate: PingFate) {
         let event = PingEvent {
             number,
             at: Instant::now(),
-            code,
+            fate,
         };
         let _lost = self.events.push(event);
         self.is_filled.notify_one();
+    }
+}
+
+impl PingFate {
+    /// One that was not delivered for this reason.
+    pub(crate) fn undelivered(why: Option<&dyn Display>) -> Self {
+        let shown = |why: &dyn Display| {
+            let why = why.to_string();
+            let shown: String = clean(&why).chars().take(LONGEST_REASON).collect();
+            shown.into_boxed_str()
+        };
+        Self::Undelivered(why.map(shown))
     }
 }
 
@@ -102,16 +128,30 @@ mod tests {
     async fn events_wait_for_the_control_side_and_no_more_than_fit() {
         let pings = Pings::default();
         for number in 0..MOST_WAITING as u64 + 5 {
-            pings.note(number, Some(200));
+            pings.note(number, PingFate::Answered(200));
         }
         for number in 0..MOST_WAITING as u64 {
             assert_eq!(pings.next().await.number, number);
         }
         let later = async {
             tokio::task::yield_now().await;
-            pings.note(9, None);
+            pings.note(9, PingFate::undelivered(None));
         };
         let (event, ()) = tokio::join!(pings.next(), later);
-        assert_eq!((event.number, event.code), (9, None));
+        let fate = PingFate::Undelivered(None);
+        assert_eq!((event.number, event.fate), (9, fate));
+    }
+
+    #[test]
+    fn a_reason_is_short_and_harmless() {
+        let reason = |why: &dyn Display| match PingFate::undelivered(Some(why)) {
+            PingFate::Undelivered(Some(reason)) => reason.into_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(
+            reason(&"not valid for\n\u{1b}[31m"),
+            "not valid for\\n\\u{1b}[31m"
+        );
+        assert_eq!(reason(&"x".repeat(10_000)).len(), LONGEST_REASON);
     }
 }

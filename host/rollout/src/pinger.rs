@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use portcullis_dataplane::pings::PingEvent;
+use portcullis_dataplane::pings::{PingEvent, PingFate};
 use portcullis_dataplane::shared::Shared;
 use portcullis_dispatcher::{Member, Schedule};
 use portcullis_sip::{Choice, Destination, Ping, RelayError};
@@ -66,12 +66,11 @@ struct UnderWay {
 }
 
 /// Why an address has not answered.
-#[derive(Clone, Copy)]
 enum Silence {
     /// Nothing has come in time.
     Late,
-    /// The request was not delivered.
-    Undelivered,
+    /// The request was not delivered, for this reason if it is known.
+    Undelivered(Option<Box<str>>),
 }
 
 impl Pinger {
@@ -250,9 +249,9 @@ impl Pinger {
 
     /// Takes what a worker has noticed.
     fn take(&mut self, event: PingEvent) {
-        let PingEvent { number, at, code } = event;
+        let PingEvent { number, at, fate } = event;
         // A provisional response is no answer yet.
-        if code.is_some_and(|code| code < 200) {
+        if matches!(fate, PingFate::Answered(..200)) {
             return;
         }
         // Others are late, or copies, or those of another host with the same key and address.
@@ -260,8 +259,9 @@ impl Pinger {
             return;
         };
         self.due.remove(&(ping.due(), number));
-        let Some(code) = code else {
-            return self.fail(ping, Silence::Undelivered, at);
+        let code = match fate {
+            PingFate::Answered(code) => code,
+            PingFate::Undelivered(why) => return self.fail(ping, Silence::Undelivered(why), at),
         };
         let shared = Arc::clone(&self.shared);
         let codes = &shared.dispatcher.rules().pings.codes;
@@ -292,9 +292,9 @@ impl Pinger {
         let results = &self.shared.pings.results;
         count(match silence {
             Silence::Late => &results.silent,
-            Silence::Undelivered => &results.unreachable,
+            Silence::Undelivered(_) => &results.unreachable,
         });
-        let complaint = why_silent(silence, &tried, &self.shared);
+        let complaint = why_silent(&silence, &tried, &self.shared);
         self.end(&member, None, Some(complaint), now);
     }
 
@@ -339,15 +339,17 @@ fn why_not_sent(error: &RelayError, tried: &[Destination]) -> String {
     }
 }
 
-fn why_silent(silence: Silence, tried: &[Destination], shared: &Shared) -> String {
+fn why_silent(silence: &Silence, tried: &[Destination], shared: &Shared) -> String {
     let tried = shown(tried);
     match silence {
         Silence::Late => {
             let limit = shared.dispatcher.rules().pings.timeout;
             format!("no answer from {tried} within {limit:?} (`ping-timeout`)")
         }
-        Silence::Undelivered => {
-            format!("{tried} cannot be reached: the connection failed, or the network refuses it")
+        Silence::Undelivered(why) => {
+            let why = why.as_deref();
+            let why = why.unwrap_or("the connection failed, or the network refuses it");
+            format!("{tried} cannot be reached: {why}")
         }
     }
 }

@@ -31,6 +31,7 @@ pub mod proxy;
 pub mod reloads;
 pub mod schema;
 pub mod secure;
+pub mod secure_gateway;
 #[cfg(feature = "sessions")]
 pub mod server;
 pub mod sip;

@@ -230,7 +230,7 @@ impl Caller {
 }
 
 /// Reads one message by its Content-Length; none at the end of the stream or the timeout.
-pub fn receive_framed(stream: &mut TcpStream, pending: &mut Vec<u8>) -> Option<Message> {
+pub fn receive_framed(stream: &mut impl Read, pending: &mut Vec<u8>) -> Option<Message> {
     loop {
         if let Some(length) = framed_length(pending) {
             let rest = pending.split_off(length);

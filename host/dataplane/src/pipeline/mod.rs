@@ -835,9 +835,9 @@ impl Pipeline {
         Some((branch, branch.transaction.owner(workers)))
     }
 
-    /// Whether this request, which was not delivered, is a ping. Notes that.
-    pub(crate) fn fail_ping(&self, bytes: &[u8]) -> bool {
-        pings::fails_with(bytes, &self.shared)
+    /// Whether this request, which was not delivered, is a ping. Notes that, with the reason.
+    pub(crate) fn fail_ping(&self, bytes: &[u8], why: Option<&dyn Display>) -> bool {
+        pings::fails_with(bytes, why, &self.shared)
     }
 
     /// Notes that the request with this branch could not be delivered.

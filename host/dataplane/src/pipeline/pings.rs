@@ -1,7 +1,10 @@
 //! Recognises the pings that this host has sent.
 
+use std::fmt::Display;
+
 use portcullis_sip::{Framing, Index, Limits, Message, StartLine, scan};
 
+use crate::pings::PingFate;
 use crate::shared::Shared;
 
 /// Whether a response answers a ping. Notes it for the control side.
@@ -11,12 +14,13 @@ pub(super) fn is_answered_by(message: Message<'_>, shared: &Shared) -> bool {
     };
     let number = shared.proxy.ping_of(message);
     number
-        .inspect(|number| shared.pings.note(*number, Some(code)))
+        .inspect(|number| shared.pings.note(*number, PingFate::Answered(code)))
         .is_some()
 }
 
-/// Whether a request that was not delivered is a ping. Notes it for the control side. An ICMP error quotes only the beginning of the request.
-pub(super) fn fails_with(bytes: &[u8], shared: &Shared) -> bool {
+/// Whether a request that was not delivered is a ping. Notes it for the control side, with the reason. An ICMP error quotes only the beginning of
+/// the request.
+pub(super) fn fails_with(bytes: &[u8], why: Option<&dyn Display>, shared: &Shared) -> bool {
     let mut index = Index::default();
     let _cut = scan(bytes, Framing::Datagram, &Limits::NONE, &mut index);
     let message = Message::new(bytes, &index);
@@ -25,6 +29,6 @@ pub(super) fn fails_with(bytes: &[u8], shared: &Shared) -> bool {
     };
     let number = shared.proxy.ping_of(message);
     number
-        .inspect(|number| shared.pings.note(*number, None))
+        .inspect(|number| shared.pings.note(*number, PingFate::undelivered(why)))
         .is_some()
 }

@@ -339,7 +339,7 @@ impl Worker {
         self.pipeline
             .reporter()
             .lose_undelivered(&message.bytes, &message.to, error, is_down);
-        if self.fail_undelivered(&message.bytes) {
+        if self.fail_undelivered(&message.bytes, Some(error)) {
             return self.send_transactions();
         }
         let out = &mut self.stream_out;

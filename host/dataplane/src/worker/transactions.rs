@@ -1,6 +1,7 @@
 //! Carries transactions: sends their messages, runs their timers, and takes what other workers hand over.
 
 use std::cell::RefCell;
+use std::fmt::Display;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -91,7 +92,7 @@ impl Worker {
             for sent in sends.iter() {
                 let is_sent = self.send_bytes(sent.bytes, Outgoing::of(sent.to));
                 if !is_sent && matches!(sent.what, What::Request | What::RequestRetransmission) {
-                    self.fail_undelivered(sent.bytes);
+                    self.fail_undelivered(sent.bytes, None);
                 }
             }
         }
@@ -118,14 +119,15 @@ impl Worker {
     /// Sends a request of the host itself.
     pub(super) fn send_own(&mut self, bytes: &[u8], to: Destination) {
         if !self.send_bytes(bytes, Outgoing::of(to)) {
-            self.fail_undelivered(bytes);
+            self.fail_undelivered(bytes, None);
         }
     }
 
-    /// Notes in its transaction that a request was not delivered, or that a ping was not. Returns false if it is neither.
-    pub(super) fn fail_undelivered(&mut self, bytes: &[u8]) -> bool {
+    /// Notes in its transaction that a request was not delivered, or that a ping was not, for this reason if it is known. Returns false if it is
+    /// neither.
+    pub(super) fn fail_undelivered(&mut self, bytes: &[u8], why: Option<&dyn Display>) -> bool {
         let Some((branch, owner)) = self.pipeline.branch_of_undelivered(bytes) else {
-            return self.pipeline.fail_ping(bytes);
+            return self.pipeline.fail_ping(bytes, why);
         };
         if owner == self.pipeline.number() {
             self.pipeline.fail_branch(branch);

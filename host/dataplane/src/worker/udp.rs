@@ -147,7 +147,7 @@ impl Worker {
             for nth in 0..count {
                 let report = errors.report(nth);
                 if report.problem.is_failure() {
-                    let is_ours = self.fail_undelivered(report.quoted);
+                    let is_ours = self.fail_undelivered(report.quoted, None);
                     self.counters().transactions.icmp_errors.inc(match is_ours {
                         true => IcmpError::Target,
                         false => IcmpError::Other,
@@ -276,7 +276,7 @@ impl Worker {
             }
             // The requests to the next targets may be refused, too. Each transaction has a limited number of targets.
             for bytes in refused {
-                self.fail_undelivered(&bytes);
+                self.fail_undelivered(&bytes, None);
             }
             self.send_transactions();
         }

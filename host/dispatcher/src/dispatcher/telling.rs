@@ -101,6 +101,9 @@ fn tell_turn(member: &Member, turned: Turned) {
     let (set, uri, code) = (member.set, &*member.uri, last.unwrap_or(0));
     // Tells rows with the same URI apart.
     let socket = Some(&*member.attrs.socket).filter(|socket| !socket.is_empty());
+    // Why the last ping was no success.
+    let complaint = member.runtime.complaint();
+    let ping = complaint.as_deref();
     // It has asked for that (Retry-After).
     let paused_until = member.runtime.paused_until();
     let is_open = to.admission.is_open();
@@ -112,7 +115,15 @@ fn tell_turn(member: &Member, turned: Turned) {
         ),
         false => warn!(
             event = "destination_down",
-            set, uri, socket, from, to, code, paused_until, "destination gets no more requests"
+            set,
+            uri,
+            socket,
+            from,
+            to,
+            code,
+            ping,
+            paused_until,
+            "destination gets no more requests"
         ),
     }
 }
