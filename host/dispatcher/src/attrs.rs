@@ -83,10 +83,10 @@ impl Attrs {
     }
 
     /// The known attributes that have a value here and no effect.
-    pub(crate) fn without_effect(&self) -> Option<&'static str> {
+    pub(crate) fn without_effect(&self) -> Vec<&'static str> {
         let texts = [("sockname", &self.sockname), ("obproxy", &self.obproxy)];
-        let named = texts.into_iter().find(|(_, value)| !value.is_empty());
-        named.map(|(name, _)| name)
+        let named = texts.into_iter().filter(|(_, value)| !value.is_empty());
+        named.map(|(name, _)| name).collect()
     }
 }
 
@@ -172,12 +172,12 @@ mod tests {
         assert_eq!((attrs.maxload, attrs.is_congestion), (2, true));
         assert_eq!(&*attrs.socket, "udp:192.0.2.1:5060");
         assert_eq!(attrs.from, "192.0.2.1:5060".parse().ok());
-        assert_eq!(attrs.without_effect(), None);
+        assert!(attrs.without_effect().is_empty());
         let sockname = Attrs::parse("sockname=edge").unwrap();
-        assert_eq!(sockname.without_effect(), Some("sockname"));
+        assert_eq!(sockname.without_effect(), ["sockname"]);
         assert_eq!(attrs.to_string(), body);
         assert_eq!(Attrs::parse("").unwrap(), Attrs::default());
-        assert_eq!(Attrs::parse(";;a;=b").unwrap().without_effect(), None);
+        assert!(Attrs::parse(";;a;=b").unwrap().without_effect().is_empty());
     }
 
     #[test]

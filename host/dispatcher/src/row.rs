@@ -109,16 +109,24 @@ impl DispatcherRow<'_> {
                 "they are ignored; write the sum of 1, 2, 4, 8, 16 and 32",
             ));
         }
-        let name = attrs.without_effect()?;
-        Some(self.odd(
-            "attrs",
-            shown(self.attrs),
-            &format!("has `{name}`, which has no effect"),
-            match name {
-                "sockname" => "sockets have no names here: write `socket=udp:IP:PORT`, with an address of `listen`",
-                _ => "pings go to the destination itself; remove the attribute",
-            },
-        ))
+        const SOCKET: &str =
+            "sockets have no names here: write `socket=udp:IP:PORT`, with an address of `listen`";
+        const PINGS: &str = "pings go to the destination itself: remove `obproxy`";
+        let (fault, mend) = match attrs.without_effect()[..] {
+            [] => return None,
+            [name] => {
+                let mend = if name == "obproxy" { PINGS } else { SOCKET };
+                (
+                    format!("has `{name}`, which has no effect"),
+                    mend.to_owned(),
+                )
+            }
+            [..] => (
+                "has `sockname` and `obproxy`, which have no effect".to_owned(),
+                format!("{SOCKET}; {PINGS}"),
+            ),
+        };
+        Some(self.odd("attrs", shown(self.attrs), &fault, &mend))
     }
 
     fn error(&self, column: &'static str, value: String, fault: &str, mend: &str) -> RowError {
@@ -207,10 +215,30 @@ mod tests {
             attrs: "weight=1;sockname=edge",
             ..ROW
         };
-        let warning = socket.check().unwrap().unwrap().to_string();
+        let warning = |row: DispatcherRow<'_>| row.check().unwrap().unwrap().to_string();
+        let said = warning(socket);
         assert!(
-            warning.contains("`sockname`, which has no effect"),
-            "{warning}"
+            said.contains("`sockname`, which has no effect; sockets have"),
+            "{said}"
+        );
+        let proxy = "obproxy=sip:192.0.2.5";
+        let said = warning(DispatcherRow {
+            attrs: proxy,
+            ..ROW
+        });
+        assert!(
+            said.contains("`obproxy`, which has no effect; pings go"),
+            "{said}"
+        );
+        let both = format!("sockname=edge;{proxy}");
+        let said = warning(DispatcherRow {
+            attrs: &both,
+            ..ROW
+        });
+        assert!(
+            said.contains("`sockname` and `obproxy`, which have no effect; sockets have")
+                && said.contains("remove `obproxy`"),
+            "{said}"
         );
         let flags = DispatcherRow { flags: 64, ..ROW };
         assert!(flags.check().unwrap().is_some());
