@@ -33,7 +33,7 @@ pub(crate) use one::{Delete, Replace, Show};
 pub(crate) use change::AuthorQuery;
 pub(crate) use rights::Rights;
 pub(crate) use row::{DeleteRow, ReplaceRow, ShowRow, Table};
-pub(super) use work::{read_database, with_database};
+pub(super) use work::{read_database, with_database, with_rows};
 
 /// The path of the table of addresses.
 const ADDRESSES: &str = "/v1/addresses";

@@ -1,13 +1,14 @@
 //! `address.show`, `address.replace` and `address.delete`, over HTTP: one row of the table of addresses, by its id.
 
-use portcullis_address::{AddError, Database, DatabaseError, NewRow, RowWarning, StoredRow};
+use portcullis_address::{Database, NewRow, RowWarning, StoredRow};
 use portcullis_rpc::Fault;
 
 use super::change::{AddressAdded, RowToAdd};
 use super::list::AddressRow;
 use super::rights::Rights;
 use super::row::{DeleteRow, ReplaceRow, ShowRow, Table};
-use super::{ADDRESSES, CHANGES};
+use super::{ADDRESSES, CHANGES, fault, not_added};
+use crate::Control;
 
 /// `address.show`.
 pub(crate) type Show = ShowRow<Addresses>;
@@ -23,6 +24,7 @@ pub(crate) type Delete = DeleteRow<Addresses>;
 pub(crate) struct Addresses;
 
 impl Table for Addresses {
+    type Rows = Database;
     type Stored = StoredRow;
     type New = NewRow;
     type Sent = RowToAdd;
@@ -47,6 +49,10 @@ impl Table for Addresses {
         ],
     ];
     const REFUSED: &'static [u16] = CHANGES;
+
+    fn rows(control: &Control) -> Database {
+        control.shared.addresses.database().clone()
+    }
 
     fn read(sent: RowToAdd) -> Result<NewRow, Fault> {
         sent.into_row()
@@ -79,8 +85,9 @@ impl Table for Addresses {
         rights.check_add(row)
     }
 
-    async fn find(database: &Database, id: i64) -> Result<Vec<StoredRow>, DatabaseError> {
-        database.rows_with_id(id).await
+    async fn find(database: &Database, id: i64) -> Result<Vec<StoredRow>, Fault> {
+        let rows = database.rows_with_id(id).await;
+        rows.map_err(|error| fault(&error))
     }
 
     async fn replace(
@@ -88,12 +95,14 @@ impl Table for Addresses {
         id: i64,
         read: &StoredRow,
         new: &NewRow,
-    ) -> Result<(bool, Option<RowWarning>), AddError> {
-        database.replace_row(id, read, new).await
+    ) -> Result<(bool, Option<RowWarning>), Fault> {
+        let replaced = database.replace_row(id, read, new).await;
+        replaced.map_err(|error| not_added(&error))
     }
 
-    async fn remove(database: &Database, id: i64, read: &StoredRow) -> Result<bool, DatabaseError> {
-        database.remove_row(id, read).await
+    async fn remove(database: &Database, id: i64, read: &StoredRow) -> Result<bool, Fault> {
+        let removed = database.remove_row(id, read).await;
+        removed.map_err(|error| fault(&error))
     }
 }
 

@@ -1,4 +1,4 @@
-//! One row of a table of the database, by its id, over HTTP: shown, replaced and removed.
+//! One row of a table, by its id, over HTTP: shown, replaced and removed.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
@@ -6,16 +6,16 @@ use std::marker::PhantomData;
 use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::Method;
-use portcullis_address::{AddError, Database, DatabaseError, RowWarning};
+use portcullis_address::RowWarning;
 use portcullis_config::TokenRole;
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
+use super::CHANGES;
 use super::change::{AuthorQuery, RowsRemoved};
 use super::rights::Rights;
-use super::work::{read_database, with_database};
-use super::{CHANGES, fault, not_added};
+use super::work::{read_rows, with_rows};
 use crate::Control;
 use crate::caller::Caller;
 use crate::commands::{Dispatch, IntoReply, Procedure, not_unique, row_changed, unknown_row};
@@ -26,6 +26,8 @@ use crate::operation::{
 
 /// A table whose rows have an id.
 pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
+    /// Where the rows are.
+    type Rows: Send + 'static;
     /// A row as it is stored.
     type Stored: Clone + Send + 'static;
     /// A row that replaces another one.
@@ -48,6 +50,8 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     /// Error statuses of a removal.
     const REFUSED: &'static [u16];
 
+    fn rows(control: &Control) -> Self::Rows;
+
     /// # Errors
     /// 422 if the row contradicts itself.
     fn read(sent: Self::Sent) -> Result<Self::New, Fault>;
@@ -69,25 +73,28 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     fn check_new(rights: &Rights, row: &Self::New) -> Result<(), Fault>;
 
     /// The rows with this id.
-    fn find(
-        database: &Database,
-        id: i64,
-    ) -> impl Future<Output = Result<Vec<Self::Stored>, DatabaseError>>;
+    ///
+    /// # Errors
+    /// 409 if the rows are in a file, 503 if the database fails. The same for changes.
+    fn find(rows: &Self::Rows, id: i64) -> impl Future<Output = Result<Vec<Self::Stored>, Fault>>;
 
     /// Replaces the row, if it is still as it was read.
+    ///
+    /// # Errors
+    /// 422 if a load would skip the new row, too.
     fn replace(
-        database: &Database,
+        rows: &Self::Rows,
         id: i64,
         read: &Self::Stored,
         new: &Self::New,
-    ) -> impl Future<Output = Result<(bool, Option<RowWarning>), AddError>>;
+    ) -> impl Future<Output = Result<(bool, Option<RowWarning>), Fault>>;
 
     /// Removes the row, if it is still as it was read.
     fn remove(
-        database: &Database,
+        rows: &Self::Rows,
         id: i64,
         read: &Self::Stored,
-    ) -> impl Future<Output = Result<bool, DatabaseError>>;
+    ) -> impl Future<Output = Result<bool, Fault>>;
 }
 
 /// Shows a row.
@@ -139,9 +146,8 @@ impl<T: Table> Procedure for ReplaceRow<T> {
         let rights = Rights::of(control, caller)?;
         T::check_new(&rights, &new)?;
         let read = editable::<T>(control, &rights, id, &condition).await?;
-        let replaced = with_database(control, move |database| async move {
-            let replaced = T::replace(&database, id, &read, &new).await;
-            let (is_done, warning) = replaced.map_err(|error| not_added(&error))?;
+        let replaced = with_rows(T::rows(control), move |rows| async move {
+            let (is_done, warning) = T::replace(&rows, id, &read, &new).await?;
             Ok(is_done.then_some((new, warning)))
         });
         let (new, warning) = replaced.await?.ok_or_else(row_changed)?;
@@ -162,9 +168,8 @@ impl<T: Table> Procedure for DeleteRow<T> {
         let Self { id, condition, .. } = self;
         let rights = Rights::of(control, caller)?;
         let read = editable::<T>(control, &rights, id, &condition).await?;
-        let removed = with_database(control, move |database| async move {
-            let removed = T::remove(&database, id, &read).await;
-            removed.map_err(|error| fault(&error))
+        let removed = with_rows(T::rows(control), move |rows| async move {
+            T::remove(&rows, id, &read).await
         });
         match removed.await? {
             true => Ok(RowsRemoved { removed: 1 }),
@@ -175,9 +180,8 @@ impl<T: Table> Procedure for DeleteRow<T> {
 
 /// The row with this id, if the caller may see it.
 async fn stored<T: Table>(control: &Control, rights: &Rights, id: i64) -> Result<T::Stored, Fault> {
-    let rows = read_database(control, move |database| async move {
-        let rows = T::find(&database, id).await;
-        rows.map_err(|error| fault(&error))
+    let rows = read_rows(T::rows(control), move |rows| async move {
+        T::find(&rows, id).await
     });
     let mut rows = rows.await?;
     if rows.len() > 1 {

@@ -1,4 +1,4 @@
-//! Work on the tables of the database.
+//! Work on the rows of tables.
 
 use portcullis_address::Database;
 use portcullis_rpc::Fault;
@@ -8,11 +8,47 @@ use tokio::task::spawn_blocking;
 
 use crate::Control;
 
-/// Does work on the database on a thread that may block: reading a large table takes CPU time. The work is finished even if the client that
-/// asked for it is gone.
+/// Does work on rows, wherever they are, on a thread that may block: reading a large table takes CPU time. The work is finished even if the client
+/// that asked for it is gone.
 ///
 /// # Errors
 /// That of the work, or 500 if it panics.
+pub(in crate::commands) async fn with_rows<R, T, F>(
+    rows: R,
+    work: impl FnOnce(R) -> F + Send + 'static,
+) -> Result<T, Fault>
+where
+    R: Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = Result<T, Fault>>,
+{
+    let runtime = Handle::current();
+    let done = spawn_blocking(move || runtime.block_on(work(rows)));
+    done.await
+        .map_err(|error| Fault::new(500, error.to_string()))?
+}
+
+/// The same for work that only reads. It ends when the client is gone: when this future is dropped.
+///
+/// # Errors
+/// See [`with_rows`].
+pub(in crate::commands) async fn read_rows<R, T, F>(
+    rows: R,
+    work: impl FnOnce(R) -> F + Send + 'static,
+) -> Result<T, Fault>
+where
+    R: Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = Result<T, Fault>>,
+{
+    let (_client, gone) = oneshot::channel();
+    with_rows(rows, |rows| unless_gone(gone, work(rows))).await
+}
+
+/// [`with_rows`] of the database of addresses.
+///
+/// # Errors
+/// See [`with_rows`].
 pub(in crate::commands) async fn with_database<T, F>(
     control: &Control,
     work: impl FnOnce(Database) -> F + Send + 'static,
@@ -21,17 +57,13 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Fault>>,
 {
-    let database = control.shared.addresses.database().clone();
-    let runtime = Handle::current();
-    let done = spawn_blocking(move || runtime.block_on(work(database)));
-    done.await
-        .map_err(|error| Fault::new(500, error.to_string()))?
+    with_rows(control.shared.addresses.database().clone(), work).await
 }
 
-/// The same for work that only reads. It ends when the client is gone: when this future is dropped.
+/// [`read_rows`] of the database of addresses.
 ///
 /// # Errors
-/// See [`with_database`].
+/// See [`with_rows`].
 pub(in crate::commands) async fn read_database<T, F>(
     control: &Control,
     work: impl FnOnce(Database) -> F + Send + 'static,
@@ -40,8 +72,7 @@ where
     T: Send + 'static,
     F: Future<Output = Result<T, Fault>>,
 {
-    let (_client, gone) = oneshot::channel();
-    with_database(control, |database| unless_gone(gone, work(database))).await
+    read_rows(control.shared.addresses.database().clone(), work).await
 }
 
 /// Does work until the other end of `gone` is dropped.

@@ -4,17 +4,16 @@ use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
+use portcullis_address::RowWarning;
 use portcullis_config::TokenRole;
 use portcullis_dispatcher::{DispatcherError, NewDestination, Source, StoredDestination};
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use tokio::runtime::Handle;
-use tokio::task::spawn_blocking;
 
 use crate::Control;
 use crate::caller::Caller;
-use crate::commands::address::RowsRemoved;
+use crate::commands::address::{AuthorQuery, RowsRemoved, with_rows};
 use crate::commands::{Cell, Dispatch, Procedure, SETS_IN_FILE, of_database};
 use crate::operation::{Answer, Api, Given, Operation, Routes, answer, json_body, schema_of};
 
@@ -58,7 +57,7 @@ pub struct StoredGateway {
 /// A destination to be added to the table of the dispatcher.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct GatewayToAdd {
+pub(crate) struct GatewayToAdd {
     /// Number of the set.
     set: u32,
     /// SIP URI: `sip:HOST` or `sips:HOST`, with `:PORT` and `;transport=…` if need be.
@@ -75,14 +74,6 @@ pub(super) struct GatewayToAdd {
     /// A text for people.
     #[serde(default)]
     description: String,
-}
-
-/// The author of a change.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct AuthorQuery {
-    /// Author of the change
-    pub(super) author: Option<String>,
 }
 
 /// The rows to remove.
@@ -164,11 +155,8 @@ pub(super) fn subject(row: &NewDestination) -> String {
     format!("set {} {}", row.setid, row.destination)
 }
 
-/// Does work on the rows on a thread that may block. The work is finished even if the client that asked for it is gone.
-///
-/// # Errors
-/// That of the work, or 500 if it panics.
-pub(super) async fn with_source<T, F>(
+/// Does work on the rows: see [`with_rows`].
+async fn with_source<T, F>(
     control: &Control,
     work: impl FnOnce(Source) -> F + Send + 'static,
 ) -> Result<T, Fault>
@@ -177,15 +165,11 @@ where
     F: Future<Output = Result<T, DispatcherError>>,
 {
     let source = control.shared.dispatcher.source().clone();
-    let runtime = Handle::current();
-    let done = spawn_blocking(move || runtime.block_on(work(source)));
-    let done = done
-        .await
-        .map_err(|error| Fault::new(500, error.to_string()))?;
-    done.map_err(|error| fault(&error))
+    let work = move |source| async move { work(source).await.map_err(|error| fault(&error)) };
+    with_rows(source, work).await
 }
 
-fn fault(error: &DispatcherError) -> Fault {
+pub(super) fn fault(error: &DispatcherError) -> Fault {
     match error {
         DispatcherError::IsFile { .. } => Fault::new(409, error.to_string()).because(SETS_IN_FILE),
         DispatcherError::Row(error) => Fault::new(422, error.to_string()),
@@ -197,7 +181,7 @@ fn fault(error: &DispatcherError) -> Fault {
 }
 
 impl GatewayAdded {
-    pub(super) fn of(row: NewDestination, warning: Option<impl ToString>) -> Self {
+    pub(super) fn of(row: NewDestination, warning: Option<RowWarning>) -> Self {
         Self {
             set: row.setid,
             uri: row.destination,

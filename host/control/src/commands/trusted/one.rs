@@ -1,14 +1,13 @@
 //! `trusted.show`, `trusted.replace` and `trusted.delete`, over HTTP: one row of the table of trusted peers, by its id.
 
-use portcullis_address::{
-    AddError, Database, DatabaseError, NewTrusted, RowWarning, StoredTrusted,
-};
+use portcullis_address::{Database, NewTrusted, RowWarning, StoredTrusted};
 use portcullis_rpc::Fault;
 
 use super::TRUSTED;
 use super::change::{PeerToAdd, TrustedAdded};
 use super::list::StoredPeer;
-use crate::commands::address::{DeleteRow, ReplaceRow, Rights, ShowRow, Table};
+use crate::Control;
+use crate::commands::address::{DeleteRow, ReplaceRow, Rights, ShowRow, Table, fault, not_added};
 
 /// `trusted.show`.
 pub(crate) type Show = ShowRow<Peers>;
@@ -24,6 +23,7 @@ pub(crate) type Delete = DeleteRow<Peers>;
 pub(crate) struct Peers;
 
 impl Table for Peers {
+    type Rows = Database;
     type Stored = StoredTrusted;
     type New = NewTrusted;
     type Sent = PeerToAdd;
@@ -49,6 +49,10 @@ impl Table for Peers {
     ];
     const REFUSED: &'static [u16] = &[404, 409, 415, 503];
 
+    fn rows(control: &Control) -> Database {
+        control.shared.addresses.database().clone()
+    }
+
     fn read(sent: PeerToAdd) -> Result<NewTrusted, Fault> {
         Ok(sent.into_row())
     }
@@ -73,8 +77,9 @@ impl Table for Peers {
         Ok(())
     }
 
-    async fn find(database: &Database, id: i64) -> Result<Vec<StoredTrusted>, DatabaseError> {
-        database.trusted_with_id(id).await
+    async fn find(database: &Database, id: i64) -> Result<Vec<StoredTrusted>, Fault> {
+        let rows = database.trusted_with_id(id).await;
+        rows.map_err(|error| fault(&error))
     }
 
     async fn replace(
@@ -82,15 +87,13 @@ impl Table for Peers {
         id: i64,
         read: &StoredTrusted,
         new: &NewTrusted,
-    ) -> Result<(bool, Option<RowWarning>), AddError> {
-        database.replace_trusted_row(id, read, new).await
+    ) -> Result<(bool, Option<RowWarning>), Fault> {
+        let replaced = database.replace_trusted_row(id, read, new).await;
+        replaced.map_err(|error| not_added(&error))
     }
 
-    async fn remove(
-        database: &Database,
-        id: i64,
-        read: &StoredTrusted,
-    ) -> Result<bool, DatabaseError> {
-        database.remove_trusted_row(id, read).await
+    async fn remove(database: &Database, id: i64, read: &StoredTrusted) -> Result<bool, Fault> {
+        let removed = database.remove_trusted_row(id, read).await;
+        removed.map_err(|error| fault(&error))
     }
 }
