@@ -1,20 +1,23 @@
-//! A set of 1,000 gateways, some of which fail, against a set of one.
+//! A set of 1,000 gateways, some of which fail under load, against a set of one.
 
 use std::fmt;
 use std::fs;
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::process::Command;
+use std::thread;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use tempfile::TempDir;
 
+use super::super::control::Control;
 use super::super::figures::median;
 use super::super::load::{self, Report};
 use super::super::pinned::{Process, free_port};
 use super::super::plan::Pace;
 use super::super::servers::Programs;
+use super::gateways::{Failure, Gateways};
 use super::servers::Site;
 
 /// Number of gateways of a large set.
@@ -29,8 +32,12 @@ const RATE: u64 = 2_000;
 /// Answers that take longer are late, in milliseconds.
 const LATE_MS: u32 = 500;
 
-/// Shortest run at a rate in seconds: longer than a silent gateway is waited for (`no-answer`, 4 s).
-const RATED: f64 = 8.0;
+/// Time from the beginning of a run at a rate until gateways fail.
+const HEALTHY: Duration = Duration::from_secs(3);
+
+/// Shortest run at a rate in seconds. At two requests a second for each gateway, it takes three of them, and 4 s (`no-answer`), until a silent one is
+/// found out; the rest of the run shows that it is left out.
+const RATED: f64 = 12.0;
 
 /// Time until a request is given up, in milliseconds: longer than three silent gateways in a row are waited for.
 const PATIENCE: u32 = 20_000;
@@ -43,9 +50,9 @@ pub(crate) enum Set {
     One,
     /// 1,000 gateways.
     Thousand,
-    /// The same, and at ten of them nobody listens.
+    /// The same, and ten of them are closed after some seconds.
     Closed,
-    /// The same, and ten of them never answer.
+    /// The same, and ten of them do not answer any more after some seconds.
     Silent,
 }
 
@@ -61,7 +68,7 @@ pub(crate) struct Dispatched {
     pub(crate) cpu_us: f64,
     /// The same against the set of one gateway in the same round.
     pub(crate) against_one: f64,
-    /// INVITEs per second from the first second of the host on.
+    /// INVITEs per second from the first second of the host on. Gateways fail meanwhile.
     pub(crate) per_second: u64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
@@ -71,24 +78,45 @@ pub(crate) struct Dispatched {
     pub(crate) late: u64,
     pub(crate) lost: u64,
     pub(crate) refused: u64,
+    /// Targets of these INVITEs that did not answer or were closed: the next gateway had its turn.
+    pub(crate) failed_over: u64,
+}
+
+/// What was measured of a set in a round.
+struct Measured {
+    /// At a steady rate, while gateways fail.
+    rated: Report,
+    /// At full load, when the host has found out which.
+    full: Report,
+    failed_over: u64,
 }
 
 /// Measures each set in each round, with a new host.
 pub(crate) fn measure(site: &Site<'_>) -> Result<Vec<Dispatched>> {
     let Site { programs, pace, .. } = *site;
-    let mut rounds: Vec<[(Report, Report); 4]> = Vec::new();
+    let mut rounds: Vec<Round> = Vec::new();
     for _ in 0..pace.rounds {
         let mut round = Vec::new();
         for set in SETS {
-            let host = Host::start(set, programs, pace).with_context(|| format!("{set:?}"))?;
-            let rated = host.at_a_rate(programs, pace)?;
+            let mut host = Host::start(set, programs, pace).with_context(|| format!("{set:?}"))?;
+            let (rated, failed_over) = host.at_a_rate(programs, pace)?;
+            let found_out = host.found_out()?;
+            ensure!(
+                found_out == u64::from(set.failing()),
+                "{set:?}: {found_out} of {} gateways are inactive after the run in which they failed",
+                set.failing()
+            );
             let full = host.full(programs, pace);
             let full = full.with_context(|| format!("{set:?}, at full load"))?;
             eprintln!(
-                "dispatcher, {set:?}: {:.2} µs, {} of {} late, {} lost",
+                "dispatcher, {set:?}: {:.2} µs, {failed_over} failed over, {} of {} late, {} lost",
                 full.window.server.cpu_us, rated.late, rated.sent, rated.lost
             );
-            round.push((rated, full));
+            round.push(Measured {
+                rated,
+                full,
+                failed_over,
+            });
         }
         let round = <[_; 4]>::try_from(round).ok();
         rounds.push(round.context("each set was measured")?);
@@ -99,15 +127,15 @@ pub(crate) fn measure(site: &Site<'_>) -> Result<Vec<Dispatched>> {
         .collect())
 }
 
-/// The reports on each set, at a steady rate and at full load.
-type Round = [(Report, Report); 4];
+/// What was measured of each set.
+type Round = [Measured; 4];
 
 fn of(nth: usize, set: Set, rounds: &[Round]) -> Dispatched {
     let over = |pick: &dyn Fn(&Round) -> f64| median(rounds.iter().map(pick).collect());
     let sum =
-        |pick: &dyn Fn(&Report) -> u64| rounds.iter().map(|round| pick(&round[nth].0)).sum::<u64>();
-    let cpu_us = |of: &(Report, Report)| of.1.window.server.cpu_us;
-    let rated = rounds.iter().map(|round| &round[nth].0);
+        |pick: &dyn Fn(&Measured) -> u64| rounds.iter().map(|round| pick(&round[nth])).sum::<u64>();
+    let cpu_us = |of: &Measured| of.full.window.server.cpu_us;
+    let latency = |of: &Round| of[nth].rated.window.latency;
     Dispatched {
         set,
         members: set.members(),
@@ -115,13 +143,17 @@ fn of(nth: usize, set: Set, rounds: &[Round]) -> Dispatched {
         cpu_us: over(&|round| cpu_us(&round[nth])),
         against_one: over(&|round| cpu_us(&round[nth]) / cpu_us(&round[0])),
         per_second: RATE,
-        p50_us: over(&|round| round[nth].0.window.latency.p50_us),
-        p99_us: over(&|round| round[nth].0.window.latency.p99_us),
-        most_us: rated.map(|r| r.window.latency.max_us).fold(0.0, f64::max),
-        sent: sum(&|report| report.sent),
-        late: sum(&|report| report.late),
-        lost: sum(&|report| report.lost),
-        refused: sum(&|report| report.unexpected),
+        p50_us: over(&|round| latency(round).p50_us),
+        p99_us: over(&|round| latency(round).p99_us),
+        most_us: rounds
+            .iter()
+            .map(|round| latency(round).max_us)
+            .fold(0.0, f64::max),
+        sent: sum(&|of| of.rated.sent),
+        late: sum(&|of| of.rated.late),
+        lost: sum(&|of| of.rated.lost),
+        refused: sum(&|of| of.rated.unexpected),
+        failed_over: sum(&|of| of.failed_over),
     }
 }
 
@@ -130,10 +162,11 @@ struct Host {
     // Dropped in this order: the process ends before its files are removed.
     process: Process,
     address: SocketAddr,
+    control: Control,
     /// The callee at every address of this machine: the gateways that answer.
     callee: SocketAddr,
-    /// The gateways that never answer.
-    _silent: Vec<UdpSocket>,
+    /// The gateways that fail.
+    failing: Option<Gateways>,
     _folder: TempDir,
 }
 
@@ -154,13 +187,11 @@ impl Host {
             true => at(6, nth, failing_port),
             false => at(5, nth, callee.port()),
         });
-        let silent: io::Result<Vec<UdpSocket>> = match set {
-            Set::Silent => {
-                let failing = gateways.clone().filter(|at| at.port() == failing_port);
-                failing.map(UdpSocket::bind).collect()
-            }
-            Set::One | Set::Thousand | Set::Closed => Ok(Vec::new()),
-        };
+        let failing = gateways.clone().filter(|at| at.port() == failing_port);
+        let failing = set
+            .failure()
+            .map(|failure| Gateways::start(failing, failure));
+        let failing = failing.transpose().context("the gateways that fail")?;
         let lines: String = gateways
             .map(|gateway| format!("1 sip:{gateway}\n"))
             .collect();
@@ -186,13 +217,15 @@ impl Host {
             process,
             address,
             callee,
-            _silent: silent.context("a gateway that never answers")?,
+            control: Control::new(control),
+            failing,
             _folder: folder,
         })
     }
 
-    /// A steady rate from the beginning on: what fails is not known yet.
-    fn at_a_rate(&self, programs: &Programs, pace: &Pace) -> Result<Report> {
+    /// A steady rate, during which gateways fail. Returns the number of targets that were followed by others, too.
+    fn at_a_rate(&mut self, programs: &Programs, pace: &Pace) -> Result<(Report, u64)> {
+        let before = self.failed_over()?;
         let mut command = self.command(programs);
         command
             .args(["--rate", &RATE.to_string()])
@@ -201,7 +234,30 @@ impl Host {
             .args(["--patience", &PATIENCE.to_string()])
             .args(["--late", &LATE_MS.to_string()])
             .args(["--seconds", &pace.seconds.max(RATED).to_string()]);
-        load::unchecked(&command, pace)
+        let failing = self.failing.as_mut();
+        let report = thread::scope(|scope| {
+            scope.spawn(|| {
+                thread::sleep(HEALTHY);
+                failing.map(Gateways::fail)
+            });
+            load::unchecked(&command, pace)
+        })?;
+        Ok((report, self.failed_over()? - before))
+    }
+
+    /// Targets so far that did not answer in time, or were closed.
+    fn failed_over(&self) -> Result<u64> {
+        let with = |result: &str| {
+            let name = format!("portcullis_attempts_total{{result=\"{result}\"}}");
+            self.control.metric(&name)
+        };
+        Ok(with("no_answer")? + with("unreachable")?)
+    }
+
+    /// Gateways that get no more requests.
+    fn found_out(&self) -> Result<u64> {
+        let name = "portcullis_dispatcher_destinations{state=\"inactive\"}";
+        self.control.metric(name)
     }
 
     /// As many requests as the host relays: what fails is known by now.
@@ -235,11 +291,16 @@ impl Set {
         }
     }
 
-    fn failing(self) -> u32 {
+    fn failure(self) -> Option<Failure> {
         match self {
-            Self::One | Self::Thousand => 0,
-            Self::Closed | Self::Silent => FAILING,
+            Self::One | Self::Thousand => None,
+            Self::Closed => Some(Failure::Closed),
+            Self::Silent => Some(Failure::Silent),
         }
+    }
+
+    fn failing(self) -> u32 {
+        self.failure().map_or(0, |_| FAILING)
     }
 }
 
@@ -250,12 +311,14 @@ pub(crate) fn table(all: &[Dispatched], f: &mut fmt::Formatter<'_>) -> fmt::Resu
     };
     writeln!(
         f,
-        "\nINVITE relayed to a set of gateways in turn: CPU with the server's core full, the rest at {} a second from the start on",
-        first.per_second
+        "\nINVITE relayed to a set of gateways in turn: CPU with the server's core full, after the rest at {} a second from the start on; gateways fail \
+         after {} s of it",
+        first.per_second,
+        HEALTHY.as_secs()
     )?;
     writeln!(
         f,
-        "{:>8} {:>10} {:>8} {:>7} {:>8} {:>8} {:>10} {:>8} {:>14} {:>6} {:>8}",
+        "{:>8} {:>10} {:>8} {:>7} {:>8} {:>8} {:>10} {:>8} {:>11} {:>14} {:>6} {:>8}",
         "gateways",
         "failing",
         "CPU µs",
@@ -264,6 +327,7 @@ pub(crate) fn table(all: &[Dispatched], f: &mut fmt::Formatter<'_>) -> fmt::Resu
         "p99 ms",
         "slowest ms",
         "sent",
+        "failed over",
         "late (500 ms)",
         "lost",
         "refused"
@@ -276,7 +340,7 @@ pub(crate) fn table(all: &[Dispatched], f: &mut fmt::Formatter<'_>) -> fmt::Resu
         };
         writeln!(
             f,
-            "{:>8} {failing:>10} {:>8.2} {:>6.2}x {:>8.2} {:>8.2} {:>10.1} {:>8} {:>14} {:>6} {:>8}",
+            "{:>8} {failing:>10} {:>8.2} {:>6.2}x {:>8.2} {:>8.2} {:>10.1} {:>8} {:>11} {:>14} {:>6} {:>8}",
             one.members,
             one.cpu_us,
             one.against_one,
@@ -284,6 +348,7 @@ pub(crate) fn table(all: &[Dispatched], f: &mut fmt::Formatter<'_>) -> fmt::Resu
             one.p99_us / 1000.0,
             one.most_us / 1000.0,
             one.sent,
+            one.failed_over,
             one.late,
             one.lost,
             one.refused
@@ -303,7 +368,11 @@ mod tests {
             let at = |cpu_us| {
                 let mut rated = report(1.0);
                 rated.late = late;
-                (rated, report(cpu_us))
+                Measured {
+                    rated,
+                    full: report(cpu_us),
+                    failed_over: 5,
+                }
             };
             [at(one), at(thousand), at(one), at(one)]
         };
@@ -311,6 +380,7 @@ mod tests {
         let of = of(1, Set::Thousand, &rounds);
         assert_eq!((of.cpu_us, of.against_one), (4.0, 1.5));
         assert_eq!((of.sent, of.late, of.lost), (3000, 6, 0));
+        assert_eq!(of.failed_over, 15);
         assert_eq!((of.members, of.failing), (1000, 0));
     }
 }

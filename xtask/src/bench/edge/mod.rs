@@ -2,6 +2,7 @@
 
 pub(crate) mod certificates;
 pub(crate) mod dispatcher;
+mod gateways;
 pub(crate) mod generator;
 pub(crate) mod handshakes;
 pub(crate) mod idle;
