@@ -19,6 +19,7 @@ mod observer;
 mod pool;
 mod row_statements;
 mod schema;
+mod text_row;
 mod unchanged;
 mod unseen;
 mod url;
@@ -34,6 +35,7 @@ pub use link::{
 };
 pub use row_statements::{ROW_ID, RowStatements};
 pub use schema::{AddressNames, DispatcherNames, Name, NameError, Schema, TrustedNames};
+pub use text_row::TextRow;
 pub use unchanged::Unchanged;
 pub use unseen::Unseen;
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};

@@ -1,8 +1,10 @@
 //! The statements about single rows, the same for each of Kamailio's tables.
 
 use crate::dialect::Dialect;
-use crate::link::Value;
+use crate::failure::Failure;
+use crate::link::{Link, Value};
 use crate::schema::Name;
+use crate::text_row::TextRow;
 use crate::unchanged::Unchanged;
 
 /// The column that identifies a row where its name is not configurable.
@@ -38,6 +40,36 @@ impl<const COLUMNS: usize> RowStatements<'_, COLUMNS> {
     pub fn probe_id(&self) -> String {
         let (id, table) = (self.id.quoted(), self.table.quoted());
         format!("SELECT {id} FROM {table} LIMIT 0")
+    }
+
+    /// Whether the rows have ids. A view may lack them.
+    ///
+    /// Must be called outside a transaction, which a failing statement would end on some databases.
+    ///
+    /// # Errors
+    /// When the database fails, or has no such table.
+    pub async fn has_id(&self, link: &mut Link) -> Result<bool, Failure> {
+        match link.run(&self.probe_id()).await {
+            Ok(_) => Ok(true),
+            Err(Failure::NoColumn { .. }) => Ok(false),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    /// The rows with an id as they are stored, the id first: one, or two if ids are not unique. `ALL` is `COLUMNS + 1`.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn stored<const ALL: usize>(
+        &self,
+        link: &mut Link,
+        id: i64,
+    ) -> Result<Vec<[Option<String>; ALL]>, Failure> {
+        let rows = link.rows(&self.one(), &[id.into()], |row| {
+            let columns = std::array::from_fn(|at| row.column(at));
+            Ok(TextRow::new(columns, 0).stored())
+        });
+        rows.await
     }
 
     /// Selects the rows with an id, all columns as text.

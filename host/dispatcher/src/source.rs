@@ -8,8 +8,8 @@ use std::time::Duration;
 use portcullis_address::columns::{fits, number, text};
 use portcullis_address::{RowError, RowWarning};
 use portcullis_database::{
-    Column, Connections, DISPATCHER_VERSION, Dialect, DispatcherNames, Failure, Link, Name, ROW_ID,
-    RowStatements, Schema, Value,
+    Column, Connections, DISPATCHER_VERSION, Dialect, DispatcherNames, Failure, Name, ROW_ID,
+    RowStatements, Schema, TextRow, Value,
 };
 
 use crate::error::DispatcherError;
@@ -69,13 +69,6 @@ pub struct StoredDestination {
     pub description: Option<String>,
 }
 
-/// One row of the result, each column as text.
-struct TextRow<'r> {
-    columns: [Column<'r>; 7],
-    /// Its position in the result, for rows without a valid id.
-    number: i64,
-}
-
 /// The statements about the table.
 struct Statements<'s> {
     names: &'s DispatcherNames,
@@ -131,7 +124,7 @@ impl Source {
         let read = self.each(|row| {
             let other = |column: &str| names.other_name(column).map(ToString::to_string);
             let id = row.id();
-            let parts = row.read().and_then(|row| row.parts());
+            let parts = read(&row).and_then(|row| row.parts());
             let column = match &parts {
                 Ok((_, Some(RowWarning { column, .. }))) | Err(RowError { column, .. }) => {
                     other(column)
@@ -160,7 +153,7 @@ impl Source {
     pub async fn rows(&self) -> Result<Vec<StoredDestination>, DispatcherError> {
         self.must_be_a_table()?;
         let mut rows = Vec::new();
-        self.each(|row| rows.push(row.to_stored())).await?;
+        self.each(|row| rows.push(row.stored().into())).await?;
         Ok(rows)
     }
 
@@ -208,21 +201,18 @@ impl Source {
     pub async fn with_id(&self, id: i64) -> Result<Vec<StoredDestination>, DispatcherError> {
         self.must_be_a_table()?;
         let mut link = self.connections.take_existing(STALL).await?;
-        let has_id = self.has_id(&mut link).await?;
+        let has_id = self.statements().each().has_id(&mut link).await;
+        let has_id = has_id.map_err(|failure| self.told(failure))?;
         link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
             .await?;
         if !has_id {
             link.release().await;
             return Ok(Vec::new());
         }
-        let (one, values) = (self.statements().each().one(), [id.into()]);
-        let rows = link.rows(&one, &values, |row| {
-            let columns = std::array::from_fn(|at| row.column(at));
-            Ok(TextRow { columns, number: 0 }.to_stored())
-        });
-        let rows = rows.await.map_err(|failure| self.told(failure))?;
+        let rows = self.statements().each().stored(&mut link, id).await;
+        let rows = rows.map_err(|failure| self.told(failure))?;
         link.release().await;
-        Ok(rows)
+        Ok(rows.into_iter().map(StoredDestination::from).collect())
     }
 
     /// Removes the row with this id if it is still as it was read. Returns whether it was.
@@ -276,10 +266,11 @@ impl Source {
         }
     }
 
-    async fn each(&self, mut each: impl FnMut(TextRow<'_>)) -> Result<(), DispatcherError> {
+    async fn each(&self, mut each: impl FnMut(TextRow<'_, 7>)) -> Result<(), DispatcherError> {
         let mut link = self.connections.take_existing(STALL).await?;
         // The table is checked before its version: without the table, its row in `version` is probably missing too.
-        let has_id = self.has_id(&mut link).await?;
+        let has_id = self.statements().each().has_id(&mut link).await;
+        let has_id = has_id.map_err(|failure| self.told(failure))?;
         link.begin_read().await?;
         link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
             .await?;
@@ -287,21 +278,12 @@ impl Source {
         let rows = self.statements().each().rows(has_id);
         let read = link.each(&rows, |columns| {
             number += 1;
-            each(TextRow { columns, number });
+            each(TextRow::new(columns, number));
         });
         read.await.map_err(|failure| self.told(failure))?;
         link.commit().await?;
         link.release().await;
         Ok(())
-    }
-
-    /// Whether the rows have ids. A view may lack them.
-    async fn has_id(&self, link: &mut Link) -> Result<bool, DispatcherError> {
-        match link.run(&self.statements().each().probe_id()).await {
-            Ok(_) => Ok(true),
-            Err(Failure::NoColumn { .. }) => Ok(false),
-            Err(failure) => Err(self.told(failure)),
-        }
     }
 
     fn told(&self, failure: Failure) -> DispatcherError {
@@ -394,35 +376,10 @@ impl<'s> Statements<'s> {
     }
 }
 
-impl<'r> TextRow<'r> {
-    fn id(&self) -> i64 {
-        match self.columns[0] {
-            Column::Text(id) => id.parse().unwrap_or(self.number),
-            Column::Null | Column::Bytes => self.number,
-        }
-    }
-
-    fn read(&self) -> Result<DispatcherRow<'r>, RowError> {
-        let id = self.id();
-        let [_, setid, destination, flags, priority, attrs, description] = self.columns;
-        Ok(DispatcherRow {
-            id,
-            setid: number(setid, id, "setid")?,
-            destination: text(destination, id, "destination")?,
-            flags: number(flags, id, "flags")?,
-            priority: number(priority, id, "priority")?,
-            attrs: optional(attrs, id, "attrs")?,
-            description: optional(description, id, "description")?,
-        })
-    }
-
-    fn to_stored(&self) -> StoredDestination {
-        let [id, setid, destination, flags, priority, attrs, description] =
-            self.columns.map(|column| match column {
-                Column::Null => None,
-                Column::Text(_) | Column::Bytes => Some(column.shown()),
-            });
-        StoredDestination {
+impl From<[Option<String>; 7]> for StoredDestination {
+    fn from(columns: [Option<String>; 7]) -> Self {
+        let [id, setid, destination, flags, priority, attrs, description] = columns;
+        Self {
             id,
             setid,
             destination,
@@ -432,6 +389,20 @@ impl<'r> TextRow<'r> {
             description,
         }
     }
+}
+
+fn read<'r>(row: &TextRow<'r, 7>) -> Result<DispatcherRow<'r>, RowError> {
+    let id = row.id();
+    let [_, setid, destination, flags, priority, attrs, description] = row.columns;
+    Ok(DispatcherRow {
+        id,
+        setid: number(setid, id, "setid")?,
+        destination: text(destination, id, "destination")?,
+        flags: number(flags, id, "flags")?,
+        priority: number(priority, id, "priority")?,
+        attrs: optional(attrs, id, "attrs")?,
+        description: optional(description, id, "description")?,
+    })
 }
 
 fn optional<'r>(value: Column<'r>, id: i64, column: &'static str) -> Result<&'r str, RowError> {

@@ -1,9 +1,9 @@
 //! Loads of the address table.
 
-use portcullis_database::{AddressNames, Failure, Link};
+use portcullis_database::{AddressNames, Failure, Link, TextRow};
 
 use super::loader::on_a_thread;
-use super::loading::{Loaded, Loading, TextRow};
+use super::loading::{Loaded, Loading};
 use super::{Absent, Database, DatabaseError};
 
 impl Database {
@@ -34,7 +34,7 @@ impl Database {
         }
         let names = &self.schema.address;
         let mut loading = Loading::default();
-        self.each_text_row(absent, |row| loading.take(row, names))
+        self.each_text_row(absent, |row| loading.take(&row, names))
             .await?;
         Ok(loading.finish())
     }
@@ -42,7 +42,7 @@ impl Database {
     pub(super) async fn each_text_row(
         &self,
         absent: Absent,
-        mut each: impl FnMut(TextRow<'_>),
+        mut each: impl FnMut(TextRow<'_, 6>),
     ) -> Result<(), DatabaseError> {
         let mut link = self.open(absent).await?;
         let has_id = match self.has_id(&mut link).await {

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use portcullis_database::{AddressNames, Column};
+use portcullis_database::{AddressNames, Column, TextRow};
 
 use super::StoredRow;
 use super::columns::{number, text};
@@ -29,14 +29,6 @@ pub struct Loaded {
     pub(crate) digest: u64,
 }
 
-/// One row of the result, each column as text.
-#[derive(Clone, Copy)]
-pub(super) struct TextRow<'r> {
-    columns: [Column<'r>; 6],
-    /// Its position in the result, for rows without a valid id.
-    number: i64,
-}
-
 /// A load in progress.
 #[derive(Default)]
 pub(super) struct Loading {
@@ -46,9 +38,9 @@ pub(super) struct Loading {
 }
 
 impl Loading {
-    pub(super) fn take(&mut self, row: TextRow<'_>, names: &AddressNames) {
+    pub(super) fn take(&mut self, row: &TextRow<'_, 6>, names: &AddressNames) {
         row.columns.hash(&mut self.hasher);
-        match row.read().and_then(|row| self.builder.push(row)) {
+        match read(row).and_then(|row| self.builder.push(row)) {
             Ok(None) => {}
             Ok(Some(warning)) => self.warn(RowWarning {
                 place: names.place(warning.id, warning.column),
@@ -86,17 +78,10 @@ impl Loading {
     }
 }
 
-impl<'r> TextRow<'r> {
-    pub(super) fn new(columns: [Column<'r>; 6], number: i64) -> Self {
-        Self { columns, number }
-    }
-
-    pub(super) fn to_stored(self) -> StoredRow {
-        let [id, group, ip_addr, mask, port, tag] = self.columns.map(|column| match column {
-            Column::Null => None,
-            Column::Text(_) | Column::Bytes => Some(column.shown()),
-        });
-        StoredRow {
+impl From<[Option<String>; 6]> for StoredRow {
+    fn from(columns: [Option<String>; 6]) -> Self {
+        let [id, group, ip_addr, mask, port, tag] = columns;
+        Self {
             id,
             group,
             ip_addr,
@@ -105,23 +90,20 @@ impl<'r> TextRow<'r> {
             tag,
         }
     }
+}
 
-    pub(super) fn read(self) -> Result<Row<'r>, RowError> {
-        let [id, group, ip_addr, mask, port, tag] = self.columns;
-        let id = match id {
-            Column::Text(id) => id.parse().unwrap_or(self.number),
-            Column::Null | Column::Bytes => self.number,
-        };
-        Ok(Row {
-            id,
-            group: number(group, id, "grp")?,
-            ip_addr: text(ip_addr, id, "ip_addr")?,
-            mask: number(mask, id, "mask")?,
-            port: number(port, id, "port")?,
-            tag: match tag {
-                Column::Null => None,
-                Column::Text(_) | Column::Bytes => Some(text(tag, id, "tag")?),
-            },
-        })
-    }
+pub(super) fn read<'r>(row: &TextRow<'r, 6>) -> Result<Row<'r>, RowError> {
+    let id = row.id();
+    let [_, group, ip_addr, mask, port, tag] = row.columns;
+    Ok(Row {
+        id,
+        group: number(group, id, "grp")?,
+        ip_addr: text(ip_addr, id, "ip_addr")?,
+        mask: number(mask, id, "mask")?,
+        port: number(port, id, "port")?,
+        tag: match tag {
+            Column::Null => None,
+            Column::Text(_) | Column::Bytes => Some(text(tag, id, "tag")?),
+        },
+    })
 }

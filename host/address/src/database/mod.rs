@@ -266,7 +266,7 @@ impl Database {
         match &self.address_file {
             Some(file) => file.each_stored(each),
             None => {
-                self.each_text_row(Absent::Refuse, |row| each(row.to_stored()))
+                self.each_text_row(Absent::Refuse, |row| each(row.stored().into()))
                     .await
             }
         }
@@ -286,9 +286,8 @@ impl Database {
         }
         let names = &self.schema.address;
         self.each_text_row(Absent::Refuse, |row| {
-            let read = row
-                .read()
-                .and_then(|row| row.validate().map(|_| row.into()));
+            let read = loading::read(&row);
+            let read = read.and_then(|row| row.validate().map(|_| row.into()));
             each(read.map_err(|error| RowError {
                 place: names.place(error.id, error.column),
                 ..error

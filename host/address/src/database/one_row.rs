@@ -1,6 +1,5 @@
 //! Single rows by their ids: read, replaced and removed, if they are still as they were read.
 
-use super::loading::TextRow;
 use super::{Absent, AddError, Database, DatabaseError, NewRow, StoredRow};
 use crate::row::RowWarning;
 
@@ -19,14 +18,10 @@ impl Database {
             link.release().await;
             return Ok(Vec::new());
         }
-        let (one, values) = (self.statements().each().one(), [id.into()]);
-        let rows = link.rows(&one, &values, |row| {
-            let columns = std::array::from_fn(|at| row.column(at));
-            Ok(TextRow::new(columns, 0).to_stored())
-        });
-        let rows = rows.await.map_err(|failure| self.told(failure))?;
+        let rows = self.statements().each().stored(&mut link, id).await;
+        let rows = rows.map_err(|failure| self.told(failure))?;
         link.release().await;
-        Ok(rows)
+        Ok(rows.into_iter().map(StoredRow::from).collect())
     }
 
     /// Removes the row with this id if it is still as it was read. Returns whether it was.

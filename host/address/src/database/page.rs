@@ -1,9 +1,8 @@
 //! The stored rows in pages.
 
-use portcullis_database::{Failure, Link};
+use portcullis_database::{Failure, Link, TextRow};
 
 use super::filter::{Cursor, RowFilter};
-use super::loading::TextRow;
 use super::{Absent, Database, DatabaseError, StoredRow};
 
 /// Some of the rows that match.
@@ -47,7 +46,7 @@ impl Database {
         let page = self.statements().page(filter, after, most, has_id);
         let rows = link.rows(&page, &values, |row| {
             let columns = std::array::from_fn(|at| row.column(at));
-            Ok(TextRow::new(columns, 0).to_stored())
+            Ok(StoredRow::from(TextRow::new(columns, 0).stored()))
         });
         let rows = rows.await.map_err(|failure| self.told(failure))?;
         let mut page = RowPage::of(rows, after, most).ok_or_else(|| self.without_place())?;

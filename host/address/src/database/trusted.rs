@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use portcullis_database::{
-    Column, Dialect, Failure, Link, ROW_ID, RowStatements, TRUSTED_VERSION, TrustedNames, Value,
+    Column, Dialect, ROW_ID, RowStatements, TRUSTED_VERSION, TextRow, TrustedNames, Value,
 };
 
 use super::columns::{fits, number, text};
@@ -73,13 +73,6 @@ pub struct StoredTrusted {
     pub priority: Option<String>,
 }
 
-/// One row of the result, each column as text.
-struct TextRow<'r> {
-    columns: [Column<'r>; 7],
-    /// Its position in the result, for rows without a valid id.
-    number: i64,
-}
-
 /// The statements about the table.
 #[derive(Clone, Copy)]
 struct TrustedStatements<'s> {
@@ -99,8 +92,8 @@ impl Database {
     /// Reads the table `trusted` as a stream and builds a table, on a thread of its own.
     ///
     /// # Errors
-    /// If the database fails, or the table is not the expected one; [`Failure::NoTable`] if it does not exist, as in many of Kamailio's
-    /// databases. An invalid row is not an error: it is skipped and reported.
+    /// If the database fails, or the table is not the expected one; [`NoTable`](portcullis_database::Failure::NoTable) if it does not exist, as
+    /// in many of Kamailio's databases. An invalid row is not an error: it is skipped and reported.
     pub async fn load_trusted(&self) -> Result<LoadedTrusted, DatabaseError> {
         let database = self.clone();
         let load = move || async move {
@@ -111,7 +104,7 @@ impl Database {
             };
             let names = &database.schema.trusted;
             database
-                .each_trusted(|row| loading.take(row, names))
+                .each_trusted(|row| loading.take(&row, names))
                 .await?;
             Ok(loading.finish())
         };
@@ -124,7 +117,8 @@ impl Database {
     /// If the database fails, or has no such table.
     pub async fn trusted_rows(&self) -> Result<Vec<StoredTrusted>, DatabaseError> {
         let mut rows = Vec::new();
-        self.each_trusted(|row| rows.push(row.to_stored())).await?;
+        self.each_trusted(|row| rows.push(row.stored().into()))
+            .await?;
         Ok(rows)
     }
 
@@ -174,21 +168,18 @@ impl Database {
     /// If the database fails, or has no such table.
     pub async fn trusted_with_id(&self, id: i64) -> Result<Vec<StoredTrusted>, DatabaseError> {
         let mut link = self.open(Absent::Refuse).await?;
-        let has_id = self.trusted_has_id(&mut link).await?;
+        let has_id = self.trusted_statements().each().has_id(&mut link).await;
+        let has_id = has_id.map_err(|failure| self.told(failure))?;
         let (schema, table) = (&self.schema, &self.schema.trusted.table);
         link.check_version(schema, table, TRUSTED_VERSION).await?;
         if !has_id {
             link.release().await;
             return Ok(Vec::new());
         }
-        let (one, values) = (self.trusted_statements().each().one(), [id.into()]);
-        let rows = link.rows(&one, &values, |row| {
-            let columns = std::array::from_fn(|at| row.column(at));
-            Ok(TextRow { columns, number: 0 }.to_stored())
-        });
-        let rows = rows.await.map_err(|failure| self.told(failure))?;
+        let rows = self.trusted_statements().each().stored(&mut link, id).await;
+        let rows = rows.map_err(|failure| self.told(failure))?;
         link.release().await;
-        Ok(rows)
+        Ok(rows.into_iter().map(StoredTrusted::from).collect())
     }
 
     /// Removes the row with this id if it is still as it was read. Returns whether it was.
@@ -241,10 +232,14 @@ impl Database {
         Ok((changed > 0, warning))
     }
 
-    async fn each_trusted(&self, mut each: impl FnMut(TextRow<'_>)) -> Result<(), DatabaseError> {
+    async fn each_trusted(
+        &self,
+        mut each: impl FnMut(TextRow<'_, 7>),
+    ) -> Result<(), DatabaseError> {
         let mut link = self.open(Absent::Refuse).await?;
         // The table is checked before its version: without the table, its row in `version` is probably missing too.
-        let has_id = self.trusted_has_id(&mut link).await?;
+        let has_id = self.trusted_statements().each().has_id(&mut link).await;
+        let has_id = has_id.map_err(|failure| self.told(failure))?;
         link.begin_read().await?;
         let (schema, table) = (&self.schema, &self.schema.trusted.table);
         link.check_version(schema, table, TRUSTED_VERSION).await?;
@@ -252,21 +247,12 @@ impl Database {
         let mut number = 0;
         let read = link.each(&rows, |columns| {
             number += 1;
-            each(TextRow { columns, number });
+            each(TextRow::new(columns, number));
         });
         read.await.map_err(|failure| self.told(failure))?;
         link.commit().await?;
         link.release().await;
         Ok(())
-    }
-
-    /// Whether the rows have ids. A view may lack them.
-    async fn trusted_has_id(&self, link: &mut Link) -> Result<bool, DatabaseError> {
-        match link.run(&self.trusted_statements().each().probe_id()).await {
-            Ok(_) => Ok(true),
-            Err(Failure::NoColumn { .. }) => Ok(false),
-            Err(failure) => Err(self.told(failure)),
-        }
     }
 
     fn trusted_statements(&self) -> TrustedStatements<'_> {
@@ -361,10 +347,10 @@ impl NewTrusted {
 }
 
 impl Loading {
-    fn take(&mut self, row: TextRow<'_>, names: &TrustedNames) {
+    fn take(&mut self, row: &TextRow<'_, 7>, names: &TrustedNames) {
         row.columns.hash(&mut self.hasher);
         let loaded = &mut self.loaded;
-        match row.read().and_then(|row| self.builder.push(row)) {
+        match read(row).and_then(|row| self.builder.push(row)) {
             Ok(None) => {}
             Ok(Some(warning)) => {
                 loaded.warned += 1;
@@ -393,14 +379,10 @@ impl Loading {
     }
 }
 
-impl<'r> TextRow<'r> {
-    fn to_stored(&self) -> StoredTrusted {
-        let [id, source, proto, from, ruri, tag, priority] =
-            self.columns.map(|column| match column {
-                Column::Null => None,
-                Column::Text(_) | Column::Bytes => Some(column.shown()),
-            });
-        StoredTrusted {
+impl From<[Option<String>; 7]> for StoredTrusted {
+    fn from(columns: [Option<String>; 7]) -> Self {
+        let [id, source, proto, from, ruri, tag, priority] = columns;
+        Self {
             id,
             source,
             proto,
@@ -410,28 +392,25 @@ impl<'r> TextRow<'r> {
             priority,
         }
     }
+}
 
-    fn read(&self) -> Result<TrustedRow<'r>, RowError> {
-        let [id, source, proto, from, ruri, tag, priority] = self.columns;
-        let id = match id {
-            Column::Text(id) => id.parse().unwrap_or(self.number),
-            Column::Null | Column::Bytes => self.number,
-        };
-        let optional = |column: Column<'r>, name| match column {
-            Column::Null => Ok(None),
-            Column::Text(_) | Column::Bytes => text(column, id, name).map(Some),
-        };
-        Ok(TrustedRow {
-            id,
-            source: text(source, id, "src_ip")?,
-            proto: text(proto, id, "proto")?,
-            from: optional(from, "from_pattern")?,
-            ruri: optional(ruri, "ruri_pattern")?,
-            tag: optional(tag, "tag")?,
-            priority: match priority {
-                Column::Null => 0,
-                Column::Text(_) | Column::Bytes => number(priority, id, "priority")?,
-            },
-        })
-    }
+fn read<'r>(row: &TextRow<'r, 7>) -> Result<TrustedRow<'r>, RowError> {
+    let id = row.id();
+    let [_, source, proto, from, ruri, tag, priority] = row.columns;
+    let optional = |column: Column<'r>, name| match column {
+        Column::Null => Ok(None),
+        Column::Text(_) | Column::Bytes => text(column, id, name).map(Some),
+    };
+    Ok(TrustedRow {
+        id,
+        source: text(source, id, "src_ip")?,
+        proto: text(proto, id, "proto")?,
+        from: optional(from, "from_pattern")?,
+        ruri: optional(ruri, "ruri_pattern")?,
+        tag: optional(tag, "tag")?,
+        priority: match priority {
+            Column::Null => 0,
+            Column::Text(_) | Column::Bytes => number(priority, id, "priority")?,
+        },
+    })
 }
