@@ -364,6 +364,24 @@ fn destinations_of_a_set_are_chosen_as_the_script_says() {
             );
         }
     }
+    // What a set cannot carry is refused, or said.
+    let script = translated(
+        "request_route { t_set_fr(0, 2000); ds_select_dst(\"1\", \"4\"); t_on_failure(\"F\"); t_relay(); }\n\
+         failure_route[F] { append_hf(\"X-Way: second\\r\\n\"); if (ds_next_dst()) { t_relay(); } }",
+    );
+    has(
+        &script,
+        &[
+            "if self.request_uri.is_some() || self.destination.is_some() || !self.headers.is_empty() {",
+            "another $ru or $du, or with append_hf in a failure route, is not translated",
+        ],
+    );
+    let said: Vec<_> = script.findings.iter().map(ToString::to_string).collect();
+    assert!(
+        said.iter()
+            .any(|line| line.contains("do not hold for destinations of a set")),
+        "{said:?}"
+    );
     // Without a failure route, the destination is the only one.
     let script = translated("request_route { ds_select_dst(\"2\", \"8\", \"1\"); t_relay(); }");
     has(

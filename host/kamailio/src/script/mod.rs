@@ -32,7 +32,7 @@ use crate::preprocessor::Token;
 
 pub(super) use settings::Settings;
 
-use context::{Context, Helper};
+use context::{Context, Helper, Part};
 use routes::{FAILURE_ROUTE, Reached, Routes, target};
 use source::Source;
 use syntax::{Action, Route, Statement};
@@ -96,6 +96,11 @@ pub(super) fn translate(file: &Path, tokens: &[Token], settings: &Settings) -> S
         let what = format!("{}[{}]", route.kind, route.name);
         let mend = "becomes on_failure, which is not called after a code from 600 on: it goes to the sender";
         context.remark(&route.place, &what, mend);
+    }
+    let has_times = context.has(Part::Times) || settings.first.is_some();
+    if context.has(Part::Set) && has_times {
+        let mend = "the times of `fr_timer` and `t_set_fr` do not hold for destinations of a set: those of `no-answer` and `ring` in [relay] do";
+        context.findings.push(Finding::whole("ds_select_dst", mend));
     }
     if context.helpers.contains(&Helper::Zone) {
         let mend = "Kamailio takes the time zone of its machine, the policy takes UTC: set `ZONE` in the policy, for example to \

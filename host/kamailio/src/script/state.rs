@@ -191,8 +191,18 @@ fn after_failure(has_branches: bool, has_set: bool, times: Times) -> String {
 /// `t_relay()`
 fn relay(parts: &BTreeSet<Part>) -> String {
     let has = |part| parts.contains(&part);
+    let (more, also) = match has(Part::Headers) {
+        true => (
+            " || !self.headers.is_empty()",
+            ", or with append_hf in a failure route,",
+        ),
+        false => ("", ""),
+    };
     let selected = |kept: &str| match has(Part::Set) {
-        true => SELECTED.replace("KEPT", kept),
+        true => SELECTED
+            .replace("KEPT", kept)
+            .replace("MORE", more)
+            .replace("ALSO", also),
         false => String::new(),
     };
     if !has(Part::FailureRoute) && !has(Part::Branches) {
@@ -260,10 +270,10 @@ const NO_TARGET: &str = "        if !self.has_target() {
         }
 ";
 
-/// With a destination of a set. The host sends it the request URI that was received.
+/// With a destination of a set. The host sends it the request that was received, with the header fields of all targets.
 const SELECTED: &str = "        if let Some(verdict) = &self.selected {
-            if self.request_uri.is_some() || self.destination.is_some() {
-                log::error!(\"ds_select_dst with another $ru or $du is not translated\");
+            if self.request_uri.is_some() || self.destination.is_some()MORE {
+                log::error!(\"ds_select_dst with another $ru or $duALSO is not translated\");
                 return reject(500, \"Policy incomplete\");
             }
             return KEPT;

@@ -79,7 +79,7 @@ mod tests {
             ("Retry-After: 99999999999999\r\n", Some(u32::MAX)),
             ("Retry-After: soon\r\n", None),
             ("Retry-After: -5\r\n", None),
-            ("Retry-After:\r\n", None),
+            ("Retry-After: ;duration=5\r\n", None),
             ("", None),
         ] {
             assert_eq!(of(503, line), seconds, "{line}");
