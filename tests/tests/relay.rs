@@ -66,9 +66,8 @@ fn transports_cross_with_a_double_record_route() {
     }
 }
 
-/// What becomes of a new MESSAGE: the next hop answers it, with these values in our Via, or the host refuses it.
-fn sends(caller: &mut Caller, hop: &mut Caller, values: &str) -> u16 {
-    const ASKS: &str = "oc;oc-algo=\"loss\"";
+/// What becomes of a new MESSAGE: the next hop answers it, with these values in our Via in place of what we ask for, or the host refuses it.
+fn sends(caller: &mut Caller, hop: &mut Caller, asks: &str, values: &str) -> u16 {
     const MOMENT: Duration = Duration::from_millis(20);
     let request = caller.request("MESSAGE", "sip:bob@example.com");
     caller.send(&request.bytes());
@@ -77,9 +76,9 @@ fn sends(caller: &mut Caller, hop: &mut Caller, values: &str) -> u16 {
         if let Some(seen) = hop.receive_within(MOMENT)
             && seen.header("Call-ID") == Some(&*request.call_id)
         {
-            assert!(seen.headers("Via")[0].ends_with(ASKS), "{seen:?}");
+            assert!(seen.headers("Via")[0].ends_with(asks), "{seen:?}");
             let ok = String::from_utf8(ok_to(&seen, hop.local())).expect("a response is text");
-            hop.send(ok.replacen(ASKS, values, 1).as_bytes());
+            hop.send(ok.replacen(asks, values, 1).as_bytes());
         }
         caller.receive_within(MOMENT)
     });
@@ -100,12 +99,13 @@ fn a_next_hop_that_is_overloaded_gets_the_share_that_it_asks_for() {
         .start();
     let mut hop = Caller::udp_from(hop, host.sip());
     let mut caller = host.udp(CALLER);
+    let mut sends = |values| sends(&mut caller, &mut hop, "oc;oc-algo=\"loss\"", values);
     let half = "oc=50;oc-algo=\"loss\";oc-validity=60000;oc-seq=1.1";
     let nothing = "oc;oc-algo=\"loss\"";
     let gauge = |name: &str| host.metric(name, &[]);
-    assert_eq!(sends(&mut caller, &mut hop, half), 200);
+    assert_eq!(sends(half), 200);
     assert_eq!(gauge("portcullis_overloaded_next_hops"), 1.0);
-    let codes = (0..10).map(|_| sends(&mut caller, &mut hop, nothing));
+    let codes = (0..10).map(|_| sends(nothing));
     let refused = codes.filter(|code| *code == 503).count();
     assert_eq!(refused, 5);
     let kept_back = ["kind=\"overloaded\""];
@@ -114,10 +114,89 @@ fn a_next_hop_that_is_overloaded_gets_the_share_that_it_asks_for() {
     host.wait_for_log("event=\"next_hop_overloaded\"");
     // It recovers: the next request that reaches it brings the news.
     let over = "oc=0;oc-algo=\"loss\";oc-validity=0;oc-seq=1.2";
-    let until_it_is_known = (0..2).find(|_| sends(&mut caller, &mut hop, over) == 200);
+    let until_it_is_known = (0..2).find(|_| sends(over) == 200);
     assert!(until_it_is_known.is_some(), "every second one is refused");
-    assert!((0..10).all(|_| sends(&mut caller, &mut hop, nothing) == 200));
+    assert!((0..10).all(|_| sends(nothing) == 200));
     assert_eq!(gauge("portcullis_overloaded_next_hops"), 0.0);
+}
+
+/// RFC 7415.
+#[test]
+fn a_next_hop_may_limit_the_rate() {
+    let builder = Builder::new();
+    let hop = builder.lease().addr(3, 5080);
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{hop}\""))
+        .set("relay", "overload-control = \"rate\"")
+        .start();
+    let mut hop = Caller::udp_from(hop, host.sip());
+    let mut caller = host.udp(CALLER);
+    let asks = "oc;oc-algo=\"rate,loss\"";
+    let mut sends = |values| sends(&mut caller, &mut hop, asks, values);
+    let many = "oc=1000000;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.1";
+    assert!(
+        (0..10).all(|_| sends(many) == 200),
+        "as many as it can take"
+    );
+    let gauge = |name: &str| host.metric(name, &[]);
+    assert_eq!(gauge("portcullis_overloaded_next_hops"), 1.0);
+    // A rate of 0 for a minute: nothing at all.
+    let none = "oc=0;oc-algo=\"rate\";oc-validity=60000;oc-seq=1.2";
+    assert_eq!(sends(none), 200, "this one brings the news");
+    assert!((0..5).all(|_| sends(asks) == 503));
+    let kept_back = ["kind=\"overloaded\""];
+    let kept_back = host.metric("portcullis_relay_errors_total", &kept_back);
+    assert_eq!(kept_back, 5.0);
+    host.wait_for_log("at most 0 requests a second");
+}
+
+/// Sends a MESSAGE that offers this in its Via. Returns the Via of the answer.
+fn offers(caller: &mut Caller, offer: &str) -> String {
+    let request = caller.request("MESSAGE", "sip:bob@example.com").bytes();
+    let text = String::from_utf8(request).expect("text");
+    caller.send(
+        text.replacen(";rport", &format!(";rport{offer}"), 1)
+            .as_bytes(),
+    );
+    let answer = caller.receive();
+    assert_eq!(answer.code(), 200);
+    assert_eq!(answer.headers("Via").len(), 1);
+    answer.headers("Via")[0].to_owned()
+}
+
+/// RFC 7339 §5.1, §5.6: a client that offers it is always told, also in the responses of next hops, which do not see the offer.
+#[test]
+fn a_client_that_offers_it_is_told_how_loaded_the_host_is() {
+    let builder = Builder::new();
+    let callee = Callee::start(builder.lease().addr(3, 5080));
+    let host = builder
+        .policy(policy("observe"))
+        .set("relay", &format!("next-hop = \"sip:{}\"", callee.addr()))
+        .set("sip", "overload-control = \"rate\"")
+        .start();
+    let mut caller = host.udp(CALLER);
+    for (offer, chosen) in [
+        (";oc;oc-algo=\"loss\"", "loss"),
+        (";oc;oc-algo=\"loss,rate\"", "rate"),
+        (";oc;oc-algo=\"rate,loss\"", "rate"),
+    ] {
+        let via = wait::until("the host has looked at its load", || {
+            let via = offers(&mut caller, offer);
+            let seen = callee.next();
+            let vias = seen.headers("Via");
+            let is_told = via.contains("oc-validity");
+            assert!(!is_told || !vias[1].contains(";oc"), "{vias:?}");
+            is_told.then_some(via)
+        });
+        let told = format!(";oc=0;oc-algo=\"{chosen}\";oc-validity=0;oc-seq=");
+        assert!(via.contains(&told), "{via}");
+    }
+    for offer in ["", ";oc;oc-algo=\"A\""] {
+        let via = offers(&mut caller, offer);
+        assert!(!via.contains("oc-validity"), "{via}");
+    }
+    assert_eq!(host.metric("portcullis_overload_rate", &[]), 0.0);
 }
 
 #[test]
@@ -158,6 +237,14 @@ fn an_overloaded_host_tells_clients_that_ask() {
     let share: f64 = share.and_then(|share| share.parse().ok()).expect("a share");
     assert!((5.0..=95.0).contains(&share), "{via}");
     assert!(host.metric("portcullis_overload_loss", &[]) >= share);
+    // A client that cannot be asked has no advantage: the host refuses its share of new requests.
+    let refused = wait::until("a new request is refused", || {
+        other.send(&other.request("MESSAGE", "sip:bob@example.com").bytes());
+        let answer = other.receive_within(Duration::from_millis(20))?;
+        (answer.start_line() == "SIP/2.0 503 Overloaded").then_some(answer)
+    });
+    assert_eq!(refused.header("Retry-After"), None);
+    assert!(host.metric("portcullis_overload_refused_requests_total", &[]) >= 1.0);
 }
 
 #[test]

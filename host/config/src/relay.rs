@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
+use portcullis_sip::OverloadAlgorithm;
 use portcullis_tls::{NamedRelayProfile, RelayProfile};
 
 use super::next_hop::{Domain, NextHop};
 use super::problem::Bad;
 use super::section::{Section, Value};
 use super::tls;
-use super::value::{duration, one_of};
+use super::value::{duration, one_of, overload_control};
 
 /// Where requests may go.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +30,8 @@ pub struct RelayConfig {
     pub ring: Duration,
     /// Limit of the time until the first response of a target, if another one follows it.
     pub no_answer: Duration,
-    /// Whether next hops are asked to say when they are overloaded, and obeyed (RFC 7339).
-    pub overload_control: bool,
+    /// How next hops are asked to say when they are overloaded, and obeyed (RFC 7339, RFC 7415); `None`: they are not.
+    pub overload_control: Option<OverloadAlgorithm>,
     /// `[relay.tls]`
     pub tls: RelayProfile,
     /// `[relay.tls-profiles.NAME]`, in the order of their names. Their hosts include those of their next hops.
@@ -74,7 +75,7 @@ impl Default for RelayConfig {
             trying: Trying::Now,
             ring: RING,
             no_answer: NO_ANSWER,
-            overload_control: false,
+            overload_control: None,
             tls: RelayProfile::default(),
             tls_profiles: Vec::new(),
         }
@@ -109,9 +110,11 @@ pub(super) fn read(mut section: Section<'_>, default: RelayConfig) -> RelayConfi
         no_answer: section.value("no-answer", default.no_answer, |v| {
             duration(v, Duration::from_millis(100), Duration::from_secs(32))
         }),
-        overload_control: section.value("overload-control", default.overload_control, |v| {
-            v.boolean()
-        }),
+        overload_control: section.value(
+            "overload-control",
+            default.overload_control,
+            overload_control,
+        ),
         tls: tls::read_relay(section.section("tls")),
         tls_profiles,
     };

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use portcullis_guard::Unasked;
+use portcullis_sip::OverloadAlgorithm;
 
 use super::listen::Listen;
 use super::next_hop::Domain;
@@ -10,7 +11,7 @@ use super::problem::Bad;
 use super::section::Section;
 use super::shape::Shape;
 use super::socket::Socket;
-use super::value::{KIB, MIB, bytes, count, phrase};
+use super::value::{KIB, MIB, bytes, count, overload_control, phrase};
 
 /// Settings for all SIP messages.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,8 +30,8 @@ pub struct SipConfig {
     pub answers_burst: u32,
     /// What may be sent over UDP to a source that has not proved its address.
     pub unasked: Unasked,
-    /// Whether clients that ask for it are told how much they should keep back while the host is overloaded (RFC 7339).
-    pub overload_control: bool,
+    /// How clients that ask for it are told what to keep back while the host is overloaded (RFC 7339, RFC 7415); `None`: they are not.
+    pub overload_control: Option<OverloadAlgorithm>,
     /// Most TCP connections, incoming and outgoing.
     pub tcp: ConnectionLimits,
     /// For which requests without `rport` responses go to the source port.
@@ -79,7 +80,7 @@ impl Default for SipConfig {
             answers_per_second: 1_000,
             answers_burst: 5_000,
             unasked: Unasked::default(),
-            overload_control: false,
+            overload_control: None,
             tcp: ConnectionLimits {
                 total: 16_384,
                 per_address: 256,
@@ -125,9 +126,11 @@ pub(super) fn read(mut section: Section<'_>, default: SipConfig, listen: &[Liste
             count(v, 0, 100_000)
         }),
     };
-    let overload_control = section.value("overload-control", default.overload_control, |v| {
-        v.boolean()
-    });
+    let overload_control = section.value(
+        "overload-control",
+        default.overload_control,
+        overload_control,
+    );
     let tcp = ConnectionLimits {
         total: section.value("tcp-max-connections", default.tcp.total, |v| {
             count(v, 1, 1_000_000)

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portcullis_policy::Share;
+use portcullis_sip::OverloadAlgorithm;
 
 use super::problem::Bad;
 use super::section::Value;
@@ -83,6 +84,23 @@ pub(super) fn one_of(value: Value<'_>, choices: &'static [&'static str]) -> Resu
         "not one of the choices",
         format!("write \"{}\"", choices.join("\" or \"")),
     ))
+}
+
+/// Reads whether the host takes part in overload control, and with which algorithm; `true` is "loss".
+pub(super) fn overload_control(value: Value<'_>) -> Result<Option<OverloadAlgorithm>, Bad> {
+    const MEND: &str = "write false, true, \"loss\" or \"rate\"";
+    if let Ok(is_on) = value.boolean() {
+        return Ok(is_on.then_some(OverloadAlgorithm::Loss));
+    }
+    let shape = || Shape::Any(vec![Shape::Boolean, Shape::OneOf(&["loss", "rate"])]);
+    let text = value
+        .text()
+        .map_err(|bad| Bad::new(bad.what, MEND).shaped(shape()))?;
+    match text {
+        "loss" => Ok(Some(OverloadAlgorithm::Loss)),
+        "rate" => Ok(Some(OverloadAlgorithm::Rate)),
+        _ => Err(Bad::new("not an algorithm of overload control", MEND)),
+    }
 }
 
 /// Reads a whole number from `least` to `most`, both included.

@@ -7,6 +7,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod active;
+pub mod client_load;
 pub mod drain;
 pub mod failed_addresses;
 pub mod guard_log;
@@ -26,4 +27,5 @@ pub mod tenants;
 pub mod throttle;
 pub mod trace;
 pub mod transport;
+mod weight;
 pub mod worker;

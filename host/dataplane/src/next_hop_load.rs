@@ -1,14 +1,16 @@
-//! What next hops say about their load (RFC 7339), and how many requests to them are kept back.
+//! What next hops say about their load (RFC 7339, RFC 7415), and how many requests to them are kept back.
 
 use std::hash::{BuildHasher, RandomState};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
-use portcullis_rate::{Clock, Order, Throttle, Weight};
-use portcullis_sip::{Destination, Message, Overload, StartLine, Transport, to_has_tag};
+use portcullis_rate::{Clock, Limit as Sent, Order, Throttle};
+use portcullis_sip::{Destination, Limit, Message, Overload};
 
-/// Next hops that may ask for less at once; 32 bytes each. Further ones are not obeyed.
+use crate::weight::weight_of;
+
+/// Next hops that may ask for less at once; 64 bytes each. Further ones are not obeyed.
 const PLACES: usize = 1_024;
 
 /// Places in which a next hop may be.
@@ -27,7 +29,7 @@ pub struct NextHopLoad {
 
 /// A next hop that has asked.
 #[derive(Debug, Default)]
-#[repr(align(32))]
+#[repr(align(64))]
 struct Place {
     /// The hash of its address; 0 for a free place.
     owner: AtomicU64,
@@ -46,21 +48,24 @@ impl Default for NextHopLoad {
 }
 
 impl NextHopLoad {
-    /// Notes what the next hop at this address says.
-    pub fn note(&self, transport: Transport, addr: SocketAddr, said: &Overload, now: Instant) {
+    /// Notes what the next hop at this address says. What it says goes for its address and port, whatever the transport (RFC 7339 §5.4).
+    pub fn note(&self, addr: SocketAddr, said: &Overload, now: Instant) {
         let now = self.clock.at(now);
-        let hash = self.hash(transport, addr);
+        let hash = self.hash(addr);
         let place = match self.find(hash) {
             Some(place) => place,
             // Nothing to keep back, and nothing to end.
-            None if said.loss == 0 || said.validity == 0 => return,
+            None if said.limit == Limit::Loss(0) || said.validity == 0 => return,
             None => match self.claim(hash, now) {
                 Some(place) => place,
                 None => return,
             },
         };
         let order = Order {
-            loss: said.loss,
+            limit: match said.limit {
+                Limit::Loss(loss) => Sent::Loss(loss),
+                Limit::Rate(rate) => Sent::Rate(rate),
+            },
             validity: said.validity,
             sequence: said.sequence,
         };
@@ -68,28 +73,31 @@ impl NextHopLoad {
         self.is_used.store(true, Ordering::Relaxed);
     }
 
-    /// Whether a request to this destination is kept back, and the percentage that the next hop asks for.
+    /// What the next hop asks for, if a request to this destination is kept back for that reason.
     #[inline]
     pub fn keeps_back(
         &self,
         request: Message<'_>,
         to: &Destination,
         now: impl FnOnce() -> Instant,
-    ) -> Option<u8> {
+    ) -> Option<Limit> {
         if !self.is_used.load(Ordering::Relaxed) {
             return None;
         }
         let weight = weight_of(request)?;
-        let place = self.find(self.hash(to.transport, to.addr))?;
+        let place = self.find(self.hash(to.addr))?;
         let now = self.clock.at(now());
-        let loss = place.throttle.loss(now);
-        place.throttle.keeps_back(weight, now).then_some(loss)
+        let limit = match place.throttle.limit(now)? {
+            Sent::Loss(loss) => Limit::Loss(loss),
+            Sent::Rate(rate) => Limit::Rate(rate),
+        };
+        place.throttle.keeps_back(weight, now).then_some(limit)
     }
 
     /// Number of next hops that are asking for less now.
     pub fn asking(&self, now: Instant) -> usize {
         let now = self.clock.at(now);
-        let asks = |place: &&Place| place.throttle.loss(now) > 0;
+        let asks = |place: &&Place| place.throttle.limit(now).is_some();
         self.places.iter().filter(asks).count()
     }
 
@@ -121,48 +129,16 @@ impl NextHopLoad {
         (0..WAYS).map(move |nth| &self.places[(first + nth) % PLACES])
     }
 
-    fn hash(&self, transport: Transport, addr: SocketAddr) -> u64 {
-        self.hasher.hash_one((transport, addr)).max(1)
+    fn hash(&self, addr: SocketAddr) -> u64 {
+        self.hasher.hash_one(addr).max(1)
     }
-}
-
-/// How important a request is. `None`: it is never kept back, because the other side waits for it (ACK, CANCEL).
-fn weight_of(request: Message<'_>) -> Option<Weight> {
-    let StartLine::Request { method, uri, .. } = request.start_line() else {
-        return None;
-    };
-    match method {
-        b"ACK" | b"CANCEL" => None,
-        _ if to_has_tag(request) || is_emergency(request, uri) => Some(Weight::Urgent),
-        _ => Some(Weight::New),
-    }
-}
-
-/// Whether somebody calls for help: the service URN (RFC 5031), `Priority: emergency` (RFC 3261 §20.26), or a priority for emergencies (RFC 4412,
-/// RFC 7135).
-fn is_emergency(request: Message<'_>, uri: &[u8]) -> bool {
-    const SERVICE: &[u8] = b"urn:service:sos";
-    let begins = |text: &[u8]| {
-        let start = text.get(..SERVICE.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(SERVICE))
-    };
-    let is = |name: &str, wanted: fn(&[u8]) -> bool| {
-        let mut fields = request.by_name(name);
-        fields.any(|field| wanted(field.value))
-    };
-    begins(uri)
-        || is("Priority", |value| value.eq_ignore_ascii_case(b"emergency"))
-        || is("Resource-Priority", |value| {
-            let start = value.get(..5);
-            start.is_some_and(|start| start.eq_ignore_ascii_case(b"esnet"))
-        })
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
 
-    use portcullis_sip::{Framing, Index, Limits, scan};
+    use portcullis_sip::{Framing, Index, Limits, Transport, scan};
 
     use super::*;
 
@@ -183,14 +159,14 @@ mod tests {
 
     fn said(loss: u8, sequence: u64) -> Overload {
         Overload {
-            loss,
+            limit: Limit::Loss(loss),
             validity: 500,
             sequence: Some(sequence),
         }
     }
 
-    /// How many of a hundred requests with such a line and such fields are kept back.
-    fn kept_back(load: &NextHopLoad, text: &str, port: u16, now: Instant) -> usize {
+    /// Calls `then` with a request that has such a line and such fields.
+    fn with<R>(text: &str, then: impl FnOnce(Message<'_>) -> R) -> R {
         let (line, fields) = text.split_once("\r\n").unwrap();
         let (method, _) = line.split_once(' ').unwrap();
         let text = format!(
@@ -200,10 +176,15 @@ mod tests {
         let mut index = Index::default();
         let limits = Limits::default();
         scan(text.as_bytes(), Framing::Datagram, &limits, &mut index).unwrap();
-        let message = Message::new(text.as_bytes(), &index);
-        (0..100)
-            .filter(|_| load.keeps_back(message, &to(port), || now).is_some())
-            .count()
+        then(Message::new(text.as_bytes(), &index))
+    }
+
+    /// How many of a hundred of them are kept back.
+    fn kept_back(load: &NextHopLoad, text: &str, port: u16, now: Instant) -> usize {
+        with(text, |message| {
+            let kept_back = |_: &i32| load.keeps_back(message, &to(port), || now).is_some();
+            (0..100).filter(kept_back).count()
+        })
     }
 
     const INVITE: &str = "INVITE sip:b@c SIP/2.0\r\nTo: <sip:b@c>\r\n\r\n";
@@ -212,7 +193,7 @@ mod tests {
     fn a_next_hop_is_obeyed_and_others_are_not_concerned() {
         let (load, now) = (NextHopLoad::default(), Instant::now());
         assert_eq!(kept_back(&load, INVITE, 5060, now), 0);
-        load.note(Transport::Udp, addr(5060), &said(30, 1), now);
+        load.note(addr(5060), &said(30, 1), now);
         assert_eq!(kept_back(&load, INVITE, 5060, now), 30);
         assert_eq!(kept_back(&load, INVITE, 5061, now), 0);
         assert_eq!(load.asking(now), 1);
@@ -223,12 +204,42 @@ mod tests {
         );
     }
 
+    /// RFC 7339 §5.4, RFC 7415.
+    #[test]
+    fn a_rate_is_obeyed_over_every_transport_and_may_be_nothing() {
+        let (load, now) = (NextHopLoad::default(), Instant::now());
+        let rate = |rate, sequence| Overload {
+            limit: Limit::Rate(rate),
+            ..said(0, sequence)
+        };
+        load.note(addr(5060), &rate(20, 1), now);
+        assert_eq!(load.asking(now), 1);
+        assert_eq!(kept_back(&load, INVITE, 5060, now), 100 - 6);
+        let mut stream = to(5060);
+        stream.transport = Transport::Tcp;
+        let limit = with(INVITE, |message| load.keeps_back(message, &stream, || now));
+        assert_eq!(limit, Some(Limit::Rate(20)));
+        let ack = INVITE.replace("INVITE", "ACK");
+        assert_eq!(kept_back(&load, &ack, 5060, now), 0);
+        load.note(addr(5060), &rate(0, 2), now);
+        assert_eq!(kept_back(&load, INVITE, 5060, now), 100);
+        let end = Overload {
+            validity: 0,
+            ..said(0, 3)
+        };
+        load.note(addr(5060), &end, now);
+        assert_eq!(
+            (load.asking(now), kept_back(&load, INVITE, 5060, now)),
+            (0, 0)
+        );
+    }
+
     #[test]
     fn what_belongs_to_a_call_and_emergencies_go_first_and_an_ack_always() {
         let now = Instant::now();
         let kept = |loss, text: &str| {
             let load = NextHopLoad::default();
-            load.note(Transport::Udp, addr(5060), &said(loss, 1), now);
+            load.note(addr(5060), &said(loss, 1), now);
             // As many new requests.
             kept_back(&load, INVITE, 5060, now);
             kept_back(&load, text, 5060, now)
@@ -252,12 +263,12 @@ mod tests {
     fn a_table_that_is_full_obeys_those_that_it_knows() {
         let (load, now) = (NextHopLoad::default(), Instant::now());
         for port in 1..20_000 {
-            load.note(Transport::Udp, addr(port), &said(50, 1), now);
+            load.note(addr(port), &said(50, 1), now);
         }
         assert!(load.asking(now) > PLACES / 2 && load.asking(now) <= PLACES);
         // They are forgotten, and others take their places.
         let later = now + Duration::from_secs(120);
-        load.note(Transport::Tcp, addr(5060), &said(50, 1), later);
+        load.note(addr(5060), &said(50, 1), later);
         assert_eq!(load.asking(later), 1);
     }
 }

@@ -1,10 +1,10 @@
-//! Asks clients to keep requests back while this host is overloaded (RFC 7339). Runs on the control side.
+//! Asks clients to keep requests back while this host is overloaded (RFC 7339, RFC 7415). Runs on the control side.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use portcullis_metrics::{HandoverResult, Lost, WorkerCounters};
-use portcullis_rate::Load;
+use portcullis_metrics::{HandoverResult, Label, Lost, Method, Wire, WorkerCounters};
+use portcullis_rate::{FairRate, Load};
 use tokio::sync::watch::Receiver;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
@@ -19,7 +19,7 @@ const NEARLY: u64 = 90;
 
 /// Looks at the load until the host ends.
 pub async fn watch(shared: Arc<Shared>, mut stop: Receiver<bool>) {
-    if !shared.config.sip.overload_control {
+    if shared.config.sip.overload_control.is_none() {
         return;
     }
     let mut own = OwnLoad::default();
@@ -36,6 +36,10 @@ pub async fn watch(shared: Arc<Shared>, mut stop: Receiver<bool>) {
 #[derive(Debug, Default)]
 struct OwnLoad {
     load: Load,
+    /// For clients that are asked by rate.
+    rate: FairRate,
+    /// Requests so far.
+    requests: u64,
     /// Percentage that clients are asked to keep back.
     asked: u8,
     /// Messages lost so far because workers were too slow.
@@ -50,13 +54,19 @@ impl OwnLoad {
             (0, 1..) => warn!(
                 event = "overloaded",
                 cause,
-                "host overloaded: clients that support RFC 7339 are asked for fewer requests"
+                "host overloaded: clients that support RFC 7339 are asked for fewer requests, others are refused some"
             ),
             (1.., 0) => info!(event = "overload_over", "host not overloaded any more"),
             (_, _) => {}
         }
         self.asked = asked;
-        shared.proxy.ask_for_loss(asked, sequence());
+        let requests = shared.counters.iter().map(requests_of).sum();
+        let lately = requests - std::mem::replace(&mut self.requests, requests).min(requests);
+        let now = Instant::now();
+        let mut rates = shared.client_load.rates(now);
+        let rate = self.rate.step(asked, &mut rates, lately);
+        shared.client_load.refuse(asked, now);
+        shared.proxy.ask_clients(asked, rate, sequence());
     }
 
     /// Why the host is overloaded; `None` if it is not.
@@ -85,6 +95,17 @@ impl OwnLoad {
 fn lost_by(worker: &WorkerCounters) -> u64 {
     let handovers = &worker.transactions.handovers;
     worker.lost.value(Lost::ReceiveBufferFull) + handovers.value(HandoverResult::Full)
+}
+
+fn requests_of(worker: &WorkerCounters) -> u64 {
+    let methods = |wire: &Wire| {
+        let requests = &worker.wire(*wire).requests;
+        Method::ALL
+            .iter()
+            .map(|method| requests.value(*method))
+            .sum::<u64>()
+    };
+    Wire::ALL.iter().map(methods).sum()
 }
 
 fn is_nearly(value: u64, most: u64) -> bool {

@@ -16,6 +16,7 @@ use portcullis_records::Recorder;
 use portcullis_sip::{Proxy, Routes};
 use portcullis_sync::GracePeriod;
 
+use crate::client_load::ClientLoad;
 use crate::drain::Drain;
 use crate::failed_addresses::FailedAddresses;
 use crate::handover::Handovers;
@@ -58,6 +59,8 @@ pub struct Shared {
     pub failed_addresses: FailedAddresses,
     /// What next hops say about their load.
     pub next_hop_load: NextHopLoad,
+    /// What clients send, and what is refused, while this host asks them for less.
+    pub client_load: ClientLoad,
     /// The TCP connections of all workers.
     pub connections: Arc<Connections>,
     /// TLS handshakes; `None` without TLS.

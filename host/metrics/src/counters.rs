@@ -402,6 +402,8 @@ pub struct WorkerCounters {
     pub flow_requests: Counter,
     /// Requests that could not be relayed, by cause.
     pub relay_errors: Counts<RelayErrorKind, { RelayErrorKind::ALL.len() }>,
+    /// Requests answered 503 because the host was overloaded and their sender did not support overload control (RFC 7339 §5.10.2).
+    pub refused_for_load: Counter,
     /// Messages that the transports could not carry.
     pub lost: Counts<Lost, { Lost::COUNT }>,
     /// ACKs to the host's own rejections, which are absorbed (RFC 3261 §17.1.1.3).

@@ -6,7 +6,9 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod balance;
+mod due;
 mod load;
+mod meter;
 mod second;
 mod throttle;
 
@@ -18,9 +20,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use balance::{Allowance, Balance};
-pub use load::Load;
+pub use due::Due;
+pub use load::{FairRate, Load};
+pub use meter::Meter;
 pub use second::SECOND;
-pub use throttle::{Order, Throttle, Weight};
+pub use throttle::{Limit, Order, Throttle, Weight};
 
 /// Time for which a user counts after it was last seen.
 const WINDOW: u64 = SECOND;
@@ -28,10 +32,6 @@ const WINDOW: u64 = SECOND;
 /// The clock shared by the users of a rate: nanoseconds since its start.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock(Instant);
-
-/// A rate limiter by the generic cell rate algorithm (ITU-T I.371). It stores one value, the theoretical arrival time.
-#[derive(Debug, Default)]
-pub struct Due(AtomicU64);
 
 /// The number of active users: those seen in the current time window or in the previous one, whichever are more.
 #[derive(Debug, Default)]
@@ -70,59 +70,6 @@ impl Clock {
     /// The start.
     pub fn begun(self) -> Instant {
         self.0
-    }
-}
-
-impl Due {
-    /// Takes one unit of `each` nanoseconds, unless the result would be more than `ahead` of now.
-    #[inline]
-    pub fn take(&self, now: u64, each: u64, ahead: u64) -> bool {
-        let next = |due: u64| {
-            let due = due.max(now).saturating_add(each);
-            (due - now <= ahead).then_some(due)
-        };
-        let taken = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        taken.is_ok()
-    }
-
-    /// Takes one unit unconditionally.
-    #[inline]
-    pub fn charge(&self, now: u64, each: u64) {
-        let next = |due: u64| Some(due.max(now).saturating_add(each));
-        let _always = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-    }
-
-    /// As [`Due::charge`], but never further ahead than `most`. Of two concurrent calls, one may be lost.
-    #[inline]
-    pub fn charge_within(&self, now: u64, each: u64, most: u64) {
-        let due = self.0.load(Ordering::Relaxed).max(now);
-        let due = due.saturating_add(each).min(now.saturating_add(most));
-        self.0.store(due, Ordering::Relaxed);
-    }
-
-    /// Returns one unit that was taken.
-    #[inline]
-    pub fn give_back(&self, each: u64) {
-        let next = |due: u64| Some(due.saturating_sub(each));
-        let _always = self
-            .0
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-    }
-
-    /// Returns all units that were taken.
-    #[inline]
-    pub fn clear(&self) {
-        self.0.store(0, Ordering::Relaxed);
-    }
-
-    /// How far ahead of now the theoretical arrival time is, in nanoseconds.
-    #[inline]
-    pub fn ahead(&self, now: u64) -> u64 {
-        self.0.load(Ordering::Relaxed).saturating_sub(now)
     }
 }
 

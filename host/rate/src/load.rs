@@ -1,4 +1,4 @@
-//! Overload control on the side that receives (RFC 7339 §5.3): how many requests clients are asked to keep back.
+//! Overload control on the side that receives (RFC 7339 §5.3, RFC 7415 §3.4): how many requests clients are asked to keep back, or may send.
 
 /// What clients are asked to keep back: more while there is too much, less afterwards, in small steps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,9 +24,126 @@ impl Load {
     }
 }
 
+/// The most requests per second of each client that is limited by rate: the same number for all of them, so that those that send little are not limited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FairRate {
+    /// What these clients sent in a second before the host was overloaded, all together.
+    capacity: u64,
+    /// What each of them may send.
+    each: Option<u32>,
+}
+
+impl FairRate {
+    /// The number after a step of time; 0 while the host is not overloaded. `loss`: the percentage by which the load is to be reduced. `rates`: what each
+    /// of these clients has sent in the last second; the order does not matter. `all`: what all clients have sent, limited by rate or not.
+    pub fn step(&mut self, loss: u8, rates: &mut [u32], all: u64) -> u32 {
+        let sum: u64 = rates.iter().copied().map(u64::from).sum();
+        if loss == 0 {
+            // Without such a client, one that comes now may send as much as all others have.
+            self.capacity = if sum > 0 { sum } else { all };
+            self.each = None;
+            return 0;
+        }
+        if self.capacity == 0 {
+            self.capacity = sum.max(all);
+        }
+        let total = self.capacity * u64::from(100 - loss.min(100)) / 100;
+        let each = fair(rates, self.each, total);
+        self.each = Some(each);
+        each
+    }
+}
+
+/// The most that each may send for all together to send `total`: what some do not need is for the others. Who sends nearly as much as it may, `limit`,
+/// may want more. At least 1: 0 would stop everything.
+fn fair(rates: &mut [u32], limit: Option<u32>, total: u64) -> u32 {
+    rates.sort_unstable();
+    let mut rest = total;
+    for (nth, rate) in rates.iter().enumerate() {
+        let part = rest / (rates.len() - nth) as u64;
+        let is_at_limit = limit.is_some_and(|limit| is_nearly(*rate, limit));
+        if is_at_limit || u64::from(*rate) > part {
+            return limit_of(part);
+        }
+        rest -= u64::from(*rate);
+    }
+    // All of them together send less, and the largest one may use the rest.
+    let largest = rates.last().copied().unwrap_or_default();
+    limit_of(rest + u64::from(largest))
+}
+
+fn is_nearly(rate: u32, limit: u32) -> bool {
+    u64::from(rate) * 10 >= u64::from(limit) * 9
+}
+
+fn limit_of(rate: u64) -> u32 {
+    u32::try_from(rate.max(1)).unwrap_or(u32::MAX)
+}
+
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
+
+    #[test]
+    fn clients_that_send_little_are_not_limited() {
+        let mut rate = FairRate::default();
+        let mut rates = [900, 60, 40];
+        assert_eq!(rate.step(0, &mut rates, 2_000), 0);
+        // 80 % of 1,000: 60 and 40 as before, and 700 of 900.
+        assert_eq!(rate.step(20, &mut [900, 60, 40], 2_000), 700);
+        assert_eq!(rate.step(20, &mut [700, 60, 40], 2_000), 700);
+        // One of them sends less by itself: the other one may use that.
+        assert_eq!(rate.step(20, &mut [690, 10, 40], 2_000), 750);
+        assert_eq!(
+            rate.step(20, &mut [300, 10, 40], 2_000),
+            750,
+            "no more is wanted"
+        );
+        assert_eq!(rate.step(95, &mut [300, 10, 40], 2_000), 20);
+        assert_eq!(rate.step(0, &mut [20, 10, 20], 2_000), 0);
+        assert_eq!(
+            rate.step(20, &mut [20, 10, 20], 2_000),
+            15,
+            "a new beginning"
+        );
+    }
+
+    #[test]
+    fn a_client_that_comes_in_the_middle_gets_a_part() {
+        let mut rate = FairRate::default();
+        assert_eq!(rate.step(0, &mut [], 1_000), 0);
+        assert_eq!(rate.step(10, &mut [], 1_000), 900);
+        assert_eq!(rate.step(10, &mut [880], 1_000), 900);
+        assert_eq!(rate.step(10, &mut [880, 850], 1_000), 450);
+        assert_eq!(FairRate::default().step(5, &mut [], 0), 1, "never nothing");
+    }
+
+    /// Clients that obey, and a server that can serve so much.
+    #[test]
+    fn what_clients_send_follows_what_the_server_can_take() {
+        const CAN: u64 = 1_000;
+        let (mut load, mut rate) = (Load::default(), FairRate::default());
+        let wanted = [3_000, 700, 90, 10];
+        let (mut each, mut taken, mut smallest) = (0, Vec::new(), u32::MAX);
+        for _ in 0..200 {
+            let limit = if each == 0 { u32::MAX } else { each };
+            let mut sent = wanted.map(|rate| u32::min(rate, limit));
+            let sum = sent.iter().copied().map(u64::from).sum::<u64>();
+            let loss = load.step(sum > CAN);
+            each = rate.step(loss, &mut sent, sum);
+            taken.push(sum);
+            if each > 0 {
+                smallest = smallest.min(each);
+            }
+        }
+        // It takes 15 steps until enough is kept back; then the load is near the limit.
+        let later = &taken[50..];
+        let within = later.iter().filter(|sum| **sum <= CAN).count();
+        assert!(within * 3 >= later.len(), "{later:?}");
+        let mean = later.iter().sum::<u64>() / later.len() as u64;
+        assert!((CAN * 8 / 10..CAN * 12 / 10).contains(&mean), "{mean}");
+        assert!(smallest > 90, "small clients are never limited");
+    }
 
     #[test]
     fn the_share_follows_the_load_in_steps() {

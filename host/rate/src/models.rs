@@ -108,7 +108,7 @@ fn no_byte_of_a_balance_is_spent_twice() {
 fn of_two_orders_at_once_the_later_one_is_obeyed() {
     let obey = |throttle: &Throttle, worker: u64| {
         let order = Order {
-            loss: 10 + worker as u8,
+            limit: Limit::Loss(10 + worker as u8),
             validity: 1_000,
             sequence: Some(1 + worker),
         };
@@ -116,7 +116,23 @@ fn of_two_orders_at_once_the_later_one_is_obeyed() {
     };
     at_once(obey, |throttle, obeyed| {
         assert!(obeyed[1]);
-        assert_eq!(throttle.loss(0), 11);
+        assert_eq!(throttle.limit(0), Some(Limit::Loss(11)));
+    });
+}
+
+#[test]
+fn of_two_rates_at_once_the_later_one_is_in_force() {
+    let obey = |throttle: &Throttle, worker: u64| {
+        let order = Order {
+            limit: Limit::Rate(10 + worker as u32),
+            validity: 1_000,
+            sequence: Some(1 + worker),
+        };
+        throttle.obey(order, 0)
+    };
+    at_once(obey, |throttle, obeyed| {
+        assert!(obeyed[1]);
+        assert_eq!(throttle.limit(0), Some(Limit::Rate(11)));
     });
 }
 
@@ -124,7 +140,7 @@ fn of_two_orders_at_once_the_later_one_is_obeyed() {
 fn workers_together_keep_back_the_share_that_is_asked_for() {
     let keep = |throttle: &Throttle, _| {
         let order = Order {
-            loss: 50,
+            limit: Limit::Loss(50),
             validity: 1_000,
             sequence: None,
         };

@@ -36,7 +36,7 @@ use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
 use portcullis_rollout::tls_files;
 use portcullis_rollout::{Pinger, ReconfigureError, Registry, RouteKeeper, Start};
-use portcullis_sip::{Clients, Local, Proxy, ProxyConfig};
+use portcullis_sip::{Clients, Local, OverloadControl, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_text::one_line;
 use portcullis_tls::Tls;
@@ -363,12 +363,13 @@ impl Host {
             tenants: Arc::clone(registry.current()),
             sandboxes: registry.sandboxes(),
             shadow: registry.shadow().clone(),
-            proxy: Arc::new(Proxy::new(proxy_config(
-                &config,
-                &listen,
-                &bound,
-                keys.clone(),
-            ))),
+            proxy: Arc::new(
+                Proxy::new(proxy_config(&config, &listen, &bound, keys.clone()))
+                    .with_overload_control(OverloadControl {
+                        next_hops: config.relay.overload_control,
+                        clients: config.sip.overload_control,
+                    }),
+            ),
             routes,
             connections: Arc::new(Connections::new(parts.bounds(&config))),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
@@ -385,6 +386,7 @@ impl Host {
             failed_addresses: FailedAddresses::default(),
             pings: Default::default(),
             next_hop_load: NextHopLoad::default(),
+            client_load: Default::default(),
             listen: bound,
             started,
             config,

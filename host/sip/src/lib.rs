@@ -52,7 +52,7 @@ pub use frame::{Frame, FrameError, Framer, OVERSIZED_FACTOR, PONG};
 pub use host::{Host, ip_address};
 pub use list::{Value, Values, holds_empty, values};
 pub use name_addr::{NameAddr, NameAddrError};
-pub use overload::Overload;
+pub use overload::{Demand, Feedback, Limit, Offer, Overload, OverloadAlgorithm, OverloadControl};
 pub use params::{Param, Params};
 pub use proxy::{
     Branch, Clients, DEFAULT_BREADTH, Dialog, DialogSeal, DropReason, Forward, Forwarded,

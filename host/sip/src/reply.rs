@@ -9,9 +9,10 @@ use std::ops::Range;
 use crate::arrival::Arrival;
 use crate::edit::{Edits, write_decimal, write_hex};
 use crate::name_addr::NameAddr;
+use crate::overload::Offer;
 use crate::scan::{Field, HeaderName, Message};
 use crate::token::is_token;
-use crate::top_via::TopVia;
+use crate::top_via::{MOST_OFFERS, TopVia};
 
 /// A reply under construction.
 pub(crate) struct Reply<'o> {
@@ -98,16 +99,18 @@ impl<'o> Reply<'o> {
 
     fn vias(&mut self, message: Message<'_>, top: Option<&TopVia<'_>>, arrival: &Arrival) {
         if let Some(top) = top {
-            let asked = |out: &mut Vec<u8>| {
-                if let Some(asked) = top.asked {
-                    asked.write(out);
+            let offer = Offer::of_via(&top.via);
+            let overload = top.asked.and_then(|demand| demand.of(offer));
+            let write = |out: &mut Vec<u8>| {
+                if let Some(overload) = overload {
+                    overload.write(out);
                 }
             };
-            let mut edits = Edits::<4>::new();
-            // Four edits at four positions of the grammar always fit.
+            let mut edits = Edits::<{ 2 + MOST_OFFERS }>::new();
+            // Edits at different positions of the grammar always fit.
             let _fits = top.note_source(arrival.source, 0, &mut edits);
-            if top.asked.is_some() {
-                let _fits = top.note_overload(&asked, &mut edits);
+            if overload.is_some() {
+                let _fits = top.note_overload(&write, &mut edits);
             }
             self.out.extend_from_slice(b"Via: ");
             let start = self.out.len();

@@ -4,12 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::arrival::{Arrival, Destination, Transport};
 use crate::edit::{Edits, Text};
-use crate::overload::Overload;
+use crate::overload::{Demand, is_feedback};
 use crate::scan::{Field, HeaderName, Message};
 use crate::via::Via;
 
 /// The default port of SIP over UDP and TCP (RFC 3261 §19.1.2).
 pub(crate) const DEFAULT_PORT: u16 = Transport::Udp.default_port();
+
+/// Parameters of overload control that a client may write into its Via: `oc`, `oc-algo`, and two that belong into responses only.
+pub(crate) const MOST_OFFERS: usize = 4;
 
 /// The first value of the first Via header.
 pub(crate) struct TopVia<'a> {
@@ -18,7 +21,7 @@ pub(crate) struct TopVia<'a> {
     /// Whether the request is treated as if it had `rport`.
     forces_rport: bool,
     /// What this host asks of its clients now.
-    pub(crate) asked: Option<Overload>,
+    pub(crate) asked: Option<Demand>,
 }
 
 impl<'a> TopVia<'a> {
@@ -43,7 +46,7 @@ impl<'a> TopVia<'a> {
     }
 
     /// The same Via of a host that asks this of its clients.
-    pub(crate) fn with_overload(self, asked: Option<Overload>) -> Self {
+    pub(crate) fn with_demand(self, asked: Option<Demand>) -> Self {
         Self { asked, ..self }
     }
 
@@ -53,6 +56,12 @@ impl<'a> TopVia<'a> {
             Some(at) => self.field.value_range.start..self.field.value_range.start + at,
             None => self.field.line.clone(),
         }
+    }
+
+    /// Where the values of each Via header field begin that follow this one: in its own field behind it, and at the start of all others.
+    pub(crate) fn rest_of_fields(&self) -> impl Iterator<Item = usize> + use<> {
+        let first = self.via.next.unwrap_or(self.field.value.len());
+        std::iter::once(first).chain(std::iter::repeat(0))
     }
 
     /// Whether responses go to the source port of the request (RFC 3581 §4).
@@ -101,19 +110,25 @@ impl<'a> TopVia<'a> {
         fits
     }
 
-    /// Writes what this host asks of its clients, if the sender of the request has asked for it (RFC 7339 §4). `write` is [`Overload::write`].
+    /// Writes what this host asks of the sender of the request in place of the sender's offer (RFC 7339 §4.1). `write` is
+    /// [`Overload::write`](crate::Overload). False when the edits do not fit.
     #[must_use]
     pub(crate) fn note_overload<'e, const MOST: usize>(
         &self,
         write: &'e dyn Fn(&mut Vec<u8>),
         edits: &mut Edits<'e, MOST>,
     ) -> bool {
-        let Some(asks) = self.via.params.named("oc") else {
-            return true;
-        };
-        let algorithms = self.via.params.named("oc-algo");
-        edits.replace(asks.range, Text::Written(write))
-            && algorithms.is_none_or(|param| edits.remove(param.range))
+        let mut text = Text::Written(write);
+        self.offers().all(|place| {
+            let text = std::mem::replace(&mut text, Text::Nothing);
+            edits.replace(place, text)
+        })
+    }
+
+    /// The parameters of overload control that the sender of the request has written, up to [`MOST_OFFERS`].
+    pub(crate) fn offers(&self) -> impl Iterator<Item = std::ops::Range<usize>> + use<'a> {
+        let params = self.via.params.clone().filter(is_feedback);
+        params.map(|param| param.range).take(MOST_OFFERS)
     }
 
     /// The destination of a reply of our own, as for Kamailio's `sl_reply`: the source address; the source port if `rport` requests it,

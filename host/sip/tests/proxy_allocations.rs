@@ -6,7 +6,8 @@ mod edge;
 
 use edge::{CALLER, Edge, NEXT_HOP, request, response, tcp, udp};
 use portcullis_sip::{
-    Arrival, DialogSeal, Framing, Index, Limits, Message, Received, Target, scan,
+    Arrival, DialogSeal, Framing, Index, Limits, Message, OverloadAlgorithm, OverloadControl,
+    Received, Target, scan,
 };
 use portcullis_testkit::allocations::{CountingAllocator, during};
 
@@ -27,13 +28,18 @@ struct Worker {
 
 impl Worker {
     fn new() -> Self {
-        let edge = Edge::new(|routes| {
+        let mut edge = Edge::new(|routes| {
             routes
                 .hop("tcp", "sip:gw.example.net;transport=tcp")
                 .unwrap();
             routes.domain("gw.example.net").unwrap();
             routes.domain("192.0.2.64/26").unwrap();
         });
+        edge.proxy = edge.proxy.with_overload_control(OverloadControl {
+            next_hops: None,
+            clients: Some(OverloadAlgorithm::Loss),
+        });
+        edge.proxy.ask_clients(20, 0, 1);
         Self {
             edge,
             index: Index::default(),
@@ -200,10 +206,8 @@ fn a_request_that_follows_its_dialog_allocates_nothing() {
 fn a_response_on_its_way_back_allocates_nothing() {
     let mut worker = Worker::new();
     for arrival in [udp(CALLER), tcp(CALLER, 5)] {
-        let (_, sent) = worker
-            .edge
-            .relay(&request("INVITE", "sip:g@h", &[]), &arrival)
-            .unwrap();
+        let asking = request("INVITE", "sip:g@h", &[]).replace(";branch", ";oc;branch");
+        let (_, sent) = worker.edge.relay(&asking, &arrival).unwrap();
         let text = response(200, &sent);
         let work = || {
             assert!(matches!(
@@ -212,5 +216,7 @@ fn a_response_on_its_way_back_allocates_nothing() {
             ));
         };
         assert_eq!(allocations(work), 0);
+        let told = String::from_utf8_lossy(&worker.out);
+        assert!(told.contains(";oc=20;"), "{told}");
     }
 }

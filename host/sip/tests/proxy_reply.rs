@@ -6,7 +6,9 @@
 mod edge;
 
 use edge::{CALLER, Edge, headers, request, start_line, tcp, udp};
-use portcullis_sip::{Arrival, ConnectionId, Received, Transport};
+use portcullis_sip::{
+    Arrival, ConnectionId, OverloadAlgorithm, OverloadControl, Received, Transport,
+};
 
 const PLAIN_VIA: &str = "SIP/2.0/UDP 192.0.2.10:40000;branch=z9hG4bKcaller-1";
 
@@ -54,35 +56,82 @@ fn a_reply_is_the_copied_headers_a_tag_and_nothing_more() {
     assert_eq!(to, CALLER);
 }
 
-/// RFC 7339 §4: only a client that has asked gets values.
+/// RFC 7339 §4.1, §5.1, §5.7: a client that has asked always gets values, and only such a client.
 #[test]
-fn a_reply_of_an_overloaded_host_says_so_to_a_client_that_has_asked() {
-    let edge = edge();
+fn a_reply_says_how_loaded_the_host_is_to_a_client_that_has_asked() {
+    let mut edge = edge();
     let plain = request("INVITE", "sip:grace@example.com", &[]);
     let asking = plain.replace(
         ";branch=z9hG4bKcaller-1",
         ";oc;branch=z9hG4bKcaller-1;oc-algo=\"loss,A\"",
     );
     assert_ne!(plain, asking);
-    let via = |text: &str, source: &str| {
+    let via = |edge: &Edge, text: &str, source: &str| {
         let (_, reply) = edge.reject(text, &udp(source), 401, "", &[]).unwrap();
         headers(&reply, "Via")[0].to_owned()
     };
-    assert!(via(&asking, CALLER).contains(";oc;branch"));
-    edge.proxy.ask_for_loss(35, 128_232_161_500_042);
-    assert_eq!(edge.proxy.asked_loss(), 35);
-    assert!(!via(&plain, CALLER).contains("oc="));
+    let is_unchanged = |edge: &Edge| via(edge, &asking, CALLER).contains(";oc;branch");
+    edge.proxy.ask_clients(35, 0, 7);
+    assert!(is_unchanged(&edge), "the host takes no part");
+    let clients = |algorithm| OverloadControl {
+        clients: Some(algorithm),
+        next_hops: None,
+    };
+    edge = self::edge();
+    edge.proxy = edge
+        .proxy
+        .with_overload_control(clients(OverloadAlgorithm::Loss));
+    assert!(is_unchanged(&edge), "it has not looked at its load yet");
+    let told = |edge: &Edge, values: &str| {
+        assert!(!via(edge, &plain, CALLER).contains("oc"));
+        for source in [CALLER, "192.0.2.99:5060"] {
+            let via = via(edge, &asking, source);
+            let expected = format!("{values};branch=z9hG4bKcaller-1");
+            assert!(via.contains(&expected), "{via}");
+            assert!(!via.contains("loss,A"), "{via}");
+        }
+    };
+    edge.proxy.ask_clients(35, 200, 128_232_161_500_042);
+    assert_eq!((edge.proxy.asked_loss(), edge.proxy.asked_rate()), (35, 0));
     let values = ";oc=35;oc-algo=\"loss\";oc-validity=1500;oc-seq=1282321615.00042";
-    for source in [CALLER, "192.0.2.99:5060"] {
-        let via = via(&asking, source);
-        assert!(
-            via.contains(&format!("{values};branch=z9hG4bKcaller-1")),
-            "{via}"
-        );
-        assert!(!via.contains("loss,A"), "{via}");
-    }
-    edge.proxy.ask_for_loss(0, 128_232_161_500_043);
-    assert!(via(&asking, CALLER).contains(";oc;branch"));
+    told(&edge, values);
+    edge.proxy.ask_clients(0, 0, 128_232_161_500_043);
+    let nothing = ";oc=0;oc-algo=\"loss\";oc-validity=0;oc-seq=1282321615.00043";
+    told(&edge, nothing);
+    // RFC 7415: a client that has it is asked by rate, others by loss.
+    edge = self::edge();
+    edge.proxy = edge
+        .proxy
+        .with_overload_control(clients(OverloadAlgorithm::Rate));
+    edge.proxy.ask_clients(35, 200, 128_232_161_500_042);
+    assert_eq!(edge.proxy.asked_rate(), 200);
+    told(&edge, values);
+    let by_rate = asking.replace("loss,A", "loss,rate");
+    let values = ";oc=200;oc-algo=\"rate\";oc-validity=1500;oc-seq=1282321615.00042";
+    let via = via(&edge, &by_rate, CALLER);
+    assert!(via.contains(values), "{via}");
+}
+
+/// What a client must not write (RFC 7339 §4.3, §4.4) does not come back as if this host had written it.
+#[test]
+fn values_in_a_request_are_replaced() {
+    let mut edge = edge();
+    edge.proxy = edge.proxy.with_overload_control(OverloadControl {
+        clients: Some(OverloadAlgorithm::Loss),
+        next_hops: None,
+    });
+    edge.proxy.ask_clients(5, 0, 100_000);
+    let text = request("INVITE", "sip:grace@example.com", &[]).replace(
+        ";branch",
+        ";oc-seq=9.9;oc=90;oc-validity=99999;oc-algo=\"loss\";branch",
+    );
+    let (_, reply) = edge.reject(&text, &udp(CALLER), 401, "", &[]).unwrap();
+    assert_eq!(
+        headers(&reply, "Via")[0],
+        format!(
+            "SIP/2.0/UDP {CALLER};oc=5;oc-algo=\"loss\";oc-validity=1500;oc-seq=1.00000;branch=z9hG4bKcaller-1"
+        )
+    );
 }
 
 /// Lines that are written as ours are copied many at a time, all others by themselves.

@@ -7,9 +7,10 @@ mod edge;
 
 use edge::{CALLER, Edge, NEXT_HOP, branch, headers, request, response, start_line, udp};
 use portcullis_sip::{
-    Arrival, Branch, DEFAULT_BREADTH, DropReason, Forward, Framing, HeaderChange, HeaderName,
-    Index, Limits, Message, Overload, Received, ResponseChanges, Target, Transport, scan, shorten,
-    write_ack, write_cancel, write_response,
+    Arrival, Branch, DEFAULT_BREADTH, DropReason, Feedback, Forward, Framing, HeaderChange,
+    HeaderName, Index, Limit, Limits, Message, Overload, OverloadAlgorithm, OverloadControl,
+    Received, ResponseChanges, Target, Transport, scan, shorten, write_ack, write_cancel,
+    write_response,
 };
 
 fn edge() -> Edge {
@@ -131,11 +132,18 @@ fn the_share_of_max_breadth_replaces_the_received_value_whatever_a_policy_change
     }
 }
 
-/// RFC 7339 §5.1: a client asks in its Via, and the values in the response are for nobody else.
-#[test]
-fn a_next_hop_is_asked_for_its_load_and_its_answer_is_read() {
-    let edge = edge();
-    let sent = with(&invite(), |message| {
+/// A proxy that takes part in overload control on these sides.
+fn edge_with(next_hops: Option<OverloadAlgorithm>, clients: Option<OverloadAlgorithm>) -> Edge {
+    let mut edge = edge();
+    edge.proxy = edge
+        .proxy
+        .with_overload_control(OverloadControl { next_hops, clients });
+    edge
+}
+
+/// What is sent for a request if the next hop is asked for its load.
+fn asking(edge: &Edge, text: &str) -> String {
+    with(text, |message| {
         let arrival = udp(CALLER);
         let name = edge.proxy.name_of(message, &arrival).unwrap();
         let forward = Forward {
@@ -147,7 +155,69 @@ fn a_next_hop_is_asked_for_its_load_and_its_answer_is_read() {
                 .forward(message, &arrival, &edge.routes, &forward, out)
                 .unwrap();
         })
-    });
+    })
+}
+
+/// RFC 7339 §5.1, §5.2: the client of an overloaded host finds values in the responses of next hops, whether they have a transaction or not, and those
+/// that a next hop has written for it are removed (§5.4). The next hop does not see what the client has offered (§5.6).
+#[test]
+fn a_relayed_response_says_how_loaded_this_host_is() {
+    let (loss, rate) = (OverloadAlgorithm::Loss, OverloadAlgorithm::Rate);
+    let offers = ";oc;branch=z9hG4bKcaller-1;oc-algo=\"rate,loss\"";
+    let offering = invite().replace(";branch=z9hG4bKcaller-1", offers);
+    let spoilt = ";branch=z9hG4bKcaller-1;oc=99;oc-algo=\"loss\";oc-validity=60000;oc-seq=9.0";
+    let by_loss = ";branch=z9hG4bKcaller-1;oc=20;oc-algo=\"loss\";oc-validity=1500;oc-seq=1.00000";
+    let by_rate = ";branch=z9hG4bKcaller-1;oc=150;oc-algo=\"rate\";oc-validity=1500;oc-seq=1.00000";
+    let nothing = ";branch=z9hG4bKcaller-1";
+    let via = |params: &str| format!("SIP/2.0/UDP {CALLER}{params}");
+    for (edge, text, expected) in [
+        (edge(), &offering, None),
+        (edge_with(Some(loss), None), &offering, Some(nothing)),
+        (edge_with(None, Some(loss)), &offering, Some(by_loss)),
+        (edge_with(Some(rate), Some(rate)), &offering, Some(by_rate)),
+        (edge_with(Some(rate), Some(rate)), &invite(), Some(nothing)),
+    ] {
+        edge.proxy.ask_clients(20, 150, 100_000);
+        let sent = asking(&edge, text);
+        let callers = headers(&sent, "Via")[1];
+        let untouched = if *text == offering { offers } else { nothing };
+        assert_eq!(callers, via(expected.map_or(untouched, |_| nothing)));
+        let spoiled = response(180, &sent).replacen(callers, &via(spoilt), 1);
+        let expected = expected.unwrap_or(spoilt);
+        let (received, by_vias) = edge.receive(&spoiled, &udp(NEXT_HOP));
+        assert!(matches!(received, Received::Forward(to) if to.addr == CALLER.parse().unwrap()));
+        let changes = ResponseChanges {
+            feedback: edge.proxy.feedback(),
+            ..ResponseChanges::default()
+        };
+        let in_transaction = with(&spoiled, |message| {
+            written(|out| assert!(write_response(message, &changes, Transport::Udp, out)))
+        });
+        for text in [&by_vias, &in_transaction] {
+            assert_eq!(headers(text, "Via"), [via(expected)], "{text}");
+            // Everything else is as it was.
+            let rest = spoiled.replacen(&our_line(&spoiled), "", 1);
+            assert_eq!(*text, rest.replacen(spoilt, expected, 1));
+        }
+    }
+}
+
+/// The line of our Via.
+fn our_line(response: &str) -> String {
+    format!("Via: {}\r\n", headers(response, "Via")[0])
+}
+
+/// RFC 7339 §5.1: a client asks in its Via, and the values in the response are for nobody else.
+#[test]
+fn a_next_hop_is_asked_for_its_load_and_its_answer_is_read() {
+    let by_rate = edge_with(Some(OverloadAlgorithm::Rate), None);
+    let sent = asking(&by_rate, &invite());
+    assert!(
+        headers(&sent, "Via")[0].ends_with(";oc;oc-algo=\"rate,loss\""),
+        "{sent}"
+    );
+    let edge = edge_with(Some(OverloadAlgorithm::Loss), None);
+    let sent = asking(&edge, &invite());
     assert!(
         headers(&sent, "Via")[0].ends_with(";oc;oc-algo=\"loss\""),
         "{sent}"
@@ -157,7 +227,7 @@ fn a_next_hop_is_asked_for_its_load_and_its_answer_is_read() {
     assert_eq!(said(&text), None);
     let answered = text.replace(";oc;", ";oc=20;oc-validity=700;oc-seq=1.5;");
     let overload = said(&answered).unwrap();
-    assert_eq!((overload.loss, overload.validity), (20, 700));
+    assert_eq!((overload.limit, overload.validity), (Limit::Loss(20), 700));
     assert!(with(&answered, |message| edge.proxy.branch_of(message)).is_ok());
     let (received, _) = edge.receive(&answered, &udp(NEXT_HOP));
     assert!(matches!(received, Received::Forward(to) if to.addr == CALLER.parse().unwrap()));
@@ -328,6 +398,7 @@ fn a_response_is_passed_on_without_our_via_and_with_its_changes() {
             without: Some(HeaderName::RetryAfter),
             added: b"X-Added: 2\r\n",
             flow_timer: Some(120),
+            feedback: Feedback::Untouched,
         },
     );
     assert_eq!(start_line(&changed), "SIP/2.0 500 Server Internal Error");

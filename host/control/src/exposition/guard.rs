@@ -51,6 +51,17 @@ impl Page<'_, '_> {
             shared.proxy.asked_loss().into(),
         )?;
         self.gauge(
+            "overload_rate",
+            "Most requests per second of each client that is asked by rate because this host is overloaded (RFC 7415)",
+            shared.proxy.asked_rate().into(),
+        )?;
+        let refused = self.sum(|w| &w.refused_for_load);
+        self.counter(
+            "overload_refused_requests",
+            "Requests answered 503 because the host was overloaded and their sender did not support overload control",
+            refused,
+        )?;
+        self.gauge(
             "overloaded_next_hops",
             "Addresses of next hops that ask for fewer requests (RFC 7339)",
             shared.next_hop_load.asking(Instant::now()) as u64,

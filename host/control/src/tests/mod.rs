@@ -111,6 +111,7 @@ fn control_over(
         failed_addresses: Default::default(),
         pings: Default::default(),
         next_hop_load: Default::default(),
+        client_load: Default::default(),
         started: SystemTime::now(),
     };
     Arc::new(Control::new(

@@ -19,8 +19,9 @@ use std::time::Instant;
 
 use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Branch, Destination, DialogSeal, DropReason, Forwarded, Framing, Index, Message,
-    Overload, Received, RelayError, RequestName, Routes, ScanError, StartLine, Transport, scan,
+    Arrival, Branch, Destination, DialogSeal, DropReason, Forwarded, Framing, Index,
+    Message, Offer, Overload, OverloadAlgorithm, Received, RelayError, RequestName, Routes,
+    ScanError, StartLine, Transport, scan,
 };
 
 use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
@@ -76,6 +77,9 @@ enum Look {
     /// As in [`Handled::HandOver`].
     HandOver(usize),
 }
+
+/// Reason phrase of the answer to a request that an overloaded host does not serve.
+const OVERLOADED: &str = "Overloaded";
 
 impl Pipeline {
     /// The pipeline of the worker with this number.
@@ -362,10 +366,14 @@ impl Pipeline {
         if scanned.is_ok() {
             let wire = self.counters().wire(wire_of(arrival.transport));
             match message.start_line() {
-                StartLine::Request { method, .. } => wire.requests.inc(Method::of(method)),
+                StartLine::Request { method, .. } => {
+                    let method = Method::of(method);
+                    wire.requests.inc(method);
+                    self.note_request(method, message, arrival);
+                }
                 StartLine::Response { .. } => {
                     wire.responses.inc();
-                    if self.shared.config.relay.overload_control {
+                    if self.shared.config.relay.overload_control.is_some() {
                         self.note_load(message, arrival);
                     }
                     match self.response(message, arrival) {
@@ -384,7 +392,11 @@ impl Pipeline {
         }
         if matches!(received, Received::Judge | Received::Absorbed) {
             match self.belongs(message, arrival) {
-                None | Some(Belongs::Stateless | Belongs::Again) => {}
+                None => {
+                    let refused = self.refuse_for_load(message, arrival, out);
+                    received = refused.map_or(received, Received::Reply);
+                }
+                Some(Belongs::Stateless | Belongs::Again) => {}
                 Some(Belongs::New(new)) => {
                     name = Some(new);
                     let refused = self.refuse_new(message, arrival, out);
@@ -472,7 +484,34 @@ impl Pipeline {
         if draining::refuses(drain, message) {
             return draining::refuse(proxy, message, arrival, out);
         }
-        None
+        self.refuse_for_load(message, arrival, out)
+    }
+
+    /// Answers a new request that an overloaded host does not serve, because its sender cannot be asked for less: without Retry-After (RFC 7339 §5.10.2).
+    fn refuse_for_load(
+        &self,
+        message: Message<'_>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        if !self.shared.client_load.refuses(message, Instant::now) {
+            return None;
+        }
+        self.counters().refused_for_load.inc();
+        (self.shared.proxy).reject(message, arrival, 503, OVERLOADED, NO_HEADERS, out)
+    }
+
+    /// Counts a request of a client that is asked by rate while the host is overloaded. Such a client sends ACK and CANCEL in any case.
+    #[inline]
+    fn note_request(&self, method: Method, message: Message<'_>, arrival: &Arrival) {
+        let by_rate = Some(OverloadAlgorithm::Rate);
+        if self.shared.config.sip.overload_control == by_rate
+            && !matches!(method, Method::Ack | Method::Cancel)
+            && Offer::of_request(message).has(OverloadAlgorithm::Rate)
+        {
+            let source = arrival.source.ip();
+            self.shared.client_load.note(source, Instant::now());
+        }
     }
 
     /// The worker that owns the transaction of a message, if that is another one: a keyed hash of what all messages of a transaction have in
@@ -512,7 +551,7 @@ impl Pipeline {
         };
         if was_asked {
             let load = &self.shared.next_hop_load;
-            load.note(arrival.transport, arrival.source, &said, Instant::now());
+            load.note(arrival.source, &said, Instant::now());
         }
     }
 

@@ -118,7 +118,7 @@ impl<'p> Relaying<'p> {
                 tried,
                 has_failed: &|transport, addr| self.shared.failed_addresses.has(transport, addr),
             },
-            asks_for_load: self.shared.config.relay.overload_control,
+            asks_for_load: self.shared.config.relay.overload_control.is_some(),
         };
         let mut write = |routes: &Routes| proxy.forward(message, arrival, routes, &forward, out);
         let written = match is_operators {
@@ -127,9 +127,9 @@ impl<'p> Relaying<'p> {
         };
         let forwarded = written?;
         let load = &self.shared.next_hop_load;
-        if let Some(loss) = load.keeps_back(message, &forwarded.to, Instant::now) {
+        if let Some(limit) = load.keeps_back(message, &forwarded.to, Instant::now) {
             let addr = forwarded.to.addr;
-            return Err(RelayError::Overloaded { addr, loss });
+            return Err(RelayError::Overloaded { addr, limit });
         }
         if forwarded.to.is_flow {
             self.counters().flow_requests.inc();

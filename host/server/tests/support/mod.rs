@@ -189,6 +189,7 @@ impl Setup {
             failed_addresses: Default::default(),
             pings: Default::default(),
             next_hop_load: Default::default(),
+            client_load: Default::default(),
             started: SystemTime::now(),
             config,
         });

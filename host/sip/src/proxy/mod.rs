@@ -33,7 +33,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::arrival::{Arrival, Destination, Transport};
 use crate::key::{Keys, Request};
 use crate::name_addr::NameAddr;
-use crate::overload::Asked;
+use crate::overload::{Asked, Demand, Feedback, OverloadControl};
 use crate::reason::standard_reason;
 use crate::reply::Reply;
 use crate::scan::{Fault, HeaderName, Message, ScanError, StartLine};
@@ -75,6 +75,8 @@ pub struct Proxy {
     minute: AtomicU32,
     /// The whole Server line, or empty.
     server_line: Box<[u8]>,
+    /// On which sides the host takes part in overload control.
+    overload_control: OverloadControl,
     /// What clients are asked to keep back.
     asked: Asked,
 }
@@ -162,7 +164,17 @@ impl Proxy {
             flow_timer: config.clients.flow_timer,
             minute: AtomicU32::new(0),
             server_line: server_line.unwrap_or_default().into(),
+            overload_control: OverloadControl::default(),
             asked: Asked::default(),
+        }
+    }
+
+    /// The same, taking part in overload control (RFC 7339).
+    #[must_use]
+    pub fn with_overload_control(self, overload_control: OverloadControl) -> Self {
+        Self {
+            overload_control,
+            ..self
         }
     }
 
@@ -182,15 +194,37 @@ impl Proxy {
         self.identity.has_socket(addr)
     }
 
-    /// Sets the percentage of requests that clients are asked to keep back (RFC 7339), in the replies of this host to clients that support it. 0
-    /// while the host is not overloaded. `sequence` is greater than in the call before: hundred-thousandths of a second.
-    pub fn ask_for_loss(&self, percent: u8, sequence: u64) {
-        self.asked.set(percent, sequence);
+    /// Sets the percentage of requests that clients are asked to keep back (RFC 7339), in every response to a client that supports it. 0 while the
+    /// host is not overloaded. `rate` is the most requests per second of each client, for those that are asked by rate (RFC 7415). `sequence` is
+    /// greater than in the call before: hundred-thousandths of a second.
+    pub fn ask_clients(&self, percent: u8, rate: u32, sequence: u64) {
+        self.asked.set(percent, rate, sequence);
     }
 
     /// The percentage of requests that clients are asked to keep back now.
     pub fn asked_loss(&self) -> u8 {
-        self.asked.current().map_or(0, |asked| asked.loss)
+        self.demand().map_or(0, Demand::loss)
+    }
+
+    /// Requests per second that each client may send that is asked by rate; 0 while the host is not overloaded, or asks nobody by rate.
+    pub fn asked_rate(&self) -> u32 {
+        self.demand().map_or(0, Demand::rate)
+    }
+
+    /// What becomes of overload control in the Vias of a message that is relayed now.
+    pub fn feedback(&self) -> Feedback {
+        let OverloadControl { next_hops, clients } = self.overload_control;
+        match self.demand() {
+            Some(demand) => Feedback::Given(demand),
+            None if next_hops.is_some() || clients.is_some() => Feedback::Removed,
+            None => Feedback::Untouched,
+        }
+    }
+
+    /// What this host asks of its clients now.
+    fn demand(&self) -> Option<Demand> {
+        let algorithm = self.overload_control.clients?;
+        self.asked.current(algorithm)
     }
 
     /// Which worker has the transaction of a message, for the kernel.
@@ -306,10 +340,7 @@ impl Proxy {
         let is_forced =
             !arrival.transport.is_reliable() && self.force_rport.contains(&arrival.local);
         let top = TopVia::of(message)?;
-        Some(
-            top.with_rport(is_forced)
-                .with_overload(self.asked.current()),
-        )
+        Some(top.with_rport(is_forced).with_demand(self.demand()))
     }
 
     /// Responds to a request whose top Via cannot be parsed. The response goes to the source address: nothing else is known of the sender.

@@ -16,14 +16,15 @@ use crate::edit::{Edits, Text, write_hex};
 use crate::key::Key;
 use crate::list::{Value, values};
 use crate::name_addr::NameAddr;
-use crate::overload;
+use crate::overload::{Feedback, Offer, OverloadAlgorithm};
 use crate::routes::{Choice, Routes};
 use crate::scan::{HeaderName, Message, StartLine};
+use crate::top_via::MOST_OFFERS;
 use crate::uri::is_sips;
 
-/// Request URI (3), new headers, top Via (2), Max-Forwards, Max-Breadth, removed Routes (own ones and one more on lines of their own: 6), an
+/// Request URI (3), new headers, top Via (2, and [`MOST_OFFERS`]), Max-Forwards, Max-Breadth, removed Routes (own ones and one more on lines of their own: 6), an
 /// added Route and Content-Length.
-const MOST_EDITS: usize = 16;
+const MOST_EDITS: usize = 16 + MOST_OFFERS;
 
 /// The same, and each header line of a message that passes the scan.
 const MOST_CHANGES: usize = MOST_EDITS + 256;
@@ -62,7 +63,8 @@ pub struct Forward<'f> {
     pub is_of_client: bool,
     /// Which of the addresses of a name the request goes to.
     pub choice: Choice<'f>,
-    /// Whether the next hop is asked to say when it is overloaded (RFC 7339): see [`Overload`](crate::Overload). A client is never asked.
+    /// Whether the next hop is asked to say when it is overloaded (RFC 7339), by the algorithm that
+    /// [`Proxy::with_overload_control`] names: see [`Overload`](crate::Overload). A client is never asked.
     pub asks_for_load: bool,
 }
 
@@ -203,6 +205,7 @@ fn relay_by<const MOST: usize>(
         .map(|(_, breadth)| breadth)
         .filter(|_| has_breadth || may_fork(message));
     let is_of_client = is_of_client || proxy.is_client(arrival, routes);
+    let feedback = proxy.feedback();
     let head = Head {
         proxy,
         message,
@@ -222,7 +225,11 @@ fn relay_by<const MOST: usize>(
             minute: proxy.now(),
         }),
         adds_max_forwards: max_forwards.is_none(),
-        asks_for_load: asks_for_load && plan.token.is_none(),
+        asks: (proxy.overload_control.next_hops).filter(|_| asks_for_load && plan.token.is_none()),
+        offer: match feedback {
+            Feedback::Given(_) => Offer::of_via(&top.via),
+            Feedback::Removed | Feedback::Untouched => Offer::default(),
+        },
         changes,
     };
     let write_head = |out: &mut Vec<u8>| head.write(out);
@@ -236,6 +243,13 @@ fn relay_by<const MOST: usize>(
         .map_or_else(|| message.header_end(), |field| field.line.start);
     fits &= edits.insert(first_header, Text::Written(&write_head));
     fits &= top.note_source(arrival.source, top.field.value_range.start, &mut edits);
+    if feedback != Feedback::Untouched {
+        // They are for this host only (RFC 7339 §5.6).
+        let base = top.field.value_range.start;
+        for place in top.offers() {
+            fits &= edits.remove(base + place.start..base + place.end);
+        }
+    }
     if let (Some(number), Some(field)) = (max_forwards, message.header(HeaderName::MaxForwards)) {
         fits &= edits.replace(field.value_range, Text::Number(number));
     }
@@ -330,7 +344,9 @@ struct Head<'a> {
     client: Option<Token>,
     adds_max_forwards: bool,
     /// See [`Forward::asks_for_load`].
-    asks_for_load: bool,
+    asks: Option<OverloadAlgorithm>,
+    /// What the sender offers of overload control.
+    offer: Offer,
     changes: &'a [HeaderChange<'a>],
 }
 
@@ -348,8 +364,9 @@ impl Head<'_> {
             out.extend_from_slice(b";l=");
             write_hex(mark, out);
         }
-        if self.asks_for_load {
-            out.extend_from_slice(overload::ASKS);
+        self.offer.write(out);
+        if let Some(algorithm) = self.asks {
+            out.extend_from_slice(algorithm.asks());
         }
         out.extend_from_slice(line_end);
         self.write_record_route(line_end, out);

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use thiserror::Error;
 
 use crate::arrival::Transport;
+use crate::overload::Limit;
 
 /// Why a request was not relayed. [`RelayError::code`] is the response to the sender; the text is for the operator.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -58,12 +59,12 @@ pub enum RelayError {
         ip: IpAddr,
     },
     /// The next hop asks for fewer requests (RFC 7339), and this one is kept back.
-    #[error("{addr} is overloaded and asks for {loss} % fewer requests")]
+    #[error("{addr} is overloaded and asks for {limit}")]
     Overloaded {
         /// The next hop.
         addr: SocketAddr,
-        /// The percentage that it asks for.
-        loss: u8,
+        /// What it asks for.
+        limit: Limit,
     },
     /// A Route value, or the request URI that strict routing takes from one, cannot be parsed.
     #[error("the Route value `{0}` is not a name-addr with a SIP URI")]
@@ -279,7 +280,7 @@ mod tests {
             },
             RelayError::Overloaded {
                 addr: SocketAddr::from(([127, 0, 0, 1], 5060)),
-                loss: 20,
+                limit: Limit::Loss(20),
             },
             RelayError::BadRoute("a".into()),
             RelayError::BadUri("a".into()),

@@ -11,6 +11,7 @@ use super::stream::Stream;
 use crate::arrival::{Arrival, Destination};
 use crate::host::{Host, ip_address};
 use crate::key::Key;
+use crate::overload::{Feedback, Returning};
 use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, ScanError};
 use crate::top_via::{DEFAULT_PORT, TopVia};
@@ -57,6 +58,14 @@ impl Proxy {
         let bytes = message.bytes();
         out.extend_from_slice(bytes.get(..ours.start).unwrap_or_default());
         let mut rest = ours.end;
+        let feedback = self.feedback();
+        if feedback != Feedback::Untouched {
+            let mut returning = Returning::new(feedback, &top.via);
+            let fields = message.headers(HeaderName::Via);
+            for (field, at) in fields.zip(top.rest_of_fields()) {
+                returning.write(bytes, &field, at, &mut rest, out);
+            }
+        }
         let lacks_length = message.header(HeaderName::ContentLength).is_none();
         let transport = destination.transport;
         if transport.is_reliable() && (lacks_length || is_due(message, transport)) {

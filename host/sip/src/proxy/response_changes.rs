@@ -4,6 +4,7 @@ use super::flow_timer::write_flow_timer;
 use super::relay::write_content_length;
 use crate::arrival::Transport;
 use crate::edit::write_decimal;
+use crate::overload::{Feedback, Returning};
 use crate::reason::standard_reason;
 use crate::scan::{HeaderName, Message};
 use crate::top_via::TopVia;
@@ -19,6 +20,8 @@ pub struct ResponseChanges<'a> {
     pub added: &'a [u8],
     /// Flow-Timer for the response to a registration, where it is due: see [`Clients::flow_timer`](crate::Clients::flow_timer).
     pub flow_timer: Option<u32>,
+    /// What becomes of overload control in the remaining Vias: see [`Proxy::feedback`](crate::Proxy::feedback).
+    pub feedback: Feedback,
 }
 
 /// Writes a received response without its top Via, with these changes, for a hop with this transport. Returns false, and writes nothing, if
@@ -47,16 +50,24 @@ pub fn write_response(
         done = message.fields().next().map_or(0, |field| field.line.start);
     }
     let ours = top.field.line.start;
+    let mut returning = Returning::new(changes.feedback, &top.via);
+    let mut rest = top.rest_of_fields();
     for field in message.fields() {
         let cut = if field.line.start == ours {
             top.place_of_first()
         } else if Some(field.name) == changes.without {
-            field.line
+            field.line.clone()
         } else {
-            continue;
+            field.line.start..field.line.start
         };
-        out.extend_from_slice(bytes.get(done..cut.start).unwrap_or_default());
-        done = cut.end;
+        if !cut.is_empty() {
+            out.extend_from_slice(bytes.get(done..cut.start).unwrap_or_default());
+            done = cut.end;
+        }
+        if field.name == HeaderName::Via {
+            let at = rest.next().unwrap_or_default();
+            returning.write(bytes, &field, at, &mut done, out);
+        }
     }
     let end = message.header_end();
     out.extend_from_slice(bytes.get(done..end).unwrap_or_default());

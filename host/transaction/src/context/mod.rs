@@ -552,6 +552,7 @@ impl<T: Clone> Context<T> {
             without: (sent != code).then_some(HeaderName::RetryAfter),
             added: self.best.challenges(),
             flow_timer: proxy.flow_timer(),
+            feedback: proxy.feedback(),
         };
         let is_written =
             response.is_some_and(|response| self.upstream.write(response, &changes, scratch));
@@ -596,6 +597,7 @@ impl<T: Clone> Context<T> {
     ) {
         let changes = ResponseChanges {
             flow_timer: tools.proxy.flow_timer(),
+            feedback: tools.proxy.feedback(),
             ..ResponseChanges::default()
         };
         if self.upstream.write(message, &changes, &mut tools.scratch) {

@@ -10,8 +10,7 @@ use std::time::Instant;
 use portcullis_metrics::{Label, Lost, Shed, WorkerCounters};
 use portcullis_policy::Rejection;
 use portcullis_sip::{
-    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, Overload, Received,
-    Transport, scan,
+    Arrival, Destination, Framing, HeaderName, Index, Limits, Message, Received, Transport, scan,
 };
 
 use tracing::debug;
@@ -181,8 +180,8 @@ impl Responder {
                     cause: SHED,
                     detail: None,
                 };
-                // RFC 7339 says how long, and keeps the requests of dialogs coming.
-                if self.shared.config.sip.overload_control && Overload::is_asked_for(message) {
+                // RFC 7339 says how long, and keeps the requests of dialogs coming; its §5.10.2 has no Retry-After for other clients either.
+                if self.shared.config.sip.overload_control.is_some() {
                     return self.reject(rejected, NO_HEADERS, judged, out);
                 }
                 let sum: usize = call_id_of(message).iter().copied().map(usize::from).sum();
