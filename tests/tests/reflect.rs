@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use portcullis_testkit::callee::ok_to;
 use portcullis_testkit::guests::{rejecting, rejecting_with};
 use portcullis_testkit::host::{Builder, Host};
-use portcullis_testkit::messages::Request;
+use portcullis_testkit::messages::{Request, Transport};
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::wait;
@@ -465,6 +465,9 @@ fn shortest(host: &Host, kind: &str, id: &str) -> Vec<u8> {
     format!("{text}\r\n").into_bytes()
 }
 
+/// No source is held or banned, whatever it does.
+const NO_EVIDENCE: &str = "refusals = 0\nusers = 0\nchallenges = 0\nmalformed = 0\nrate = 0";
+
 /// A host that observes nobody and knows nobody, before a next hop where nobody exists but `ring`, whose 200 comes twelve times.
 fn start_for_strangers() -> Host {
     let builder = Builder::new();
@@ -472,11 +475,10 @@ fn start_for_strangers() -> Host {
     let socket = UdpSocket::bind(hop).expect("the address of the next hop is free");
     // The thread ends with the process.
     std::thread::spawn(move || answer_all(&socket));
-    let no_evidence = "refusals = 0\nusers = 0\nchallenges = 0\nmalformed = 0\nrate = 0";
     builder
         .policy(policy("observe"))
         .set("relay", &format!("next-hop = \"sip:{hop}\""))
-        .set("guard", &format!("exempt = []\n{no_evidence}"))
+        .set("guard", &format!("exempt = []\n{NO_EVIDENCE}"))
         .start()
 }
 
@@ -622,6 +624,92 @@ fn no_mix_of_messages_brings_more_than_has_been_sent() {
     for silent in &sources {
         silent.assert_bounds("a mix", begun);
         assert!(silent.received.packets > 0);
+    }
+}
+
+/// A host that knows nobody but its next hop, and the next hop. The next hop is at the hand of whoever has called it with a forged address.
+fn start_before_an_accomplice(mode: &str) -> (Host, Caller) {
+    let builder = Builder::new();
+    let hop = builder.lease().addr(CALLEE, 5080);
+    let host = builder
+        .policy(policy("observe"))
+        .set(
+            "relay",
+            &format!("next-hop = \"sip:{hop}\"\nmode = \"{mode}\""),
+        )
+        .set("guard", &format!("exempt = []\n{NO_EVIDENCE}"))
+        .start();
+    let hop = Caller::udp_from(hop, host.sip());
+    (host, hop)
+}
+
+/// A request of the callee within the dialog of this INVITE, as the callee has seen that.
+fn of_callee(invite: &Message, callee: &Caller, number: usize) -> Vec<u8> {
+    let header = |name| invite.header(name).expect("an INVITE has it");
+    let routes = invite.headers("Record-Route");
+    let routes: String = routes
+        .iter()
+        .map(|route| format!("Route: {route}\r\n"))
+        .collect();
+    format!(
+        "INFO sip:caller@10.0.0.1 SIP/2.0\r\nVia: SIP/2.0/UDP {};rport;branch=z9hG4bKinfo{number}\r\n\
+         Max-Forwards: 70\r\n{routes}From: {};tag=callee\r\nTo: {}\r\nCall-ID: {}\r\n\
+         CSeq: {} INFO\r\nContent-Length: 0\r\n\r\n",
+        callee.local(),
+        header("To"),
+        header("From"),
+        header("Call-ID"),
+        number + 1,
+    )
+    .into_bytes()
+}
+
+/// What a callee sends within the dialog goes to the address of its caller, which may be that of a third party. Retransmissions count, too.
+#[test]
+fn a_callee_cannot_flood_a_caller_that_never_proved_its_address() {
+    const COUNT: usize = 100;
+    for (mode, kept_back) in [("stateful", 2 * COUNT), ("stateless", COUNT * 3 / 4)] {
+        let (host, mut hop) = start_before_an_accomplice(mode);
+        let begun = Instant::now();
+        let mut silent = Silent::new(&host, CALLER);
+        let local = silent.socket.local_addr().expect("it is bound");
+        let invite = Request::new("INVITE", "sip:b@c", Transport::Udp, local);
+        silent.send(&host, &invite.bytes());
+        let seen = hop.receive();
+        hop.send(&ok_to(&seen, hop.local()));
+        for number in 0..COUNT {
+            hop.send(&of_callee(&seen, &hop, number));
+        }
+        wait::until("most are kept back", || {
+            silent.drain();
+            (dropped(&host, "answer_limit") >= kept_back as f64).then_some(())
+        });
+        silent.drain();
+        silent.assert_bounds(mode, begun);
+        assert!(silent.received.packets > 1, "{:?}", silent.received);
+    }
+}
+
+#[test]
+fn a_caller_that_is_there_gets_the_requests_of_its_callee() {
+    for mode in ["stateful", "stateless"] {
+        let (host, mut hop) = start_before_an_accomplice(mode);
+        let mut caller = host.udp(CALLER);
+        let invite = caller.request("INVITE", "sip:b@c");
+        caller.send(&invite.bytes());
+        let seen = hop.receive();
+        hop.send(&ok_to(&seen, hop.local()));
+        let answer = caller.receive();
+        caller.send(&invite.within(&answer, "ACK", 1).bytes());
+        assert_eq!(hop.receive().first_word(), "ACK");
+        for number in 0..30 {
+            hop.send(&of_callee(&seen, &hop, number));
+            let info = caller.receive();
+            assert_eq!(info.header("CSeq"), Some(&*format!("{} INFO", number + 1)));
+            caller.send(&ok_to(&info, caller.local()));
+            assert_eq!(hop.receive().code(), 200);
+        }
+        assert_eq!(dropped(&host, "answer_limit"), 0.0);
     }
 }
 

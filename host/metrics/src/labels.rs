@@ -274,7 +274,7 @@ labels! {
         ReceiveBufferFull = "receive_buffer_full",
         /// A rejection of a request that must not be answered: an ACK.
         Unanswerable = "unanswerable",
-        /// A response to a source over UDP that reached its limit, a retransmission too.
+        /// A response to a source over UDP that reached its limit, a retransmission too, or a request within a dialog to such a source.
         AnswerLimit = "answer_limit",
         /// A message along the flow of a client that has closed its connection.
         FlowGone = "flow_gone",

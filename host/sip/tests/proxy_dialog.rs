@@ -128,6 +128,18 @@ fn both_ends_bring_the_seal_of_their_dialog() {
             }
         }
     }
+    // Who may be the victim of the other end: the address of the caller need not be that of the caller.
+    for call in &calls {
+        let dialog = |from| match seal(&edge, &call.request(from, "BYE", "sip:a@192.0.2.70")) {
+            DialogSeal::Valid(dialog) => dialog,
+            other => panic!("{other:?}"),
+        };
+        let (of_caller, of_callee) = (dialog(From::Caller), dialog(From::Callee));
+        let (caller, callee) = (udp(CALLER).source.ip(), udp(NEXT_HOP).source.ip());
+        assert!(of_caller.is_from_caller(caller) && !of_caller.is_from_caller(callee));
+        assert!(!of_caller.calls_back());
+        assert!(of_callee.calls_back() && !of_callee.is_from_caller(caller));
+    }
     // On one line, in capitals as some rewrite them, or in the request URI (strict routing).
     let text = calls[2].request(From::Caller, "BYE", "sip:grace@192.0.2.70");
     assert!(is_valid(&edge, &text.replace(">\r\nRoute: <", ">, <")));

@@ -19,7 +19,7 @@ use std::time::Instant;
 
 use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Branch, Destination, DialogSeal, DropReason, Forwarded, Framing, Index,
+    Arrival, Branch, Destination, Dialog, DialogSeal, DropReason, Forwarded, Framing, Index,
     Message, Offer, Overload, OverloadAlgorithm, Received, RelayError, RequestName, Routes,
     ScanError, StartLine, Transport, scan,
 };
@@ -679,6 +679,16 @@ impl Pipeline {
         let target = targets.first();
         let judged = judgement.on(message, arrival);
         let sent = match relaying.write(judged, target, branch, &[], out) {
+            Ok(Forwarded { to, .. }) if !self.may_call_back(judged, &to, out.len()) => {
+                let call_id = responder::call_id_of(message);
+                self.responder.keep_back_request(call_id, to.addr);
+                if self.reporter.is_watched() {
+                    let fate = Fate::dropped(Lost::AnswerLimit.label());
+                    let judgement = Some(&judgement);
+                    self.reporter.report(message, arrival, judgement, fate);
+                }
+                None
+            }
             Ok(Forwarded {
                 to: destination, ..
             }) => {
@@ -709,7 +719,8 @@ impl Pipeline {
             let judged = judgement.on(message, arrival);
             return Handled::Done(self.responder.refuse_breadth(judged, out));
         }
-        let is_in_dialog = self.is_in_dialog(message, &judgement);
+        let dialog = self.dialog_of(message, &judgement);
+        let is_in_dialog = dialog.is_some();
         if is_in_dialog {
             // A dialog has one path, and nothing else can take the place of its other end.
             (judgement.forwarding, judgement.asker) = (None, None);
@@ -734,7 +745,7 @@ impl Pipeline {
             message,
             arrival,
             back,
-            is_in_dialog,
+            dialog,
         };
         match stateful.begin(request, judgement, written, &mut tools) {
             Ok(()) => {
@@ -756,14 +767,29 @@ impl Pipeline {
         }
     }
 
-    fn is_in_dialog(&self, message: Message<'_>, judgement: &Judgement) -> bool {
+    /// The admitted dialog to which a request belongs.
+    fn dialog_of(&self, message: Message<'_>, judgement: &Judgement) -> Option<Dialog> {
         match judgement.outcome {
-            Outcome::Within(_) => true,
+            Outcome::Within(dialog) => Some(dialog),
             Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) => {
-                let seal = self.shared.proxy.dialog(message);
-                matches!(seal, DialogSeal::Valid(_))
+                match self.shared.proxy.dialog(message) {
+                    DialogSeal::Valid(dialog) => Some(dialog),
+                    DialogSeal::None | DialogSeal::Forged | DialogSeal::Expired => None,
+                }
             }
         }
+    }
+
+    /// Whether a request of this size may be sent without a transaction, as far as it goes to the caller of its dialog.
+    fn may_call_back(&self, judged: Judged<'_>, to: &Destination, bytes: usize) -> bool {
+        let Judged {
+            judgement, message, ..
+        } = judged;
+        to.transport.is_reliable()
+            || !self
+                .dialog_of(message, judgement)
+                .is_some_and(|dialog| dialog.calls_back())
+            || self.responder.may_call_back(to.transport, to.addr, bytes)
     }
 
     /// The transactions, and what they need of the pipeline. `None` in a stateless host.

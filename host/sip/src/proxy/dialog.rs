@@ -60,6 +60,11 @@ impl Dialog {
         self.owner
     }
 
+    /// Whether a request within the dialog goes to its caller: to the source of the request that began the dialog, which may have been forged.
+    pub fn calls_back(&self) -> bool {
+        matches!(self.toward, End::Caller(_))
+    }
+
     /// Whether a request within the dialog is the caller's, and comes from the address of the request that began the dialog. The callee knows the
     /// seal as well, so this proves only that the sender is one of both.
     pub fn is_from_caller(&self, source: IpAddr) -> bool {

@@ -245,9 +245,10 @@ impl Responder {
         self.stun.take(source, Instant::now())
     }
 
-    /// Whether any response may be kept back.
+    /// Whether anything may be kept back.
     pub(super) fn is_limited(&self) -> bool {
-        self.answers.is_limited() || self.shared.config.sip.unasked.bytes > 0
+        let unasked = &self.shared.config.sip.unasked;
+        self.answers.is_limited() || unasked.bytes > 0 || unasked.datagrams > 0
     }
 
     /// Whether a final response may be sent to this address once more although nobody has asked for it.
@@ -269,14 +270,26 @@ impl Responder {
     }
 
     /// Whether this datagram may be sent: everything but a request counts in the account of an address that has not proved itself. What the host
-    /// sends over UDP passes here, whatever has written it.
+    /// sends over UDP passes here, whatever has written it. For requests see [`Responder::may_call_back`].
     #[inline]
     pub(super) fn pays_for(&self, datagram: &[u8], to: SocketAddr) -> bool {
-        if is_request(datagram) || !self.must_prove(to.ip()) {
+        is_request(datagram) || self.has_paid(to.ip(), datagram.len())
+    }
+
+    /// Whether a request of this size may be sent to the caller of its dialog. It counts in the same account: whoever has forged the address of the caller and
+    /// has the callee at its hand could make the host send requests there, each of them ten times.
+    pub(super) fn may_call_back(&self, transport: Transport, to: SocketAddr, bytes: usize) -> bool {
+        transport.is_reliable() || self.has_paid(to.ip(), bytes)
+    }
+
+    /// Whether so many bytes may be sent to this address, unless it needs no proof; if so, they count.
+    #[inline]
+    fn has_paid(&self, to: IpAddr, bytes: usize) -> bool {
+        if !self.must_prove(to) {
             return true;
         }
         let (unproved, now) = (&self.shared.unproved, Instant::now());
-        unproved.may_send(to.ip(), datagram.len(), now) || self.trusts(to.ip(), now)
+        unproved.may_send(to, bytes, now) || self.trusts(to, now)
     }
 
     /// Notes that this address has proved itself: it has received something from this host.
@@ -369,6 +382,18 @@ impl Responder {
                 let what = format!("an answer over UDP to {}", to.ip());
                 Example::new(call_id, Some(to), what)
             };
+            self.reporter.note(trouble, 1, example);
+        }
+    }
+
+    /// Counts a request to the caller of its dialog that is not sent.
+    pub(super) fn keep_back_request(&self, call_id: &[u8], to: SocketAddr) {
+        self.counters().lost.inc(Lost::AnswerLimit);
+        let example = || {
+            let what = format!("a request within a dialog over UDP to {}", to.ip());
+            Example::new(call_id, Some(to), what)
+        };
+        if let Some(trouble) = Trouble::of_loss(Lost::AnswerLimit) {
             self.reporter.note(trouble, 1, example);
         }
     }

@@ -22,8 +22,8 @@ use portcullis_policy::{NextStep, Rejection};
 use portcullis_records::calls::{Call, Happened};
 use portcullis_request::Request;
 use portcullis_sip::{
-    Arrival, Branch, Destination, Forwarded, Framing, HeaderName, Index, Limits, Message, Proxy,
-    RelayError, RequestName, StartLine, Transaction, scan,
+    Arrival, Branch, Destination, Dialog, Forwarded, Framing, HeaderName, Index, Limits, Message,
+    Proxy, RelayError, RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
     Attempt, BeginError, Cause, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
@@ -92,7 +92,8 @@ pub(super) struct Begun<'r> {
     pub(super) arrival: &'r Arrival,
     /// Where responses go.
     pub(super) back: Destination,
-    pub(super) is_in_dialog: bool,
+    /// The admitted dialog to which it belongs.
+    pub(super) dialog: Option<Dialog>,
 }
 
 /// Why a request has not become a transaction.
@@ -263,7 +264,7 @@ impl Stateful {
             message,
             arrival,
             back,
-            is_in_dialog,
+            dialog,
         } = request;
         if tools.judge.has_tenants()
             && let Err(no_room) = self.relays.admits(&judgement, self.transactions.usage())
@@ -271,7 +272,7 @@ impl Stateful {
             return Err((NotBegun::NoRoom(no_room), Box::new(judgement)));
         }
         let transactions = &mut self.transactions;
-        let id = match transactions.begin(now, name, message, arrival, back, is_in_dialog) {
+        let id = match transactions.begin(now, name, message, arrival, back, dialog.is_some()) {
             Ok(id) => id,
             Err(error) => return Err((error.into(), Box::new(judgement))),
         };
@@ -286,6 +287,7 @@ impl Stateful {
         let calls = tools.relaying.dispatcher().calls();
         relay.counted_by = call_id.map(|call_id| calls.key(call_id));
         relay.asked = tools.responder.strangers().asked(message, arrival);
+        relay.calls_back = dialog.is_some_and(|dialog| dialog.calls_back());
         relay.note_first(written.map(|written| written.to));
         self.transactions.charge(id, relay.bytes());
         self.relays.insert(id, relay, message.bytes().len());

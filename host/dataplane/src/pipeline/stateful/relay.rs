@@ -25,6 +25,8 @@ pub(super) struct Relay {
     tries_left: u8,
     /// What the request says about its sender, until a target has answered; `None` if that is no stranger.
     pub(super) asked: Option<Asked>,
+    /// Whether it goes to the caller of its dialog, whose address may have been forged.
+    pub(super) calls_back: bool,
     /// For call records; `None` without.
     pub(super) call: Option<Arc<Call>>,
     /// What the call counts by that an INVITE begins at a destination of the dispatcher. The stored request is gone when the last target has
@@ -59,6 +61,7 @@ impl Relay {
             memo,
             tries_left,
             asked: None,
+            calls_back: false,
             call: None,
             counted_by: None,
             held: 0,

@@ -20,36 +20,41 @@ pub(super) struct Sends<'s> {
 }
 
 impl Sends<'_> {
-    /// Removes responses over UDP to sources that have reached their limit. Final responses of the host and of policies count in `answers-per-second`
+    /// Removes what goes over UDP to addresses that have reached their limit. Final responses of the host and of policies count in `answers-per-second`
     /// of `[sip]`, and each retransmission of a final response. What nobody has asked for again has a limit of its own: a forged INVITE whose failure is
     /// not acknowledged would bring up to eleven (timers G and H), and one that is answered as many as its callee sends. What is not sent counts as
-    /// lost: the sender of a request retransmits it, or timer G fires again.
+    /// lost: the sender of a request retransmits it, or timer G fires again. A request to the caller of its dialog counts in the account of an address that
+    /// has not proved itself, and so does each of its retransmissions: the caller may have forged that address.
     pub(super) fn keep_back_answers(&self, sends: &mut Outbox) {
         if !self.responder.is_limited() {
             return;
         }
         sends.retain(|sent| {
-            let counts = match sent.what {
-                What::Reply
-                | What::ReplyRetransmission
-                | What::ReplyUnasked
-                | What::ResponseRetransmission
-                | What::ResponseUnasked => code_of(sent.bytes) >= 200,
-                What::Request
-                | What::RequestRetransmission
-                | What::Ack
-                | What::Cancel
-                | What::CancelRetransmission
-                | What::Response => false,
-            };
-            let is_unasked = matches!(sent.what, What::ResponseUnasked | What::ReplyUnasked);
             let (transport, to) = (sent.to.transport, sent.to.addr);
             let responder = self.responder;
-            let is_sent = !counts
-                || responder.may_send(transport, to, Instant::now)
-                    && (!is_unasked || responder.may_repeat(transport, to));
+            let may_answer =
+                || code_of(sent.bytes) < 200 || responder.may_send(transport, to, Instant::now);
+            let is_request = matches!(sent.what, What::Request | What::RequestRetransmission);
+            let is_sent = match sent.what {
+                What::Request | What::RequestRetransmission => {
+                    let relay = sent.id.and_then(|id| self.relays.get(id));
+                    !relay.is_some_and(|relay| relay.calls_back)
+                        || responder.may_call_back(transport, to, sent.bytes.len())
+                }
+                What::Reply | What::ReplyRetransmission | What::ResponseRetransmission => {
+                    may_answer()
+                }
+                What::ReplyUnasked | What::ResponseUnasked => {
+                    may_answer()
+                        && (code_of(sent.bytes) < 200 || responder.may_repeat(transport, to))
+                }
+                What::Ack | What::Cancel | What::CancelRetransmission | What::Response => true,
+            };
             if !is_sent {
-                self.responder.keep_back(Lost::AnswerLimit, b"", to);
+                match is_request {
+                    true => responder.keep_back_request(b"", to),
+                    false => responder.keep_back(Lost::AnswerLimit, b"", to),
+                }
                 if self.reporter.is_watched() {
                     self.report_kept_back(&sent);
                 }
@@ -66,7 +71,7 @@ impl Sends<'_> {
         }
     }
 
-    /// Reports a response that is not sent, with its request. That of an ended transaction is not stored.
+    /// Reports a message that is not sent, with its request. That of an ended transaction is not stored.
     #[cold]
     fn report_kept_back(&self, sent: &Outgoing<'_>) {
         let Some(id) = sent.id else {
