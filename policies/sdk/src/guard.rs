@@ -2,8 +2,8 @@
 //! addresses in `htable`).
 //!
 //! A report is evidence, as a rejection with 403 or 404 is. The guard acts on it when there is as much evidence as `[guard]` in the host's
-//! configuration says. A source of datagrams is held at most, because its address may be forged; an address in a table of the host is never held
-//! or banned. A policy that rejects a request with 403 or 404 need not report it.
+//! configuration says. A source of datagrams is held at most, because its address may be forged; an address in a table of the host, a next hop and a load
+//! balancer are never held or banned. A policy that rejects a request with 403 or 404 need not report it.
 //!
 //! ```
 //! use portcullis_sdk::guard::Offence;

@@ -3,7 +3,8 @@
 /// What the guard does with the source of the request: see [`source_standing`](crate::guard::source_standing).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Standing {
-    /// The guard does not observe it: the guard is off, or the source is in a network of `exempt`, in one of the tables or a next hop.
+    /// The guard does not observe it: the guard is off, or the source is in a network of `exempt`, in one of the tables, a next hop
+    /// or a load balancer in `proxy-protocol`.
     Exempt,
     /// The guard observes it, and neither holds nor bans it.
     #[default]

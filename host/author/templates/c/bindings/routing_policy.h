@@ -323,7 +323,7 @@ typedef struct {
 // What the guard does with a source.
 typedef uint8_t portcullis_policy_guard_standing_t;
 
-// It does not observe the source: the guard is off, or the source is in an exempt network, in a table of the host or a next hop.
+// It does not observe the source: the guard is off, or the source is in an exempt network, in a table of the host, a next hop or a load balancer.
 #define PORTCULLIS_POLICY_GUARD_STANDING_EXEMPT 0
 // It observes the source, and neither holds nor bans it.
 #define PORTCULLIS_POLICY_GUARD_STANDING_OBSERVED 1
