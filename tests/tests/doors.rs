@@ -163,6 +163,14 @@ fn handshakes_that_are_cut_off_are_counted_and_leave_nothing() {
         (handshakes(&host, "protocol") == 1.0).then_some(())
     });
 
+    // A record that is longer than records may be.
+    let large = [&[0x16, 3, 1, 0xff, 0xff][..], &[0; 100]].concat();
+    drop(Line::from(send(5_061, &large)).hear_all());
+    wait::until("it is counted", || {
+        (handshakes(&host, "protocol") == 2.0).then_some(())
+    });
+    neighbour.is_answered();
+
     // WebSocket, within the request, with TLS and without.
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
@@ -248,6 +256,67 @@ fn garbage_before_the_first_message_ends_a_stream_and_is_counted() {
     neighbour.is_answered();
     assert_eq!(dropped(&host, "unframed"), count);
     assert_eq!(complaints(&host), [""; 0]);
+}
+
+#[test]
+fn datagrams_of_other_protocols_are_not_answered_and_are_counted() {
+    let (host, _folder) = start(|builder| builder);
+    let mut neighbour = Neighbour::new(&host);
+    let mut stranger = host.udp(STRANGER);
+    let mut count = 0.0;
+    for garbage in OTHERS {
+        stranger.send(garbage);
+        count += 1.0;
+        wait::until("it is counted", || {
+            (dropped(&host, "not_sip") == count).then_some(())
+        });
+        neighbour.is_answered();
+    }
+    // This is the first answer that it gets.
+    let request = stranger.request("OPTIONS", &format!("sip:{}", host.sip()));
+    assert_eq!(stranger.ask(&request).code(), 200);
+    assert_eq!(complaints(&host), [""; 0]);
+}
+
+#[test]
+fn connections_of_all_doors_share_one_bound() {
+    let mut callee = None;
+    let (host, folder) = start(|builder| {
+        let core = Callee::start(builder.lease().addr(3, 5_080));
+        let hop = format!("next-hop = \"sip:{}\"", core.addr());
+        callee = Some(core);
+        builder
+            .set("relay", &hop)
+            .set("sip", "tcp-max-connections = 6")
+    });
+    let mut neighbour = Neighbour::new(&host);
+    // A request of the neighbour is relayed: it is no stranger.
+    let request = neighbour.caller.request("OPTIONS", "sip:bob@example.com");
+    assert_eq!(neighbour.caller.ask(&request).code(), 200);
+    let evicted = || host.metric("portcullis_connections_evicted_total", &[]);
+    let (mut lines, mut browsers) = (Vec::new(), Vec::new());
+    for round in 0..2 {
+        lines.push(Line::from(plain(&host, 5_060)));
+        lines.push(secure(&host, &folder, 5_061));
+        browsers.push(web(Line::from(plain(&host, 8_088)), &host, 8_088));
+        browsers.push(web(secure(&host, &folder, 8_089), &host, 8_089));
+        // Five places are left for eight connections.
+        let expected = [0.0, 3.0][round];
+        wait::until("each has a place", || (evicted() == expected).then_some(()));
+        neighbour.is_answered();
+    }
+    drop((lines, browsers));
+    wait::until("they are gone", || (open(&host) == 1.0).then_some(()));
+    let mut tls = secure(&host, &folder, 5_061);
+    let answer = tls.ask(&options(&host, "TLS", 1), "\r\n\r\n");
+    assert!(answer.starts_with("SIP/2.0 200 "), "{answer}");
+    let mut browser = web(secure(&host, &folder, 8_089), &host, 8_089);
+    let request = browser.request("OPTIONS", &format!("sip:{}", host.sip()));
+    assert_eq!(browser.ask(&request).code(), 200);
+    neighbour.is_answered();
+    assert_eq!(dropped(&host, "too_many_connections"), 0.0);
+    assert_eq!(complaints(&host), [""; 0]);
+    drop(callee);
 }
 
 #[test]
@@ -497,6 +566,25 @@ fn a_certificate_without_its_key_is_one_error_that_names_the_file() {
         let said = [check.stdout, check.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         assert_eq!(said.matches(expected).count(), 1, "{expected}: {said}");
+        assert!(said.contains("\n1 problem"), "{said}");
+    }
+}
+
+#[test]
+fn a_certificate_without_its_key_is_one_error_in_each_section_that_has_one() {
+    let folder = office();
+    let certificate = format!("certificate = {:?}", folder.path().join("edge.pem"));
+    for section in ["relay.tls", "control"] {
+        let mut host = Builder::new().set(section, &certificate).launch();
+        assert!(!host.wait_until_ended().success());
+        let expected = format!("a certificate without a key; set `key` in [{section}]");
+        let log = host.log();
+        assert_eq!(log.matches(&expected).count(), 1, "{log}");
+        let check = host.command("check");
+        assert!(!check.status.success());
+        let said = [check.stdout, check.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert_eq!(said.matches(&expected).count(), 1, "{said}");
         assert!(said.contains("\n1 problem"), "{said}");
     }
 }
