@@ -111,7 +111,7 @@ impl<R: Region, G> Heap<R, G> {
 // block that ends there. They are aligned like the region. All other blocks belong to the general allocator.
 unsafe impl<R: Region, G: GlobalAlloc> GlobalAlloc for Heap<R, G> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let offset = self.used.get().next_multiple_of(layout.align());
+        let offset = aligned(self.used.get(), layout.align());
         if layout.align() <= ALIGN && self.take(offset, layout.size()) {
             // SAFETY: `take` guarantees that the block ends within the region.
             return unsafe { self.region.start().add(offset) };
@@ -129,24 +129,31 @@ unsafe impl<R: Region, G: GlobalAlloc> GlobalAlloc for Heap<R, G> {
         }
     }
 
+    #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let Some(offset) = self.offset(block) else {
-            // SAFETY: the block is not in the region, so it belongs to the general allocator.
-            return unsafe { self.general.realloc(block, layout, size) };
-        };
-        let is_last = offset + layout.size() == self.used.get();
-        if size <= layout.size() || (is_last && self.take(offset, size)) {
-            return block;
+        if let Some(offset) = self.offset(block) {
+            let is_last = offset + layout.size() == self.used.get();
+            if size <= layout.size() || (is_last && self.take(offset, size)) {
+                return block;
+            }
         }
 
         // SAFETY: the caller promises that `size`, rounded up to the alignment, is a valid size.
-        let grown = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
-        if !grown.is_null() {
-            // SAFETY: the new block is larger than the old one, and does not overlap it.
-            unsafe { grown.copy_from_nonoverlapping(block, layout.size()) };
+        let moved = unsafe { self.alloc(Layout::from_size_align_unchecked(size, layout.align())) };
+        if !moved.is_null() {
+            // SAFETY: both blocks have at least the smaller size and do not overlap. The old one is not used any more.
+            unsafe {
+                moved.copy_from_nonoverlapping(block, layout.size().min(size));
+                self.dealloc(block, layout);
+            }
         }
-        grown
+        moved
     }
+}
+
+/// The next multiple of a power of two. `next_multiple_of` would divide.
+fn aligned(offset: usize, align: usize) -> usize {
+    (offset + align - 1) & !(align - 1)
 }
 
 /// A source of memory pages.
@@ -156,8 +163,8 @@ trait Pages {
 }
 
 /// Allocates blocks and keeps lists of free ones. Up to [`PAGE`], the sizes of blocks are powers of two; above it, whole pages. A free block is
-/// never joined with others, and the rest of a free block that is larger than needed is given up: at the end of the call all memory returns to
-/// its first state.
+/// never joined with others, and what a block leaves free before it or behind it is given up: at the end of the call all memory returns to its
+/// first state.
 ///
 /// A block is aligned to its size, at most to [`PAGE`].
 struct SizeClasses<P> {
@@ -189,6 +196,7 @@ impl<P> SizeClasses<P> {
 }
 
 /// The size of the block for a layout; `None` if it is too large, or the alignment is above a page.
+#[inline(never)]
 fn block_size(layout: Layout) -> Option<usize> {
     let bytes = layout.size().max(layout.align()).max(ALIGN);
     match bytes <= PAGE {
@@ -202,24 +210,16 @@ impl<P: Pages> SizeClasses<P> {
     /// Returns a block of fresh bytes; null if there is no room for it.
     fn cut(&self, bytes: usize) -> *mut u8 {
         loop {
-            let start = self.fresh.get();
-            let skip = start.align_offset(bytes.min(PAGE));
-            let room = self.end.get().addr() - start.addr();
-            if skip == 0 && bytes <= room {
+            let fresh = self.fresh.get();
+            let skip = fresh.addr().wrapping_neg() & (bytes.min(PAGE) - 1);
+            let room = self.end.get().addr() - fresh.addr();
+            if skip + bytes <= room {
+                let start = fresh.wrapping_add(skip);
                 self.fresh.set(start.wrapping_add(bytes));
                 return start;
             }
 
-            if 0 < skip && skip < room {
-                // The bytes before the next possible place become the largest block that is aligned to its size.
-                let gap = 1 << start.addr().trailing_zeros();
-                self.fresh.set(start.wrapping_add(gap));
-                // SAFETY: the gap has at least 16 bytes, and nothing else uses it.
-                unsafe { self.put(start, gap) };
-                continue;
-            }
-
-            let pages = (skip + bytes).saturating_sub(room).div_ceil(PAGE).max(1);
+            let pages = (skip + bytes - room).div_ceil(PAGE);
             let Some(added) = self.pages.add(pages) else {
                 return ptr::null_mut();
             };
@@ -236,7 +236,7 @@ impl<P: Pages> SizeClasses<P> {
     /// # Safety
     /// The block has at least 16 bytes, is aligned to 16, and nothing else uses it.
     unsafe fn put(&self, block: *mut u8, bytes: usize) {
-        if let Some(list) = self.list(bytes.ilog2()) {
+        if let Some(list) = self.list(usize::BITS - 1 - bytes.leading_zeros()) {
             // SAFETY: the caller guarantees that a pointer fits.
             unsafe { block.cast::<*mut u8>().write(list.get()) };
             list.set(block);
@@ -250,6 +250,7 @@ unsafe impl<P> Sync for SizeClasses<P> {}
 // SAFETY: blocks do not overlap: each is cut from fresh bytes once, and afterwards it is either in use or in one list. A block has at least the
 // size and the alignment of its layout: those of a list for n bytes have n or more, and those of more than a page are aligned to a page.
 unsafe impl<P: Pages> GlobalAlloc for SizeClasses<P> {
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let Some(bytes) = block_size(layout) else {
             return ptr::null_mut();
@@ -266,30 +267,12 @@ unsafe impl<P: Pages> GlobalAlloc for SizeClasses<P> {
         block
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
         if let Some(bytes) = block_size(layout) {
             // SAFETY: the caller guarantees that the block is from `alloc` with this layout, and not used any more.
             unsafe { self.put(block, bytes) };
         }
-    }
-
-    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: the caller promises that `size`, rounded up to the alignment, is a valid size.
-        let wanted = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        if block_size(wanted) == block_size(layout) {
-            return block;
-        }
-
-        // SAFETY: the size is not zero.
-        let moved = unsafe { self.alloc(wanted) };
-        if !moved.is_null() {
-            // SAFETY: both blocks have at least the smaller size and do not overlap. The old one is not used any more.
-            unsafe {
-                moved.copy_from_nonoverlapping(block, layout.size().min(size));
-                self.dealloc(block, layout);
-            }
-        }
-        moved
     }
 }
 
@@ -431,7 +414,8 @@ mod tests {
     fn blocks_keep_their_bytes() {
         let heap = heap();
         use_at_random(&heap, || heap.used.set(0));
-        use_at_random(&SizeClasses::new(Reserved::new(512)), || {});
+        let heap = Heap::new(Nothing, SizeClasses::new(Reserved::new(1024)));
+        use_at_random(&heap, || {});
     }
 
     /// Allocates, resizes and frees blocks at random. Calls `when_empty` whenever there is no block.
@@ -531,32 +515,43 @@ mod tests {
     }
 
     #[test]
-    fn the_gap_before_a_large_block_is_used() {
+    fn a_block_is_aligned_to_its_size() {
         let heap = SizeClasses::new(Reserved::new(1));
         let small = Block::new(&heap, 16, 1, 1);
         let large = Block::new(&heap, 1000, 1, 2);
+        let next = Block::new(&heap, 16, 1, 3);
         assert_eq!(large.at.addr() - small.at.addr(), 1024);
-
-        // 16 bytes at 16, 32 at 32, and so on up to 512 at 512.
-        for size in [16, 32, 64, 128, 256, 512] {
-            let block = Block::new(&heap, size, 1, 3);
-            assert_eq!(block.at.addr() - small.at.addr(), size);
-        }
-        assert_eq!(heap.fresh.get(), large.at.wrapping_add(1024));
+        assert_eq!(next.at.addr() - small.at.addr(), 2048);
+        assert_eq!(heap.fresh.get(), next.at.wrapping_add(16));
     }
 
     #[test]
-    fn a_block_grows_within_its_size() {
-        let heap = SizeClasses::new(Reserved::new(3));
+    fn a_block_of_the_general_allocator_moves_when_its_size_changes() {
+        let heap = Heap::new(Nothing, SizeClasses::new(Reserved::new(3)));
         let mut block = Block::new(&heap, 5, 1, 1);
         let at = block.at;
-        block.resize(&heap, 16);
-        assert_eq!(block.at, at);
         block.resize(&heap, PAGE + 1);
         assert_ne!(block.at, at);
-        assert_eq!(heap.pages.added.get(), 3, "two pages follow the first");
+        assert_eq!(
+            heap.general.pages.added.get(),
+            3,
+            "two pages follow the first"
+        );
         block.resize(&heap, 1);
         assert_eq!(block.at, at);
+    }
+
+    /// A region without memory.
+    struct Nothing;
+
+    impl Region for Nothing {
+        fn start(&self) -> *mut u8 {
+            ptr::dangling_mut()
+        }
+
+        fn size(&self) -> usize {
+            0
+        }
     }
 
     #[test]
