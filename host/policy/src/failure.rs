@@ -276,15 +276,9 @@ fn innermost(error: &wasmtime::Error) -> Option<String> {
         let named = frames.iter().filter_map(|frame| frame.func_name());
         named.map(names::readable)
     };
-    let own = names().find(|name| !is_panic_handling(name));
+    let own = names().find(|name| !names::is_panic_handling(name));
     let name = own.or_else(|| names().next())?;
     Some(text::shown(&name, 128).into_owned())
-}
-
-fn is_panic_handling(function: &str) -> bool {
-    const PREFIXES: [&str; 5] = ["core::", "std::", "alloc::", "__rust", "rust_"];
-    let function = function.trim_start_matches('<');
-    PREFIXES.iter().any(|prefix| function.starts_with(prefix))
 }
 
 fn place(function: &Option<String>) -> String {
@@ -315,14 +309,5 @@ mod tests {
             Failure::Memory(refused).to_string(),
             "the policy asked for 17825792 bytes of memory, more than 16777216 (key `memory`)"
         );
-    }
-
-    #[test]
-    fn functions_of_the_panic_handling_are_skipped() {
-        assert!(is_panic_handling("core::panicking::panic_fmt"));
-        assert!(is_panic_handling(
-            "<alloc::string::String as core::fmt::Write>::write_str"
-        ));
-        assert!(!is_panic_handling("address_acl::decide"));
     }
 }

@@ -9,7 +9,11 @@ use wasm_encoder::{NameMap, NameSection, RawSection};
 use wasmparser::{KnownCustom, Name, NameSectionReader, Parser, Payload, TypeRef};
 
 /// Bytes of a name that are kept.
-const LONGEST: usize = 96;
+pub(crate) const LONGEST: usize = 96;
+
+/// Bytes that are kept of the names of the language's functions, where only failures show names: they name one of these only if the policy has no
+/// other function on its stack.
+pub(crate) const OF_LANGUAGE: usize = 24;
 
 /// The first 96 bytes of the demangled form of a function's name, without hashes. A name of a few bytes may demangle to a megabyte, of which
 /// only these are written.
@@ -17,7 +21,27 @@ pub(crate) fn readable(name: &str) -> String {
     let mut short = Short(String::new());
     // The only error is that of the limit.
     let _is_whole = write!(short, "{:#}", demangle(name));
-    short.0
+    match of_policy(&short.0) {
+        Some(name) => name,
+        None => short.0,
+    }
+}
+
+/// The name of a function that the SDK's macro writes around one of the author's, which is inlined there as a rule: `acl::decide` in place of
+/// `<acl::_::Policy as portcullis_sdk::guest::Guest>::decide`.
+fn of_policy(name: &str) -> Option<String> {
+    let (policy, rest) = name
+        .strip_prefix('<')?
+        .split_once("::_::Policy as portcullis_sdk::guest::")?;
+    let (_, function) = rest.split_once(">::")?;
+    Some(format!("{policy}::{function}"))
+}
+
+/// Whether a function, by its readable name, belongs to the language, which handles panics by such functions.
+pub(crate) fn is_panic_handling(function: &str) -> bool {
+    const PREFIXES: [&str; 5] = ["core::", "std::", "alloc::", "__rust", "rust_"];
+    let function = function.trim_start_matches('<');
+    PREFIXES.iter().any(|prefix| function.starts_with(prefix))
 }
 
 /// Text up to [`LONGEST`] bytes. Writing more is an error.
@@ -37,15 +61,16 @@ impl fmt::Write for Short {
 }
 
 /// Replaces the names of a valid module by those that [`readable`] returns: mangled names take as much memory as a tenth of
-/// the machine code. A module whose names cannot be read is returned unchanged.
-pub(crate) fn shortened(file: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    match rewritten(&file) {
+/// the machine code. A module whose names cannot be read is returned unchanged. `of_language` is how many bytes are kept of the names of the
+/// language's functions.
+pub(crate) fn shortened(file: Cow<'_, [u8]>, of_language: usize) -> Cow<'_, [u8]> {
+    match rewritten(&file, of_language) {
         Some(rewritten) => Cow::Owned(rewritten),
         None => file,
     }
 }
 
-fn rewritten(file: &[u8]) -> Option<Vec<u8>> {
+fn rewritten(file: &[u8], of_language: usize) -> Option<Vec<u8>> {
     let mut whole = wasm_encoder::Module::new();
     let (mut functions, mut has_names) = (0, false);
     for payload in Parser::new(0).parse_all(file) {
@@ -62,7 +87,7 @@ fn rewritten(file: &[u8]) -> Option<Vec<u8>> {
         if let Payload::CustomSection(custom) = &payload
             && let KnownCustom::Name(names) = custom.as_known()
         {
-            whole.section(&names_of(names, functions)?);
+            whole.section(&names_of(names, functions, of_language)?);
             has_names = true;
         } else if let Some((id, range)) = payload.as_section() {
             let data = file.get(range)?;
@@ -73,14 +98,18 @@ fn rewritten(file: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A name section with the names of the module's `count` functions only, which are the only ones that backtraces show.
-fn names_of(names: NameSectionReader<'_>, count: usize) -> Option<NameSection> {
+fn names_of(names: NameSectionReader<'_>, count: usize, of_language: usize) -> Option<NameSection> {
     let mut short = BTreeMap::new();
     for names in names {
         if let Name::Function(names) = names.ok()? {
             for name in names {
                 let name = name.ok()?;
                 if (name.index as usize) < count {
-                    short.insert(name.index, readable(name.name));
+                    let mut readable = readable(name.name);
+                    if is_panic_handling(&readable) {
+                        readable.truncate(readable.floor_char_boundary(of_language));
+                    }
+                    short.insert(name.index, readable);
                 }
             }
         }
@@ -127,6 +156,14 @@ mod tests {
             ("_ZN6policy6decide17h0123456789abcdefE", "policy::decide"),
             ("_RNvCs1234_7mycrate3foo", "mycrate::foo"),
             ("decide", "decide"),
+            (
+                "_ZN71_$LT$address_acl.._..Policy$u20$as$u20$portcullis_sdk..guest..Guest$GT$6decide17he6da700c7281dc2eE",
+                "address_acl::decide",
+            ),
+            (
+                "<a::_::Policy as portcullis_sdk::guest::configured_failover::Guest>::on_failure",
+                "a::on_failure",
+            ),
             ("", ""),
             (&long, &long[..LONGEST]),
             (
@@ -134,7 +171,7 @@ mod tests {
                 &"x".repeat(LONGEST - 1),
             ),
         ] {
-            let short = shortened(Cow::Owned(module(name)));
+            let short = shortened(Cow::Owned(module(name)), LONGEST);
             assert_eq!(name_in_failure(&short).as_deref(), Some(expected));
         }
     }
@@ -155,6 +192,33 @@ mod tests {
     }
 
     #[test]
+    fn functions_of_the_panic_handling_are_recognised() {
+        assert!(is_panic_handling("core::panicking::panic_fmt"));
+        assert!(is_panic_handling(
+            "<alloc::string::String as core::fmt::Write>::write_str"
+        ));
+        assert!(!is_panic_handling("address_acl::decide"));
+    }
+
+    #[test]
+    fn names_of_the_languages_functions_are_cut_more() {
+        for (name, expected) in [
+            (
+                "core::ptr::drop_in_place::<alloc::string::String>",
+                "core::ptr::drop_in_place",
+            ),
+            ("core::fmt::write", "core::fmt::write"),
+            (
+                "portcullis_sdk::heap::SizeClasses::alloc",
+                "portcullis_sdk::heap::SizeClasses::alloc",
+            ),
+        ] {
+            let short = shortened(Cow::Owned(module(name)), OF_LANGUAGE);
+            assert_eq!(name_in_failure(&short).as_deref(), Some(expected));
+        }
+    }
+
+    #[test]
     fn names_of_functions_that_do_not_exist_are_dropped() {
         let mut file = wat::parse_str(r#"(module (import "a" "b" (func)) (func))"#).unwrap();
         let mut map = NameMap::new();
@@ -164,7 +228,7 @@ mod tests {
         let mut names = NameSection::new();
         names.functions(&map);
         wasm_encoder::Section::append_to(&names, &mut file);
-        let short = shortened(Cow::Owned(file));
+        let short = shortened(Cow::Owned(file), LONGEST);
         let mut found = Vec::new();
         for payload in Parser::new(0).parse_all(&short) {
             let payload = payload.unwrap();
@@ -190,7 +254,7 @@ mod tests {
             sections.filter(|(id, _)| *id != 0).collect::<Vec<_>>()
         };
         let file = module("decide");
-        let short = shortened(Cow::Borrowed(&file));
+        let short = shortened(Cow::Borrowed(&file), LONGEST);
         assert!(short.len() < file.len());
         assert_eq!(sections(&short), sections(&file));
     }
@@ -198,6 +262,8 @@ mod tests {
     #[test]
     fn a_module_without_names_is_unchanged() {
         let file = wasm_encoder::Module::new().finish();
-        assert!(matches!(shortened(Cow::Borrowed(&file)), Cow::Borrowed(same) if same == file));
+        assert!(
+            matches!(shortened(Cow::Borrowed(&file), LONGEST), Cow::Borrowed(same) if same == file)
+        );
     }
 }

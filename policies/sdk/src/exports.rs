@@ -6,7 +6,8 @@ use crate::next_step::NextStep;
 use crate::verdict::Verdict;
 use crate::wire;
 
-/// Calls `decide`, and tells the host the targets of its verdict.
+/// Calls `decide`, and tells the host the targets of its verdict. Inlined, so that the verdict is not copied.
+#[inline(always)]
 pub fn decide(policy: fn() -> Verdict) -> wire::Verdict {
     match run(policy) {
         Verdict::Relay(next_hop) => wire::Verdict::Relay(next_hop),
@@ -21,6 +22,7 @@ pub fn decide(policy: fn() -> Verdict) -> wire::Verdict {
 }
 
 /// Calls `on_failure`, and tells the host the targets of its step.
+#[inline(always)]
 pub fn on_failure(policy: fn() -> NextStep) -> outcome::NextStep {
     match run(policy) {
         NextStep::Best => outcome::NextStep::Best,

@@ -195,14 +195,15 @@ impl<P> SizeClasses<P> {
     }
 }
 
-/// The size of the block for a layout; `None` if it is too large, or the alignment is above a page.
+/// The size of the block for a layout; 0 if it is too large, or the alignment is above a page. A number and no `Option`, which would be returned
+/// in memory.
 #[inline(never)]
-fn block_size(layout: Layout) -> Option<usize> {
+fn block_size(layout: Layout) -> usize {
     let bytes = layout.size().max(layout.align()).max(ALIGN);
     match bytes <= PAGE {
-        true => Some(bytes.next_power_of_two()),
-        false if layout.align() > PAGE => None,
-        false => bytes.checked_next_multiple_of(PAGE),
+        true => bytes.next_power_of_two(),
+        false if layout.align() > PAGE => 0,
+        false => aligned(bytes, PAGE),
     }
 }
 
@@ -252,10 +253,9 @@ unsafe impl<P> Sync for SizeClasses<P> {}
 unsafe impl<P: Pages> GlobalAlloc for SizeClasses<P> {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let Some(bytes) = block_size(layout) else {
-            return ptr::null_mut();
-        };
-        let Some(list) = self.list(usize::BITS - (bytes - 1).leading_zeros()) else {
+        let bytes = block_size(layout);
+        // Without a size, the power is that of all bits, which has no list.
+        let Some(list) = self.list(usize::BITS - bytes.wrapping_sub(1).leading_zeros()) else {
             return ptr::null_mut();
         };
         let block = list.get();
@@ -269,10 +269,8 @@ unsafe impl<P: Pages> GlobalAlloc for SizeClasses<P> {
 
     #[inline(never)]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        if let Some(bytes) = block_size(layout) {
-            // SAFETY: the caller guarantees that the block is from `alloc` with this layout, and not used any more.
-            unsafe { self.put(block, bytes) };
-        }
+        // SAFETY: the caller guarantees that the block is from `alloc` with this layout, and not used any more.
+        unsafe { self.put(block, block_size(layout)) };
     }
 }
 

@@ -119,7 +119,12 @@ pub(crate) fn rewritten(file: &[u8], has_marks: bool) -> wasmtime::Result<Cow<'_
         Ok(resettable) => with_reset(&resettable, module, has_marks),
         Err(_) => module,
     };
-    Ok(names::shortened(module))
+    // Marks are added where calls are for requests. Elsewhere, a profile shows all names.
+    let of_language = match has_marks {
+        true => names::OF_LANGUAGE,
+        false => names::LONGEST,
+    };
+    Ok(names::shortened(module, of_language))
 }
 
 /// A valid module may be so close to a limit of the format that what is added makes it invalid. Then it goes without marks, or is not reset.
