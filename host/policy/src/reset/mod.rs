@@ -1,6 +1,7 @@
 //! Resets instances of modules to their initial state after each call.
 
 mod cards;
+mod data;
 mod pristine;
 mod resettable;
 

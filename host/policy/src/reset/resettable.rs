@@ -19,6 +19,7 @@ use wasm_encoder::{
 };
 use wasmparser::{ExternalKind, FunctionBody, Operator, Parser, Payload};
 
+use super::data;
 use crate::added_functions::{AddedFunctions, Edit, first_added};
 
 /// The export name of the function that restores the globals. It returns the marks of the call, and clears them. No compiler uses such a name.
@@ -118,6 +119,7 @@ impl Resettable {
         let mut added = Added {
             function: first_added(file)?,
             saved: saved.map(|_| &*self.globals),
+            keeps_image: marks.is_none(),
         };
         functions.add_to(file, &mut added)
     }
@@ -165,12 +167,14 @@ impl Resettable {
     }
 }
 
-/// Exports the added functions, and adds the globals for saved values.
+/// Exports the added functions, adds the globals for saved values, and lets the module's code copy its data.
 struct Added<'r> {
     /// The index of the function [`EXPORT`]; that of [`SAVE`] is the next one.
     function: u32,
     /// The globals whose values are saved.
     saved: Option<&'r [Global]>,
+    /// Whether the data stays as it is: without marks, a call may have been measured in fuel, which copying would use.
+    keeps_image: bool,
 }
 
 impl Edit for Added<'_> {
@@ -201,6 +205,14 @@ impl Edit for Added<'_> {
                     globals.global(ty, &zero(global.ty)?);
                 }
                 whole.section(&globals);
+            }
+            (Payload::DataSection(section), _) if !self.keeps_image => {
+                match data::without_image(section) {
+                    Some(data) => {
+                        whole.section(&data);
+                    }
+                    None => return Some(false),
+                }
             }
             _ => return Some(false),
         }
