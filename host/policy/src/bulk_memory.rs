@@ -187,15 +187,14 @@ impl Operation {
         let one = [get(TO), get(FROM), piece.clone(), self.instruction()];
         let is_large = [get(SIZE), piece.clone(), Instruction::I32GtU];
 
-        code.extend(is_large.clone());
-        code.push(Instruction::If(BlockType::Empty));
-        // A range whose end overflows 32 bits is out of bounds: the original operation traps.
+        code.push(Instruction::Block(BlockType::Empty));
+        code.extend([get(SIZE), piece.clone(), Instruction::I32LeU]);
+        code.push(Instruction::BrIf(0));
+        // A range whose end overflows 32 bits is out of bounds: the original operation, which follows the block, traps.
         let sources: &[u32] = if moves_source { &[TO, FROM] } else { &[TO] };
         for &local in sources {
             code.extend([get(local), get(SIZE), Instruction::I32Add, get(local)]);
-            code.extend([Instruction::I32LtU, Instruction::If(BlockType::Empty)]);
-            code.extend(all.clone());
-            code.push(Instruction::End);
+            code.extend([Instruction::I32LtU, Instruction::BrIf(0)]);
         }
         // An operation of size 0 at the end of the range traps if the range is out of bounds.
         code.extend([get(TO), get(SIZE), Instruction::I32Add, get(FROM)]);

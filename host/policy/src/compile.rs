@@ -1,5 +1,7 @@
 //! Compilation in another process with limits on time and memory, because a hostile file may make the compiler use any amount of either.
 
+use std::cmp::Reverse;
+
 use object::build::elf::{Builder, SectionData};
 use thiserror::Error;
 use wasmtime::component::Component;
@@ -16,6 +18,9 @@ use crate::sandbox::Code;
 
 /// Bytes of a page of the machine: the alignment of sections that are mapped with permissions of their own.
 const PAGE: u64 = 4096;
+
+/// Bytes of the header of an ELF file.
+const HEADER: u64 = 64;
 
 /// Runs [`compile`] in another process and returns the result.
 pub type Compiler =
@@ -60,28 +65,36 @@ fn translate(bytes: &[u8], limits: &Limits, target: Target) -> Result<Vec<u8>, S
 
 /// Removes the symbol table from machine code and orders its sections, so that they take as few pages of memory as possible: a host keeps
 /// them for each policy. Only debuggers read the symbol table: the runtime has tables of its own for functions and their names. Sections that
-/// begin at the start of a page follow each other; smaller ones come after them. Code that cannot be parsed is returned unchanged.
+/// begin at the start of a page follow each other. Before them, the rest of the first page is filled with small sections; the others come
+/// after them. Code that cannot be parsed is returned unchanged.
 fn compacted(code: Vec<u8>) -> Vec<u8> {
     let compacted = |code: &[u8]| -> Result<Vec<u8>, object::build::Error> {
         let mut file = Builder::read64(code)?;
         for symbol in &mut file.symbols {
             symbol.delete = true;
         }
-        let mut has_whole_pages = false;
-        let mut later = Vec::new();
+        let (mut whole, mut small) = (Vec::new(), Vec::new());
         for section in &mut file.sections {
-            let data = &section.data;
-            section.delete = matches!(data, SectionData::Symbol | SectionData::String);
-            if !matches!(section.data, SectionData::Data(_)) {
-                continue;
-            }
-            if section.sh_addralign >= PAGE {
-                has_whole_pages = true;
-            } else if has_whole_pages {
-                later.push(section.id());
+            section.delete = matches!(section.data, SectionData::Symbol | SectionData::String);
+            if let SectionData::Data(data) = &section.data {
+                let size = data.len() as u64 + section.sh_addralign;
+                match section.sh_addralign >= PAGE {
+                    true => whole.push(section.id()),
+                    false => small.push((size, section.id())),
+                }
             }
         }
-        for id in later {
+        // The largest ones that fit come first.
+        small.sort_by_key(|(size, _)| Reverse(*size));
+        let mut room = PAGE.saturating_sub(HEADER);
+        let (first, last): (Vec<_>, Vec<_>) = small.into_iter().partition(|(size, _)| {
+            let left = room.checked_sub(*size);
+            room = left.unwrap_or(room);
+            left.is_some()
+        });
+        let first = first.into_iter().map(|(_, id)| id);
+        let last = last.into_iter().map(|(_, id)| id);
+        for id in first.chain(whole).chain(last) {
             file.sections.copy(id);
             file.sections.get_mut(id).delete = true;
         }
@@ -170,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn sections_of_whole_pages_follow_each_other_and_smaller_ones_come_after_them() {
+    fn sections_of_whole_pages_follow_each_other_and_smaller_ones_fill_the_first_page() {
         let engine = engine::compiling(&Limits::default(), Target::Serving).unwrap();
         // Code, and an image of the memory.
         let file = wat::parse_str(
@@ -184,14 +197,23 @@ mod tests {
 
         let is_whole = |section: &Section<'_>| section.alignment >= PAGE;
         let (before, after) = (sections(&code), sections(&compacted));
-        let first_whole = before.iter().position(is_whole).unwrap();
+        let first_whole = |of: &[Section<'_>]| of.iter().position(is_whole).unwrap();
         assert!(
-            !before[first_whole..].is_sorted_by_key(|section| !is_whole(section)),
+            !before[first_whole(&before)..].is_sorted_by_key(|section| !is_whole(section)),
             "the compiler's order needs no change any more"
         );
-        let begin = after.iter().position(is_whole).unwrap();
+        let begin = first_whole(&after);
         assert!(after[begin..].is_sorted_by_key(|section| !is_whole(section)));
         assert!(after[begin..].iter().filter(|one| is_whole(one)).count() > 1);
+        assert_eq!(after[begin].offset, PAGE);
+        // What comes after the whole pages does not fit into the first one.
+        let room = PAGE - (after[begin - 1].offset + after[begin - 1].bytes.len() as u64);
+        let mut small = after[begin..].iter().filter(|one| !is_whole(one));
+        assert!(
+            small.all(
+                |one| one.name == b".shstrtab" || one.bytes.len() as u64 + one.alignment > room
+            )
+        );
         assert!(
             after
                 .iter()
@@ -203,6 +225,13 @@ mod tests {
             let same = before.iter().find(|one| one.name == section.name).unwrap();
             assert!(section.bytes == same.bytes && section.alignment == same.alignment);
         }
+        assert_eq!(
+            before
+                .iter()
+                .filter(|one| !matches!(one.name, b".symtab" | b".strtab"))
+                .count(),
+            after.len()
+        );
     }
 
     #[test]
