@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,12 @@ const DEFAULT_MOST: usize = 10_000;
 pub struct Counters {
     begun: Instant,
     max_per_shard: usize,
-    shards: [Mutex<HashMap<u128, Entry>>; SHARDS],
+    /// Made for the first counter: most tenants have none, and the empty shards would take most of the memory of this table.
+    shards: OnceLock<Box<[Shard; SHARDS]>>,
     evicted: AtomicU64,
 }
+
+type Shard = Mutex<HashMap<u128, Entry>>;
 
 #[derive(Clone, Copy, Debug)]
 struct Entry {
@@ -47,7 +51,7 @@ impl Counters {
         Self {
             begun: Instant::now(),
             max_per_shard: most.div_ceil(SHARDS).max(1),
-            shards: std::array::from_fn(|_| Mutex::default()),
+            shards: OnceLock::new(),
             evicted: AtomicU64::new(0),
         }
     }
@@ -69,6 +73,9 @@ impl Counters {
     /// The value of a counter; 0 if there is no such counter.
     pub(crate) fn value(&self, name: &str, now: Instant) -> u64 {
         let now = self.since_begun(now);
+        if self.shards.get().is_none() {
+            return 0;
+        }
         let key = key(b'c', name);
         let mut shard = self.shard(key).lock();
         match shard.get_mut(&key) {
@@ -117,7 +124,8 @@ impl Counters {
 
     /// Number of counters and buckets.
     pub fn len(&self) -> usize {
-        self.shards.iter().map(|shard| shard.lock().len()).sum()
+        let shards = self.shards.get().into_iter().flat_map(|shards| &**shards);
+        shards.map(|shard| shard.lock().len()).sum()
     }
 
     /// Whether there are no counters and no buckets.
@@ -165,8 +173,9 @@ impl Counters {
         shard.remove(&key);
     }
 
-    fn shard(&self, key: u128) -> &Mutex<HashMap<u128, Entry>> {
-        &self.shards[(key % SHARDS as u128) as usize]
+    fn shard(&self, key: u128) -> &Shard {
+        let shards = self.shards.get_or_init(Box::default);
+        &shards[(key % SHARDS as u128) as usize]
     }
 
     fn since_begun(&self, now: Instant) -> u64 {

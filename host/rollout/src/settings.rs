@@ -1,14 +1,18 @@
 //! Checks whether earlier policies accept the current settings. New policies are checked when they are loaded.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use portcullis_config::SeatConfig;
 use portcullis_dataplane::tenants::Seat;
 use portcullis_policy::{Generation, Settings, SettingsError};
 
-/// Returns the settings of a seat's policy.
+/// Returns the settings of a seat's policy. Those of all seats without settings are the same in memory.
 pub(crate) fn settings_of(config: &SeatConfig) -> Arc<Settings> {
-    Arc::new(Settings::new(config.settings.clone()))
+    static NONE: LazyLock<Arc<Settings>> = LazyLock::new(Arc::default);
+    match config.settings.as_object() {
+        Some(settings) if !settings.is_empty() => Arc::new(Settings::new(config.settings.clone())),
+        Some(_) | None => Arc::clone(&NONE),
+    }
 }
 
 /// Drops the fallback if it does not accept the current settings, so that the breaker does not activate it.

@@ -177,6 +177,9 @@ impl Inspection {
             }
         }
         self.producers = producers.into_iter().collect();
+        // A host keeps this for each policy.
+        self.imports.shrink_to_fit();
+        self.exports.shrink_to_fit();
         Ok(())
     }
 

@@ -1,5 +1,6 @@
 //! Statistics of the calls of a generation.
 
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,7 +11,9 @@ use crate::verdict::Verdict;
 /// Counters of one generation, striped so that workers do not contend for cache lines.
 #[derive(Debug, Default)]
 pub struct Stats {
-    stripes: [Stripe; Self::STRIPES],
+    first: Stripe,
+    /// Made with the first call of a worker: a host has thousands of generations, and fewer workers than stripes as a rule.
+    others: [OnceLock<Box<Stripe>>; Self::STRIPES - 1],
 }
 
 /// The counters of one worker, or of several if there are more workers than stripes. Aligned so that two stripes never share a cache line.
@@ -51,7 +54,7 @@ impl Stats {
     /// Counts one call of `decide` by the worker with this number.
     #[inline]
     pub fn record(&self, worker: usize, answer: &Result<Verdict, Failure>, took: Duration) {
-        let stripe = &self.stripes[worker % Self::STRIPES];
+        let stripe = self.stripe(worker);
         let counter = match answer {
             Ok(verdict) => &stripe.verdicts[VerdictKind::of(verdict) as usize],
             Err(failure) => &stripe.failures[failure.kind().index()],
@@ -61,7 +64,7 @@ impl Stats {
 
     /// Counts one call of `on-failure` by the worker with this number.
     pub fn record_step(&self, worker: usize, answer: &Result<NextStep, Failure>, took: Duration) {
-        let stripe = &self.stripes[worker % Self::STRIPES];
+        let stripe = self.stripe(worker);
         let counter = match answer {
             Ok(_) => &stripe.steps,
             Err(failure) => &stripe.failures[failure.kind().index()],
@@ -101,10 +104,19 @@ impl Stats {
         Duration::from_nanos(self.sum(|stripe| &stripe.nanoseconds))
     }
 
+    #[inline]
+    fn stripe(&self, worker: usize) -> &Stripe {
+        match (worker % Self::STRIPES).checked_sub(1) {
+            None => &self.first,
+            Some(other) => self.others[other].get_or_init(Box::default),
+        }
+    }
+
     fn sum(&self, pick: impl Fn(&Stripe) -> &AtomicU64) -> u64 {
-        let counters = self.stripes.iter().map(pick);
-        counters
-            .map(|counter| counter.load(Ordering::Relaxed))
+        let others = self.others.iter().filter_map(OnceLock::get);
+        let stripes = others.map(|stripe| &**stripe).chain([&self.first]);
+        stripes
+            .map(|stripe| pick(stripe).load(Ordering::Relaxed))
             .sum()
     }
 }
