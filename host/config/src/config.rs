@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use portcullis_address::DatabaseUrl;
 use portcullis_sip::Transport;
@@ -77,8 +78,8 @@ pub struct Config {
     pub resolver: ResolverConfig,
     /// `[transactions]`
     pub transactions: TransactionsConfig,
-    /// `[tenants.…]`, in the order of their names.
-    pub tenants: Vec<TenantConfig>,
+    /// `[tenants.…]`, in the order of their names. Each is in memory once, however many configurations and tables have it.
+    pub tenants: Vec<Arc<TenantConfig>>,
     /// `[control]`
     pub control: ControlConfig,
     /// `[capture]`
@@ -117,7 +118,7 @@ impl Config {
             "after" => Some(policy.after.as_ref().unwrap_or(&policy.seat)),
             name => {
                 let tenant = self.tenants.iter().find(|tenant| tenant.name == name);
-                tenant.map(|tenant| &tenant.seat)
+                tenant.map(|tenant| &*tenant.seat)
             }
         }
     }
@@ -210,7 +211,7 @@ impl Config {
         &self,
         name: &str,
         text: &str,
-        others: &[TenantConfig],
+        others: &[Arc<TenantConfig>],
     ) -> Result<TenantConfig, Vec<Problem>> {
         tenant::parse(name, text, self.for_tenants(), others)
     }

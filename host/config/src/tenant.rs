@@ -5,6 +5,7 @@ mod edit;
 mod settings;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use portcullis_policy::Share;
 use portcullis_signature::Signers;
@@ -39,7 +40,7 @@ pub struct TenantConfig {
     /// Which requests belong to the tenant.
     pub selector: SelectorConfig,
     /// Configuration of its seat.
-    pub seat: SeatConfig,
+    pub seat: Arc<SeatConfig>,
     /// Verdict on a request on which no policy decides.
     pub default: DefaultVerdict,
     /// Groups of the address table that the policy may query.
@@ -104,12 +105,12 @@ pub(super) struct Operator<'c> {
 }
 
 /// Reads `[tenants]`.
-pub(super) fn read_all(section: Section<'_>, operator: Operator<'_>) -> Vec<TenantConfig> {
+pub(super) fn read_all(section: Section<'_>, operator: Operator<'_>) -> Vec<Arc<TenantConfig>> {
     let mut claims = Claims::default();
     let tenants = section.tables(check_name);
     let read = tenants
         .into_iter()
-        .map(|(name, section)| read(name, section, operator, &mut claims));
+        .map(|(name, section)| Arc::new(read(name, section, operator, &mut claims)));
     read.collect()
 }
 
@@ -118,7 +119,7 @@ pub(super) fn parse(
     name: &str,
     text: &str,
     operator: Operator<'_>,
-    others: &[TenantConfig],
+    others: &[Arc<TenantConfig>],
 ) -> Result<TenantConfig, Vec<Problem>> {
     let document = Document::new(text);
     if let Err(bad) = check_name(name) {
@@ -131,7 +132,10 @@ pub(super) fn parse(
     }
     let mut tenant = read(name.to_owned(), document.root(), operator, &mut claims);
     if operator.policy.signers_bind_stored {
-        let bound = bind(&mut tenant.seat.signers, &operator.policy.seat.signers);
+        let bound = bind(
+            &mut Arc::make_mut(&mut tenant.seat).signers,
+            &operator.policy.seat.signers,
+        );
         if let Err(bad) = bound {
             document.root().reject("signers", bad);
         }
@@ -249,7 +253,7 @@ fn read(
             .flatten(),
         name,
         selector,
-        seat,
+        seat: Arc::new(seat),
     };
     section.finish();
     tenant
@@ -643,7 +647,7 @@ mod tests {
             let text = format!("source-groups = [1]\n{text}");
             config
                 .parse_tenant("a", &text, &[])
-                .map(|tenant| tenant.seat.signers)
+                .map(|tenant| tenant.seat.signers.clone())
         };
         assert_eq!(parse(&bound, "").unwrap(), bound.policy.seat.signers);
         assert!(parse(&bound, "").unwrap().required);

@@ -144,7 +144,7 @@ impl Host {
                 clients: portcullis_sip::Clients::default(),
             }),
             routes: routes.build(&HashMap::new()),
-            selector: Selector::new(&config.tenants),
+            selector: Selector::new(config.tenants.iter().map(|tenant| &**tenant)),
             table: TableBuilder::default().build(),
             arrival: Arrival {
                 source: CALLER.parse().unwrap(),

@@ -26,7 +26,7 @@ pub struct RouteSources {
 pub struct RouteKeeper {
     relay: RelayConfig,
     /// `None` for the operator.
-    tenant: Option<TenantConfig>,
+    tenant: Option<Arc<TenantConfig>>,
     sources: RouteSources,
     generations: watch::Receiver<u64>,
     resolver: Resolver,
@@ -40,12 +40,12 @@ impl RouteKeeper {
     /// If an entry is not a next hop or domain, which a validated configuration excludes.
     pub async fn new(
         relay: &RelayConfig,
-        tenant: Option<&TenantConfig>,
+        tenant: Option<&Arc<TenantConfig>>,
         sources: &RouteSources,
     ) -> Result<Self, RouteError> {
         let mut generations = sources.dispatcher.generations();
         generations.mark_unchanged();
-        let mut resolver = resolver(relay, tenant, sources)?;
+        let mut resolver = resolver(relay, tenant.map(|tenant| &**tenant), sources)?;
         resolver.resolve_first().await;
         Ok(Self {
             relay: relay.clone(),
@@ -92,7 +92,7 @@ impl RouteKeeper {
                 },
             }
             // The entries have been routes before, and those of the sets are checked when they are loaded.
-            let Ok(new) = self::resolver(&relay, tenant.as_ref(), &sources) else {
+            let Ok(new) = self::resolver(&relay, tenant.as_deref(), &sources) else {
                 return;
             };
             let before = mem::replace(&mut resolver, new);

@@ -82,6 +82,8 @@ fn value(path: &str, json: &Json) -> Result<Value, SettingsTextError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use serde_json::json;
 
     use super::*;
@@ -113,7 +115,7 @@ mod tests {
             let after = parsed(&text);
             assert_eq!(after.seat.settings, wanted, "{text}");
             let mut rest = after;
-            rest.seat.settings = before.seat.settings.clone();
+            Arc::make_mut(&mut rest.seat).settings = before.seat.settings.clone();
             assert_eq!(rest, before, "{text}");
             assert!(!text.contains("old"), "{text}");
             for comment in ["# Ours.", "# the trunk", "# the last"] {

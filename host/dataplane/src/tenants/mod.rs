@@ -67,7 +67,7 @@ pub struct Tenant {
     /// Its counters, one element per worker.
     pub counters: Arc<[TenantCounters]>,
     /// Its configuration; `None` for the operator.
-    pub config: Option<TenantConfig>,
+    pub config: Option<Arc<TenantConfig>>,
 }
 
 impl Tenants {
@@ -90,7 +90,7 @@ impl Tenants {
 
     /// The same operator with these tenants, sorted by name.
     pub fn with(&self, named: Vec<Arc<Tenant>>) -> Self {
-        let configs = named.iter().filter_map(|tenant| tenant.config.as_ref());
+        let configs = named.iter().filter_map(|tenant| tenant.config.as_deref());
         Self {
             before: self.before.clone(),
             after: self.after.clone(),

@@ -36,7 +36,7 @@ pub struct Seat {
     /// Rate of pushes by the tenant.
     pushes: Due,
     /// File, limits, and actions on failure.
-    pub config: SeatConfig,
+    pub config: Arc<SeatConfig>,
     /// Number of failures by kind, and the last failure.
     pub failures: Failures,
     breaker: Breaker,
@@ -65,9 +65,10 @@ impl Seat {
         name: &str,
         slot: Arc<PolicySlot>,
         scope: Scope,
-        config: SeatConfig,
+        config: impl Into<Arc<SeatConfig>>,
         wake: Arc<Notify>,
     ) -> Self {
+        let config = config.into();
         slot.set_mode(config.mode);
         Self {
             name: name.into(),

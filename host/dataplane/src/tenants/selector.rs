@@ -213,7 +213,7 @@ mod tests {
     #[test]
     fn the_first_kind_that_fits_decides() {
         let config = Config::parse(TENANTS).unwrap();
-        let selector = Selector::new(&config.tenants);
+        let selector = Selector::new(config.tenants.iter().map(|tenant| &**tenant));
         let table = table();
         let name = |uri: &str, from: &str, source: &str, local: &str| {
             let request = request(uri, from, source, local);

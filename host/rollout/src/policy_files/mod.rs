@@ -184,7 +184,7 @@ impl PolicyFiles {
         digest: &mut Option<Digest>,
     ) -> Result<Option<Reload>, PolicyFileError> {
         let file = self.file().ok_or(PolicyFileError::NotConfigured)?;
-        let SeatConfig { reuse, limits, .. } = &self.seat().config;
+        let SeatConfig { reuse, limits, .. } = &*self.seat().config;
         let bytes = read(file, limits.module_bytes, &self.name)?;
         let of_file = Digest::of(&bytes);
         *digest = Some(of_file);

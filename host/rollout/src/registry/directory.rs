@@ -96,7 +96,7 @@ impl Registry {
     pub async fn put_tenant(&self, name: &str, text: &str, by: &str) -> Result<(), TenantError> {
         let store = self.store()?;
         let config = self.base(name)?;
-        let tenant = self.parsed(&config, name, text)?;
+        let tenant = Arc::new(self.parsed(&config, name, text)?);
         let checked = self.tenants.check(&config, &tenant).await;
         checked.map_err(RegistryError::from)?;
         let text = without_secret(text, tenant.token.as_ref());
@@ -127,9 +127,9 @@ impl Registry {
             if seen.is_some_and(|seen| *seen != before.seat.settings) {
                 return Err(TenantError::Changed(name.to_owned()));
             }
-            let tenant = self.parsed(&config, name, &text)?;
-            before.seat.settings = Json::Object(settings.clone());
-            if before != tenant {
+            let tenant = Arc::new(self.parsed(&config, name, &text)?);
+            Arc::make_mut(&mut before.seat).settings = Json::Object(settings.clone());
+            if before != *tenant {
                 return Err(TenantError::Altered(name.to_owned()));
             }
             let checked = self.tenants.check(&config, &tenant).await;
@@ -246,7 +246,7 @@ impl Registry {
                     .parse_tenant(&row.name, text, &all)
                     .map_err(|problems| shown(&problems)),
             };
-            let usable = match usable {
+            let usable = match usable.map(Arc::new) {
                 Ok(tenant) => match self.tenants.check(config, &tenant).await {
                     Ok(()) => Ok(tenant),
                     Err(error) => Err(error.to_string()),
@@ -255,7 +255,7 @@ impl Registry {
             };
             match usable {
                 Ok(tenant) => {
-                    all.push(tenant.clone());
+                    all.push(Arc::clone(&tenant));
                     known.usable.push(tenant);
                 }
                 Err(error) => drop(known.wrong.insert(row.name.clone(), error)),

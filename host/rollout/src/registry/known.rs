@@ -26,7 +26,7 @@ pub(super) struct Known {
     /// The rows.
     pub(super) rows: Vec<StoredTenant>,
     /// The tenants that can be used.
-    pub(super) usable: Vec<TenantConfig>,
+    pub(super) usable: Vec<Arc<TenantConfig>>,
     /// Errors of the others, by name.
     pub(super) wrong: BTreeMap<String, String>,
 }

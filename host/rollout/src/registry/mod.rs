@@ -297,7 +297,7 @@ impl Registry {
     pub async fn apply(
         &self,
         config: &Config,
-        tenants: &[TenantConfig],
+        tenants: &[Arc<TenantConfig>],
     ) -> Result<(), RegistryError> {
         let fresh = self.set_up(config, tenants).await?;
         self.load_all(fresh).await;
@@ -308,7 +308,7 @@ impl Registry {
     async fn set_up(
         &self,
         config: &Config,
-        tenants: &[TenantConfig],
+        tenants: &[Arc<TenantConfig>],
     ) -> Result<Vec<Arc<PolicyFiles>>, RegistryError> {
         let fresh = self.tenants.apply(config, tenants).await?;
         for files in &fresh {

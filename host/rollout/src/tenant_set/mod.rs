@@ -142,7 +142,7 @@ impl TenantSet {
     /// Returns what has to change so that the tenants for which `is_meant` is true become these.
     pub(crate) fn plan<'c>(
         &self,
-        wanted: &'c [TenantConfig],
+        wanted: &'c [Arc<TenantConfig>],
         is_meant: impl Fn(&str) -> bool,
     ) -> Changes<'c> {
         let current = self.current.load();
@@ -158,7 +158,7 @@ impl TenantSet {
     pub(crate) async fn apply(
         &self,
         config: &Config,
-        wanted: &[TenantConfig],
+        wanted: &[Arc<TenantConfig>],
     ) -> Result<Vec<Arc<PolicyFiles>>, TenantSetError> {
         let _turn = self.changing.lock().await;
         let changes = self.plan(wanted, |_| true);
@@ -200,14 +200,14 @@ impl TenantSet {
     pub(crate) async fn check(
         &self,
         config: &Config,
-        tenant: &TenantConfig,
+        tenant: &Arc<TenantConfig>,
     ) -> Result<(), TenantSetError> {
         let before = {
             let running = self.running.lock();
             let running = running.get(&tenant.name);
             running.map(|running| Arc::clone(&running.tenant))
         };
-        let before = before.as_ref().and_then(|before| before.config.as_ref());
+        let before = before.as_ref().and_then(|before| before.config.as_deref());
         match step(before, tenant) {
             Some(set_up) => self.prepare(config, &set_up).await.map(drop),
             None => Ok(()),
@@ -291,7 +291,7 @@ impl TenantSet {
             .with_counters(counted)
             .with_settings(settings_of(&config.seat));
         let wake = Arc::clone(&self.wake);
-        let seat = Seat::new(&config.name, slot, scope, config.seat.clone(), wake);
+        let seat = Seat::new(&config.name, slot, scope, Arc::clone(&config.seat), wake);
         let seat = Arc::new(seat);
         // A task takes 5 KiB, and most tenants have neither names nor sets.
         let follow = (!keeper.is_fixed())
@@ -307,7 +307,7 @@ impl TenantSet {
                 known: in_order(&config.groups),
                 records: Part::default(),
                 counters,
-                config: Some(config.clone()),
+                config: Some(Arc::clone(config)),
             }),
             files: Arc::new(files),
             tasks: follow.iter().map(JoinHandle::abort_handle).collect(),
@@ -318,7 +318,7 @@ impl TenantSet {
 /// Returns the configurations of running tenants, by name.
 fn configs_of(tenants: &Tenants) -> impl Iterator<Item = (&str, &TenantConfig)> {
     let named = tenants.named.iter();
-    named.filter_map(|tenant| Some((&*tenant.name, tenant.config.as_ref()?)))
+    named.filter_map(|tenant| Some((&*tenant.name, tenant.config.as_deref()?)))
 }
 
 /// Returns what a tenant's policy may query, change and use.

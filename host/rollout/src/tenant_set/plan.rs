@@ -1,6 +1,7 @@
 //! Determines the changes from the running tenants to the configured ones.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use portcullis_config::TenantConfig;
 
@@ -17,7 +18,7 @@ pub(crate) struct Changes<'c> {
 #[derive(Debug, PartialEq)]
 pub(crate) struct SetUp<'c> {
     /// Its configuration.
-    pub(crate) config: &'c TenantConfig,
+    pub(crate) config: &'c Arc<TenantConfig>,
     /// What the tenant takes over from the running tenant of the same name; `None` for a new tenant. Generations and metrics are always
     /// taken over.
     pub(crate) carried: Option<Carried>,
@@ -36,7 +37,7 @@ pub(crate) struct Carried {
 /// Compares the configurations of running tenants, by name, with the wanted ones.
 pub(crate) fn plan<'c>(
     running: &BTreeMap<&str, &TenantConfig>,
-    wanted: &'c [TenantConfig],
+    wanted: &'c [Arc<TenantConfig>],
 ) -> Changes<'c> {
     let set_up = wanted.iter().filter_map(|config| {
         let before = running.get(config.name.as_str()).copied();
@@ -53,10 +54,10 @@ pub(crate) fn plan<'c>(
 /// The same for one tenant; `None` if its configuration has not changed.
 pub(crate) fn step<'c>(
     running: Option<&TenantConfig>,
-    config: &'c TenantConfig,
+    config: &'c Arc<TenantConfig>,
 ) -> Option<SetUp<'c>> {
     let carried = match running {
-        Some(running) if running == config => return None,
+        Some(running) if *running == **config => return None,
         Some(running) => Some(Carried {
             counters: running.seat.counters == config.seat.counters,
             asks_generations: running.seat.settings != config.seat.settings
@@ -91,15 +92,17 @@ mod tests {
     use super::*;
 
     /// The tenants of a configuration with these sections.
-    fn tenants(text: &str) -> Vec<TenantConfig> {
+    fn tenants(text: &str) -> Vec<Arc<TenantConfig>> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("portcullis.toml");
         std::fs::write(&path, text).unwrap();
         Config::load(&path).unwrap().tenants
     }
 
-    fn by_name(tenants: &[TenantConfig]) -> BTreeMap<&str, &TenantConfig> {
-        let named = tenants.iter().map(|tenant| (tenant.name.as_str(), tenant));
+    fn by_name(tenants: &[Arc<TenantConfig>]) -> BTreeMap<&str, &TenantConfig> {
+        let named = tenants
+            .iter()
+            .map(|tenant| (tenant.name.as_str(), &**tenant));
         named.collect()
     }
 

@@ -360,7 +360,7 @@ fn check_policies(config: &Config, findings: &mut Findings) -> Asked {
         .into_iter()
         .filter_map(|(what, seat)| Some((what.to_owned(), seat?)));
     let tenants = config.tenants.iter();
-    let tenants = tenants.map(|tenant| (format!("tenants.{}", tenant.name), &tenant.seat));
+    let tenants = tenants.map(|tenant| (format!("tenants.{}", tenant.name), &*tenant.seat));
     let seats: Vec<_> = operators.chain(tenants).collect();
     for ((what, seat), loaded) in seats.iter().zip(load_all(&seats, &runtime)) {
         let files = loaded.and_then(|loaded| told(what, seat, loaded, findings));

@@ -1,6 +1,7 @@
 //! The findings of `portcullis check` in the tables and the rules directory.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 
 use portcullis_address::{DatabaseError, Failure, RuleFolder, Watcher};
 use portcullis_config::Config;
@@ -147,7 +148,7 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
                 if let Some(settings) = &settings {
                     findings.extend(borrowed(config, settings, &tenant));
                 }
-                all.push(tenant);
+                all.push(Arc::new(tenant));
             }
             Err(problems) => {
                 let problems = problems.iter();

@@ -1,5 +1,7 @@
 //! Which groups of the table of addresses a caller may see and change.
 
+use std::sync::Arc;
+
 use portcullis_address::{NewRow, Prefix, RowBound};
 use portcullis_config::TenantConfig;
 use portcullis_rpc::Fault;
@@ -13,7 +15,7 @@ pub(crate) enum Rights {
     /// All of them.
     Operator,
     /// Those of this tenant.
-    Tenant(Box<TenantConfig>),
+    Tenant(Arc<TenantConfig>),
 }
 
 impl Rights {
@@ -27,7 +29,7 @@ impl Rights {
         let tenant = tenants.named.iter().find(|tenant| *tenant.name == **name);
         let config = tenant.and_then(|tenant| tenant.config.clone());
         match config {
-            Some(config) => Ok(Self::Tenant(Box::new(config))),
+            Some(config) => Ok(Self::Tenant(config)),
             None => Err(Fault::new(403, "the tenant of this token does not exist")),
         }
     }

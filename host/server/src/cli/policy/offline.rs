@@ -88,7 +88,9 @@ impl Surroundings {
 
     fn tenant(&self, seat: &str) -> Option<&TenantConfig> {
         let mut tenants = self.config.tenants.iter();
-        tenants.find(|tenant| tenant.name == seat)
+        tenants
+            .find(|tenant| tenant.name == seat)
+            .map(|tenant| &**tenant)
     }
 
     /// Loads a policy within the limits of a seat.
