@@ -5,7 +5,7 @@
 //! write and check signatures in the form of cosign, which lie beside the policy under the tag `sha256-….sig`.
 //!
 //! Content from a registry is untrusted. Every blob and manifest must have its digest. The size of all that is downloaded is limited while it is
-//! read (module `reader`); oci-client uploads, and reads the answers to uploads. Every request has a time limit. This crate is independent of
+//! read (module `session`); oci-client uploads, and reads the answers to uploads. Every request has a time limit. This crate is independent of
 //! what a policy is.
 
 #![forbid(unsafe_code)]
@@ -20,9 +20,9 @@ mod key;
 mod manifest;
 mod publish;
 mod pull;
-mod reader;
 mod reference;
 mod repository;
+mod session;
 mod signing;
 
 pub use digest::Digest;

@@ -20,8 +20,8 @@ use tokio::runtime::{Builder, Runtime};
 use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::RegistryError;
-use crate::reader::{Answer, ReadError, Reader};
 use crate::reference::Reference;
+use crate::session::{Answer, Session, SessionError};
 
 /// Time limit for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -78,7 +78,7 @@ struct Tags {
 pub struct Repository {
     reference: Reference,
     /// What reads, with a bound on sizes.
-    reader: Reader,
+    session: Session,
     /// What uploads.
     client: Client,
     auth: RegistryAuth,
@@ -141,7 +141,7 @@ impl Repository {
         let repository = Self {
             url: format!("{scheme}://{}", reference.host()),
             reference: reference.clone(),
-            reader: Reader::new(reading, base, name, credentials),
+            session: Session::new(reading, base, name, credentials),
             client,
             auth,
             who,
@@ -271,7 +271,7 @@ impl Repository {
     /// Tells the registry the credentials. Without this, oci-client would ignore an error and go on without them.
     fn log_in(&self, access: Access) -> Result<(), RegistryError> {
         let what = "the token";
-        let admitted = self.wait(self.reader.log_in(), &self.reference)?;
+        let admitted = self.wait(self.session.log_in(), &self.reference)?;
         admitted.map_err(|error| self.not_read(error, &self.reference, what))?;
         match access {
             Access::Pull => return Ok(()),
@@ -299,16 +299,16 @@ impl Repository {
         accept: &[&str],
         limit: u64,
     ) -> Result<Answer, RegistryError> {
-        let read = self.wait(self.reader.get(path, query, accept, limit), at)?;
+        let read = self.wait(self.session.get(path, query, accept, limit), at)?;
         read.map_err(|error| self.not_read(error, at, what))
     }
 
-    fn not_read(&self, error: ReadError, at: &Reference, what: &'static str) -> RegistryError {
+    fn not_read(&self, error: SessionError, at: &Reference, what: &'static str) -> RegistryError {
         match error {
-            ReadError::Request(error) => self.unreachable(&error),
-            ReadError::Status { code, text } => self.answered(code, &text, at),
-            ReadError::Denied(text) => self.forbidden(&text),
-            ReadError::TooLarge {
+            SessionError::Request(error) => self.unreachable(&error),
+            SessionError::Status { code, text } => self.answered(code, &text, at),
+            SessionError::Denied(text) => self.forbidden(&text),
+            SessionError::TooLarge {
                 what: part,
                 size,
                 limit,
@@ -318,7 +318,7 @@ impl Repository {
                 size,
                 limit,
             },
-            ReadError::Malformed(text) => self.refused(&text),
+            SessionError::Malformed(text) => self.refused(&text),
         }
     }
 

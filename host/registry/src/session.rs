@@ -18,8 +18,8 @@ const SAID: u64 = 64 << 10;
 /// The digest that a registry has for a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
 
-/// A reader of one repository.
-pub(crate) struct Reader {
+/// A session with one repository.
+pub(crate) struct Session {
     client: Client,
     /// Scheme and host.
     base: String,
@@ -49,7 +49,7 @@ pub(crate) struct Answer {
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
-pub(crate) enum ReadError {
+pub(crate) enum SessionError {
     /// No connection, or it broke.
     #[error(transparent)]
     Request(#[from] reqwest::Error),
@@ -92,7 +92,7 @@ struct Challenge {
     is_basic: bool,
 }
 
-impl Reader {
+impl Session {
     pub(crate) fn new(
         client: Client,
         base: String,
@@ -112,7 +112,7 @@ impl Reader {
     ///
     /// # Errors
     /// If the registry does not answer, or its token service gives no token.
-    pub(crate) async fn log_in(&self) -> Result<(), ReadError> {
+    pub(crate) async fn log_in(&self) -> Result<(), SessionError> {
         let answer = self.client.get(format!("{}/v2/", self.base)).send().await?;
         self.admit(answer.headers()).await
     }
@@ -127,9 +127,9 @@ impl Reader {
         query: &[(&str, &str)],
         accept: &[&str],
         limit: u64,
-    ) -> Result<Answer, ReadError> {
+    ) -> Result<Answer, SessionError> {
         let url = format!("{}/v2/{}/{path}", self.base, self.repository);
-        let malformed = |error| ReadError::Malformed(format!("{url} is no URL: {error}"));
+        let malformed = |error| SessionError::Malformed(format!("{url} is no URL: {error}"));
         let mut url = Url::parse(&url).map_err(malformed)?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
@@ -143,7 +143,7 @@ impl Reader {
         if answer.status() != StatusCode::OK {
             let code = answer.status().as_u16();
             let text = beginning(answer).await;
-            return Err(ReadError::Status { code, text });
+            return Err(SessionError::Status { code, text });
         }
         let digest = answer.headers().get(CONTENT_DIGEST);
         let digest = digest.and_then(|digest| digest.to_str().ok());
@@ -153,7 +153,7 @@ impl Reader {
         })
     }
 
-    async fn ask(&self, url: Url, accept: &[&str]) -> Result<Response, ReadError> {
+    async fn ask(&self, url: Url, accept: &[&str]) -> Result<Response, SessionError> {
         let mut request = self.client.get(url);
         if !accept.is_empty() {
             request = request.header(ACCEPT, accept.join(", "));
@@ -167,7 +167,7 @@ impl Reader {
     }
 
     /// Does what the registry asks for in an answer.
-    async fn admit(&self, headers: &HeaderMap) -> Result<(), ReadError> {
+    async fn admit(&self, headers: &HeaderMap) -> Result<(), SessionError> {
         let challenge = Challenge::of(headers);
         let admission = match challenge.bearer {
             Some((realm, service)) => Admission::Bearer(self.token(&realm, service).await?),
@@ -179,8 +179,12 @@ impl Reader {
     }
 
     /// Gets a token for reading this repository.
-    async fn token(&self, realm: &str, service: Option<String>) -> Result<HeaderValue, ReadError> {
-        let malformed = |text: String| ReadError::Malformed(text);
+    async fn token(
+        &self,
+        realm: &str,
+        service: Option<String>,
+    ) -> Result<HeaderValue, SessionError> {
+        let malformed = |text: String| SessionError::Malformed(text);
         let named = format!("the token service {realm:?}");
         let mut url =
             Url::parse(realm).map_err(|error| malformed(format!("{named} is no URL: {error}")))?;
@@ -202,7 +206,7 @@ impl Reader {
         };
         let answer = request.send().await?;
         if answer.status() != StatusCode::OK {
-            return Err(ReadError::Denied(beginning(answer).await));
+            return Err(SessionError::Denied(beginning(answer).await));
         }
         let bytes = whole(answer, TOKEN, Some("the token")).await?;
         let token: Token = serde_json::from_slice(&bytes)
@@ -246,8 +250,8 @@ async fn whole(
     mut answer: Response,
     limit: u64,
     what: Option<&'static str>,
-) -> Result<Vec<u8>, ReadError> {
-    let too_large = |size| ReadError::TooLarge { what, size, limit };
+) -> Result<Vec<u8>, SessionError> {
+    let too_large = |size| SessionError::TooLarge { what, size, limit };
     if let Some(size) = answer.content_length().filter(|size| *size > limit) {
         return Err(too_large(size));
     }
@@ -281,15 +285,15 @@ mod tests {
     use crate::fake::{Fake, Said};
 
     /// Runs what reads, with a user and a password.
-    fn read(base: String, path: &str) -> Result<Answer, ReadError> {
+    fn read(base: String, path: &str) -> Result<Answer, SessionError> {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let client = Client::builder().no_proxy().build().unwrap();
         let credentials = Some(("ann".to_owned(), "secret".to_owned()));
-        let reader = Reader::new(client, base, "acl".into(), credentials);
+        let session = Session::new(client, base, "acl".into(), credentials);
         let read = async {
-            reader.log_in().await?;
-            reader.get(path, &[], &["a", "b"], 8).await
+            session.log_in().await?;
+            session.get(path, &[], &["a", "b"], 8).await
         };
         let runtime = runtime.enable_all().build().unwrap();
         runtime.block_on(read)
