@@ -196,11 +196,11 @@ async function triesAMessage(page) {
   const field = (name) => panel.getByLabel(name, { exact: true });
   await field("Received from").fill("203.0.113.9:5060");
   await panel.getByRole("button", { name: "Try", exact: true }).click();
-  await panel.getByRole("heading", { name: /^reject / }).waitFor();
+  await panel.getByRole("heading", { name: /^reject 401 / }).waitFor();
   await panel.getByRole("cell", { name: "no row has 203.0.113.9" }).first().waitFor();
   await field("Another policy").setInputFiles(given.policies.observe);
   await panel.getByRole("button", { name: "Try", exact: true }).click();
-  await panel.getByRole("heading", { name: /^relay / }).waitFor();
+  await panel.getByRole("heading", { name: /^relay$/ }).waitFor();
   await field("Message").fill("no message");
   await panel.getByRole("button", { name: "Try", exact: true }).click();
   await panel.getByRole("alert").filter({ hasText: "message: line 1" }).waitFor();

@@ -4,16 +4,23 @@ import { ask, button, count, field, h, table } from "./dom.js";
 
 const ROWS = "/v1/addresses";
 const MATCH = "/v1/addresses/match";
+const SELF = "/v1/tenants/self";
 /** Rows that are read at once. */
 const SHOWN = 200;
 
 /** Whether the host lets this user see stored rows. */
 export const hasRows = (session) => session.has("GET", ROWS);
 
+/** The groups whose rows a tenant may change; null for those who may change all. */
+async function editable(session) {
+  if (session.isOperator || !session.has("GET", SELF)) return null;
+  return (await session.get(SELF)).limits.edit_groups;
+}
+
 /** A panel with the stored rows; `changed` is called after each change. */
 export class StoredRows {
   constructor(page, changed) {
-    Object.assign(this, { page, changed, list: null, error: null, matches: null });
+    Object.assign(this, { page, changed, list: null, error: null, matches: null, groups: undefined });
     const text = (name, attributes) => h("input", { name, autocomplete: "off", spellcheck: "false", ...attributes });
     this.contains = text("wanted", { type: "search", onchange: () => this.read() });
     this.filter = h("form", { onsubmit: (event) => { event.preventDefault(); this.read(); } }, field("Stored rows with this text", this.contains), h("button", {}, "Find"));
@@ -34,6 +41,7 @@ export class StoredRows {
 
   async read() {
     try {
+      if (this.groups === undefined) this.groups = await editable(this.page.session);
       this.list = await this.pageAfter(null);
       this.error = null;
     } catch (error) {
@@ -92,14 +100,15 @@ export class StoredRows {
     if (this.error) return h("p", { class: "error", role: "alert" }, this.error.message);
     if (!this.list) return null;
     const { rows, total, next, is_writable: isWritable } = this.list;
-    const canRemove = isWritable && this.page.session.has("DELETE", ROWS);
+    const canRemove = isWritable && this.page.session.has("DELETE", ROWS) && this.groups?.length !== 0;
+    const remove = (row) => this.mayChange(row) && button("Remove", () => this.remove(row), { "aria-label": `Remove ${row.address} from group ${row.group}` });
     const columns = [
-      { title: "group", kind: "number", cell: (row) => row.group ?? "–" },
+      { title: "group", kind: "short", cell: (row) => row.group ?? "–" },
       { title: "address", kind: "short mono", cell: (row) => row.address ?? "–" },
-      { title: "mask", kind: "number", cell: (row) => row.mask ?? "–" },
-      { title: "port", kind: "number", cell: (row) => (row.port === 0 ? "any" : (row.port ?? "–")) },
+      { title: "mask", kind: "short", cell: (row) => row.mask ?? "–" },
+      { title: "port", kind: "short", cell: (row) => (row.port === 0 ? "any" : (row.port ?? "–")) },
       { title: "tag", cell: (row) => row.tag ?? "–" },
-      ...(canRemove ? [{ title: "", kind: "short", cell: (row) => button("Remove", () => this.remove(row), { "aria-label": `Remove ${row.address} from group ${row.group}` }) }] : []),
+      ...(canRemove ? [{ title: "", kind: "short", cell: remove }] : []),
     ];
     const caption = total > rows.length ? `The first ${count(rows.length)} of ${count(total)} stored rows` : `${count(total)} stored ${total === 1 ? "row" : "rows"}`;
     const shown = table(caption, columns, rows, { nothing: "No row.", key: (row) => `${row.id} ${row.group} ${row.address}` });
@@ -108,7 +117,12 @@ export class StoredRows {
   }
 
   get isWritable() {
-    return Boolean(this.list?.is_writable) && this.page.session.has("POST", ROWS);
+    return Boolean(this.list?.is_writable) && this.page.session.has("POST", ROWS) && this.groups?.length !== 0;
+  }
+
+  /** Whether the host would let this user change a row. */
+  mayChange({ group }) {
+    return !this.groups || this.groups.includes(group);
   }
 
   /** The rows that match a source, as the host finds them. */
@@ -118,8 +132,8 @@ export class StoredRows {
     const where = port === null ? source : `${source}, port ${port},`;
     const said = first === null ? `No row matches ${where}.` : `${where} is in group ${first}.`;
     const columns = [
-      { title: "group", kind: "number", cell: (row) => String(row.group) },
-      { title: "port", kind: "number", cell: (row) => (row.port ? String(row.port) : "any") },
+      { title: "group", kind: "short", cell: (row) => String(row.group) },
+      { title: "port", kind: "short", cell: (row) => (row.port ? String(row.port) : "any") },
       { title: "tag", cell: (row) => row.tag ?? "–" },
       { title: "matches", cell: (row) => (row.is_match ? "yes" : "no: another port") },
     ];

@@ -82,15 +82,16 @@ function become(known, node) {
 /** A table. Columns: {title, cell(row), kind}; kinds: number, short, wide, mono. `detail` is shown below a chosen row. */
 export function table(caption, columns, rows, { key, nothing = "None.", chosen, detail } = {}) {
   if (rows.length === 0) return h("p", { class: "nothing" }, nothing);
-  const head = columns.map(({ title, kind }) => h("th", { scope: "col", class: kind }, title || h("span", { class: "muted" }, "\u00a0")));
+  const head = columns.map(({ title, kind }) => h("th", { role: "columnheader", scope: "col", class: kind }, title || h("span", { class: "muted" }, "\u00a0")));
   const line = (row) => {
     const isChosen = chosen?.(row);
-    const cells = columns.map(({ cell, kind }) => h("td", { class: kind }, cell(row)));
-    const more = isChosen && detail && h("tr", { class: "detail", "data-key": `${key(row)} detail` }, h("td", { colspan: columns.length }, detail(row)));
-    return [h("tr", { "data-key": key?.(row), class: isChosen && "chosen" }, cells), more];
+    const cells = columns.map(({ title, cell, kind }) => h("td", { role: "cell", class: kind, "data-title": title }, cell(row)));
+    const more = isChosen && detail && h("tr", { role: "row", class: "detail", "data-key": `${key(row)} detail` }, h("td", { role: "cell", colspan: columns.length }, detail(row)));
+    return [h("tr", { role: "row", "data-key": key?.(row), class: isChosen && "chosen" }, cells), more];
   };
   const body = rows.map(line);
-  const all = h("table", {}, h("caption", {}, caption), h("thead", {}, h("tr", {}, head)), h("tbody", {}, body));
+  // The roles stay where a narrow page shows rows as blocks.
+  const all = h("table", { role: "table" }, h("caption", {}, caption), h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, head)), h("tbody", { role: "rowgroup" }, body));
   // A region that scrolls must be reachable with the keyboard.
   return h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": caption }, all);
 }

@@ -157,7 +157,7 @@ class Followed {
       { title: "message", kind: "wide mono", cell: (row) => row.first_line.replace(/ SIP\/2.0$/, "") },
       { title: "tenant", cell: (row) => row.tenant ?? "–" },
       { title: "policy", kind: "short", cell: (row) => calls(row) },
-      { title: "outcome", kind: "short", cell: (row) => [badge(row.outcome, KINDS[row.outcome]), row.code ? ` ${row.code}` : ""] },
+      { title: "outcome", kind: "short", cell: (row) => [badge(row.outcome, KINDS[row.outcome]), row.code ? ` ${row.code}` : "", why(row)] },
     ];
     const isChosen = (row) => row.number === this.chosen;
     const shown = table("The newest first", columns, this.rows, { key: (row) => String(row.number), nothing, chosen: isChosen, detail });
@@ -175,6 +175,12 @@ class Followed {
 }
 
 const KINDS = { relayed: "good", rejected: "warn", dropped: "bad", undelivered: "bad" };
+
+/** Why the host has not done what the policy said. */
+function why(row) {
+  const isOdd = ["rejected", "dropped", "undelivered"].includes(row.outcome) && row.cause && row.cause !== "policy";
+  return isOdd && h("span", { class: "under" }, row.cause.replaceAll("_", " "));
+}
 
 /** A message has a list of policy calls; a decision is one. */
 function callsOf(row) {

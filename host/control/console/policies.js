@@ -38,6 +38,7 @@ function open(page) {
     page.show(
       title(`Policies of ${seat}`, state.list && seats(state.list, seat)),
       h("div", { class: "columns" }, inUse(state.status, state.generations, act), trial(state.status, state.diff, act)),
+      differences(state.diff),
       list(state.generations, page, path, act),
       send.form(),
       settings && settings.form(),
@@ -146,19 +147,30 @@ function trial(status, diff, act) {
 function compared(diff, kind) {
   if (kind === "canary") return h("p", { class: "muted" }, "A canary decides on its share of the dialogs: its verdicts are in the list of generations.");
   if (!diff) return h("p", { class: "nothing" }, "There has been no request since the trial began.");
-  const all = diff.same + diff.different;
+  const left = diff.not_compared > 0 && `; ${count(diff.not_compared)} were not compared`;
+  return h("p", {}, h("strong", { class: diff.different ? "warn" : "good" }, `${count(diff.different)} of ${count(diff.same + diff.different)} verdicts differ`), left);
+}
+
+/** The last requests on which a shadow would have decided otherwise; false if there are none. */
+function differences(diff) {
+  if (!diff?.samples.length) return false;
   const columns = [
     { title: "time", kind: "short", cell: (row) => time(row.at) },
     { title: "source", kind: "short mono", cell: (row) => row.source },
-    { title: "active", kind: "short", cell: (row) => row.active },
-    { title: "candidate", kind: "short", cell: (row) => row.candidate },
-    { title: "request", kind: "wide mono", cell: (row) => row.request },
+    { title: "active", cell: (row) => row.active },
+    { title: "candidate", cell: (row) => row.candidate },
+    { title: "request", kind: "wide mono", cell: request },
   ];
-  const left = diff.not_compared > 0 && `; ${count(diff.not_compared)} were not compared`;
-  return [
-    h("p", {}, h("strong", { class: diff.different ? "warn" : "good" }, `${count(diff.different)} of ${count(all)} verdicts differ`), left),
-    diff.samples.length > 0 && table("The last differences", columns, diff.samples),
-  ];
+  // Numbers of the differences, so that a row that is open stays open when others come.
+  const first = diff.different - diff.samples.length;
+  const rows = diff.samples.map((row, at) => ({ ...row, number: first + at })).reverse();
+  const shown = table("The last differences, the newest first", columns, rows, { key: (row) => String(row.number) });
+  return h("section", { class: "panel", "data-key": "differences" }, h("h2", {}, "Differences"), shown);
+}
+
+function request(row) {
+  const [line, ...rest] = row.request.trimEnd().split(/\r?\n/);
+  return h("details", {}, h("summary", {}, line.replace(/ SIP\/2.0$/, "")), h("pre", {}, rest.join("\n")));
 }
 
 function list(generations, page, path, act) {
@@ -190,7 +202,7 @@ function list(generations, page, path, act) {
   const kinds = { active: "good", candidate: "warn", failed: "bad" };
   const columns = [
     { title: "generation", kind: "number", cell: (row) => String(row.generation) },
-    { title: "role", cell: (row) => badge(row.role, kinds[row.role]) },
+    { title: "role", cell: (row) => badge(row.trial ?? row.role, kinds[row.role]) },
     { title: "name, digest, note", cell: (row) => [row.name, h("span", { class: "under" }, h("code", { title: row.digest }, digest(row)), row.note ? ` ${row.note}` : "")] },
     { title: "loaded, by", kind: "short", cell: (row) => [time(row.loaded_at), h("span", { class: "under" }, row.author || "–")] },
     { title: "", kind: "short", cell: actions },

@@ -145,9 +145,9 @@ function entries({ errors, warnings = [], skipped, warned = 0 }) {
 }
 
 const columns = [
-  { title: "group", kind: "number", cell: (row) => String(row.group) },
+  { title: "group", kind: "short", cell: (row) => String(row.group) },
   { title: "address", kind: "short mono", cell: (row) => (row.mask === null ? row.address : `${row.address}/${row.mask}`) },
-  { title: "port", kind: "number", cell: (row) => (row.port ? String(row.port) : "any") },
+  { title: "port", kind: "short", cell: (row) => (row.port ? String(row.port) : "any") },
   { title: "tag", cell: (row) => (row.tag && row.tag !== "NULL" ? row.tag : "–") },
 ];
 

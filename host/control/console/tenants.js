@@ -137,11 +137,13 @@ function listed(found, all) {
   const alerting = found.some(({ alert }) => alert);
   const number = (title, value) => ({ title, kind: "number", cell: (row) => count(row[value]) });
   const notZero = (title, value) => ({ title, kind: "number", cell: (row) => (row[value] ? h("strong", { class: "warn" }, count(row[value])) : "0") });
+  // Columns of what is rare take no room while there is none of it.
+  const rare = (title, value) => (found.some((row) => row[value]) ? [notZero(title, value)] : []);
   const columns = [
     { title: "tenant", kind: "short", cell: tenantLink },
-    { title: "policy", kind: "short", cell: (row) => (row.policy ? `${row.policy}, generation ${row.generation}` : "none") },
+    { title: "policy", kind: "short", cell: (row) => (row.policy ? [row.policy, h("span", { class: "under" }, `generation ${row.generation}`)] : "none") },
     { title: "mode", cell: (row) => (row.mode === "monitor" ? badge("monitor", "warn") : row.mode) },
-    { title: "alert", kind: alerting && "wide", cell: (row) => (row.alert ? h("span", { class: "bad" }, row.alert) : "–") },
+    ...(alerting ? [{ title: "alert", kind: "wide", cell: (row) => (row.alert ? h("span", { class: "bad" }, row.alert) : "–") }] : []),
     { title: "requests / s", kind: "number", cell: (row) => rate(row.rate) },
     number("requests", "requests"),
     number("relay", "relay"),
@@ -150,11 +152,11 @@ function listed(found, all) {
     number("pass", "pass"),
     notZero("failed", "failed"),
     notZero("shed", "shed"),
-    notZero("crossings", "crossings"),
-    notZero("refused relays", "refused_relays"),
+    ...rare("crossings", "crossings"),
+    ...rare("refused relays", "refused_relays"),
     number("transactions", "transactions"),
     number("counters", "counters"),
-    notZero("log lines dropped", "dropped_log_lines"),
+    ...rare("log lines dropped", "dropped_log_lines"),
     { title: "from", cell: (row) => row.from ?? "–" },
   ];
   const caption = found.length === all ? `${count(all)} tenants; default is the operator` : `${count(found.length)} of ${count(all)} tenants`;

@@ -1,6 +1,6 @@
 // A message to try: what a policy would decide on it, and why. Nothing is sent.
 
-import { badge, button, choice, count, facts, field, h, keep, table } from "./dom.js";
+import { button, choice, count, facts, field, h, keep, table } from "./dom.js";
 
 const EXAMPLE = [
   "INVITE sip:bob@example.com SIP/2.0",
@@ -71,7 +71,7 @@ export class TryMessage {
     ];
     const header = ({ name, value }) => h("div", { class: "mono" }, `${name}: ${value}`);
     const parts = [
-      h("h3", {}, tried.verdict ? [badge(tried.verdict, KINDS[tried.verdict]), ` ${tried.decided}`] : tried.not_called),
+      h("h3", { class: KINDS[tried.verdict] }, tried.verdict ? tried.decided : tried.not_called),
       facts([
         ["request", `${tried.method} ${tried.uri} from ${tried.source} over ${tried.transport}`],
         ["asked", tried.verdict && which],
