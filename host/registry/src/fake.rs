@@ -20,8 +20,8 @@ pub(crate) enum Said {
 /// The registry. Its threads end with their connections.
 pub(crate) struct Fake {
     addr: SocketAddr,
-    /// The heads of the requests.
-    heads: Arc<Mutex<Vec<String>>>,
+    /// The heads and the bodies of the requests.
+    requests: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
     /// Bytes of bodies without an end that were sent.
     sent: Arc<AtomicU64>,
 }
@@ -29,6 +29,12 @@ pub(crate) struct Fake {
 impl Said {
     pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self::Whole("200 OK", String::new(), body.into())
+    }
+
+    /// An upload is to go there.
+    pub(crate) fn location(place: &str) -> Self {
+        let field = format!("Location: {place}\r\n");
+        Self::Whole("202 Accepted", field, Vec::new())
     }
 
     pub(crate) fn challenge(text: &str) -> Self {
@@ -43,15 +49,15 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let fake = Self {
             addr: listener.local_addr().unwrap(),
-            heads: Arc::default(),
+            requests: Arc::default(),
             sent: Arc::default(),
         };
-        let (heads, sent) = (fake.heads.clone(), fake.sent.clone());
+        let (requests, sent) = (fake.requests.clone(), fake.sent.clone());
         let answer = Arc::new(answer);
         std::thread::spawn(move || {
             for stream in listener.incoming() {
-                let (heads, sent, answer) = (heads.clone(), sent.clone(), answer.clone());
-                std::thread::spawn(move || serve(stream.unwrap(), &heads, &sent, &*answer));
+                let (requests, sent, answer) = (requests.clone(), sent.clone(), answer.clone());
+                std::thread::spawn(move || serve(stream.unwrap(), &requests, &sent, &*answer));
             }
         });
         fake
@@ -70,13 +76,19 @@ impl Fake {
         self.sent.load(Ordering::Relaxed)
     }
 
-    /// The values of Authorization, in the order of the requests for this path.
-    pub(crate) fn authorisations(&self, path: &str) -> Vec<Option<String>> {
-        let heads = self.heads.lock().unwrap();
-        let start = format!("GET {path}");
-        let about = heads.iter().filter(|head| head.starts_with(&start));
+    /// The bodies of the requests that begin with this text, in their order.
+    pub(crate) fn bodies(&self, start: &str) -> Vec<Vec<u8>> {
+        let requests = self.requests.lock().unwrap();
+        let about = requests.iter().filter(|(head, _)| head.starts_with(start));
+        about.map(|(_, body)| body.clone()).collect()
+    }
+
+    /// The values of Authorization, in the order of the requests that begin with this text.
+    pub(crate) fn authorisations(&self, start: &str) -> Vec<Option<String>> {
+        let requests = self.requests.lock().unwrap();
+        let about = requests.iter().filter(|(head, _)| head.starts_with(start));
         about
-            .map(|head| {
+            .map(|(head, _)| {
                 let mut lines = head.lines();
                 let line = lines.find_map(|line| line.strip_prefix("authorization: "));
                 line.map(str::to_owned)
@@ -87,7 +99,7 @@ impl Fake {
 
 fn serve(
     mut stream: TcpStream,
-    heads: &Mutex<Vec<String>>,
+    requests: &Mutex<Vec<(String, Vec<u8>)>>,
     sent: &AtomicU64,
     answer: &dyn Fn(&str) -> Said,
 ) {
@@ -100,7 +112,13 @@ fn serve(
         }
     }
     let head = String::from_utf8(head).unwrap();
-    heads.lock().unwrap().push(head.clone());
+    let mut lines = head.lines();
+    let length = lines.find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    if stream.read_exact(&mut body).is_err() {
+        return;
+    }
+    requests.lock().unwrap().push((head.clone(), body));
     let said = answer(&head);
     let (status, fields, body) = match said {
         Said::Whole(status, fields, body) => (

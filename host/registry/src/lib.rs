@@ -4,9 +4,8 @@
 //! type `application/wasm`, and a configuration of type `application/vnd.wasm.config.v0+json`. [`pull()`] downloads it. [`sign`] and [`verify`]
 //! write and check signatures in the form of cosign, which lie beside the policy under the tag `sha256-….sig`.
 //!
-//! Content from a registry is untrusted. Every blob and manifest must have its digest. The size of all that is downloaded is limited while it is
-//! read (module `session`); oci-client uploads, and reads the answers to uploads. Every request has a time limit. This crate is independent of
-//! what a policy is.
+//! Content from a registry is untrusted. Every blob and manifest must have its digest. The size of every answer is limited while it is read
+//! (module `session`). Every request has a time limit. This crate is independent of what a policy is.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
@@ -31,7 +30,8 @@ pub use key::{KeyError, SigningKey, VerifyKey};
 pub use publish::{Artifact, Interfaces, publish};
 pub use pull::{Pulled, pull};
 pub use reference::{Reference, ReferenceError, SCHEME};
-pub use repository::{Access, Repository};
+pub use repository::Repository;
+pub use session::Access;
 pub use signing::{Signed, sign, verify};
 
 /// The annotation with the world that a policy is built for.

@@ -76,7 +76,7 @@ pub fn publish(repository: &Repository, artifact: &Artifact<'_>) -> Result<Diges
     repository.put_blob(artifact.bytes)?;
     repository.put_blob(&config)?;
     let digest = Digest::of(&manifest);
-    repository.put_manifest(reference, manifest)?;
+    repository.put_manifest(reference, &manifest)?;
     Ok(digest)
 }
 

@@ -1,19 +1,13 @@
 //! A repository in a registry: its manifests and blobs, over HTTP.
 
 use std::collections::BTreeSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::stream;
-use oci_client::Client;
-use oci_client::client::{ClientConfig, ClientProtocol};
-use oci_client::errors::{DigestError, OciDistributionError, OciEnvelope, OciErrorCode};
+use oci_client::errors::{OciEnvelope, OciErrorCode};
 use oci_client::manifest::{
     IMAGE_MANIFEST_LIST_MEDIA_TYPE, IMAGE_MANIFEST_MEDIA_TYPE, OCI_IMAGE_INDEX_MEDIA_TYPE,
     OCI_IMAGE_MEDIA_TYPE,
 };
-use oci_client::secrets::RegistryAuth;
 use serde::Deserialize;
 use tokio::runtime::{Builder, Runtime};
 
@@ -21,7 +15,7 @@ use crate::credentials::Credentials;
 use crate::digest::Digest;
 use crate::error::RegistryError;
 use crate::reference::Reference;
-use crate::session::{Answer, Session, SessionError};
+use crate::session::{Access, Answer, Session, SessionError};
 
 /// Time limit for a connection.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -30,11 +24,11 @@ const RESPONSE: Duration = Duration::from_secs(120);
 /// Time limit for one manifest or blob.
 const PATIENCE: Duration = Duration::from_secs(300);
 
+/// What errors call that which is uploaded.
+const UPLOAD: &str = "an upload";
+
 /// The tag of a reference that has none.
 const LATEST: &str = "latest";
-
-/// What no proxy is used for, if it is everything: names and addresses.
-const ALL: &str = "*,0.0.0.0/0,::/0";
 
 /// The name of this program and its version, for the log of the registry.
 const AGENT: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"));
@@ -58,15 +52,6 @@ const KINDS: [&str; 4] = [
     IMAGE_MANIFEST_LIST_MEDIA_TYPE,
 ];
 
-/// What a repository is opened for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// Reading.
-    Pull,
-    /// Reading and writing.
-    Push,
-}
-
 /// A list of tags.
 #[derive(Deserialize)]
 struct Tags {
@@ -77,11 +62,7 @@ struct Tags {
 /// A repository, with credentials that the registry has been told.
 pub struct Repository {
     reference: Reference,
-    /// What reads, with a bound on sizes.
     session: Session,
-    /// What uploads.
-    client: Client,
-    auth: RegistryAuth,
     /// Whose credentials these are, for errors.
     who: String,
     /// Scheme and host.
@@ -105,49 +86,37 @@ impl Repository {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let runtime = Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| local(error.to_string()))?;
-        let (protocol, scheme) = match plain_http.unwrap_or_else(|| reference.is_loopback()) {
-            true => (ClientProtocol::Http, "http"),
-            false => (ClientProtocol::Https, "https"),
+        let scheme = match plain_http.unwrap_or_else(|| reference.is_loopback()) {
+            true => "http",
+            false => "https",
         };
-        let config = ClientConfig {
-            protocol,
-            use_monolithic_push: true,
-            connect_timeout: Some(CONNECT),
-            read_timeout: Some(RESPONSE),
-            user_agent: AGENT,
-            ..ClientConfig::default()
-        };
-        let reading = reqwest::Client::builder()
+        let client = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .read_timeout(RESPONSE)
             .user_agent(AGENT);
-        let (config, reading) = match reference.is_loopback() {
-            true => (without_proxy(config), reading.no_proxy()),
-            false => (config, reading),
+        // A proxy elsewhere would look on its own machine for a registry of this one, and get the credentials.
+        let client = match reference.is_loopback() {
+            true => client.no_proxy(),
+            false => client,
         };
-        let client = Client::try_from(config).map_err(|error| local(chain(&error)))?;
-        let reading = reading.build().map_err(|error| local(chain(&error)))?;
+        let client = client.build().map_err(|error| local(chain(&error)))?;
         let credentials = runtime.block_on(Credentials::find(reference))?;
         let who = credentials.who();
-        let (auth, credentials) = match credentials {
-            Credentials::Anonymous { .. } => (RegistryAuth::Anonymous, None),
-            Credentials::Basic { user, password, .. } => {
-                let credentials = Some((user.clone(), password.clone()));
-                (RegistryAuth::Basic(user, password), credentials)
-            }
+        let credentials = match credentials {
+            Credentials::Anonymous { .. } => None,
+            Credentials::Basic { user, password, .. } => Some((user, password)),
         };
-        let base = format!("{scheme}://{}", image(reference).resolve_registry());
+        let base = format!("{scheme}://{}", server(reference));
         let name = reference.repository().to_owned();
         let repository = Self {
             url: format!("{scheme}://{}", reference.host()),
             reference: reference.clone(),
-            session: Session::new(reading, base, name, credentials),
-            client,
-            auth,
+            session: Session::new(client, base, name, access, credentials),
             who,
             runtime,
         };
-        repository.log_in(access)?;
+        let admitted = repository.wait(repository.session.log_in(), reference)?;
+        admitted.map_err(|error| repository.failed(error, reference, "the token"))?;
         Ok(repository)
     }
 
@@ -242,51 +211,23 @@ impl Repository {
 
     /// Uploads a blob, unless the registry has it.
     pub(crate) fn put_blob(&self, bytes: &[u8]) -> Result<(), RegistryError> {
-        let image = image(&self.reference);
-        let address = Digest::of(bytes).to_string();
+        let digest = Digest::of(bytes).to_string();
         let write = async {
-            if self.client.blob_exists(&image, &address).await? {
-                return Ok(());
+            match self.session.has(&format!("blobs/{digest}")).await? {
+                true => Ok(()),
+                false => self.session.put_blob(&digest, bytes).await,
             }
-            let size = bytes.len() as u64;
-            let bytes = Bytes::copy_from_slice(bytes);
-            let parts = stream::once(async { Ok(bytes) });
-            self.client
-                .push_blob_stream(&image, parts, &address, Some(size))
-                .await
-                .map(drop)
         };
-        self.run(write, &self.reference, "an upload")
+        let written = self.wait(write, &self.reference)?;
+        written.map_err(|error| self.failed(error, &self.reference, UPLOAD))
     }
 
     /// Uploads a manifest under the tag of this reference. Its blobs must be there.
-    pub(crate) fn put_manifest(&self, at: &Reference, bytes: Vec<u8>) -> Result<(), RegistryError> {
-        let image = image(at);
-        let kind = OCI_IMAGE_MEDIA_TYPE.parse();
-        let kind = kind.map_err(|_| RegistryError::Local("no media type".into()))?;
-        let write = self.client.push_manifest_raw(&image, bytes, kind);
-        self.run(write, at, "an upload").map(drop)
-    }
-
-    /// Tells the registry the credentials. Without this, oci-client would ignore an error and go on without them.
-    fn log_in(&self, access: Access) -> Result<(), RegistryError> {
-        let what = "the token";
-        let admitted = self.wait(self.session.log_in(), &self.reference)?;
-        admitted.map_err(|error| self.not_read(error, &self.reference, what))?;
-        match access {
-            Access::Pull => return Ok(()),
-            Access::Push => {}
-        }
-        let image = image(&self.reference);
-        let operation = oci_client::RegistryOperation::Push;
-        let token = self.client.auth(&image, &self.auth, operation);
-        let token = self.run(token, &self.reference, what)?;
-        // oci-client panics if the token does not fit into a header field.
-        let is_good = token.is_none_or(|token| token.bytes().all(|byte| byte.is_ascii_graphic()));
-        match is_good {
-            true => Ok(()),
-            false => Err(self.refused("a token that is no text of a header field")),
-        }
+    pub(crate) fn put_manifest(&self, at: &Reference, bytes: &[u8]) -> Result<(), RegistryError> {
+        let tag = at.tag().unwrap_or(LATEST);
+        let write = self.session.put_manifest(tag, OCI_IMAGE_MEDIA_TYPE, bytes);
+        let written = self.wait(write, at)?;
+        written.map_err(|error| self.failed(error, at, UPLOAD))
     }
 
     /// Reads what is at a path of the repository. `what` is what errors call it.
@@ -300,10 +241,11 @@ impl Repository {
         limit: u64,
     ) -> Result<Answer, RegistryError> {
         let read = self.wait(self.session.get(path, query, accept, limit), at)?;
-        read.map_err(|error| self.not_read(error, at, what))
+        read.map_err(|error| self.failed(error, at, what))
     }
 
-    fn not_read(&self, error: SessionError, at: &Reference, what: &'static str) -> RegistryError {
+    /// What an error of the session means. `what` is what was read or written.
+    fn failed(&self, error: SessionError, at: &Reference, what: &'static str) -> RegistryError {
         match error {
             SessionError::Request(error) => self.unreachable(&error),
             SessionError::Status { code, text } => self.answered(code, &text, at),
@@ -353,20 +295,6 @@ impl Repository {
         }
     }
 
-    /// Waits for a request of oci-client.
-    fn run<T>(
-        &self,
-        work: impl Future<Output = Result<T, OciDistributionError>>,
-        at: &Reference,
-        what: &'static str,
-    ) -> Result<T, RegistryError> {
-        // oci-client panics on some malformed answers, and nothing of this repository is used after an error.
-        match catch_unwind(AssertUnwindSafe(|| self.wait(work, at))) {
-            Ok(done) => done?.map_err(|error| self.translate(error, at, what)),
-            Err(_) => Err(self.refused("a malformed answer")),
-        }
-    }
-
     /// Waits for a request.
     ///
     /// # Errors
@@ -378,47 +306,6 @@ impl Repository {
             host: at.host().to_owned(),
             limit: PATIENCE,
         })
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate")]
-    fn translate(
-        &self,
-        error: OciDistributionError,
-        at: &Reference,
-        what: &'static str,
-    ) -> RegistryError {
-        use OciDistributionError as E;
-        match error {
-            E::UnauthorizedError { .. } => self.forbidden(""),
-            E::AuthenticationFailure(message) => self.forbidden(&message),
-            E::ServerError {
-                code: 401 | 403,
-                message,
-                ..
-            } => self.forbidden(&message),
-            E::ServerError { code: 404, .. } => RegistryError::Missing(Box::new(at.clone())),
-            E::ServerError { code, message, .. } => {
-                self.refused(&format!("{code} {}", first(&message)))
-            }
-            E::RegistryError { envelope, .. } => self.told(envelope, at),
-            E::RequestError(error) => match error.status().map(|status| status.as_u16()) {
-                Some(401 | 403) => self.forbidden(""),
-                Some(404) => RegistryError::Missing(Box::new(at.clone())),
-                Some(code) => self.refused(&code.to_string()),
-                None => self.unreachable(&error),
-            },
-            E::DigestError(error) => {
-                digest_error(&error, at, what).unwrap_or_else(|| self.refused(&error.to_string()))
-            }
-            E::IoError(error) => {
-                let inner = error.get_ref();
-                let digest = inner.and_then(|inner| inner.downcast_ref::<DigestError>());
-                digest
-                    .and_then(|error| digest_error(error, at, what))
-                    .unwrap_or_else(|| self.unreachable(&error))
-            }
-            other => self.refused(&other.to_string()),
-        }
     }
 
     fn forbidden(&self, message: &str) -> RegistryError {
@@ -445,40 +332,11 @@ impl Repository {
     }
 }
 
-/// Ignores the proxies that the environment names: a proxy elsewhere would look on its own machine for a registry of this one, and get the
-/// credentials. A proxy that is used for nothing replaces them.
-fn without_proxy(config: ClientConfig) -> ClientConfig {
-    ClientConfig {
-        http_proxy: Some("http://127.0.0.1:9".into()),
-        no_proxy: Some(ALL.into()),
-        ..config
-    }
-}
-
-/// A reference of oci-client.
-fn image(at: &Reference) -> oci_client::Reference {
+/// The server of a registry, which has another name than the registry for Docker Hub.
+fn server(at: &Reference) -> String {
     let (host, repository) = (at.host().to_owned(), at.repository().to_owned());
-    match (at.digest(), at.tag()) {
-        (Some(digest), _) => {
-            oci_client::Reference::with_digest(host, repository, digest.to_string())
-        }
-        (None, tag) => {
-            let tag = tag.unwrap_or(LATEST).to_owned();
-            oci_client::Reference::with_tag(host, repository, tag)
-        }
-    }
-}
-
-fn digest_error(error: &DigestError, at: &Reference, what: &'static str) -> Option<RegistryError> {
-    let DigestError::VerificationError { expected, actual } = error else {
-        return None;
-    };
-    Some(RegistryError::Changed {
-        reference: Box::new(at.clone()),
-        what,
-        expected: expected.chars().take(SAID).collect(),
-        actual: actual.clone(),
-    })
+    let image = oci_client::Reference::with_tag(host, repository, LATEST.to_owned());
+    image.resolve_registry().to_owned()
 }
 
 /// The first message of a registry's error, or the text if it is no such error.
@@ -528,7 +386,7 @@ mod tests {
             stream.write_all(answer).unwrap();
             request
         });
-        // Through a proxy, even the one of `without_proxy`, the request would have another form, or not arrive.
+        // Through a proxy, the request would have another form, or not arrive.
         let reference: Reference = format!("oci://{addr}/acl:1").parse().unwrap();
         assert!(Repository::open(&reference, None, Access::Pull).is_ok());
         assert_eq!(&registry.join().unwrap(), b"GET /v2/");

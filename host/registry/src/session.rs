@@ -1,12 +1,15 @@
-//! What is read from a registry: answers with a bound on their size (OCI Distribution Specification 1.1), with the token or the password that the
-//! registry asks for.
+//! Downloads and uploads (OCI Distribution Specification 1.1) with the token or the password that the registry asks for. Each answer has a bound on
+//! its size.
 //!
-//! oci-client reads manifests, lists of tags and tokens whole, whatever their size, so that a registry could fill the memory.
+//! oci-client reads answers whole, whatever their size, so that a registry could fill the memory.
 
 use std::cell::RefCell;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue, WWW_AUTHENTICATE};
-use reqwest::{Client, Response, StatusCode, Url};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue,
+    LOCATION, WWW_AUTHENTICATE,
+};
+use reqwest::{Client, Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -17,6 +20,17 @@ const SAID: u64 = 64 << 10;
 
 /// The digest that a registry has for a manifest.
 const CONTENT_DIGEST: &str = "docker-content-digest";
+/// The type of a blob that is uploaded.
+const BYTES: &str = "application/octet-stream";
+
+/// What a repository is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Reading.
+    Pull,
+    /// Reading and writing.
+    Push,
+}
 
 /// A session with one repository.
 pub(crate) struct Session {
@@ -24,9 +38,18 @@ pub(crate) struct Session {
     /// Scheme and host.
     base: String,
     repository: String,
+    access: Access,
     /// User and password.
     credentials: Option<(String, String)>,
     admission: RefCell<Admission>,
+}
+
+/// A request that can be sent again.
+struct Request<'a> {
+    method: Method,
+    url: Url,
+    fields: Vec<(HeaderName, String)>,
+    body: Option<&'a [u8]>,
 }
 
 /// How requests are authorised.
@@ -53,7 +76,7 @@ pub(crate) enum SessionError {
     /// No connection, or it broke.
     #[error(transparent)]
     Request(#[from] reqwest::Error),
-    /// Another status than 200.
+    /// Another status than the one that is expected.
     #[error("{code}: {text}")]
     Status {
         code: u16,
@@ -97,12 +120,14 @@ impl Session {
         client: Client,
         base: String,
         repository: String,
+        access: Access,
         credentials: Option<(String, String)>,
     ) -> Self {
         Self {
             client,
             base,
             repository,
+            access,
             credentials,
             admission: RefCell::new(Admission::Open),
         }
@@ -128,22 +153,17 @@ impl Session {
         accept: &[&str],
         limit: u64,
     ) -> Result<Answer, SessionError> {
-        let url = format!("{}/v2/{}/{path}", self.base, self.repository);
-        let malformed = |error| SessionError::Malformed(format!("{url} is no URL: {error}"));
-        let mut url = Url::parse(&url).map_err(malformed)?;
+        let mut url = self.url(path)?;
         if !query.is_empty() {
             url.query_pairs_mut().extend_pairs(query);
         }
-        let mut answer = self.ask(url.clone(), accept).await?;
-        // The token has expired.
-        if answer.status() == StatusCode::UNAUTHORIZED {
-            self.admit(answer.headers()).await?;
-            answer = self.ask(url, accept).await?;
+        let mut request = Request::new(Method::GET, url);
+        if !accept.is_empty() {
+            request.fields = vec![(ACCEPT, accept.join(", "))];
         }
+        let answer = self.send(&request).await?;
         if answer.status() != StatusCode::OK {
-            let code = answer.status().as_u16();
-            let text = beginning(answer).await;
-            return Err(SessionError::Status { code, text });
+            return Err(status(answer).await);
         }
         let digest = answer.headers().get(CONTENT_DIGEST);
         let digest = digest.and_then(|digest| digest.to_str().ok());
@@ -153,17 +173,105 @@ impl Session {
         })
     }
 
-    async fn ask(&self, url: Url, accept: &[&str]) -> Result<Response, SessionError> {
-        let mut request = self.client.get(url);
-        if !accept.is_empty() {
-            request = request.header(ACCEPT, accept.join(", "));
+    /// Whether the registry has something at this path of the repository.
+    ///
+    /// # Errors
+    /// If the registry answers neither yes nor no.
+    pub(crate) async fn has(&self, path: &str) -> Result<bool, SessionError> {
+        let request = Request::new(Method::HEAD, self.url(path)?);
+        let answer = self.send(&request).await?;
+        match answer.status() {
+            StatusCode::OK => Ok(true),
+            StatusCode::NOT_FOUND => Ok(false),
+            _ => Err(status(answer).await),
         }
-        let request = match (&*self.admission.borrow(), &self.credentials) {
-            (Admission::Bearer(token), _) => request.header(AUTHORIZATION, token),
-            (Admission::Basic, Some((user, password))) => request.basic_auth(user, Some(password)),
-            (Admission::Basic, None) | (Admission::Open, _) => request,
-        };
-        Ok(request.send().await?)
+    }
+
+    /// Uploads a blob: the registry says where to, and gets all bytes at once.
+    ///
+    /// # Errors
+    /// If the registry does not accept the blob, or does not say where to upload it.
+    pub(crate) async fn put_blob(&self, digest: &str, bytes: &[u8]) -> Result<(), SessionError> {
+        let mut request = Request::new(Method::POST, self.url("blobs/uploads/")?);
+        // Some registries require the length of an empty body.
+        request.fields = vec![(CONTENT_LENGTH, "0".to_owned())];
+        let answer = self.send(&request).await?;
+        if answer.status() != StatusCode::ACCEPTED {
+            return Err(status(answer).await);
+        }
+        let location = answer.headers().get(LOCATION);
+        let place = location.and_then(|place| answer.url().join(place.to_str().ok()?).ok());
+        let mut url = place.ok_or_else(|| {
+            SessionError::Malformed(format!("no address for an upload: {location:?}"))
+        })?;
+        url.query_pairs_mut().append_pair("digest", digest);
+        self.put(url, BYTES, bytes).await
+    }
+
+    /// Uploads a manifest under a tag.
+    ///
+    /// # Errors
+    /// If the registry does not accept the manifest.
+    pub(crate) async fn put_manifest(
+        &self,
+        tag: &str,
+        media_type: &str,
+        bytes: &[u8],
+    ) -> Result<(), SessionError> {
+        let url = self.url(&format!("manifests/{tag}"))?;
+        self.put(url, media_type, bytes).await
+    }
+
+    async fn put(&self, url: Url, media_type: &str, bytes: &[u8]) -> Result<(), SessionError> {
+        let mut request = Request::new(Method::PUT, url);
+        request.fields = vec![(CONTENT_TYPE, media_type.to_owned())];
+        request.body = Some(bytes);
+        let answer = self.send(&request).await?;
+        match answer.status().is_success() {
+            true => Ok(()),
+            false => Err(status(answer).await),
+        }
+    }
+
+    fn url(&self, path: &str) -> Result<Url, SessionError> {
+        let url = format!("{}/v2/{}/{path}", self.base, self.repository);
+        Url::parse(&url)
+            .map_err(|error| SessionError::Malformed(format!("{url} is no URL: {error}")))
+    }
+
+    /// Sends a request, and once more if the registry asks for another token, because the one of before has expired.
+    async fn send(&self, request: &Request<'_>) -> Result<Response, SessionError> {
+        let answer = self.send_once(request).await?;
+        if answer.status() != StatusCode::UNAUTHORIZED || !self.is_own(&request.url) {
+            return Ok(answer);
+        }
+        self.admit(answer.headers()).await?;
+        self.send_once(request).await
+    }
+
+    async fn send_once(&self, request: &Request<'_>) -> Result<Response, SessionError> {
+        let mut sent = self
+            .client
+            .request(request.method.clone(), request.url.clone());
+        for (name, value) in &request.fields {
+            sent = sent.header(name, value);
+        }
+        if let Some(bytes) = request.body {
+            sent = sent.body(bytes.to_vec());
+        }
+        if self.is_own(&request.url) {
+            sent = match (&*self.admission.borrow(), &self.credentials) {
+                (Admission::Bearer(token), _) => sent.header(AUTHORIZATION, token),
+                (Admission::Basic, Some((user, password))) => sent.basic_auth(user, Some(password)),
+                (Admission::Basic, None) | (Admission::Open, _) => sent,
+            };
+        }
+        Ok(sent.send().await?)
+    }
+
+    /// Whether this is an address of the registry. Other servers that it names for uploads get neither token nor password.
+    fn is_own(&self, url: &Url) -> bool {
+        Url::parse(&self.base).is_ok_and(|base| base.origin() == url.origin())
     }
 
     /// Does what the registry asks for in an answer.
@@ -178,7 +286,7 @@ impl Session {
         Ok(())
     }
 
-    /// Gets a token for reading this repository.
+    /// Gets a token for this repository.
     async fn token(
         &self,
         realm: &str,
@@ -197,7 +305,11 @@ impl Session {
         if let Some(service) = service {
             url.query_pairs_mut().append_pair("service", &service);
         }
-        let scope = format!("repository:{}:pull", self.repository);
+        let actions = match self.access {
+            Access::Pull => "pull",
+            Access::Push => "pull,push",
+        };
+        let scope = format!("repository:{}:{actions}", self.repository);
         url.query_pairs_mut().append_pair("scope", &scope);
         let request = self.client.get(url);
         let request = match &self.credentials {
@@ -219,6 +331,17 @@ impl Session {
             (true, Err(_)) | (false, _) => Err(malformed(
                 "a token that is no text of a header field".to_owned(),
             )),
+        }
+    }
+}
+
+impl Request<'_> {
+    fn new(method: Method, url: Url) -> Self {
+        Self {
+            method,
+            url,
+            fields: Vec::new(),
+            body: None,
         }
     }
 }
@@ -266,6 +389,14 @@ async fn whole(
     Ok(bytes)
 }
 
+/// The error for an answer with an unexpected status.
+async fn status(answer: Response) -> SessionError {
+    SessionError::Status {
+        code: answer.status().as_u16(),
+        text: beginning(answer).await,
+    }
+}
+
 /// The beginning of a body, as far as it can be read.
 async fn beginning(mut answer: Response) -> String {
     let mut bytes = Vec::new();
@@ -284,19 +415,34 @@ mod tests {
 
     use crate::fake::{Fake, Said};
 
-    /// Runs what reads, with a user and a password.
-    fn read(base: String, path: &str) -> Result<Answer, SessionError> {
+    /// Logs in with a user and a password, and does something.
+    fn with_session<T>(
+        base: String,
+        access: Access,
+        work: impl AsyncFnOnce(&Session) -> Result<T, SessionError>,
+    ) -> Result<T, SessionError> {
         let _installed = rustls::crypto::ring::default_provider().install_default();
         let mut runtime = tokio::runtime::Builder::new_current_thread();
         let client = Client::builder().no_proxy().build().unwrap();
         let credentials = Some(("ann".to_owned(), "secret".to_owned()));
-        let session = Session::new(client, base, "acl".into(), credentials);
-        let read = async {
-            session.log_in().await?;
-            session.get(path, &[], &["a", "b"], 8).await
-        };
+        let session = Session::new(client, base, "acl".into(), access, credentials);
         let runtime = runtime.enable_all().build().unwrap();
-        runtime.block_on(read)
+        runtime.block_on(async {
+            session.log_in().await?;
+            work(&session).await
+        })
+    }
+
+    fn read(base: String, path: &str) -> Result<Answer, SessionError> {
+        with_session(base, Access::Pull, async |session| {
+            session.get(path, &[], &["a", "b"], 8).await
+        })
+    }
+
+    fn write(base: String) -> Result<(), SessionError> {
+        with_session(base, Access::Push, async |session| {
+            session.put_blob("sha256:00", b"\0asm").await
+        })
     }
 
     #[test]
@@ -308,15 +454,15 @@ mod tests {
             false => Said::challenge("Basic realm=\"r\""),
         });
         assert_eq!(read(fake.base(), "manifests/1").unwrap().bytes, b"12345678");
-        assert_eq!(fake.authorisations("/v2/ "), [None]);
+        assert_eq!(fake.authorisations("GET /v2/ "), [None]);
         assert_eq!(
-            fake.authorisations("/v2/acl/"),
+            fake.authorisations("GET /v2/acl/"),
             std::slice::from_ref(&basic)
         );
 
         let open = Fake::start(|_| Said::ok("1"));
         assert!(read(open.base(), "manifests/1").is_ok());
-        assert_eq!(open.authorisations("/v2/acl/manifests/1"), [None]);
+        assert_eq!(open.authorisations("GET /v2/acl/manifests/1"), [None]);
 
         // A token service gets the password, and the registry the token.
         let service = Fake::start(|_| Said::ok(r#"{"access_token": "t0ken"}"#));
@@ -328,7 +474,7 @@ mod tests {
             },
         );
         assert!(read(fake.base(), "manifests/1").is_ok());
-        let asked = "/token?service=r%26s&scope=repository%3Aacl%3Apull ";
+        let asked = "GET /token?service=r%26s&scope=repository%3Aacl%3Apull ";
         assert_eq!(service.authorisations(asked), [basic]);
     }
 
@@ -350,7 +496,7 @@ mod tests {
         );
         assert!(read(fake.base(), "manifests/1").is_ok());
         let both = ["Bearer t0", "Bearer t1"].map(|token| Some(token.to_owned()));
-        assert_eq!(fake.authorisations("/v2/acl/"), both);
+        assert_eq!(fake.authorisations("GET /v2/acl/"), both);
     }
 
     #[test]
@@ -374,6 +520,96 @@ mod tests {
         let fake = Fake::start(|_| Said::challenge("Bearer realm=\"nowhere\""));
         let error = read(fake.base(), "x").unwrap_err().to_string();
         assert!(error.contains("\"nowhere\" is no URL"), "{error}");
+    }
+
+    #[test]
+    fn a_blob_goes_where_the_registry_says_with_its_digest() {
+        let fake = Fake::start(|head| match () {
+            () if head.starts_with("POST ") => {
+                Said::location("/v2/acl/blobs/uploads/7?state=a%20b")
+            }
+            () => Said::Whole("201 Created", String::new(), Vec::new()),
+        });
+        write(fake.base()).unwrap();
+        let begun = "POST /v2/acl/blobs/uploads/ ";
+        assert_eq!(fake.bodies(begun), [b""]);
+        let place = "PUT /v2/acl/blobs/uploads/7?state=a%20b&digest=sha256%3A00 ";
+        assert_eq!(fake.bodies(place), [b"\0asm"]);
+    }
+
+    #[test]
+    fn who_uploads_asks_for_a_token_that_permits_it() {
+        let service = Fake::start(|_| Said::ok(r#"{"token": "t0ken"}"#));
+        let realm = format!("{}/token", service.base());
+        let fake = Fake::start(move |head| match () {
+            () if !head.contains("authorization: Bearer t0ken") => {
+                Said::challenge(&format!("Bearer realm=\"{realm}\""))
+            }
+            () if head.starts_with("POST ") => Said::location("7"),
+            () => Said::Whole("201 Created", String::new(), Vec::new()),
+        });
+        write(fake.base()).unwrap();
+        let asked = "GET /token?scope=repository%3Aacl%3Apull%2Cpush ";
+        assert_eq!(service.authorisations(asked).len(), 1);
+        // Relative to the address of the request.
+        assert_eq!(
+            fake.authorisations("PUT /v2/acl/blobs/uploads/7?digest="),
+            [Some("Bearer t0ken".to_owned())]
+        );
+    }
+
+    #[test]
+    fn another_server_that_takes_an_upload_gets_no_password() {
+        let store = Fake::start(|_| Said::Whole("201 Created", String::new(), Vec::new()));
+        let place = format!("{}/store", store.base());
+        let fake = Fake::start(move |head| match () {
+            () if !head.contains("authorization: Basic") => Said::challenge("Basic realm=\"r\""),
+            () => Said::location(&place),
+        });
+        write(fake.base()).unwrap();
+        assert_eq!(store.authorisations("PUT /store?digest="), [None]);
+
+        // Nor if the server asks for one.
+        let store = Fake::start(|_| Said::challenge("Basic realm=\"r\""));
+        let place = format!("{}/store", store.base());
+        let fake = Fake::start(move |head| match () {
+            () if !head.contains("authorization: Basic") => Said::challenge("Basic realm=\"r\""),
+            () => Said::location(&place),
+        });
+        let error = write(fake.base()).unwrap_err().to_string();
+        assert_eq!(error, "401: ");
+        assert_eq!(store.authorisations("PUT /store?digest="), [None]);
+    }
+
+    #[test]
+    fn answers_to_uploads_are_not_read_without_a_bound() {
+        // An answer without an end to the request that begins an upload, to the blob, or to the manifest.
+        for endless in ["POST ", "PUT /v2/acl/blobs/", "PUT /v2/acl/manifests/"] {
+            let fake = Fake::start(move |head| match () {
+                () if head.starts_with(endless) => Said::Endless,
+                () if head.starts_with("POST ") => Said::location("7"),
+                () => Said::Whole("201 Created", String::new(), Vec::new()),
+            });
+            let uploaded = with_session(fake.base(), Access::Push, async |session| {
+                session.put_blob("sha256:00", b"\0asm").await?;
+                session.put_manifest("1", "application/json", b"{}").await
+            });
+            // 200 does not begin an upload; for the end of one, it is good enough.
+            match uploaded {
+                Err(SessionError::Status { code: 200, text }) => {
+                    assert_eq!(endless, "POST ");
+                    assert!((text.len() as u64) < 2 * SAID, "{}", text.len());
+                }
+                other => assert!(other.is_ok() && endless != "POST ", "{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_upload_without_an_address_is_an_error() {
+        let fake = Fake::start(|_| Said::Whole("202 Accepted", String::new(), Vec::new()));
+        let error = write(fake.base()).unwrap_err().to_string();
+        assert_eq!(error, "no address for an upload: None");
     }
 
     fn challenge(fields: &[&'static str]) -> Challenge {

@@ -105,7 +105,7 @@ pub fn sign(
     let manifest = manifest::manifest(described, layers, Annotations::new());
     repository.put_blob(&statement)?;
     repository.put_blob(&config)?;
-    repository.put_manifest(&at, manifest::text(&manifest)?)?;
+    repository.put_manifest(&at, &manifest::text(&manifest)?)?;
     Ok(signed(true))
 }
 
