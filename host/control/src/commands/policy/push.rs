@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use super::super::reply::milliseconds;
 use super::{Dispatch, Procedure, SEAT, SHARE, WASM, digest, fault, share};
 use crate::Control;
+use crate::audit::About;
 use crate::caller::Caller;
 use crate::commands::shown_to;
 use crate::conditions::Condition;
@@ -177,6 +178,31 @@ async fn push(
     Given(query): Given<PushQuery>,
     body: Body,
 ) -> Answer {
+    let caller = caller.called(query.author.clone());
+    let about = About {
+        seat: Some(seat.clone()),
+        subject: query.name.clone(),
+    };
+    let received = receive(&control, &caller, seat, query, body).await;
+    // The command itself notes how a push ends that was received.
+    let push = received.inspect_err(|fault| {
+        control
+            .audit
+            .note(&caller, "policy.push", about, Some(fault));
+    })?;
+    let _turn = condition.hold(&control).await?;
+    let pushed = answer(push.dispatch(&control, &caller).await)?;
+    Ok((StatusCode::CREATED, pushed).into_response())
+}
+
+/// Reads the bytes, if the caller may push to the seat.
+async fn receive(
+    control: &Control,
+    caller: &Caller,
+    seat: String,
+    query: PushQuery,
+    body: Body,
+) -> Result<Push, Fault> {
     // Before the seat is reserved.
     caller.may(Push::NEEDS)?;
     let arrival = arrival(query.arrival.as_deref(), query.share.as_deref())?;
@@ -184,11 +210,9 @@ async fn push(
         .registry
         .deployments()
         .reserve(&seat, !caller.is_operator());
-    let place = place.map_err(|error| shown_to(&caller, fault(&error)))?;
-    let (bytes, room) =
-        policy_body(&control, &caller, Purpose::Transfer, body, place.most()).await?;
-    let _turn = condition.hold(&control).await?;
-    let push = Push {
+    let place = place.map_err(|error| shown_to(caller, fault(&error)))?;
+    let (bytes, room) = policy_body(control, caller, Purpose::Transfer, body, place.most()).await?;
+    Ok(Push {
         seat,
         place,
         bytes: bytes.into(),
@@ -198,10 +222,7 @@ async fn push(
         // A `+` of Base64 that was not escaped is parsed as a space.
         signature: query.signature.unwrap_or_default().replace(' ', "+"),
         arrival,
-    };
-    let caller = caller.called(query.author);
-    let pushed = answer(push.dispatch(&control, &caller).await)?;
-    Ok((StatusCode::CREATED, pushed).into_response())
+    })
 }
 
 /// The body of a push, and the room that it takes of all bodies together for as long as it is needed.
