@@ -1,5 +1,6 @@
 //! The lineup of a slot: the generations that are in use, and how.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -64,6 +65,15 @@ pub enum Trial {
     Shadow,
     /// The candidate decides on this share of the dialogs.
     Canary(Share),
+}
+
+impl fmt::Display for Trial {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shadow => f.write_str("shadow"),
+            Self::Canary(share) => write!(f, "canary {share}"),
+        }
+    }
 }
 
 impl Lineup {

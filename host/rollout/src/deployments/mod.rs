@@ -362,7 +362,7 @@ impl Deployments {
                 event = "trial_started",
                 seat,
                 generation = number,
-                ?trial,
+                %trial,
                 "generation is on trial"
             ),
             Change::SetMode(mode) => {

@@ -30,6 +30,9 @@ pub struct GenerationStatus {
     pub generation: u64,
     /// Role.
     pub role: Role,
+    /// The trial of the candidate: `shadow`, or `canary` with its share; null for the others.
+    #[serde(default)]
+    pub trial: Option<String>,
     /// Name of the policy.
     pub name: String,
     /// Digest of the file.
@@ -96,6 +99,11 @@ impl Procedure for ListGenerations {
             GenerationStatus {
                 generation: generation.number,
                 role: Role::of(lineup.as_deref(), &generation),
+                trial: lineup
+                    .as_deref()
+                    .and_then(|lineup| lineup.candidate.as_ref())
+                    .filter(|candidate| candidate.generation.number == generation.number)
+                    .map(|candidate| candidate.trial.to_string()),
                 name: generation.policy.name().to_owned(),
                 digest: digest(generation.policy.digest()),
                 loaded_at: Some(generation.loaded_at.into()),
@@ -115,6 +123,7 @@ impl Procedure for ListGenerations {
         all.extend(stored.map(|found| GenerationStatus {
             generation: found.number,
             role: Role::Stored,
+            trial: None,
             name: found.name,
             digest: digest(found.digest),
             loaded_at: None,

@@ -4,7 +4,6 @@ use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_config::TokenRole;
 use portcullis_dataplane::notices::Failures;
-use portcullis_policy::Trial;
 use portcullis_rollout::policy_files::PolicyFiles;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -140,13 +139,8 @@ impl SeatStatus {
         let lineup = lineup.as_deref();
         let active = lineup.map(|lineup| &*lineup.active);
         let candidate = lineup.and_then(|lineup| lineup.candidate.as_ref());
-        let candidate = candidate.map(|candidate| {
-            let how = match candidate.trial {
-                Trial::Shadow => "shadow".to_owned(),
-                Trial::Canary(share) => format!("canary {share}"),
-            };
-            format!("{} ({how})", candidate.generation.number)
-        });
+        let candidate = candidate
+            .map(|candidate| format!("{} ({})", candidate.generation.number, candidate.trial));
         let failed = files.failed();
         let pool = files.runtime().pool_use();
         let (loads, failed_loads) = files.counts();

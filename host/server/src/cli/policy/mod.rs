@@ -338,6 +338,8 @@ fn write_status(status: &SeatStatus, out: &mut impl Write) -> std::io::Result<()
         false => stats.failures.join(", "),
     });
     let number = |number: u64| Some(number.to_string());
+    // Pushed policies are not counted.
+    let of_file = |loads: u64| status.file.as_ref().map(|_| loads.to_string());
     for (label, value) in [
         ("seat", Some(status.seat.clone())),
         ("file", status.file.clone()),
@@ -358,8 +360,8 @@ fn write_status(status: &SeatStatus, out: &mut impl Write) -> std::io::Result<()
             Some(format!("{} of all generations", status.failed_calls)),
         ),
         ("alert", status.alert.clone()),
-        ("loads", number(status.loads)),
-        ("failed loads", number(status.failed_loads)),
+        ("loads", of_file(status.loads)),
+        ("failed loads", of_file(status.failed_loads)),
         ("sandboxes", Some(status.sandboxes.clone())),
         ("error", status.error.clone()),
         (

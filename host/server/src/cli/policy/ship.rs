@@ -233,7 +233,10 @@ pub(super) fn list(
         let [calls, relay, reject, drop, pass, failures] = counts.unwrap_or_default();
         table.push([
             generation.generation.to_string(),
-            generation.role.to_string(),
+            // A candidate is shown with its trial.
+            generation
+                .trial
+                .unwrap_or_else(|| generation.role.to_string()),
             generation.name,
             generation.author.unwrap_or_default(),
             calls,
