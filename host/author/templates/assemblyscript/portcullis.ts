@@ -187,6 +187,7 @@ export function pass(): Verdict { return new Verdict(3, 0, null); }
 
 /** Logs what `throw` and `assert` say, and ends the call. */
 export function abort(message: string | null, file: string | null, line: u32, column: u32): void {
-  log.error((message ? message! : "the policy failed") + " at " + (file ? file! : "") + ":" + line.toString());
+  const said = message === null ? "the policy failed" : message;
+  log.error(said + " at " + (file === null ? "" : file) + ":" + line.toString());
   unreachable();
 }

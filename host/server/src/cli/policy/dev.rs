@@ -8,6 +8,7 @@ use std::process::{Child, Command, ExitCode};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
+use portcullis_author::file_of;
 use portcullis_cases::Suite;
 use portcullis_config::Config;
 use portcullis_control::commands::policy::PolicyReload;
@@ -26,15 +27,34 @@ const LOOK: Duration = Duration::from_millis(300);
 /// Limit of the time until the host answers.
 const START: Duration = Duration::from_secs(30);
 
+/// The cases of a policy in its directory.
+const CASES: &str = "cases.toml";
+
 /// Most files of the sources whose time is read.
 const MOST_FILES: usize = 5_000;
 
+/// Limits of `[policy]` that a host for development takes from the configuration, because a policy may need other ones than the defaults.
+const LIMITS: [&str; 12] = [
+    "deadline",
+    "memory",
+    "table-elements",
+    "stack",
+    "host-call",
+    "log-lines",
+    "log-line",
+    "instances",
+    "reuse",
+    "compile-time",
+    "compile-memory",
+    "module",
+];
+
 /// The policy, and what is around it.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(in crate::cli) struct Args {
-    /// The compiled policy
+    /// The compiled policy [default: that of the policy in this directory, which is built as by `policy build`, with its cases.toml]
     #[arg(value_name = "FILE.wasm")]
-    policy: PathBuf,
+    policy: Option<PathBuf>,
     /// A command of the shell that builds the policy: run at the start, and when a file in --sources changes
     #[arg(long, value_name = "COMMAND")]
     build: Option<String>,
@@ -58,21 +78,40 @@ pub(in crate::cli) struct Args {
     callee: SocketAddr,
 }
 
+/// What is built, served and tested.
+struct Work<'a> {
+    args: &'a Args,
+    policy: PathBuf,
+    build: Option<Build<'a>>,
+    cases: Option<PathBuf>,
+}
+
+/// How the policy is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Build<'a> {
+    /// With a command of the shell.
+    Shell(&'a str),
+    /// As `portcullis policy build` does.
+    Own,
+}
+
 pub(super) fn run(args: &Args, found: (Config, Option<PathBuf>)) -> anyhow::Result<ExitCode> {
     let around = Surroundings::new(found);
+    let work = &Work::of(args)?;
     if !args.listen.ip().is_loopback() || !args.callee.ip().is_loopback() {
         bail!("only on loopback: a host for development has no token, and relays for everyone");
     }
-    build(args);
-    if !args.policy.exists() {
+    work.build();
+    if !work.policy.exists() {
         bail!(
             "{} does not exist: build it, or give the command that does with --build",
-            args.policy.display()
+            work.policy.display()
         );
     }
     let folder = tempfile::tempdir().context("no temporary folder can be made")?;
     let settings = around.settings_table("default", &args.settings)?;
-    let text = config_text(args, folder.path(), &settings)?;
+    let limits = limits(around.file.as_deref())?;
+    let text = config_text(work, folder.path(), &settings, limits)?;
     let file = folder.path().join("portcullis.toml");
     std::fs::write(&file, &text)?;
     let config = Config::load(&file)?;
@@ -88,22 +127,81 @@ pub(super) fn run(args: &Args, found: (Config, Option<PathBuf>)) -> anyhow::Resu
     let Args { listen, callee, .. } = args;
     eprintln!(
         "serving {} on {listen}, callee on {callee}; Ctrl-C ends both",
-        args.policy.display()
+        work.policy.display()
     );
     eprintln!("try: portcullis probe sip:bob@example.com --target udp:{listen} --method INVITE");
-    run_cases(args, &around);
-    block_on(follow(args, &around, &client, &mut host))??;
+    work.run_cases(&around);
+    block_on(follow(work, &around, &client, &mut host))??;
     Ok(ExitCode::SUCCESS)
+}
+
+impl<'a> Work<'a> {
+    fn of(args: &'a Args) -> anyhow::Result<Self> {
+        let given = args.build.as_deref().map(Build::Shell);
+        let (policy, build) = match &args.policy {
+            Some(policy) => (policy.clone(), given),
+            None => (file_of(&args.sources)?, given.or(Some(Build::Own))),
+        };
+        let own = args.policy.is_none().then(|| args.sources.join(CASES));
+        let cases = args.cases.clone().or(own.filter(|cases| cases.is_file()));
+        Ok(Self {
+            args,
+            policy,
+            build,
+            cases,
+        })
+    }
+
+    fn build(&self) {
+        let mut command = match self.build {
+            None => return,
+            Some(Build::Shell(command)) => {
+                eprintln!("building: {}", clean(command));
+                let mut shell = Command::new("sh");
+                shell.args(["-c", command]);
+                shell
+            }
+            Some(Build::Own) => {
+                let program = std::env::current_exe();
+                let mut own = Command::new(program.unwrap_or_else(|_| "portcullis".into()));
+                own.args(["policy", "build"]);
+                own
+            }
+        };
+        let begun = Instant::now();
+        match command.current_dir(&self.args.sources).status() {
+            Ok(status) if status.success() => eprintln!("built in {:.1?}", begun.elapsed()),
+            Ok(status) => eprintln!("the build has failed ({status}); the last policy stays"),
+            Err(error) => eprintln!("the build cannot be started: {error}"),
+        }
+    }
+
+    fn run_cases(&self, around: &Surroundings) {
+        let Some(cases) = &self.cases else {
+            return;
+        };
+        let run = || {
+            let suite = Suite::read(cases)?;
+            let runtime = around.runtime()?;
+            let policy = suite.load(&runtime, &name_of(&self.policy), &read(&self.policy)?)?;
+            let report = suite.run(policy, Scope::operator);
+            write_report(&mut stdout(), &report, &cases.display().to_string(), false)?;
+            anyhow::Ok(())
+        };
+        if let Err(error) = run() {
+            eprintln!("{}", clean(&format!("{error:#}")));
+        }
+    }
 }
 
 /// Looks for changes until Ctrl-C, or until the host ends.
 async fn follow(
-    args: &Args,
+    work: &Work<'_>,
     around: &Surroundings,
     client: &Client,
     host: &mut Running,
 ) -> anyhow::Result<()> {
-    let mut seen = Seen::now(args);
+    let mut seen = Seen::now(work);
     loop {
         tokio::select! {
             ended = tokio::signal::ctrl_c() => return Ok(ended?),
@@ -112,17 +210,17 @@ async fn follow(
         if let Some(status) = host.0.try_wait()? {
             bail!("the host has ended: {status}");
         }
-        let now = Seen::now(args);
+        let now = Seen::now(work);
         if now.sources != seen.sources {
-            build(args);
+            work.build();
         }
-        let now = Seen::now(args);
+        let now = Seen::now(work);
         let is_new = now.policy != seen.policy;
         if is_new && now.policy.is_some() {
             reload(client);
         }
         if is_new || now.cases != seen.cases {
-            run_cases(args, around);
+            work.run_cases(around);
         }
         seen = now;
     }
@@ -138,11 +236,11 @@ struct Seen {
 }
 
 impl Seen {
-    fn now(args: &Args) -> Self {
-        let sources = args.build.as_ref().and_then(|_| newest(&args.sources));
+    fn now(work: &Work<'_>) -> Self {
+        let sources = work.build.and_then(|_| newest(&work.args.sources));
         Self {
-            policy: state(&args.policy),
-            cases: args.cases.as_deref().and_then(state),
+            policy: state(&work.policy),
+            cases: work.cases.as_deref().and_then(state),
             sources,
         }
     }
@@ -182,23 +280,6 @@ fn newest(folder: &Path) -> Option<(SystemTime, usize)> {
     last.map(|last| (last, count))
 }
 
-fn build(args: &Args) {
-    let Some(command) = &args.build else {
-        return;
-    };
-    eprintln!("building: {}", clean(command));
-    let begun = Instant::now();
-    let shell = Command::new("sh")
-        .args(["-c", command])
-        .current_dir(&args.sources)
-        .status();
-    match shell {
-        Ok(status) if status.success() => eprintln!("built in {:.1?}", begun.elapsed()),
-        Ok(status) => eprintln!("the build has failed ({status}); the last policy stays"),
-        Err(error) => eprintln!("the build cannot be started: {error}"),
-    }
-}
-
 fn reload(client: &Client) {
     let reloaded: anyhow::Result<PolicyReload> = client.call("policy.reload", json!(["default"]));
     match reloaded {
@@ -207,23 +288,6 @@ fn reload(client: &Client) {
             "not reloaded, the last policy stays: {}",
             clean(&format!("{error:#}"))
         ),
-    }
-}
-
-fn run_cases(args: &Args, around: &Surroundings) {
-    let Some(cases) = &args.cases else {
-        return;
-    };
-    let run = || {
-        let suite = Suite::read(cases)?;
-        let runtime = around.runtime()?;
-        let policy = suite.load(&runtime, &name_of(&args.policy), &read(&args.policy)?)?;
-        let report = suite.run(policy, Scope::operator);
-        write_report(&mut stdout(), &report, &cases.display().to_string(), false)?;
-        anyhow::Ok(())
-    };
-    if let Err(error) = run() {
-        eprintln!("{}", clean(&format!("{error:#}")));
     }
 }
 
@@ -272,8 +336,29 @@ fn decision(entry: &Value) -> Option<String> {
     Some(text)
 }
 
+/// The limits of `[policy]` in a configuration file.
+fn limits(file: Option<&Path>) -> anyhow::Result<toml::Table> {
+    let Some(file) = file else {
+        return Ok(toml::Table::new());
+    };
+    let text =
+        std::fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut all: toml::Table = toml::from_str(&text)?;
+    let Some(toml::Value::Table(mut limits)) = all.remove("policy") else {
+        return Ok(toml::Table::new());
+    };
+    limits.retain(|key, _| LIMITS.contains(&key));
+    Ok(limits)
+}
+
 /// The configuration of the host.
-fn config_text(args: &Args, folder: &Path, settings: &Value) -> anyhow::Result<String> {
+fn config_text(
+    work: &Work<'_>,
+    folder: &Path,
+    settings: &Value,
+    limits: toml::Table,
+) -> anyhow::Result<String> {
+    let args = work.args;
     let addresses = match &args.address_file {
         Some(file) => std::path::absolute(file)?,
         None => {
@@ -296,12 +381,16 @@ fn config_text(args: &Args, folder: &Path, settings: &Value) -> anyhow::Result<S
         "listen": listen,
         "workers": 1,
         "database": { "url": format!("sqlite:{}", folder.join("dev.db").display()), "address-file": addresses },
-        "policy": { "file": std::path::absolute(&args.policy)?, "settings": settings },
+        "policy": { "file": std::path::absolute(&work.policy)?, "settings": settings },
         "relay": { "next-hop": format!("sip:{}", args.callee) },
         "control": { "listen": control, "token-file": folder.join("token") },
         "log": { "level": "warn,policy=debug" },
     });
-    Ok(toml::to_string(&toml::Value::try_from(&config)?)?)
+    let mut config = toml::Table::try_from(&config)?;
+    if let Some(toml::Value::Table(policy)) = config.get_mut("policy") {
+        policy.extend(limits);
+    }
+    Ok(toml::to_string(&config)?)
 }
 
 /// A process that ends with this one.
@@ -357,6 +446,83 @@ mod tests {
             )
         );
         assert_eq!(decision(&json!({"left_out": 3})), None);
+    }
+
+    #[test]
+    fn a_directory_says_what_is_built_and_tested() {
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            args: Args,
+        }
+        let parse = |words: &[&str]| {
+            let words = ["dev"].iter().chain(words);
+            <Line as clap::Parser>::try_parse_from(words).unwrap().args
+        };
+        let folder = tempfile::tempdir().unwrap();
+        let sources = folder.path().to_str().unwrap();
+        let of_folder = |args: &Args| Args {
+            sources: sources.into(),
+            ..args.clone()
+        };
+        let none = of_folder(&parse(&[]));
+        let error = Work::of(&none).err().unwrap().to_string();
+        assert!(
+            error.contains("`portcullis policy new` makes one"),
+            "{error}"
+        );
+        let write =
+            |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
+        write("policy.toml", "language = \"zig\"\nname = \"acl\"\n");
+        let work = Work::of(&none).unwrap();
+        assert_eq!(work.policy, folder.path().join("acl.wasm"));
+        assert_eq!((work.build, &work.cases), (Some(Build::Own), &None));
+        write("cases.toml", "");
+        let work = Work::of(&none).unwrap();
+        assert_eq!(work.cases, Some(folder.path().join("cases.toml")));
+        let other = of_folder(&parse(&["--build", "make", "--cases", "more.toml"]));
+        let work = Work::of(&other).unwrap();
+        assert_eq!(work.build, Some(Build::Shell("make")));
+        assert_eq!(work.cases, Some("more.toml".into()));
+        // A file is served as it is.
+        let file = of_folder(&parse(&["x.wasm"]));
+        let work = Work::of(&file).unwrap();
+        assert_eq!(
+            (work.policy, work.build, work.cases),
+            ("x.wasm".into(), None, None)
+        );
+    }
+
+    #[test]
+    fn limits_of_the_configuration_apply() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("portcullis.toml");
+        std::fs::write(
+            &file,
+            "[policy]\nmodule = \"32MiB\"\nfile = \"other.wasm\"\nmode = \"monitor\"\n",
+        )
+        .unwrap();
+        let found = limits(Some(&file)).unwrap();
+        let args = Args {
+            policy: Some("x.wasm".into()),
+            build: None,
+            sources: ".".into(),
+            cases: None,
+            address_file: None,
+            settings: Vec::new(),
+            listen: "127.0.0.1:5060".parse().unwrap(),
+            callee: "127.0.0.1:5080".parse().unwrap(),
+        };
+        let work = Work::of(&args).unwrap();
+        let text = config_text(&work, folder.path(), &json!(null), found).unwrap();
+        let config: toml::Table = toml::from_str(&text).unwrap();
+        let policy = &config["policy"];
+        assert_eq!(policy["module"].as_str(), Some("32MiB"));
+        assert!(policy["file"].as_str().unwrap().ends_with("/x.wasm"));
+        assert_eq!(policy.get("mode"), None);
+        std::fs::write(&file, &text).unwrap();
+        assert!(Config::load(&file).is_ok());
+        assert!(limits(None).unwrap().is_empty());
     }
 
     #[test]
