@@ -196,7 +196,12 @@ impl<'a> Row<'a> {
         match self.mask {
             0 | 128 if dotted => Ok((Place::Host6(addr), Some(dotted_warning(self.ip_addr, addr)))),
             0 | 128 => Ok((Place::Host6(addr), self.any_warning(IpAddr::V6(addr)))),
-            32 => Ok((Place::Subnet6(addr, 32), Some(wide_warning()))),
+            // The column's default, unless the address has the form of a network.
+            32 => {
+                let is_network = u128::from(addr) << 32 == 0;
+                let warning = (!is_network).then(wide_warning);
+                Ok((Place::Subnet6(addr, 32), warning))
+            }
             1..=127 => Ok((
                 Place::Subnet6(addr, self.mask as u8),
                 dotted.then(|| dotted_warning(self.ip_addr, addr)),

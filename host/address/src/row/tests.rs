@@ -22,6 +22,7 @@ fn ipv6_rows() {
     assert_eq!(placed("[2001:db8::1]", 128), host6("2001:db8::1"));
     assert_eq!(placed("2001:DB8:0::", 48), subnet6("2001:db8::", 48));
     assert_eq!(placed("2001:db8::", 127), subnet6("2001:db8::", 127));
+    assert_eq!(placed("2001:db8::", 32), subnet6("2001:db8::", 32));
     assert_eq!(placed("::1", 128), host6("::1"));
 }
 
