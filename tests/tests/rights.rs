@@ -82,6 +82,27 @@ fn a_named_token_permits_what_its_role_does() {
     };
     assert_eq!(of(0), [json!("ci"), json!("ci: ann"), json!("acme")]);
     assert_eq!(audit[0]["error"], Value::Null);
+    // What a role does not permit is there, too: the push before, and the download.
+    let needs = |role: &str| {
+        format!(
+            "the token wall has the role read, and this needs the role {role}: see [control.tokens.wall]"
+        )
+    };
+    assert_eq!(of(1), [json!("wall"), json!("wall"), json!("acme")]);
+    assert_eq!(audit[1]["error"], json!(needs("ship")));
+    let (_, pulled) = ask(&host, WALL, "GET", "/v1/audit?command=policy.pull", none);
+    let entries = pulled["entries"].as_array().expect("it is a list");
+    let refused: Vec<_> = entries
+        .iter()
+        .map(|entry| (&entry["by"], &entry["error"]))
+        .collect();
+    assert_eq!(
+        refused,
+        [
+            (&json!("ci"), &Value::Null),
+            (&json!("wall"), &json!(needs("ship")))
+        ]
+    );
     host.wait_for_log("control_action");
 
     // The command line shows the same, also page by page.
@@ -236,5 +257,39 @@ fn an_alert_is_seen_and_acknowledged() {
         (status, &seen["acknowledged_by"]),
         (200, &json!("acme: ann")),
         "{seen}"
+    );
+
+    // The command line shows the same. A tenant sees its own alerts, and nothing else of the host.
+    let id = alert["id"].as_str().expect("it has an id");
+    let listed = host.run("alert list");
+    assert!(
+        listed.contains(id) && listed.contains("acme: ann"),
+        "{listed}"
+    );
+    let own = host.command_as(ACME, "alert list --json");
+    let own: Value = serde_json::from_slice(&own.stdout).expect("the command prints JSON");
+    assert_eq!(own[0]["id"], alert["id"]);
+    let seen = host.run(&format!("alert ack {id} --author bob"));
+    assert_eq!(seen, format!("{id}: seen by bob\n"));
+    let status = host.run("status");
+    assert!(
+        status.starts_with("ready:        yes\nalert:        acme: "),
+        "{status}"
+    );
+    assert!(status.contains("\nfailures:     "), "{status}");
+    let json: Value = serde_json::from_str(&host.run("status --json")).expect("JSON");
+    assert_eq!(json["ready"], true);
+    let events = host.run("events --past --names control_action --count 1");
+    assert!(events.contains(" event=control_action "), "{events}");
+    let refused = |output: std::process::Output| {
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let gone = refused(host.command("alert ack 00"));
+    assert!(gone.contains("there is no alert 00"), "{gone}");
+    let foreign = refused(host.command_as(ACME, "status"));
+    assert!(
+        foreign.starts_with("error: a tenant's token gives access to ") && !foreign.contains('{'),
+        "{foreign}"
     );
 }

@@ -227,6 +227,10 @@ impl Client {
             .read_to_string()?;
         let answer: Answer<T> = match serde_json::from_str(&text) {
             Ok(answer) => answer,
+            // The host refuses the request before it reads the call.
+            Err(_) if serde_json::from_str::<Problem>(&text).is_ok() => {
+                return Err(refused(&text).unwrap_or_else(|| self.no_host()));
+            }
             Err(error) => return Err(self.unreadable(status, &text, &error)),
         };
         match answer {
@@ -552,8 +556,8 @@ fn made(path: &Path) -> (Option<String>, Option<String>) {
     }
 }
 
-/// A value encoded for a query (RFC 3986 §2.3).
-fn encoded(value: &str) -> String {
+/// A value encoded for a query or a segment of a path (RFC 3986 §2.3).
+pub(super) fn encoded(value: &str) -> String {
     let mut encoded = String::new();
     for byte in value.bytes() {
         match byte {

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod address;
+mod alert;
 mod answer;
 mod audit;
 mod check;
@@ -15,6 +16,7 @@ mod database;
 mod db;
 mod dispatcher;
 mod doctor;
+mod events;
 mod findings;
 mod followed;
 mod guard;
@@ -29,6 +31,7 @@ mod probe;
 mod replay;
 mod resolve;
 mod rules;
+mod status;
 mod tenant;
 mod tls;
 mod trace;
@@ -71,6 +74,14 @@ enum Command {
     Config(config::ConfigCommand),
     /// Say what this machine lacks: compilers, rights, ports, limits, each with what to do. The exit code is 1 only for failures.
     Doctor(doctor::Args),
+    /// Show how the running host is doing: what is wrong first, then its tables, its policy and its transactions.
+    ///
+    /// The exit code is 1 if the host is not ready.
+    Status(status::Args),
+    /// List the conditions of the running host that need attention, and acknowledge them.
+    Alert(Remote<alert::AlertCommand>),
+    /// Follow the events of the running host, as its log has them.
+    Events(events::Args),
     /// Show and change the address table.
     Address(Remote<address::AddressCommand>),
     /// Show and change the table of trusted peers.
@@ -142,6 +153,12 @@ impl Cli {
             Command::Check(args) => check::run(&args, named),
             Command::Config(command) => command.run(),
             Command::Doctor(args) => doctor::run(&args, || Ok(Config::find(named)?.0)),
+            Command::Status(args) => status::run(&args, &Config::find(named)?.0),
+            Command::Alert(remote) => {
+                let (command, reach) = remote.checked()?;
+                command.run(&Config::find(named)?.0, &reach)
+            }
+            Command::Events(args) => events::run(&args, &Config::find(named)?.0),
             Command::Address(remote) => {
                 let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
