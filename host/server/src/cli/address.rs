@@ -108,7 +108,10 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
     let new = NewRow::of_words(row.group, row.ip, row.mask, row.port, Some(row.tag))?;
     let warning = block_on(database.add(&new))?.context("the row was not added")?;
     if is_new {
-        writeln!(out, "created {url}")?;
+        writeln!(
+            out,
+            "created {url}, a new database: a host that uses another one does not see what is added here"
+        )?;
     }
     writeln!(
         out,
@@ -120,7 +123,7 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
             0 => "0 (any)".to_owned(),
             port => port.to_string(),
         },
-        clean(&format!("{:?}", new.tag.unwrap_or_default()))
+        clean(&format!("\"{}\"", new.tag.unwrap_or_default()))
     )?;
     if new.mask == 128 && !has_mask {
         writeln!(

@@ -33,7 +33,7 @@ const EARLIEST: u64 = 1_704_067_200;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Print JSON: a list of objects with `check`, `status` (ok, warn or fail), `found` and, if there is something to do, `mend`
+    /// Print JSON: a list of objects with `check`, `status` (ok, none, warn or fail), `found` and, if there is something to do, `mend`
     #[arg(long)]
     json: bool,
 }
@@ -52,6 +52,9 @@ struct Line {
 #[serde(rename_all = "lowercase")]
 enum Status {
     Ok,
+    /// A compiler that is not here, which only its own policies need.
+    #[serde(rename = "none")]
+    Absent,
     Warn,
     Fail,
 }
@@ -111,6 +114,7 @@ fn write(lines: &[Line], out: &mut impl Write) -> std::io::Result<()> {
     for line in lines {
         let status = match line.status {
             Status::Ok => "ok",
+            Status::Absent => "none",
             Status::Warn => "warn",
             Status::Fail => "FAIL",
         };
@@ -134,7 +138,7 @@ fn language(language: Language) -> Line {
                 | Language::AssemblyScript
                 | Language::Go
                 | Language::JavaScript
-                | Language::Python => Status::Ok,
+                | Language::Python => Status::Absent,
             };
             let found = format!("not installed, for policies only: no {}", missing.what);
             Line::new(language.to_string(), status, found).mend(missing.install)
@@ -309,5 +313,15 @@ mod tests {
         assert_eq!(text.lines().count(), 2);
         assert!(text.starts_with("warn  kernel"), "{text}");
         assert!(text.contains("-> a newer one"), "{text}");
+    }
+
+    #[test]
+    fn a_compiler_that_is_not_here_is_not_called_ok() {
+        let mut out = Vec::new();
+        let line = Line::new("Zig", Status::Absent, "not installed");
+        write(&[line], &mut out).unwrap();
+        assert_eq!(out, b"none  Zig              not installed\n");
+        let json = serde_json::to_value(Status::Absent).unwrap();
+        assert_eq!(json, "none");
     }
 }

@@ -56,7 +56,7 @@ fn list(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
     if all.is_empty() {
         return Ok(writeln!(out, "no source is held or banned")?);
     }
-    let mut table = Table::new(["SOURCE", "STATE", "REASON", "SECONDS", "DROPPED"]);
+    let mut table = Table::new(["source", "state", "reason", "seconds", "dropped"]);
     for one in all {
         let state = match one.state {
             BarredState::Held => "held",

@@ -69,7 +69,7 @@ fn write(out: &mut impl Write, found: &Found) -> anyhow::Result<()> {
     if !found.steps.is_empty() {
         writeln!(out)?;
     }
-    let mut table = Table::new(["TRANSPORT", "ADDRESS", "ORDER", "PRIORITY", "WEIGHT"]);
+    let mut table = Table::new(["transport", "address", "order", "priority", "weight"]);
     for one in &found.candidates {
         table.push([
             one.transport.parameter().to_owned(),

@@ -96,7 +96,7 @@ fn connections(client: &Client, format: Format, out: &mut impl Write) -> anyhow:
     if format.json {
         return write_json(out, &all);
     }
-    let mut table = Table::new(["ID", "PEER", "LOCAL", "STATE", "CIPHER", "WAITING", "NAMES"]);
+    let mut table = Table::new(["id", "peer", "local", "state", "cipher", "waiting", "names"]);
     for one in all {
         // The first word names the suite.
         let suite = one.cipher.split_whitespace().next().unwrap_or_default();

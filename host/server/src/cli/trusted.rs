@@ -103,10 +103,13 @@ fn add(database: &Database, row: Row, out: &mut impl Write) -> anyhow::Result<()
     };
     let warning = block_on(database.add_trusted(&new))?.context("the row was not added")?;
     if is_new {
-        writeln!(out, "created {url}")?;
+        writeln!(
+            out,
+            "created {url}, a new database: a host that uses another one does not see what is added here"
+        )?;
     }
     let shown = |text: Option<String>, without: &str| match text {
-        Some(text) => clean(&format!("{text:?}")).into_owned(),
+        Some(text) => clean(&format!("\"{text}\"")).into_owned(),
         None => without.to_owned(),
     };
     writeln!(
