@@ -5,24 +5,18 @@
 
 #![forbid(unsafe_code)]
 
-use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Instant;
 
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::load::Load;
-use portcullis_testkit::wait::PATIENCE;
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
+use portcullis_testkit::renewals::{Renewals, Stream, connect, shown};
 use rustls::client::Resumption;
-use rustls::crypto::ring;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use rustls::pki_types::CertificateDer;
+use rustls::{ClientConfig, HandshakeKind};
 
 /// Default number of reloads, half of them with files that cannot be used.
 const RELOADS: u64 = 100;
@@ -35,21 +29,14 @@ const MORE_MAPS: usize = 32;
 /// A connection that a client has just closed may still be open.
 const MORE_FILES: usize = 24;
 
-const NAME: &str = "edge.example";
-
 #[test]
 fn reloads_beside_handshakes_and_requests_lose_nothing_and_leak_nothing() {
-    let office = Office::new();
-    office.put(&office.pairs[0]);
+    let office = Renewals::new();
     let builder = Builder::new().workers(2);
     let tls = builder.lease().addr(1, 5061);
-    let file = |name: &str| format!("{:?}", office.path(name));
-    let host = builder
-        .listen(&format!("tls:{tls}"))
-        .set("tls.edge", &format!("certificate = {}", file("edge.pem")))
-        .set("tls.edge", &format!("key = {}", file("edge.key")))
-        .set("relay.tls", &format!("ca = {}", file("ca.pem")))
-        .set("streams", "handshakes-per-second = 0")
+    let host = office
+        .serve(builder, tls)
+        .set("relay.tls", &format!("ca = {:?}", office.authority()))
         .set("log", "level = \"error\"")
         .start();
     let traffic = Traffic {
@@ -62,44 +49,23 @@ fn reloads_beside_handshakes_and_requests_lose_nothing_and_leak_nothing() {
     };
     let load = Load::start(&host, 40, 2);
     let begun = Instant::now();
-    let rounds = reloads().div_ceil(2);
+    // The last one is a good one.
+    let reloads = reloads() | 1;
     let (mut early, mut late) = (None, None);
     std::thread::scope(|threads| {
         let _stop = StopOnDrop(&traffic.stop);
         threads.spawn(|| traffic.connect_again(&office.client(Resumption::disabled())));
         threads.spawn(|| traffic.connect_again(&office.client(Resumption::in_memory_sessions(8))));
         threads.spawn(|| traffic.stay(&office.client(Resumption::disabled())));
-        let client = office.client(Resumption::disabled());
-        for round in 0..rounds {
-            let good = &office.pairs[usize::from(round % 2 == 0)];
-            office.put(good);
-            let answer = host.rpc("tls.reload", json!([]));
-            assert_eq!(
-                answer["result"], "Ok. TLS configuration reloaded.",
-                "{answer}"
-            );
-            assert_eq!(traffic.shown(&client), good.der, "round {round}");
-
-            let fault = FAULTS[(round % FAULTS.len() as u64) as usize];
-            let said = office.spoil(fault, good);
-            let answer = host.rpc("tls.reload", json!([]));
-            let message = &answer["error"]["message"];
-            assert_eq!(message, "Error while fixing TLS configuration", "{answer}");
-            assert!(answer.to_string().contains(said), "{fault:?}: {answer}");
-            assert_eq!(
-                traffic.shown(&client),
-                good.der,
-                "{fault:?} in round {round}"
-            );
-            assert_eq!(faults(&host), 1, "{fault:?} is listed");
+        for nth in 0..reloads {
+            if let Err(what) = office.renew(&host, tls, nth) {
+                panic!("reload {nth}: {what}");
+            }
             traffic.goes_on();
-            if round + 1 == rounds.div_ceil(2) {
+            if nth + 1 == reloads.div_ceil(2) {
                 early = Some(taken(&host));
             }
         }
-        office.put(&office.pairs[0]);
-        host.rpc("tls.reload", json!([]));
-        assert_eq!(faults(&host), 0);
         late = Some(taken(&host));
     });
     let seconds = begun.elapsed().as_secs_f64();
@@ -111,7 +77,7 @@ fn reloads_beside_handshakes_and_requests_lose_nothing_and_leak_nothing() {
     );
     println!(
         "{} reloads in {seconds:.1} s beside {:.0} handshakes and {:.0} requests a second, {resumed} resumed; MiB, (maps, files): {early:?}, then {late:?}",
-        rounds * 2,
+        reloads,
         handshakes as f64 / seconds,
         (requests + report.sent) as f64 / seconds,
     );
@@ -143,157 +109,6 @@ fn taken(host: &Host) -> (u64, (usize, usize)) {
     (host.memory_mib(), host.maps_and_files())
 }
 
-/// The number of certificates whose files were refused at the last reload.
-fn faults(host: &Host) -> usize {
-    let answer = host.rpc("tls.certificates", json!([]));
-    let listed = answer["result"].as_array().expect("a list of certificates");
-    let has_fault = |one: &&Value| !one["fault"].is_null();
-    listed.iter().filter(has_fault).count()
-}
-
-/// What makes files unusable.
-#[derive(Clone, Copy, Debug)]
-enum Fault {
-    NoCertificate,
-    NoKey,
-    EmptyKey,
-    Mismatch,
-    Expired,
-    Garbage,
-    HalfCertificate,
-    HalfKey,
-}
-
-const FAULTS: [Fault; 8] = [
-    Fault::NoCertificate,
-    Fault::NoKey,
-    Fault::EmptyKey,
-    Fault::Mismatch,
-    Fault::Expired,
-    Fault::Garbage,
-    Fault::HalfCertificate,
-    Fault::HalfKey,
-];
-
-/// An authority, two certificates of it for the same name, and one that has expired.
-struct Office {
-    folder: TempDir,
-    authority: CertificateDer<'static>,
-    pairs: [Pair; 2],
-    expired: Pair,
-}
-
-struct Pair {
-    certificate: String,
-    key: String,
-    der: CertificateDer<'static>,
-}
-
-impl Office {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key can be made");
-        let mut params = CertificateParams::new(Vec::new()).expect("no names are needed");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let own = params.self_signed(&key).expect("it can be signed");
-        let issuer = Issuer::new(params, key);
-        let folder = tempfile::tempdir().expect("a temporary directory can be made");
-        fs::write(folder.path().join("ca.pem"), own.pem()).expect("a file can be written");
-        Self {
-            authority: own.der().clone(),
-            pairs: [(); 2].map(|()| Pair::new(&issuer, |_| {})),
-            expired: Pair::new(&issuer, |params| {
-                params.not_before = date_time_ymd(2019, 1, 1);
-                params.not_after = date_time_ymd(2020, 1, 1);
-            }),
-            folder,
-        }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: impl AsRef<[u8]>) {
-        fs::write(self.path(name), text).expect("a file can be written");
-    }
-
-    /// Writes the files of the host: not at once, and not atomically.
-    fn put(&self, pair: &Pair) {
-        self.write("edge.pem", &pair.certificate);
-        self.write("edge.key", &pair.key);
-    }
-
-    /// Makes the files of this certificate unusable. Returns a part of what the host says.
-    fn spoil(&self, fault: Fault, good: &Pair) -> &'static str {
-        let half = |text: &str| text[..text.len() / 2].to_owned();
-        let remove = |path: &Path| fs::remove_file(path).expect("the file is there");
-        match fault {
-            Fault::NoCertificate => {
-                remove(&self.path("edge.pem"));
-                "cannot read"
-            }
-            Fault::NoKey => {
-                remove(&self.path("edge.key"));
-                "cannot read"
-            }
-            Fault::EmptyKey => {
-                self.write("edge.key", "");
-                "contains no private key"
-            }
-            Fault::Mismatch => {
-                let mut others = self.pairs.iter();
-                let other = others.find(|other| other.der != good.der);
-                self.write("edge.key", &other.expect("there are two").key);
-                "does not belong to the first certificate"
-            }
-            Fault::Expired => {
-                self.put(&self.expired);
-                "is valid from"
-            }
-            Fault::Garbage => {
-                self.write("edge.pem", [0xff, 0x00, 0x16, b'-'].repeat(500));
-                "contains no certificate"
-            }
-            Fault::HalfCertificate => {
-                self.write("edge.pem", half(&good.certificate));
-                "is not a file in PEM"
-            }
-            Fault::HalfKey => {
-                self.write("edge.key", half(&good.key));
-                "is not a file in PEM"
-            }
-        }
-    }
-
-    fn client(&self, resumption: Resumption) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(self.authority.clone())
-            .expect("the authority can be used");
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the provider has both versions");
-        let mut config = builder.with_root_certificates(roots).with_no_client_auth();
-        config.resumption = resumption;
-        Arc::new(config)
-    }
-}
-
-impl Pair {
-    fn new(issuer: &Issuer<'static, KeyPair>, change: impl FnOnce(&mut CertificateParams)) -> Self {
-        let key = KeyPair::generate().expect("a key can be made");
-        let params = CertificateParams::new(vec![NAME.to_owned()]);
-        let mut params = params.expect("the name is one");
-        change(&mut params);
-        let made = params.signed_by(&key, issuer).expect("it can be signed");
-        Self {
-            certificate: made.pem(),
-            key: key.serialize_pem(),
-            der: made.der().clone(),
-        }
-    }
-}
-
 /// Clients over TLS, and what they have seen.
 struct Traffic {
     tls: SocketAddr,
@@ -304,8 +119,6 @@ struct Traffic {
     resumed: AtomicU64,
     requests: AtomicU64,
 }
-
-type Stream = StreamOwned<ClientConnection, TcpStream>;
 
 impl Traffic {
     /// Connects, sends a request, waits for the response, and begins again.
@@ -324,37 +137,18 @@ impl Traffic {
         }
     }
 
-    /// The certificate that the host shows now.
-    fn shown(&self, client: &Arc<ClientConfig>) -> CertificateDer<'static> {
-        let stream = self.connected(client);
-        let shown = stream.conn.peer_certificates().and_then(|all| all.first());
-        shown
-            .expect("the host shows a certificate")
-            .clone()
-            .into_owned()
-    }
-
     /// A connection whose certificate is verified, and is one of the two good ones.
     fn connected(&self, client: &Arc<ClientConfig>) -> Stream {
-        let name = ServerName::try_from(NAME).expect("it is a name");
-        let mut conn = ClientConnection::new(Arc::clone(client), name).expect("a client");
-        let mut socket = TcpStream::connect(self.tls).expect("the host listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a limit");
-        while conn.is_handshaking() {
-            conn.complete_io(&mut socket)
-                .expect("the handshake succeeds");
-        }
-        let shown = conn.peer_certificates().and_then(|all| all.first());
-        let shown = shown.expect("the host shows a certificate");
+        let stream = connect(self.tls, client);
         assert!(
-            self.own.contains(shown),
+            self.own.contains(&shown(&stream)),
             "another certificate than the good ones"
         );
         self.handshakes.fetch_add(1, Ordering::Relaxed);
-        if conn.handshake_kind() == Some(HandshakeKind::Resumed) {
+        if stream.conn.handshake_kind() == Some(HandshakeKind::Resumed) {
             self.resumed.fetch_add(1, Ordering::Relaxed);
         }
-        StreamOwned::new(conn, socket)
+        stream
     }
 
     /// Sends a request that the host answers itself, and reads the response.

@@ -34,6 +34,12 @@ pub(crate) const MARIADB: [Need; 3] = [
     },
 ];
 
+/// A name server whose zones change.
+pub(crate) const KNOT: Need = Need {
+    name: "knotd",
+    package: "knot",
+};
+
 /// Checks that everything is installed, and installs what is missing if possible.
 ///
 /// # Errors

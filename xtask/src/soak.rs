@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::debian::{self, MARIADB};
+use crate::debian::{self, KNOT, MARIADB};
 use crate::process::{cargo, run as run_command};
 use crate::workspace::{Workspace, root};
 
@@ -24,21 +24,49 @@ use crate::workspace::{Workspace, root};
 /// With --calls, that many calls go through a host that does nothing else, --rate of them per second. Each call must end, no transaction may be
 /// left, and the host's memory may not grow. The report has the memory at the start, after each tenth of the calls, and at the end; it is also
 /// written to target/soak-calls.json.
+///
+/// With --tls-reloads, the certificate of a host is renewed that many times, by good files and by files that cannot be used in turn, beside --rate
+/// requests per second over UDP and TLS and --handshakes handshakes per second. No request may be lost, no handshake may fail, each fault must be
+/// named and leave the previous certificate in use, and the host's memory and descriptors may not grow. The report is also written to
+/// target/soak-renewals.json.
+///
+/// With --zone-changes, the next hop of a host is a name whose address changes that many times beside --rate requests per second. Each change must be
+/// followed within the TTL and the time of a query, and no request may be lost. The report is also written to target/soak-names.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Duration in seconds
     #[arg(long, value_name = "N", default_value_t = 3600)]
     seconds: u32,
-    /// Requests per second of the counted traffic, or calls per second
-    #[arg(long, value_name = "N", default_value_t = 2000)]
-    rate: u32,
+    /// Requests per second of the counted traffic, or calls per second [default: 2000; with --tls-reloads and --zone-changes 5000]
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
     /// Number of tenants, for a soak of many tenants
     #[arg(long, value_name = "N")]
     tenants: Option<u32>,
     /// Number of calls, for a soak of calls
     #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "seconds"])]
     calls: Option<u64>,
+    /// Number of renewals of a certificate, for a soak of these
+    #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds"])]
+    tls_reloads: Option<u64>,
+    /// Handshakes per second beside renewals of a certificate
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 500,
+        requires = "tls_reloads"
+    )]
+    handshakes: u32,
+    /// Number of changes of a zone, for a soak of these
+    #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "tls_reloads"])]
+    zone_changes: Option<u64>,
 }
+
+/// Requests per second, and calls per second.
+const RATE: u32 = 2000;
+
+/// Requests per second beside changes, each of which takes moments.
+const RATE_BESIDE_CHANGES: u32 = 5000;
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     let workspace = Workspace::own()?;
@@ -47,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let soak = TenantsSoak {
             tenants,
             seconds: args.seconds,
-            rate: args.rate,
+            rate: args.rate.unwrap_or(RATE),
             turned_away: 0,
         };
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
@@ -56,7 +84,25 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         build::policies_with_tests(&workspace)?;
         let soak = CallsSoak {
             calls,
-            rate: args.rate,
+            rate: args.rate.unwrap_or(RATE),
+        };
+        return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
+    }
+    if let Some(renewals) = args.tls_reloads {
+        build::policies_with_tests(&workspace)?;
+        let soak = RenewalsSoak {
+            renewals,
+            rate: args.rate.unwrap_or(RATE_BESIDE_CHANGES),
+            handshakes: args.handshakes,
+        };
+        return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
+    }
+    if let Some(changes) = args.zone_changes {
+        debian::require(&[KNOT])?;
+        build::policies_with_tests(&workspace)?;
+        let soak = NamesSoak {
+            changes,
+            rate: args.rate.unwrap_or(RATE_BESIDE_CHANGES),
         };
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
     }
@@ -65,7 +111,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let portcullis = build::host(&workspace, Profile::Dist)?;
     let soak = Soak {
         seconds: args.seconds,
-        rate: args.rate,
+        rate: args.rate.unwrap_or(RATE),
         // An optimised build on an idle machine answers within a fraction of this.
         p99_ms: 100,
         turned_away: 0,
@@ -143,6 +189,46 @@ impl CallsSoak {
             .arg(format!("--rate={}", self.rate))
             .arg("--report")
             .arg(workspace.target.join("soak-calls.json"));
+        run_command(&mut soak)
+    }
+}
+
+/// One soak of renewed certificates.
+pub(crate) struct RenewalsSoak {
+    pub(crate) renewals: u64,
+    pub(crate) rate: u32,
+    pub(crate) handshakes: u32,
+}
+
+impl RenewalsSoak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("renewals")
+            .arg(format!("--renewals={}", self.renewals))
+            .arg(format!("--rate={}", self.rate))
+            .arg(format!("--handshakes={}", self.handshakes))
+            .arg("--report")
+            .arg(workspace.target.join("soak-renewals.json"));
+        run_command(&mut soak)
+    }
+}
+
+/// One soak with a zone that changes.
+pub(crate) struct NamesSoak {
+    pub(crate) changes: u64,
+    pub(crate) rate: u32,
+}
+
+impl NamesSoak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("names")
+            .arg(format!("--changes={}", self.changes))
+            .arg(format!("--rate={}", self.rate))
+            .arg("--report")
+            .arg(workspace.target.join("soak-names.json"));
         run_command(&mut soak)
     }
 }

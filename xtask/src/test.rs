@@ -7,10 +7,10 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::debian::{self, MARIADB, Need};
+use crate::debian::{self, KNOT, MARIADB, Need};
 use crate::fuzz::Until;
 use crate::process::{cargo, find, run as run_command};
-use crate::soak::{CallsSoak, Soak, TenantsSoak};
+use crate::soak::{CallsSoak, NamesSoak, RenewalsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Package, Workspace, root};
 use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis};
@@ -20,8 +20,8 @@ use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis}
 /// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
 /// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, the package for Debian
 /// installed in a copy of this machine, end-to-end tests with these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep,
-/// Docker's registry, HAProxy, nginx and Chromium, a few seconds of soak with 50 tenants, and with calls, a minute of soak, and a short run of each fuzz target that builds within a
-/// minute. Other programs are installed when this runs as root on Debian;
+/// Docker's registry, HAProxy, nginx and Chromium, a few seconds of soak with 50 tenants, with calls, with renewed certificates, and with a zone that
+/// changes, a minute of soak, and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
 /// elsewhere the missing ones are listed and the run fails. The first failing step ends the run and is named; the last line of output is
 /// `N passed, N failed`.
 ///
@@ -35,7 +35,7 @@ pub(crate) struct Args {
     /// Number of inputs for each of these fuzz targets, from a fixed seed; 0 skips the targets
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     fuzz_runs: u32,
-    /// Duration of the soak test; 0 skips it and those with 50 tenants and with calls
+    /// Duration of the soak test; 0 skips it and those with 50 tenants, with calls, with renewed certificates, and with a zone that changes
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     soak_seconds: u32,
 }
@@ -96,11 +96,7 @@ const PEERS: [Need; 31] = [
         name: "tcpdump",
         package: "tcpdump",
     },
-    // A name server whose zones change.
-    Need {
-        name: "knotd",
-        package: "knot",
-    },
+    KNOT,
     // Scanners, and the program that reads the bans from the log.
     Need {
         name: "svwar",
@@ -351,10 +347,25 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
     steps.step("soak with calls", || {
         calls.run(workspace, &binary(workspace))
     });
+    let renewals = RenewalsSoak {
+        renewals: 60,
+        rate: 200,
+        handshakes: 20,
+    };
+    steps.step("soak with renewed certificates", || {
+        renewals.run(workspace, &binary(workspace))
+    });
     if args.without_peers {
-        steps.leave_out("soak (--without-peers)");
+        steps.leave_out("soak, and soak with a zone that changes (--without-peers)");
         return;
     }
+    let names = NamesSoak {
+        changes: 2,
+        rate: 200,
+    };
+    steps.step("soak with a zone that changes", || {
+        names.run(workspace, &binary(workspace))
+    });
     let soak = Soak {
         seconds: args.soak_seconds,
         rate: 200,

@@ -11,6 +11,7 @@ use portcullis_testkit::messages::Request;
 use portcullis_testkit::peer::Peer;
 use portcullis_testkit::sip::{Caller, Message, Transport};
 use portcullis_testkit::wait;
+use serde::Serialize;
 
 use crate::site::{Site, at};
 use crate::turns::{Books, Stop};
@@ -22,6 +23,7 @@ const PACE: Duration = Duration::from_millis(20);
 const TURNED_AWAY: &str = "honest requests turned away";
 
 const ASKED: &str = "requests of the counted traffic";
+const ANSWERED: &str = "answers to them";
 const LOST: &str = "lost";
 
 /// A section of the counted traffic, whose p99 is one value in the report.
@@ -30,11 +32,65 @@ const PIECE: Duration = Duration::from_secs(5);
 /// Latencies of the callers that check each response.
 pub(crate) type Latencies = Mutex<Histogram>;
 
+/// The sums of counted traffic, for a report that has several kinds of it.
+#[derive(Clone, Copy, Debug, Default, Serialize)]
+pub(crate) struct Counted {
+    /// Requests.
+    pub(crate) sent: u64,
+    /// Those that were answered.
+    pub(crate) answered: u64,
+    /// Those that were not.
+    pub(crate) lost: u64,
+    /// Answers per second, from the first request to the last.
+    pub(crate) per_second: f64,
+    /// The median of the 99th percentiles of the pieces, in milliseconds.
+    pub(crate) p99_ms: f64,
+}
+
+impl Counted {
+    /// Those of these books, in which only this traffic is counted.
+    pub(crate) fn of(books: &Books, traffic: &Traffic) -> Self {
+        let counts = books.counts();
+        let count = |what: &str| counts.get(what).copied().unwrap_or_default();
+        let mut pieces = traffic.p99_ms.clone();
+        pieces.sort_by(f64::total_cmp);
+        Self {
+            sent: count(ASKED),
+            answered: count(ANSWERED),
+            lost: count(LOST),
+            per_second: count(ANSWERED) as f64 / traffic.took.as_secs_f64().max(1e-9),
+            p99_ms: pieces.get(pieces.len() / 2).copied().unwrap_or_default(),
+        }
+    }
+
+    /// Refuses traffic whose rate was lower than intended by a tenth: it would prove less than it claims.
+    pub(crate) fn check_rate(&self, what: &str, intended: u64, books: &Books) {
+        if self.per_second < intended as f64 * 0.9 {
+            books.broken(format!(
+                "{:.0} {what} a second were made, {intended} were intended: this machine is too slow or too busy",
+                self.per_second
+            ));
+        }
+    }
+}
+
 /// Result of the counted traffic.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Traffic {
+    /// How long requests were sent.
+    pub(crate) took: Duration,
     /// The p99 of each section in milliseconds.
     pub(crate) p99_ms: Vec<f64>,
+}
+
+impl Traffic {
+    /// Both, one after the other.
+    pub(crate) fn and(&self, later: &Self) -> Self {
+        Self {
+            took: self.took + later.took,
+            p99_ms: [&self.p99_ms[..], &later.p99_ms].concat(),
+        }
+    }
 }
 
 /// Sends the requests of a plan, each once, until the phase ends.
@@ -45,8 +101,9 @@ pub(crate) fn counted(mut plan: Plan, books: &Books, stop: &Stop) -> Result<Traf
     plan.patience = Duration::from_secs(20);
     while !stop.is_stopped() {
         let report = portcullis_load::run(&plan)?;
+        traffic.took += Duration::from_secs_f64(report.window.seconds);
         books.add(ASKED, report.sent);
-        books.add("answers to them", report.answered);
+        books.add(ANSWERED, report.answered);
         books.add(LOST, report.lost);
         let turned_away = report.codes.get(&503).copied().unwrap_or_default();
         books.add(TURNED_AWAY, turned_away);

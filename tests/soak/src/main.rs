@@ -9,7 +9,9 @@ mod calls;
 mod disk;
 mod honest;
 mod memory;
+mod names;
 mod process;
+mod renewals;
 mod report;
 mod run;
 mod site;
@@ -44,6 +46,39 @@ enum Cli {
     Tenants(TenantsArgs),
     /// One host with calls, whose memory stays flat
     Calls(CallsArgs),
+    /// One host whose certificate is renewed, well and badly, beside handshakes and requests
+    Renewals(RenewalsArgs),
+    /// One host whose next hop is a name, while its zone changes under requests
+    Names(NamesArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct NamesArgs {
+    /// Number of changes of the zone
+    #[arg(long, default_value_t = 20)]
+    changes: u64,
+    /// Requests per second
+    #[arg(long, default_value_t = 5000)]
+    rate: u64,
+    /// Also write the report to this file, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct RenewalsArgs {
+    /// Number of renewals; every other one is by files that cannot be used
+    #[arg(long, default_value_t = 1000)]
+    renewals: u64,
+    /// Requests per second, half of them over UDP and half of them over TLS
+    #[arg(long, default_value_t = 5000)]
+    rate: u64,
+    /// Handshakes per second, half of them with a resumed session
+    #[arg(long, default_value_t = 500)]
+    handshakes: u64,
+    /// Also write the report to this file, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -110,6 +145,8 @@ fn main() -> Result<ExitCode> {
         }
         Cli::Tenants(args) => soak_with_tenants(&args)?,
         Cli::Calls(args) => soak_with_calls(&args)?,
+        Cli::Renewals(args) => soak_with_renewals(&args)?,
+        Cli::Names(args) => soak_with_names(&args)?,
     };
     Ok(match holds {
         true => ExitCode::SUCCESS,
@@ -170,6 +207,44 @@ fn soak_with_calls(args: &CallsArgs) -> Result<bool> {
         rate: args.rate,
     };
     let report = calls::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+/// Runs a soak with certificates that are renewed; true if all invariants held.
+fn soak_with_renewals(args: &RenewalsArgs) -> Result<bool> {
+    ensure!(
+        args.renewals >= 2 && args.rate >= 2 && args.handshakes >= 2,
+        "--renewals {} --rate {} --handshakes {}: at least 2 of each are needed, because there are two kinds of each",
+        args.renewals,
+        args.rate,
+        args.handshakes
+    );
+    let plan = renewals::Plan {
+        renewals: args.renewals,
+        rate: args.rate,
+        handshakes: args.handshakes,
+    };
+    let report = renewals::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+/// Runs a soak with a zone that changes; true if all invariants held.
+fn soak_with_names(args: &NamesArgs) -> Result<bool> {
+    ensure!(
+        args.changes > 0 && args.rate > 0,
+        "--changes {} --rate {}: at least one change is needed, and one request per second",
+        args.changes,
+        args.rate
+    );
+    let plan = names::Plan {
+        changes: args.changes,
+        rate: args.rate,
+    };
+    let report = names::run(&plan)?;
     print!("{}", report.text());
     write(args.report.as_deref(), &report)?;
     Ok(report.broken.is_empty())

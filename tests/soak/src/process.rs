@@ -4,10 +4,13 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use portcullis_testkit::wait;
 use serde::Serialize;
+
+use crate::turns::{Books, Stop};
 
 /// The resources of a process at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
@@ -103,6 +106,18 @@ pub(crate) fn settled(pid: u32) -> Result<Held> {
         (same > 200).then_some(now)
     });
     Ok(last)
+}
+
+/// Reads the resources of a host every second. Returns the largest ones.
+pub(crate) fn sample(pid: u32, books: &Books, stop: &Stop) -> Held {
+    let mut most = Held::default();
+    while stop.pause(Duration::from_secs(1)) {
+        match Held::of(pid) {
+            Ok(held) => most = most.max(held),
+            Err(error) => books.broken(format!("the host has ended: {error:#}")),
+        }
+    }
+    most
 }
 
 /// The number of memory maps that the system allows a process.

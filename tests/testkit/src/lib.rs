@@ -29,6 +29,7 @@ pub mod peers;
 pub mod postgres;
 pub mod proxy;
 pub mod reloads;
+pub mod renewals;
 pub mod schema;
 pub mod secure;
 pub mod secure_gateway;
@@ -38,6 +39,7 @@ pub mod sip;
 pub mod states;
 pub mod tools;
 pub mod wait;
+pub mod zone;
 
 use std::path::{Path, PathBuf};
 

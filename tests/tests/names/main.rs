@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod liar;
-mod zone;
 
 use std::net::SocketAddr;
 
@@ -12,12 +11,13 @@ use portcullis_testkit::callee::Callee;
 use portcullis_testkit::certificates::{authority, certificate};
 use portcullis_testkit::control::{binrpc_endpoints, kamcmd, open_all};
 use portcullis_testkit::host::{Builder, Host};
+use portcullis_testkit::load::Load;
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::Message;
 use portcullis_testkit::wait;
+use portcullis_testkit::zone::Zone;
 use serde_json::Value;
 use tempfile::TempDir;
-use zone::Zone;
 
 const CALLER: u8 = 10;
 
@@ -219,17 +219,32 @@ fn peers_a_zone_that_changes_under_load_is_followed_and_no_request_is_lost() {
     let server = builder.lease().addr(DNS.0, DNS.1);
     let (before, after) = (ip(&builder, 2), ip(&builder, 3));
     let zone = Zone::start(server, &format!("@ A {before}\n"));
-    let old = Callee::start(builder.lease().addr(2, 5070));
-    let new = Callee::start(builder.lease().addr(3, 5070));
+    let [first, second] = [2, 3].map(|n| Callee::start(builder.lease().addr(n, 5070)));
     let host = builder.start();
-    assert_eq!(ask(&host).code(), 200);
-    old.next();
-    zone.replace("@", "A", &after);
-    wait::until("requests go to the new address", || {
-        assert_eq!(ask(&host).code(), 200);
-        (!new.saw_nothing_more()).then_some(())
-    });
+    let load = Load::start(&host, CALLER, 2);
+    for (old, new, address) in [(&first, &second, &after), (&second, &first, &before)] {
+        load.wait_for(100);
+        assert!(!old.saw_nothing_more() && new.saw_nothing_more());
+        zone.replace("@", "A", address);
+        wait::until("requests go to the new address", || {
+            (!new.saw_nothing_more()).then_some(())
+        });
+        // The requests that were on their way to the old address.
+        load.wait_for(200);
+        forget(old);
+        load.wait_for(1_000);
+        assert!(old.saw_nothing_more(), "a request to the old address");
+        forget(new);
+    }
+    let report = load.stop();
+    assert_eq!(report.answers, [(200, report.sent)].into());
+    assert_eq!(report.duplicates, 0);
     host.wait_for_log("name_resolved");
+}
+
+/// Forgets the requests that a callee has received.
+fn forget(callee: &Callee) {
+    while !callee.saw_nothing_more() {}
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub(crate) use report::Report;
 
 use self::site::{Site, at};
 use crate::honest;
-use crate::process::{Held, dropped_by_kernel, map_limit, settled};
+use crate::process::{Held, dropped_by_kernel, map_limit, sample, settled};
 use crate::turns::{Books, Stop, StopOnDrop};
 
 /// Parameters of a soak with many tenants.
@@ -107,7 +107,7 @@ fn round(site: &Site, plan: &Plan, changes: &mut Changes) -> Result<Held> {
         let _all = StopOnDrop(&stop);
         let stop = &stop;
         let traffic = threads.spawn(move || traffic(site, plan, stop));
-        let sampler = threads.spawn(move || sample(site, stop));
+        let sampler = threads.spawn(move || sample(site.host.pid(), &site.books, stop));
         let changer = threads.spawn(move || changes.make(site, stop));
         stop.pause(plan.length / 2);
         stop.stop();
@@ -128,18 +128,6 @@ fn traffic(site: &Site, plan: &Plan, stop: &Stop) -> Result<()> {
     load.rate = Some(plan.rate);
     load.tenants = Some(plan.tenants);
     honest::counted(load, &site.books, stop).map(drop)
-}
-
-/// Reads the host's resources every second.
-fn sample(site: &Site, stop: &Stop) -> Held {
-    let mut most = Held::default();
-    while stop.pause(Duration::from_secs(1)) {
-        match Held::of(site.host.pid()) {
-            Ok(held) => most = most.max(held),
-            Err(error) => site.books.broken(format!("the host has ended: {error:#}")),
-        }
-    }
-    most
 }
 
 /// Compares the resources of the host with the bounds. `kept_first` and `kept_second` are the numbers of generations kept after each round.

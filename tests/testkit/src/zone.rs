@@ -4,21 +4,29 @@ use std::net::SocketAddr;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use portcullis_testkit::wait;
 use tempfile::TempDir;
 
+use crate::wait;
+
 /// The zone that the server has.
-const ZONE: &str = "carrier.example";
+pub const ZONE: &str = "carrier.example";
+
+/// The TTL of each record, in seconds: the shortest one that the host counts.
+pub const TTL: u64 = 5;
 
 /// A running knot with the zone `carrier.example`.
-pub(crate) struct Zone {
+#[derive(Debug)]
+pub struct Zone {
     server: Child,
     folder: TempDir,
 }
 
 impl Zone {
     /// Starts the server on this address, with these records beside SOA and NS. Returns when it answers.
-    pub(crate) fn start(listen: SocketAddr, records: &str) -> Self {
+    ///
+    /// # Panics
+    /// If knot is not installed, or does not read the zone.
+    pub fn start(listen: SocketAddr, records: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let place = folder.path().display();
         let (ip, port) = (listen.ip(), listen.port());
@@ -28,7 +36,7 @@ impl Zone {
              zone:\n  - domain: {ZONE}\n    file: {place}/zone\n    zonefile-sync: -1\n    journal-content: none\n"
         );
         let zone = format!(
-            "$ORIGIN {ZONE}.\n$TTL 5\n@ SOA ns hostmaster 1 60 60 60 5\n@ NS ns\nns A {ip}\n{records}"
+            "$ORIGIN {ZONE}.\n$TTL {TTL}\n@ SOA ns hostmaster 1 60 60 60 5\n@ NS ns\nns A {ip}\n{records}"
         );
         let write = |name: &str, text: &str| {
             std::fs::write(folder.path().join(name), text).expect("a file can be written");
@@ -53,12 +61,16 @@ impl Zone {
         zone
     }
 
-    /// Replaces the records of a type of a name.
-    pub(crate) fn replace(&self, name: &str, kind: &str, data: &str) {
+    /// Replaces the records of a type of a name. Returns when the server answers with the new one.
+    ///
+    /// # Panics
+    /// If knot refuses it.
+    pub fn replace(&self, name: &str, kind: &str, data: &str) {
+        let ttl = TTL.to_string();
         for words in [
             &["zone-begin", ZONE][..],
             &["zone-unset", ZONE, name, kind],
-            &["zone-set", ZONE, name, "5", kind, data],
+            &["zone-set", ZONE, name, &ttl, kind, data],
             &["zone-commit", ZONE],
         ] {
             let said = self.knotc(words);
