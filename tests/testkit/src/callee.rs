@@ -47,6 +47,11 @@ impl Callee {
             .expect("a request reaches the callee")
     }
 
+    /// Returns the next request that it has received, if there is one.
+    pub fn taken(&self) -> Option<Message> {
+        self.seen.try_recv().ok()
+    }
+
     /// True if no request is waiting.
     pub fn saw_nothing_more(&self) -> bool {
         self.seen.try_recv().is_err()

@@ -1,5 +1,6 @@
 //! A Kamailio server of one test, in a temporary directory and controlled by its own tools.
 
+use std::net::IpAddr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -66,6 +67,36 @@ impl Kamailio {
     /// # Panics
     /// If Kamailio is not installed, or ends at once: a test that needs it must not pass without it.
     pub fn start(config: &str, values: &[(&str, String)], defines: &[&str]) -> Self {
+        Self::launch(Command::new("kamailio"), config, values, defines)
+    }
+
+    /// The same with this name server, at port 53, in place of those of `/etc/resolv.conf`. Only root may do that.
+    ///
+    /// # Panics
+    /// As [`Kamailio::start`].
+    pub fn start_asking(
+        name_server: IpAddr,
+        config: &str,
+        values: &[(&str, String)],
+        defines: &[&str],
+    ) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
+        let file = folder.path().join("resolv.conf");
+        std::fs::write(&file, format!("nameserver {name_server}\n"))
+            .expect("a file can be written");
+        let mut command = Command::new("unshare");
+        let script = "mount --bind \"$0\" /etc/resolv.conf && exec kamailio \"$@\"";
+        command.args(["--mount", "sh", "-c", script]).arg(&file);
+        // The file stays mounted for Kamailio when it is removed here.
+        Self::launch(command, config, values, defines)
+    }
+
+    fn launch(
+        mut command: Command,
+        config: &str,
+        values: &[(&str, String)],
+        defines: &[&str],
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let place = folder.path().display().to_string();
         let mut config = config.replace("@FOLDER@", &place);
@@ -75,7 +106,7 @@ impl Kamailio {
         let file = folder.path().join("kamailio.cfg");
         std::fs::write(&file, config).expect("the configuration can be written");
         let log = std::fs::File::create(folder.path().join("log")).expect("a log can be written");
-        let server = Command::new("kamailio")
+        let server = command
             .arg("-f")
             .arg(&file)
             // In the foreground, with runtime files in its own directory; MB of shared memory, and of each process' own.

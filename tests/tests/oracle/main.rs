@@ -6,6 +6,7 @@
 
 mod addresses;
 mod files;
+mod names;
 mod trusted;
 
 use std::time::{SystemTime, UNIX_EPOCH};
