@@ -18,14 +18,12 @@ const LONGEST_NAME: usize = 64;
 
 /// Reads every `[tls.NAME]`.
 pub(super) fn read_profiles(section: Section<'_>) -> Vec<Profile> {
-    let mut has_default = false;
-    let tables = section.tables(accept_name);
-    let profiles = tables.into_iter().filter_map(|(name, section)| {
-        let profile = read_profile(name, section, has_default)?;
-        has_default |= profile.is_default;
-        Some(profile)
-    });
-    let mut profiles: Vec<_> = profiles.collect();
+    let mut profiles: Vec<Profile> = Vec::new();
+    for (name, section) in section.tables(accept_name) {
+        if let Some(profile) = read_profile(name, section, &profiles) {
+            profiles.push(profile);
+        }
+    }
     profiles.sort_by(|one, other| one.name.cmp(&other.name));
     profiles
 }
@@ -97,6 +95,12 @@ fn profile_host(text: &str) -> Result<String, Bad> {
         let mend = "write the host without a port: the profile counts for all ports";
         return Err(Bad::new("not a host", mend));
     }
+    pattern(text)
+}
+
+/// A host name, or a wildcard for one label, in lower case and without the final dot.
+fn pattern(text: &str) -> Result<String, Bad> {
+    let plain = text.strip_prefix("*.").unwrap_or(text);
     host_name(plain)?;
     let is_wildcard = plain.len() < text.len();
     if is_wildcard && !plain.strip_suffix('.').unwrap_or(plain).contains('.') {
@@ -105,6 +109,22 @@ fn profile_host(text: &str) -> Result<String, Bad> {
         return Err(Bad::new("a wildcard for a whole top-level domain", mend));
     }
     Ok(text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase())
+}
+
+/// A name that clients ask for. `others` have been read before.
+fn server_name(text: &str, others: &[Profile]) -> Result<String, Bad> {
+    if text.parse::<IpAddr>().is_ok() {
+        let mend = "leave the address out, and set default = true for clients that name no host";
+        return Err(Bad::new("clients ask for no address (RFC 6066)", mend));
+    }
+    let name = pattern(text)?;
+    match others.iter().find(|other| other.names.contains(&name)) {
+        None => Ok(name),
+        Some(owner) => {
+            let what = format!("{name} is a name of [tls.{}], too", owner.name);
+            Err(Bad::new(what, "leave it in one of the sections"))
+        }
+    }
 }
 
 fn host_of_next_hop(name: &str, next_hops: &[(String, NextHop)]) -> Result<String, Bad> {
@@ -139,40 +159,47 @@ fn read_relay_profile(section: &mut Section<'_>, path: &str) -> RelayProfile {
             None
         }
     };
+    let authorities = section.value("ca", default.authorities, |value| match value.text()? {
+        "system" => Ok(Authorities::System),
+        "" => Err(Bad::new(
+            "no authorities",
+            "write \"system\", or a file in PEM",
+        )),
+        path => Ok(Authorities::File(PathBuf::from(path))),
+    });
+    let crl = section.value("crl", default.crl, file);
+    let verify = section.value("verify", default.verify, |v| v.boolean());
+    if crl.is_some() && !verify {
+        let what = "certificates are not verified, so no list is looked at";
+        section.reject("crl", Bad::new(what, "set verify = true, or remove it"));
+    }
     RelayProfile {
         pair,
-        authorities: section.value("ca", default.authorities, |value| match value.text()? {
-            "system" => Ok(Authorities::System),
-            "" => Err(Bad::new(
-                "no authorities",
-                "write \"system\", or a file in PEM",
-            )),
-            path => Ok(Authorities::File(PathBuf::from(path))),
-        }),
+        authorities,
+        crl,
         name: section.value("name", default.name, |value| match value.text()? {
             "" => Ok(None),
             name => host_name(name).map(Some),
         }),
-        verify: section.value("verify", default.verify, |v| v.boolean()),
+        verify,
         wildcards: section.value("wildcards", default.wildcards, |v| v.boolean()),
         min_version: section.value("min-version", default.min_version, min_version),
     }
 }
 
-fn read_profile(name: String, mut section: Section<'_>, has_default: bool) -> Option<Profile> {
+/// Reads one `[tls.NAME]`. `others` have been read before.
+fn read_profile(name: String, mut section: Section<'_>, others: &[Profile]) -> Option<Profile> {
     let certificate = section.value("certificate", None, file);
     let key = section.value("key", None, file);
     let names = section.list("names", Vec::new(), |value| {
-        let text = value.text()?;
-        host_name(text.strip_prefix("*.").unwrap_or(text))?;
-        Ok(text.to_ascii_lowercase())
+        server_name(value.text()?, others)
     });
     let is_default = section.value("default", false, |v| v.boolean());
     let client_auth = section.value("client-auth", ClientAuth::None, client_auth);
     let client_ca = section.value("client-ca", None, file);
     let crl = section.value("crl", None, file);
     let min_version = section.value("min-version", MinVersion::default(), min_version);
-    if is_default && has_default {
+    if is_default && others.iter().any(|other| other.is_default) {
         let mend = "leave default = true in one of the sections";
         section.reject("default", Bad::new("a second default certificate", mend));
     }
@@ -294,7 +321,7 @@ mod tests {
     fn profiles_have_the_hosts_of_their_next_hops_and_none_of_the_keys_of_relay_tls() {
         let config = config(
             "[relay.tls]\ncertificate = \"own.pem\"\nkey = \"own.key\"\nwildcards = false\n\
-             [relay.tls-profiles.b]\nhosts = [\"Sip.B.example.\", \"*.b.example\", \"192.0.2.7\"]\nnext-hops = [\"six\"]\nca = \"b.pem\"\n\
+             [relay.tls-profiles.b]\nhosts = [\"Sip.B.example.\", \"*.b.example\", \"192.0.2.7\"]\nnext-hops = [\"six\"]\nca = \"b.pem\"\ncrl = \"b.crl\"\n\
              [relay.tls-profiles.a]\nnext-hops = [\"carrier\"]\nname = \"carrier.example\"\nmin-version = \"1.3\"\n",
         )
         .unwrap();
@@ -312,6 +339,8 @@ mod tests {
         assert_eq!(a.profile.name.as_deref(), Some("carrier.example"));
         assert_eq!(a.profile.min_version, MinVersion::Tls13);
         assert_eq!(b.profile.authorities, Authorities::File("b.pem".into()));
+        assert_eq!(b.profile.crl, Some("b.crl".into()));
+        assert_eq!(a.profile.crl, None);
         assert!(b.profile.pair.is_none() && b.profile.wildcards && b.profile.verify);
     }
 
@@ -340,10 +369,42 @@ mod tests {
                 "is a host of [relay.tls-profiles.x], too",
             ),
             ("hosts = [\"a.example\"]\nname = \"[\"\n", "not a host name"),
+            (
+                "hosts = [\"a.example\"]\nverify = false\ncrl = \"a.crl\"\n",
+                "set verify = true, or remove it",
+            ),
             ("hosts = [\"a.example\"]\ncolour = 1\n", "unknown key"),
         ] {
             let error = config(&format!("[relay.tls-profiles.x]\n{lines}")).unwrap_err();
             assert!(error.contains(expected), "{lines}: {error}");
+        }
+    }
+
+    #[test]
+    fn names_that_no_client_can_ask_for_are_refused() {
+        let with = |names: &str| {
+            let pair = "certificate = \"a.pem\"\nkey = \"a.key\"\n";
+            config(&format!(
+                "[tls.a]\n{pair}names = [\"sip.example.com\", \"*.example.com\"]\n[tls.b]\n{pair}names = [\"{names}\"]\n"
+            ))
+        };
+        let config = with("SIP.Example.net.").unwrap();
+        assert_eq!(config.tls[1].names, ["sip.example.net"]);
+        for (name, expected) in [
+            ("*.internal", "a whole top-level domain"),
+            ("*.internal.", "a whole top-level domain"),
+            ("*", "not a host name"),
+            ("192.0.2.7", "clients ask for no address"),
+            ("2001:db8::7", "clients ask for no address"),
+            (
+                "Sip.example.com.",
+                "sip.example.com is a name of [tls.a], too",
+            ),
+            ("*.EXAMPLE.com", "*.example.com is a name of [tls.a], too"),
+        ] {
+            let error = with(name).unwrap_err();
+            assert!(error.contains(expected), "{name}: {error}");
+            assert!(error.contains("tls.b.names"), "{name}: {error}");
         }
     }
 }

@@ -1,10 +1,13 @@
 //! Connections that this host opens: the authorities that it trusts, and the names that it demands (RFC 5922 §7.3).
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ClientConfig, verify_server_cert_signed_by_trust_anchor};
+use rustls::client::{
+    ClientConfig, WebPkiServerVerifier, verify_server_cert_signed_by_trust_anchor,
+};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -80,6 +83,7 @@ impl Client {
             false => Arc::new(RootCertStore::empty()),
         };
         let verifier = Arc::new(Verifier {
+            with_lists: with_lists(section, profile, &roots, provider)?,
             roots,
             verifies: profile.verify,
             wildcards: profile.wildcards,
@@ -180,13 +184,79 @@ fn authorities(section: &str, authorities: &Authorities) -> Result<Arc<RootCertS
     }
 }
 
+/// What checks chains with the revocation lists of the profile; `None` if it has none.
+fn with_lists(
+    section: &str,
+    profile: &RelayProfile,
+    roots: &Arc<RootCertStore>,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Option<Arc<WebPkiServerVerifier>>, TlsError> {
+    let Some(file) = profile.crl.as_deref().filter(|_| profile.verify) else {
+        return Ok(None);
+    };
+    let lists = Place {
+        section,
+        key: "crl",
+        file,
+    }
+    .revocations()?;
+    if roots.is_empty() {
+        // A system without authorities. No chain is valid then.
+        return Ok(None);
+    }
+    let verifier = WebPkiServerVerifier::builder_with_provider(Arc::clone(roots), Arc::clone(provider))
+            .with_crls(lists)
+            // A list of one authority says nothing of the certificates of another one.
+            .allow_unknown_revocation_status()
+            .build();
+    let authorities = match &profile.authorities {
+        Authorities::File(file) => file.as_path(),
+        Authorities::System => Path::new("the system"),
+    };
+    verifier
+        .map(Some)
+        .map_err(|error| TlsError::of_verifier(&error, authorities, Some(file)))
+}
+
 /// Checks chain and name of the certificates of peers.
 #[derive(Debug)]
 struct Verifier {
     roots: Arc<RootCertStore>,
+    /// Checks chains in place of `roots`, if there are revocation lists.
+    with_lists: Option<Arc<WebPkiServerVerifier>>,
     verifies: bool,
     wildcards: bool,
     provider: Arc<CryptoProvider>,
+}
+
+impl Verifier {
+    /// Checks that an authority has issued the certificate, and has not revoked it. `name` is not checked.
+    fn check_chain(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        now: UnixTime,
+    ) -> Result<(), rustls::Error> {
+        let Some(verifier) = &self.with_lists else {
+            return verify_server_cert_signed_by_trust_anchor(
+                &ParsedCertificate::try_from(certificate)?,
+                &self.roots,
+                intermediates,
+                now,
+                self.provider.signature_verification_algorithms.all,
+            );
+        };
+        let verified = verifier.verify_server_cert(certificate, intermediates, name, &[], now);
+        match verified {
+            // The library looks at the name last, and has other rules for it than SIP.
+            Ok(_)
+            | Err(rustls::Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+            )) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 impl ServerCertVerifier for Verifier {
@@ -201,13 +271,7 @@ impl ServerCertVerifier for Verifier {
         if !self.verifies {
             return Ok(ServerCertVerified::assertion());
         }
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(certificate)?,
-            &self.roots,
-            intermediates,
-            now,
-            self.provider.signature_verification_algorithms.all,
-        )?;
+        self.check_chain(certificate, intermediates, name, now)?;
         let read = Certificate::read(certificate)
             .map_err(|_| rustls::Error::InvalidCertificate(CertificateError::BadEncoding))?;
         if read.names.include(name, self.wildcards) {

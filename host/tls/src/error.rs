@@ -1,7 +1,9 @@
 //! Why certificates, keys and authorities cannot be used.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use rustls::CertificateError;
+use rustls::server::VerifierBuilderError;
 use thiserror::Error;
 
 /// Why certificates, keys and authorities cannot be used. `key` and `section` name where the configuration has the file.
@@ -101,12 +103,52 @@ pub enum TlsError {
         /// What is wrong.
         what: String,
     },
+    /// Revocation lists that cannot be used.
+    #[error("the revocation lists in {} cannot be used: {what}", file.display())]
+    Lists {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
     /// No name for a certificate.
-    #[error("no client reaches the certificate of [{section}]: {} has no DNS name; set `names` in [{section}]", file.display())]
+    #[error("no client reaches the certificate of [{section}]: {} has no DNS name that one can ask for; set `names` in [{section}]", file.display())]
     Nameless {
         /// The section.
         section: String,
         /// The file.
         file: PathBuf,
     },
+}
+
+impl TlsError {
+    /// Why nothing can be verified with these authorities and lists.
+    pub(crate) fn of_verifier(
+        error: &VerifierBuilderError,
+        authorities: &Path,
+        lists: Option<&Path>,
+    ) -> Self {
+        let what = error.to_string();
+        match (error, lists) {
+            (VerifierBuilderError::InvalidCrl(_), Some(file)) => Self::Lists {
+                file: file.to_owned(),
+                what,
+            },
+            _ => Self::Authorities {
+                file: authorities.to_owned(),
+                what,
+            },
+        }
+    }
+}
+
+/// Why a handshake failed, in words for operators.
+pub fn explained(error: &rustls::Error) -> String {
+    let revoked = rustls::Error::InvalidCertificate(CertificateError::Revoked);
+    match *error == revoked {
+        true => {
+            "the certificate of the peer has been revoked: a list in `crl` has its number".into()
+        }
+        false => error.to_string(),
+    }
 }

@@ -18,7 +18,7 @@ mod store;
 
 pub use certificate::{Certificate, Peer};
 pub use client::Client;
-pub use error::TlsError;
+pub use error::{TlsError, explained};
 pub use names::SipNames;
 pub use pem::read_pair;
 pub use profile::{

@@ -118,6 +118,13 @@ pub(crate) fn normal(name: &str) -> String {
     name.to_ascii_lowercase()
 }
 
+/// Whether a name, in lower case, is one that a host can have, or a wildcard that covers such a name.
+pub(crate) fn covers_any(name: &str) -> bool {
+    // See `covers`.
+    name.strip_prefix("*.")
+        .is_none_or(|rest| rest.contains('.'))
+}
+
 /// Whether a pattern `*.DOMAIN` covers the name: one label more than the domain.
 pub(crate) fn covers(pattern: &str, name: &str) -> bool {
     let rest = pattern.strip_prefix("*.");

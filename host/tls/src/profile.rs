@@ -88,6 +88,8 @@ pub struct RelayProfile {
     pub pair: Option<(PathBuf, PathBuf)>,
     /// The authorities that are trusted.
     pub authorities: Authorities,
+    /// File of revocation lists of these authorities, in PEM.
+    pub crl: Option<PathBuf>,
     /// The name that each certificate must have, in place of that of the next hop.
     pub name: Option<String>,
     /// Whether certificates are verified at all.
@@ -124,6 +126,7 @@ impl Default for RelayProfile {
         Self {
             pair: None,
             authorities: Authorities::default(),
+            crl: None,
             name: None,
             verify: true,
             wildcards: true,

@@ -10,7 +10,7 @@ use rustls::{SupportedProtocolVersion, version};
 
 use crate::certificate::Certificate;
 use crate::error::TlsError;
-use crate::names::NameIndex;
+use crate::names::{NameIndex, covers_any};
 use crate::pem::{Place, read_pair};
 use crate::profile::{ClientAuth, MinVersion, Profile};
 
@@ -82,7 +82,8 @@ impl Server {
         if dates == Dates::Checked && !certificate.is_valid_at(SystemTime::now()) {
             return Err(certificate.outdated(&profile.certificate));
         }
-        if !profile.is_default && profile.names.is_empty() && certificate.names.dns.is_empty() {
+        let has_name = certificate.names.dns.iter().any(|name| covers_any(name));
+        if !profile.is_default && profile.names.is_empty() && !has_name {
             return Err(TlsError::Nameless {
                 section,
                 file: profile.certificate.clone(),
@@ -194,11 +195,8 @@ fn clients(
     if profile.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }
-    let wrong = |error: rustls::server::VerifierBuilderError| TlsError::Authorities {
-        file: profile.crl.clone().unwrap_or_else(|| file.clone()),
-        what: error.to_string(),
-    };
-    builder.build().map(Some).map_err(wrong)
+    let verifier = builder.build().map(Some);
+    verifier.map_err(|error| TlsError::of_verifier(&error, file, profile.crl.as_deref()))
 }
 
 pub(crate) fn versions(least: MinVersion) -> &'static [&'static SupportedProtocolVersion] {

@@ -248,7 +248,7 @@ impl Tls {
                 Authorities::System => None,
                 Authorities::File(file) => Some(file),
             };
-            pair.chain(authorities)
+            pair.chain(authorities).chain(&profile.crl)
         });
         let mut all: Vec<_> = profiles.chain(relay).cloned().collect();
         all.sort();

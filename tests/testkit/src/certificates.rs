@@ -38,6 +38,27 @@ pub fn certificate(folder: &Path, name: &str, host: &str) {
     );
 }
 
+/// Writes the list of revoked certificates of the authority `ca`, `crl.pem`, with the certificates of these names on it.
+///
+/// # Panics
+/// If openssl is not installed, or fails.
+pub fn revocations(folder: &Path, names: &[&str]) {
+    let config = "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ncrlnumber = crlnumber\ndefault_md = sha256\n\
+         default_crl_days = 2\ncrl_extensions = list\n[list]\nauthorityKeyIdentifier = keyid:always\n";
+    for (name, text) in [
+        ("lists.cnf", config),
+        ("index.txt", ""),
+        ("crlnumber", "01\n"),
+    ] {
+        std::fs::write(folder.join(name), text).expect("a file can be written");
+    }
+    let authority = "-config lists.cnf -keyfile ca.key -cert ca.pem";
+    for name in names {
+        openssl(folder, &format!("ca {authority} -revoke {name}.pem"));
+    }
+    openssl(folder, &format!("ca {authority} -gencrl -out crl.pem"));
+}
+
 fn openssl(folder: &Path, words: &str) {
     let output = Command::new("openssl")
         .args(words.split_whitespace())

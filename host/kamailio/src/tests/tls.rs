@@ -24,6 +24,7 @@ const TLS_CFG: &str = "[server:default]\n\
     [client:default]\n\
     verify_certificate = yes\n\
     ca_list = ca.pem\n\
+    crl = carriers.crl\n\
     \n\
     [client:203.0.113.9:5061]\n\
     verify_certificate = no\n\
@@ -79,6 +80,7 @@ fn profiles_of_tls_cfg_become_sections() {
             "crl = \"/etc/k/revoked.pem\"",
             "[relay.tls]",
             "ca = \"/etc/k/ca.pem\"",
+            "crl = \"/etc/k/carriers.crl\"",
             "[relay.tls-profiles.sip-carrier-example]",
             "hosts = [",
             "    \"203.0.113.9\",",
@@ -106,10 +108,11 @@ fn profiles_of_tls_cfg_become_sections() {
         "/etc/k/tls.cfg:19: tls.cfg: cipher_list = HIGH: cipher suites are the library's",
         "/etc/k/tls.cfg:20: tls.cfg: verify_depth = 3: at most six",
         "/etc/k/tls.cfg:23: tls.cfg: [client:default]: the name in the certificate is verified, too",
-        "/etc/k/tls.cfg:27: tls.cfg: [client:203.0.113.9:5061]: it verifies no certificates",
-        "/etc/k/tls.cfg:31: tls.cfg: server_id = carrier: the routing logic",
-        "/etc/k/tls.cfg:32: tls.cfg: method = TLSv1: TLS below 1.2 is not spoken",
-        "/etc/k/tls.cfg:34: tls.cfg: [client:any] without server_name",
+        "/etc/k/tls.cfg:28: tls.cfg: [client:203.0.113.9:5061]: it verifies no certificates",
+        "/etc/k/tls.cfg:25: tls.cfg: crl = carriers.crl: not needed",
+        "/etc/k/tls.cfg:32: tls.cfg: server_id = carrier: the routing logic",
+        "/etc/k/tls.cfg:33: tls.cfg: method = TLSv1: TLS below 1.2 is not spoken",
+        "/etc/k/tls.cfg:35: tls.cfg: [client:any] without server_name",
         "/etc/k/k.cfg:5: tls: session_cache = 1: sessions are resumed by tickets",
         "/etc/k/k.cfg:3: module tls: its profiles become [tls.NAME]",
     ] {

@@ -267,7 +267,8 @@ impl Writer<'_> {
             }
         };
         let option = |name: &str| self.defaults.option(profile, name).cloned();
-        let [method, ca, verify] = ["method", "ca_list", "verify_certificate"].map(option);
+        let [method, ca, crl, verify] =
+            ["method", "ca_list", "crl", "verify_certificate"].map(option);
         if let Some(host) = host {
             let origin = Origin::line(&profile.place);
             self.draft.push(section.clone(), "hosts", host, origin);
@@ -294,11 +295,19 @@ impl Writer<'_> {
         if is_verified {
             let mend = "the name in the certificate is verified, too, which Kamailio never does: `name` demands another one than that of the next hop";
             self.findings.push(Finding::at(&place, what, mend));
+            if let Some(file) = &crl {
+                self.file_of(&section, "crl", file);
+            }
         } else {
             let origin = Origin::remark(&place, "as in Kamailio: any certificate is accepted");
             self.draft.switch_off(section.clone(), "verify", origin);
             let mend = "it verifies no certificates, so anybody can receive the calls: remove `verify = false` when `ca` has the authorities";
             self.findings.push(Finding::at(&place, what, mend));
+            if let Some((file, place)) = &crl {
+                let what = format!("tls.cfg: crl = {}", excerpt(file));
+                let mend = "not needed: the profile verifies no certificates";
+                self.findings.push(Finding::at(place, what, mend));
+            }
         }
         self.method(&section, method.as_ref());
     }
@@ -393,16 +402,12 @@ fn option_explained(name: &str, value: &str, side: Side) -> Option<&'static str>
             "tlsv1.2" => "TLS 1.3 is spoken, too",
             _ => "TLS below 1.2 is not spoken (RFC 8996): a peer that has nothing newer is refused",
         },
-        "certificate" | "private_key" | "ca_list" | "verify_certificate" => return None,
+        "certificate" | "private_key" | "ca_list" | "crl" | "verify_certificate" => return None,
         "require_certificate" | "verify_client" | "server_name_mode" => match side {
             Side::Server => return None,
             Side::Client => "an option of servers: it has no effect here",
         },
         "server_name" => return None,
-        "crl" => match side {
-            Side::Server => return None,
-            Side::Client => "certificates of next hops are not compared with revocation lists",
-        },
         "ca_path" => {
             "a folder of authorities is not read: join them in one file, and name it as `client-ca`, or as `ca` for next hops"
         }

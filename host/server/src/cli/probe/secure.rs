@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context, bail};
 use portcullis_config::{Config, Host};
 use portcullis_text::rfc3339;
-use portcullis_tls::{Authorities, Certificate, Client, RelayProfile, Settings, Tls};
+use portcullis_tls::{Authorities, Certificate, Client, RelayProfile, Settings, Tls, explained};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConnection, ProtocolVersion, StreamOwned};
 
@@ -134,7 +134,7 @@ impl Secure {
         match (verdict, self.accepts_all) {
             (Ok(()), _) => writeln!(out, "    verified     for {of_name}\n")?,
             (Err(error), Some(why)) => {
-                let error = error.to_string();
+                let error = explained(&error);
                 writeln!(
                     out,
                     "    NOT VERIFIED for {of_name}, and accepted all the same ({why}): {}\n",
@@ -143,6 +143,7 @@ impl Secure {
             }
             (Err(error), None) => {
                 out.flush()?;
+                let error = explained(&error);
                 bail!(
                     "{peer} is refused as {of_name}: {error}. --ca FILE names other authorities, \
                      --insecure accepts any certificate"

@@ -3,211 +3,20 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod next_hops;
+mod office;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portcullis_tls::{
-    Authorities, ClientAuth, Inside, MinVersion, NamedRelayProfile, Profile, RelayProfile, Session,
-    Settings, Tls, TlsError,
-};
-use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DnType,
-    IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType, SerialNumber,
-    date_time_ymd,
-};
+use portcullis_tls::{ClientAuth, Inside, MinVersion, Profile, Session, Settings, Tls, TlsError};
+use rcgen::{DnType, SanType, SerialNumber, date_time_ymd};
 use rustls::client::Resumption;
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::server::Acceptor;
-use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, ServerConnection};
-use tempfile::TempDir;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
 
-/// An authority with a folder of files.
-struct Office {
-    folder: TempDir,
-    issuer: Issuer<'static, KeyPair>,
-    certificate: Certificate,
-}
-
-impl Office {
-    fn new() -> Self {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let certificate = params.self_signed(&key).unwrap();
-        let office = Self {
-            folder: tempfile::tempdir().unwrap(),
-            issuer: Issuer::new(params, key),
-            certificate,
-        };
-        office.write("ca.pem", &office.certificate.pem());
-        office
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, text: &str) -> PathBuf {
-        let path = self.path(name);
-        std::fs::write(&path, text).unwrap();
-        path
-    }
-
-    /// Makes `NAME.pem` and `NAME.key`.
-    fn issue(&self, name: &str, change: impl FnOnce(&mut CertificateParams)) {
-        let key = KeyPair::generate().unwrap();
-        let mut params = CertificateParams::new(Vec::new()).unwrap();
-        change(&mut params);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        self.write(&format!("{name}.pem"), &certificate.pem());
-        self.write(&format!("{name}.key"), &key.serialize_pem());
-    }
-
-    fn issue_for(&self, name: &str, hosts: &[&str]) {
-        self.issue(name, |params| {
-            params.subject_alt_names = hosts.iter().map(|host| dns(host)).collect();
-        });
-    }
-
-    fn profile(&self, name: &str) -> Profile {
-        Profile {
-            name: name.into(),
-            certificate: self.path(&format!("{name}.pem")),
-            key: self.path(&format!("{name}.key")),
-            names: Vec::new(),
-            is_default: false,
-            client_auth: ClientAuth::None,
-            client_ca: None,
-            crl: None,
-            min_version: MinVersion::Tls12,
-        }
-    }
-
-    fn relay(&self) -> RelayProfile {
-        RelayProfile {
-            authorities: Authorities::File(self.path("ca.pem")),
-            ..RelayProfile::default()
-        }
-    }
-
-    fn open(&self, profiles: Vec<Profile>) -> Tls {
-        let settings = Settings {
-            profiles,
-            relay: self.relay(),
-            ..Settings::default()
-        };
-        Tls::open(&settings).unwrap()
-    }
-
-    /// A client that trusts this authority and may show a certificate.
-    fn client(&self, shows: Option<&str>) -> ClientConfig {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.der().clone()).unwrap();
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_root_certificates(roots);
-        match shows {
-            None => builder.with_no_client_auth(),
-            Some(name) => {
-                let read = |end: &str| std::fs::read(self.path(&format!("{name}.{end}"))).unwrap();
-                let chain = CertificateDer::pem_slice_iter(&read("pem"))
-                    .collect::<Result<_, _>>()
-                    .unwrap();
-                let key = PrivateKeyDer::from_pem_slice(&read("key")).unwrap();
-                builder.with_client_auth_cert(chain, key).unwrap()
-            }
-        }
-    }
-}
-
-fn dns(host: &str) -> SanType {
-    SanType::DnsName(host.try_into().unwrap())
-}
-
-fn uri(text: &str) -> SanType {
-    SanType::URI(text.try_into().unwrap())
-}
-
-/// Both ends after a handshake.
-struct Met {
-    client: ClientConnection,
-    server: ServerConnection,
-}
-
-impl Met {
-    /// The names of the certificate that the client got.
-    fn names(&self) -> Vec<String> {
-        let certificate = &self.client.peer_certificates().unwrap()[0];
-        portcullis_tls::Certificate::read(certificate)
-            .unwrap()
-            .names
-            .shown()
-    }
-
-    fn is_resumed(&self) -> bool {
-        self.client.handshake_kind() == Some(HandshakeKind::Resumed)
-    }
-}
-
-/// Lets a client of this configuration meet the server, until both are done or one refuses.
-fn meet(tls: &Tls, client: &Arc<ClientConfig>, name: &str) -> Result<Met, rustls::Error> {
-    meet_for(tls, Inside::Sip, client, name)
-}
-
-/// The same, where this is spoken.
-fn meet_for(
-    tls: &Tls,
-    inside: Inside,
-    client: &Arc<ClientConfig>,
-    name: &str,
-) -> Result<Met, rustls::Error> {
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let mut client = ClientConnection::new(Arc::clone(client), name)?;
-    let mut acceptor = Acceptor::default();
-    let mut hello = Vec::new();
-    client.write_tls(&mut hello).unwrap();
-    acceptor.read_tls(&mut &hello[..]).unwrap();
-    let accepted = acceptor.accept().map_err(|(error, _)| error)?.unwrap();
-    let hello = accepted.client_hello();
-    let protocols = hello.alpn().into_iter().flatten();
-    let config = tls.server(inside, hello.server_name(), protocols);
-    let config = config.ok_or_else(|| rustls::Error::General("no profile".into()))?;
-    let server = accepted.into_connection(config);
-    let mut server = server.map_err(|(error, _)| error)?;
-    exchange(&mut client, &mut server)?;
-    Ok(Met { client, server })
-}
-
-fn exchange(
-    client: &mut ClientConnection,
-    server: &mut ServerConnection,
-) -> Result<(), rustls::Error> {
-    while client.wants_write() || server.wants_write() {
-        let mut bytes = Vec::new();
-        while server.wants_write() {
-            server.write_tls(&mut bytes).unwrap();
-        }
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            client.read_tls(&mut rest).unwrap();
-            client.process_new_packets()?;
-        }
-        let mut bytes = Vec::new();
-        while client.wants_write() {
-            client.write_tls(&mut bytes).unwrap();
-        }
-        let mut rest = &bytes[..];
-        while !rest.is_empty() {
-            server.read_tls(&mut rest).unwrap();
-            server.process_new_packets()?;
-        }
-    }
-    Ok(())
-}
+use office::{Office, dns, meet, meet_for, uri};
 
 #[test]
 fn a_client_gets_the_certificate_of_the_name_that_it_asks_for() {
@@ -275,7 +84,6 @@ fn certificates_of_clients_are_verified_where_they_are_asked_for() {
     let office = Office::new();
     let stranger = Office::new();
     office.issue_for("edge", &["edge.example"]);
-    let serial = SerialNumber::from(77);
     office.issue("carrier", |params| {
         params
             .distinguished_name
@@ -289,28 +97,14 @@ fn certificates_of_clients_are_verified_where_they_are_asked_for() {
         params.serial_number = Some(SerialNumber::from(0x1234));
     });
     office.issue("revoked", |params| {
-        params.serial_number = Some(serial.clone());
+        params.serial_number = Some(SerialNumber::from(77));
     });
     office.issue("old", |params| {
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2021, 1, 1);
     });
     stranger.issue_for("carrier", &["carrier.example"]);
-    let list = CertificateRevocationListParams {
-        this_update: date_time_ymd(2024, 1, 1),
-        next_update: date_time_ymd(2034, 1, 1),
-        crl_number: SerialNumber::from(1),
-        issuing_distribution_point: None,
-        revoked_certs: vec![RevokedCertParams {
-            serial_number: serial,
-            revocation_time: date_time_ymd(2024, 1, 1),
-            reason_code: None,
-            invalidity_date: None,
-        }],
-        key_identifier_method: KeyIdMethod::Sha256,
-    };
-    let list = list.signed_by(&office.issuer).unwrap();
-    let crl = office.write("crl.pem", &list.pem().unwrap());
+    let crl = office.revoke("crl.pem", 77);
     let profile = |client_auth| Profile {
         client_auth,
         client_ca: Some(office.path("ca.pem")),
@@ -433,82 +227,6 @@ fn an_old_version_is_refused_where_it_is_configured() {
     assert!(meet(&strict, &new, "edge.example").is_ok());
 }
 
-/// Whether a next hop with this certificate is accepted under this name.
-fn reaches(office: &Office, relay: RelayProfile, shows: &str, name: &str) -> bool {
-    let settings = Settings {
-        relay,
-        ..Settings::default()
-    };
-    let wanted = ServerName::try_from(name.to_owned()).unwrap();
-    let client = Tls::open(&settings).unwrap().client(&wanted);
-    // The default is shown whatever name is asked for.
-    let shown = Profile {
-        is_default: true,
-        ..office.profile(shows)
-    };
-    let server = Office::open(office, vec![shown]);
-    let name = ServerName::try_from(name.to_owned()).unwrap();
-    let name = client.name_of(name).to_str().into_owned();
-    meet(&server, &client.config(), &name).is_ok()
-}
-
-#[test]
-fn the_name_of_a_next_hop_is_demanded() {
-    let office = Office::new();
-    office.issue_for("plain", &["sip.example.com"]);
-    office.issue_for("wild", &["*.example.com"]);
-    office.issue("domain", |params| {
-        params.subject_alt_names = vec![dns("host.example.net"), uri("sip:example.com")];
-    });
-    office.issue("address", |params| {
-        params.subject_alt_names =
-            vec![SanType::IpAddress("192.0.2.7".parse().unwrap()), dns("x.y")];
-    });
-    office.issue("common", |params| {
-        let name = &mut params.distinguished_name;
-        name.push(rcgen::DnType::CommonName, "sip.example.com");
-    });
-    for (shows, name, is_accepted) in [
-        ("plain", "sip.example.com", true),
-        ("plain", "other.example.com", false),
-        ("wild", "sip.example.com", true),
-        ("wild", "a.sip.example.com", false),
-        ("domain", "example.com", true),
-        // The URI outranks the DNS name.
-        ("domain", "host.example.net", false),
-        ("address", "192.0.2.7", true),
-        ("address", "192.0.2.8", false),
-        // The common name never counts.
-        ("common", "sip.example.com", false),
-    ] {
-        let reached = reaches(&office, office.relay(), shows, name);
-        assert_eq!(reached, is_accepted, "{shows} for {name}");
-    }
-    let strict = RelayProfile {
-        wildcards: false,
-        ..office.relay()
-    };
-    assert!(!reaches(&office, strict, "wild", "sip.example.com"));
-    let named = RelayProfile {
-        name: Some("sip.example.com".into()),
-        ..office.relay()
-    };
-    assert!(reaches(&office, named.clone(), "plain", "192.0.2.1"));
-    assert!(!reaches(&office, named, "address", "192.0.2.7"));
-    let stranger = Office::new();
-    assert!(!reaches(
-        &office,
-        stranger.relay(),
-        "plain",
-        "sip.example.com"
-    ));
-    let blind = RelayProfile {
-        verify: false,
-        ..stranger.relay()
-    };
-    assert!(reaches(&office, blind, "plain", "other.example.com"));
-}
-
 #[test]
 fn a_reload_with_a_fault_keeps_what_there_is_and_names_the_fault() {
     let office = Office::new();
@@ -599,11 +317,15 @@ fn errors_name_the_file_and_how_to_correct_it() {
     assert!(error.contains("contains no certificate"), "{error}");
     let error = told(&|profile| verifying(profile, "ca.pem", Some("ca.pem")));
     assert!(error.contains("contains no revocation list"), "{error}");
-    let error = told(&|profile| {
-        profile.certificate = at("nameless.pem");
-        profile.key = at("nameless.key");
-    });
-    assert!(error.contains("set `names` in [tls.one]"), "{error}");
+    // A wildcard for a whole top-level domain covers no name.
+    office.issue_for("wide", &["*.internal"]);
+    for name in ["nameless", "wide"] {
+        let error = told(&|profile| {
+            profile.certificate = at(&format!("{name}.pem"));
+            profile.key = at(&format!("{name}.key"));
+        });
+        assert!(error.contains("set `names` in [tls.one]"), "{error}");
+    }
 }
 
 /// Accepts any certificate: for clients that look at what they got.
@@ -644,68 +366,4 @@ impl rustls::client::danger::ServerCertVerifier for Anything {
         let algorithms = ring::default_provider().signature_verification_algorithms;
         algorithms.supported_schemes()
     }
-}
-
-#[test]
-fn the_host_that_led_there_chooses_the_profile_of_a_connection() {
-    let (own, carrier) = (Office::new(), Office::new());
-    own.issue("edge", |_| {});
-    carrier.issue_for("gateway", &["gw.carrier.example"]);
-    let pair = (own.path("edge.pem"), own.path("edge.key"));
-    let profile = RelayProfile {
-        pair: Some(pair.clone()),
-        authorities: Authorities::File(carrier.path("ca.pem")),
-        ..RelayProfile::default()
-    };
-    let hosts = ["gw.carrier.example", "*.trunk.example", "192.0.2.7"];
-    let settings = Settings {
-        relay: own.relay(),
-        relay_profiles: vec![NamedRelayProfile {
-            name: "carrier".into(),
-            hosts: hosts.map(str::to_owned).into(),
-            profile,
-        }],
-        ..Settings::default()
-    };
-    let tls = Tls::open(&settings).unwrap();
-    let client = |host: &str| tls.client(&ServerName::try_from(host.to_owned()).unwrap());
-    for (host, section) in [
-        ("GW.carrier.example", "relay.tls-profiles.carrier"),
-        ("a.trunk.example", "relay.tls-profiles.carrier"),
-        ("192.0.2.7", "relay.tls-profiles.carrier"),
-        ("carrier.example", "relay.tls"),
-        ("192.0.2.8", "relay.tls"),
-    ] {
-        assert_eq!(client(host).section, section, "{host}");
-    }
-
-    // Its authorities count for its hosts only, in a handshake and in a check afterwards.
-    let server = carrier.open(vec![Profile {
-        is_default: true,
-        ..carrier.profile("gateway")
-    }]);
-    let name = "gw.carrier.example";
-    assert!(meet(&server, &client(name).config(), name).is_ok());
-    assert!(meet(&server, &client("other.example").config(), name).is_err());
-    let pem = std::fs::read(carrier.path("gateway.pem")).unwrap();
-    let shown = [CertificateDer::from_pem_slice(&pem).unwrap()];
-    let wanted = ServerName::try_from(name).unwrap();
-    assert!(client(name).check(&shown, &wanted).is_ok());
-    assert!(client("other.example").check(&shown, &wanted).is_err());
-    assert!(client(name).check(&[], &wanted).is_err());
-
-    // A reload with a fault leaves the profile as it is, and names it.
-    assert!(tls.files().contains(&pair.0));
-    own.write("edge.key", "no key");
-    let faults: Vec<_> = tls
-        .reload()
-        .into_iter()
-        .filter(|one| one.result.is_err())
-        .map(|one| one.section)
-        .collect();
-    assert_eq!(faults, ["relay.tls-profiles.carrier"]);
-    let listed = tls.list();
-    assert_eq!(listed.len(), 1);
-    assert!(listed[0].fault.as_ref().unwrap().contains("edge.key"));
-    assert!(client(name).certificate.is_some());
 }
