@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use portcullis_metrics::HandshakeResult;
 use portcullis_sip::Transport;
-use portcullis_tls::{Inside, Peer, Session, Tls};
+use portcullis_tls::{Inside, Session, Tls, explained};
 use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
 use rustls::{Connection, HandshakeKind, ProtocolVersion};
@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use tokio_rustls::{LazyConfigAcceptor, TlsConnector};
 use tracing::debug;
 
-use crate::transport::Agreed;
+use crate::transport::Secured;
 
 /// How much less important than a worker a thread is for the system (`nice`).
 const YIELD: i32 = 10;
@@ -44,11 +44,10 @@ pub(crate) struct Handshake(JoinHandle<Result<Established, HandshakeError>>);
 #[derive(Debug)]
 pub(crate) struct Established {
     pub(crate) socket: Socket,
-    pub(crate) session: Connection,
-    /// The peer, if it showed a certificate that was verified.
-    pub(crate) peer: Option<Arc<Peer>>,
+    /// The keys.
+    pub(crate) keys: Connection,
     /// What the handshake has settled and proved.
-    pub(crate) settled: Arc<Session>,
+    session: Arc<Session>,
 }
 
 /// Why a handshake failed.
@@ -66,7 +65,7 @@ pub(crate) enum HandshakeError {
     )]
     UnknownName,
     /// The rules of TLS were violated, or a certificate is not accepted.
-    #[error("TLS handshake failed: {0}")]
+    #[error("TLS handshake failed: {}", explained(.0))]
     Tls(rustls::Error),
     /// The threads have ended.
     #[error("the host ends")]
@@ -175,23 +174,18 @@ impl Drop for Handshake {
 impl Established {
     /// How the handshake is counted.
     pub(crate) fn result(&self) -> HandshakeResult {
-        match (
-            self.session.handshake_kind(),
-            self.session.protocol_version(),
-        ) {
+        match (self.keys.handshake_kind(), self.keys.protocol_version()) {
             (Some(HandshakeKind::Resumed), _) => HandshakeResult::Resumed,
             (_, Some(ProtocolVersion::TLSv1_2)) => HandshakeResult::Tls12,
             (_, _) => HandshakeResult::Tls13,
         }
     }
 
-    /// What the two sides have agreed on. `local`: the end at this host.
-    pub(crate) fn agreed(&self, local: SocketAddr) -> Agreed {
-        let suite = self.session.negotiated_cipher_suite();
-        Agreed {
+    /// What the table of connections keeps of it. `local`: the end at this host.
+    pub(crate) fn secured(&self, local: SocketAddr) -> Secured {
+        Secured {
             local,
-            version: self.session.protocol_version(),
-            suite: suite.map(|suite| suite.suite()),
+            session: Arc::clone(&self.session),
         }
     }
 }
@@ -253,13 +247,11 @@ async fn accept(
     let config = tls
         .server(inside, hello.server_name(), protocols)
         .ok_or(HandshakeError::UnknownName)?;
-    let (stream, session) = start.into_stream(config).await?.into_inner();
-    let settled = Session::accepted(&session);
+    let (stream, keys) = start.into_stream(config).await?.into_inner();
     Ok(Established {
         socket: stream.into_std()?,
-        session: session.into(),
-        peer: settled.peer.as_ref().map(Peer::from).map(Arc::new),
-        settled: Arc::new(settled),
+        session: Arc::new(Session::accepted(&keys)),
+        keys: keys.into(),
     })
 }
 
@@ -272,12 +264,11 @@ async fn connect(
     let connector = TlsConnector::from(client.config());
     let name = client.name_of(name);
     let connecting = connector.connect(name.clone(), stream);
-    let (stream, session) = connecting.await?.into_inner();
-    let settled = Session::opened(&session, &name, client.verifies());
+    let (stream, keys) = connecting.await?.into_inner();
+    let session = Session::opened(&keys, &name, client.verifies());
     Ok(Established {
         socket: stream.into_std()?,
-        session: session.into(),
-        peer: settled.peer.as_ref().map(Peer::from).map(Arc::new),
-        settled: Arc::new(settled),
+        session: Arc::new(session),
+        keys: keys.into(),
     })
 }

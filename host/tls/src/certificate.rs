@@ -38,15 +38,6 @@ pub struct Certificate {
     pub fingerprint: [u8; 32],
 }
 
-/// The verified peer of a connection.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Peer {
-    /// The names of its certificate: `sip:` URIs, DNS names and addresses, in lower case.
-    pub names: Vec<String>,
-    /// The SHA-256 of its certificate.
-    pub fingerprint: [u8; 32],
-}
-
 impl Certificate {
     /// Reads a certificate.
     ///
@@ -114,23 +105,6 @@ impl Certificate {
             file: file.to_owned(),
             from: rfc3339(self.not_before),
             until: rfc3339(self.not_after),
-        }
-    }
-}
-
-impl Peer {
-    /// The peer with this certificate, which has been verified; `None` if it cannot be read.
-    pub fn of(der: &CertificateDer<'_>) -> Option<Self> {
-        Certificate::read(der).ok().as_ref().map(Self::from)
-    }
-}
-
-/// The peer with this certificate, which has been verified.
-impl From<&Certificate> for Peer {
-    fn from(certificate: &Certificate) -> Self {
-        Self {
-            names: certificate.names.shown(),
-            fingerprint: certificate.fingerprint,
         }
     }
 }

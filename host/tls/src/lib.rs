@@ -16,7 +16,7 @@ mod server;
 mod session;
 mod store;
 
-pub use certificate::{Certificate, Peer};
+pub use certificate::Certificate;
 pub use client::Client;
 pub use error::{TlsError, explained};
 pub use names::SipNames;

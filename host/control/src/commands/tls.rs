@@ -118,7 +118,7 @@ impl Procedure for Info {
         let connections = &control.shared.connections;
         Ok(TlsInfo {
             max_connections: connections.limit() as u64,
-            opened_connections: connections.secure() as u64,
+            opened_connections: connections.secure_len() as u64,
             clear_text_write_queued_bytes: connections.waiting_bytes() as u64,
         })
     }

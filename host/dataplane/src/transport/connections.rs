@@ -11,11 +11,11 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use portcullis_config::ConnectionLimits;
 use portcullis_sip::{ConnectionId, Destination, Transport};
-use portcullis_tls::{Peer, Session};
+use portcullis_tls::Session;
 use tokio::sync::{mpsc, watch};
 
 use super::places::{Activity, Order, Origin, Standing, Stays};
-use super::secure_connection::{Agreed, SecureConnection};
+use super::secure_connection::{SecureConnection, Secured};
 
 /// Bytes that may wait for one connection. If the peer reads too slowly, further messages are dropped.
 pub const QUEUE_BYTES: usize = 1 << 20;
@@ -191,12 +191,8 @@ struct Entry {
     messages: mpsc::UnboundedSender<Waiting>,
     waiting: Arc<AtomicUsize>,
     activity: Arc<Activity>,
-    /// The peer, if TLS has verified its certificate.
-    identity: Option<Arc<Peer>>,
-    /// What its TLS handshake has agreed on; `None` before its end, and without TLS.
-    agreed: Option<Agreed>,
-    /// What the handshake of TLS has settled and proved, for policies.
-    settled: Option<Arc<Session>>,
+    /// What came of its TLS handshake; `None` before its end, and without TLS.
+    secured: Option<Secured>,
     /// Its position in the order of eviction.
     standing: Standing,
 }
@@ -346,17 +342,10 @@ impl Connections {
         self.table.lock().make_room(Instant::now())
     }
 
-    /// Notes who the peer is: TLS has verified its certificate.
-    pub(crate) fn identify(&self, id: ConnectionId, peer: Option<Arc<Peer>>) {
+    /// Notes what came of the TLS handshake of a connection.
+    pub(crate) fn secure(&self, id: ConnectionId, secured: Secured) {
         if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
-            entry.identity = peer;
-        }
-    }
-
-    /// Notes what the TLS handshake of a connection has agreed on.
-    pub(crate) fn secured(&self, id: ConnectionId, agreed: Agreed) {
-        if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
-            entry.agreed = Some(agreed);
+            entry.secured = Some(secured);
         }
     }
 
@@ -375,8 +364,7 @@ impl Connections {
                     transport: entry.remote.transport,
                     peer: entry.remote.addr,
                     is_opened_by_host: table.opened.get(&entry.remote) == Some(&id),
-                    agreed: entry.agreed,
-                    identity: entry.identity.clone(),
+                    secured: entry.secured.clone(),
                     waiting: entry.waiting.load(Ordering::Relaxed),
                     idle: entry.activity.idle(),
                 });
@@ -404,23 +392,11 @@ impl Connections {
         ids
     }
 
-    /// The verified peer of a connection.
-    pub fn identity(&self, id: ConnectionId) -> Option<Arc<Peer>> {
-        let table = self.table.lock();
-        table.by_id.get(&id)?.identity.clone()
-    }
-
-    /// Notes what the handshake of a TLS connection has settled and proved.
-    pub(crate) fn note_settled(&self, id: ConnectionId, settled: Arc<Session>) {
-        if let Some(entry) = self.table.lock().by_id.get_mut(&id) {
-            entry.settled = Some(settled);
-        }
-    }
-
     /// What the handshake of a connection has settled and proved; `None` without TLS, and for a connection that is closed.
-    pub(crate) fn settled(&self, id: ConnectionId) -> Option<Arc<Session>> {
+    pub(crate) fn session(&self, id: ConnectionId) -> Option<Arc<Session>> {
         let table = self.table.lock();
-        table.by_id.get(&id)?.settled.clone()
+        let secured = table.by_id.get(&id)?.secured.as_ref()?;
+        Some(Arc::clone(&secured.session))
     }
 
     /// Whether a connection is open.
@@ -469,7 +445,7 @@ impl Connections {
     }
 
     /// The number of connections over TLS.
-    pub fn secure(&self) -> usize {
+    pub fn secure_len(&self) -> usize {
         let table = self.table.lock();
         let all = table.by_id.values();
         all.filter(|entry| entry.remote.transport.is_secure())
@@ -556,9 +532,7 @@ impl Table {
             messages,
             waiting: Arc::default(),
             activity: Arc::clone(activity),
-            identity: None,
-            agreed: None,
-            settled: None,
+            secured: None,
             standing,
         };
         self.by_id.insert(id, entry);

@@ -20,7 +20,7 @@ pub use connections::{CLOSING, Connections, QUEUE_BYTES, QUEUES_BYTES, Unused};
 pub(crate) use connections::{Full, Joined, Opener, Outgoing, Queue, Remote, Sent};
 pub use places::IDLE;
 pub(crate) use places::{Activity, Origin};
-pub use secure_connection::{Agreed, SecureConnection};
+pub use secure_connection::{SecureConnection, Secured};
 
 use portcullis_config::Spread;
 

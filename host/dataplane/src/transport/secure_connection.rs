@@ -5,18 +5,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis_sip::{ConnectionId, Transport};
-use portcullis_tls::Peer;
-use rustls::{CipherSuite, ProtocolVersion};
+use portcullis_tls::Session;
 
-/// What a TLS handshake has agreed on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Agreed {
+/// A connection after its TLS handshake.
+#[derive(Clone, Debug)]
+pub struct Secured {
     /// The end of the connection at this host.
     pub local: SocketAddr,
-    /// The version of TLS.
-    pub version: Option<ProtocolVersion>,
-    /// The cipher suite.
-    pub suite: Option<CipherSuite>,
+    /// What the handshake has settled and proved.
+    pub session: Arc<Session>,
 }
 
 /// A connection over TLS.
@@ -30,10 +27,8 @@ pub struct SecureConnection {
     pub peer: SocketAddr,
     /// Whether this host has opened it, and uses it for requests to the peer.
     pub is_opened_by_host: bool,
-    /// What the handshake has agreed on; `None` before its end.
-    pub agreed: Option<Agreed>,
-    /// The peer, if its certificate has been verified.
-    pub identity: Option<Arc<Peer>>,
+    /// What came of the handshake; `None` before its end.
+    pub secured: Option<Secured>,
     /// Bytes that wait to be sent over it, with the overhead that is counted for each message.
     pub waiting: usize,
     /// How long it may be without a message.

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
 
 use portcullis_metrics::{HandshakeResult, Lost};
 use portcullis_sip::{Destination, Transport};
@@ -43,11 +42,8 @@ pub(super) async fn accepted(
         match result {
             Ok(established) => {
                 counts.inc(established.result());
-                let agreed = established.agreed(peer.local);
-                let connections = worker.connections();
-                connections.identify(peer.id, established.peer.clone());
-                connections.secured(peer.id, agreed);
-                connections.note_settled(peer.id, Arc::clone(&established.settled));
+                let secured = established.secured(peer.local);
+                worker.connections().secure(peer.id, secured);
                 halves(established)
             }
             Err(error) => {
@@ -84,11 +80,8 @@ pub(super) async fn connected(
     match result {
         Ok(established) => {
             counts.inc(established.result());
-            let agreed = established.agreed(local);
-            let connections = worker.connections();
-            connections.identify(joined.id, established.peer.clone());
-            connections.secured(joined.id, agreed);
-            connections.note_settled(joined.id, Arc::clone(&established.settled));
+            let secured = established.secured(local);
+            worker.connections().secure(joined.id, secured);
             halves(established)
         }
         Err(error) => {

@@ -22,7 +22,7 @@ pub(super) fn halves(established: Established) -> io::Result<(TlsRead, TlsWrite)
     let _best_effort = socket.set_nodelay(true);
     let shared = Rc::new(RefCell::new(TlsStream {
         socket,
-        session: established.session,
+        session: established.keys,
         is_shut: false,
     }));
     Ok((TlsRead(Rc::clone(&shared)), TlsWrite(shared)))

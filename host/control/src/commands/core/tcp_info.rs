@@ -51,7 +51,7 @@ impl Procedure for TcpInfo {
                 None => 0,
             },
             opened_connections: connections.len() as u64,
-            opened_tls_connections: connections.secure() as u64,
+            opened_tls_connections: connections.secure_len() as u64,
             write_queued_bytes: connections.waiting_bytes() as u64,
         })
     }

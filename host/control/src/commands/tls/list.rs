@@ -5,9 +5,8 @@ use std::ops::ControlFlow;
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_config::TokenRole;
-use portcullis_dataplane::transport::{Agreed, SecureConnection};
+use portcullis_dataplane::transport::SecureConnection;
 use portcullis_rpc::{Call, Fault, Rows, RowsForm, Value, value_of};
-use rustls::CipherSuite;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -91,14 +90,15 @@ async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answ
 
 impl TlsConnection {
     fn of(one: &SecureConnection) -> Self {
-        let agreed = one.agreed;
-        let local = agreed.map(|agreed| agreed.local);
-        let state = match (agreed, one.is_opened_by_host) {
+        let session = one.secured.as_ref().map(|secured| &*secured.session);
+        let local = one.secured.as_ref().map(|secured| secured.local);
+        let state = match (session, one.is_opened_by_host) {
             (Some(_), _) => "established",
             (None, false) => "tls_accept",
             (None, true) => "tls_connect",
         };
-        let names = one.identity.as_ref().map(|peer| peer.names.join(", "));
+        let peer = session.and_then(|session| session.peer.as_ref());
+        let names = peer.map(|certificate| certificate.names.shown().join(", "));
         Self {
             id: one.number(),
             timeout: one.idle.as_secs(),
@@ -108,53 +108,41 @@ impl TlsConnection {
                 .map_or_else(|| one.peer.ip(), |local| local.ip())
                 .to_string(),
             dst_port: local.map_or(0, |local| local.port()),
-            cipher: agreed.map_or_else(|| "unknown".into(), described),
+            cipher: session.map_or_else(|| "unknown".into(), |one| described(&one.cipher_suite)),
             ct_wq_size: one.waiting as u64,
             enc_rd_buf: 0,
-            flags: if agreed.is_some() { 2 } else { 0 },
+            flags: if session.is_some() { 2 } else { 0 },
             state: state.into(),
             peer: names.unwrap_or_default(),
         }
     }
 }
 
-/// A cipher suite as `openssl ciphers -v` describes it.
-fn described(agreed: Agreed) -> String {
+/// A cipher suite, of which this is the registered name, as `openssl ciphers -v` describes it.
+fn described(suite: &str) -> String {
     const AES_256: &str = "AESGCM(256)";
     const AES_128: &str = "AESGCM(128)";
     const CHACHA20: &str = "CHACHA20/POLY1305(256)";
-    let Some(suite) = agreed.suite else {
-        return "unknown".into();
-    };
-    #[expect(
-        clippy::wildcard_enum_match_arm,
-        reason = "the library knows hundreds of suites, and supports these"
-    )]
     let known = match suite {
-        CipherSuite::TLS13_AES_256_GCM_SHA384 => ("TLS_AES_256_GCM_SHA384", "any", AES_256),
-        CipherSuite::TLS13_AES_128_GCM_SHA256 => ("TLS_AES_128_GCM_SHA256", "any", AES_128),
-        CipherSuite::TLS13_CHACHA20_POLY1305_SHA256 => {
-            ("TLS_CHACHA20_POLY1305_SHA256", "any", CHACHA20)
-        }
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384 => {
+        "TLS_AES_256_GCM_SHA384" => (suite, "any", AES_256),
+        "TLS_AES_128_GCM_SHA256" => (suite, "any", AES_128),
+        "TLS_CHACHA20_POLY1305_SHA256" => (suite, "any", CHACHA20),
+        "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" => {
             ("ECDHE-ECDSA-AES256-GCM-SHA384", "ECDSA", AES_256)
         }
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 => {
+        "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" => {
             ("ECDHE-ECDSA-AES128-GCM-SHA256", "ECDSA", AES_128)
         }
-        CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256 => {
+        "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" => {
             ("ECDHE-ECDSA-CHACHA20-POLY1305", "ECDSA", CHACHA20)
         }
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384 => {
-            ("ECDHE-RSA-AES256-GCM-SHA384", "RSA", AES_256)
-        }
-        CipherSuite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 => {
-            ("ECDHE-RSA-AES128-GCM-SHA256", "RSA", AES_128)
-        }
-        CipherSuite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256 => {
+        "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => ("ECDHE-RSA-AES256-GCM-SHA384", "RSA", AES_256),
+        "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => ("ECDHE-RSA-AES128-GCM-SHA256", "RSA", AES_128),
+        "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" => {
             ("ECDHE-RSA-CHACHA20-POLY1305", "RSA", CHACHA20)
         }
-        other => return format!("{other:?}"),
+        "" => return "unknown".into(),
+        other => return other.into(),
     };
     let (name, authentication, encryption) = known;
     let (version, exchange) = match authentication {
@@ -172,24 +160,18 @@ mod tests {
 
     #[test]
     fn suites_are_described_as_openssl_does() {
-        let described = |suite| {
-            described(Agreed {
-                local: "127.0.0.1:5061".parse().unwrap(),
-                version: None,
-                suite: Some(suite),
-            })
-        };
         assert_eq!(
-            described(CipherSuite::TLS13_AES_256_GCM_SHA384),
+            described("TLS_AES_256_GCM_SHA384"),
             "TLS_AES_256_GCM_SHA384         TLSv1.3 Kx=any      Au=any   Enc=AESGCM(256)            Mac=AEAD"
         );
         assert_eq!(
-            described(CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256),
+            described("TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
             "ECDHE-ECDSA-CHACHA20-POLY1305  TLSv1.2 Kx=ECDH     Au=ECDSA Enc=CHACHA20/POLY1305(256) Mac=AEAD"
         );
         assert_eq!(
-            described(CipherSuite::TLS_NULL_WITH_NULL_NULL),
+            described("TLS_NULL_WITH_NULL_NULL"),
             "TLS_NULL_WITH_NULL_NULL"
         );
+        assert_eq!(described(""), "unknown");
     }
 }

@@ -31,7 +31,7 @@ impl Surroundings {
 
 impl HostState for Surroundings {
     fn session(&self, arrival: &Arrival) -> Option<Arc<Session>> {
-        self.shared.connections.settled(arrival.connection?)
+        self.shared.connections.session(arrival.connection?)
     }
 
     fn standing(&self, arrival: &Arrival) -> Standing {

@@ -164,12 +164,18 @@ async fn connections_over_tls_are_listed_in_their_order_and_end_by_their_number(
     let first = connections.add(secure(1), Opener::Peer).unwrap();
     let _plain = connections.add(remote(peer(2)), Opener::Peer).unwrap();
     let second = connections.add(secure(3), Opener::Host).unwrap();
-    let agreed = Agreed {
+    let session = Arc::new(Session {
+        version: "TLSv1.3".into(),
+        ..Session::default()
+    });
+    let secured = Secured {
         local: peer(5061),
-        version: None,
-        suite: None,
+        session: Arc::clone(&session),
     };
-    connections.secured(second.id, agreed);
+    connections.secure(second.id, secured);
+    assert_eq!(connections.session(second.id), Some(session));
+    assert_eq!(connections.session(first.id), None);
+    assert_eq!(connections.secure_len(), 2);
     let listed = connections.secure_connections();
     let [one, two] = &listed[..] else {
         panic!("{listed:?}");
@@ -179,7 +185,9 @@ async fn connections_over_tls_are_listed_in_their_order_and_end_by_their_number(
         (one.is_opened_by_host, two.is_opened_by_host),
         (false, true)
     );
-    assert_eq!((one.agreed, two.agreed), (None, Some(agreed)));
+    assert!(one.secured.is_none());
+    let local = two.secured.as_ref().map(|secured| secured.local);
+    assert_eq!(local, Some(peer(5061)));
     assert!(one.number() <= u32::MAX >> 1);
 
     assert!(connections.end_secure(one.number()));
