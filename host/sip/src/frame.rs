@@ -341,7 +341,7 @@ fn declared_length(head: &[u8], from: usize, kind: LineEnd) -> Result<usize, (Fa
 }
 
 /// Capacity of the buffer that an idle connection may keep.
-const IDLE_CAPACITY: usize = 16_384;
+const IDLE_CAPACITY: usize = 4_096;
 
 #[cfg(test)]
 mod tests;

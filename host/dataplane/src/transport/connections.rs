@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 use portcullis_config::ConnectionLimits;
 use portcullis_sip::{ConnectionId, Destination, Transport};
 use portcullis_tls::Session;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
+use super::mailbox::{Receiver, Sender, mailbox};
 use super::places::{Activity, Order, Origin, Standing, Stays};
 use super::secure_connection::{SecureConnection, Secured};
 
@@ -156,7 +157,7 @@ pub struct Unused(HashMap<ConnectionId, Standing>);
 /// The messages waiting for one connection: the receiving end, held by its writer.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    messages: mpsc::UnboundedReceiver<Waiting>,
+    messages: Receiver<Waiting>,
 }
 
 #[derive(Debug, Default)]
@@ -188,7 +189,7 @@ struct Held {
 #[derive(Debug)]
 struct Entry {
     remote: Remote,
-    messages: mpsc::UnboundedSender<Waiting>,
+    messages: Sender<Waiting>,
     waiting: Arc<AtomicUsize>,
     activity: Arc<Activity>,
     /// What came of its TLS handshake; `None` before its end, and without TLS.
@@ -271,7 +272,7 @@ impl Connections {
             }
         }
         let id = ConnectionId(self.last.fetch_add(1, Ordering::Relaxed));
-        let (queue, messages) = mpsc::unbounded_channel();
+        let (queue, messages) = mailbox();
         let activity = Arc::new(Activity::new(&self.uses));
         table.insert(id, remote, queue, &activity);
         if opener == Opener::Host {
@@ -435,7 +436,7 @@ impl Connections {
         match entry.messages.send(waiting) {
             Ok(()) => Sent::Queued,
             // A connection whose task is ending cannot be used.
-            Err(mpsc::error::SendError(waiting)) => Sent::Unsent(waiting.message),
+            Err(waiting) => Sent::Unsent(waiting.message),
         }
     }
 
@@ -471,12 +472,12 @@ impl Connections {
 impl Queue {
     /// The next message; `None` when the connection is removed and no message waits.
     pub(crate) async fn next(&mut self) -> Option<Outgoing> {
-        self.messages.recv().await.map(|waiting| waiting.message)
+        self.messages.next().await.map(|waiting| waiting.message)
     }
 
     /// The next message, if one is waiting.
     pub(crate) fn next_now(&mut self) -> Option<Outgoing> {
-        let waiting = self.messages.try_recv().ok()?;
+        let waiting = self.messages.next_now()?;
         Some(waiting.message)
     }
 
@@ -523,7 +524,7 @@ impl Table {
         &mut self,
         id: ConnectionId,
         remote: Remote,
-        messages: mpsc::UnboundedSender<Waiting>,
+        messages: Sender<Waiting>,
         activity: &Arc<Activity>,
     ) {
         let standing = activity.standing();

@@ -2,6 +2,7 @@
 
 mod bound;
 mod connections;
+mod mailbox;
 mod places;
 mod secure_connection;
 

@@ -52,13 +52,14 @@ pub(super) enum Next {
 /// arrived meanwhile.
 pub(super) async fn decide_in_turn(
     worker: &Rc<RefCell<Worker>>,
-    request: Request,
+    // Otherwise each connection, idle or not, would have room for a request.
+    request: Box<Request>,
     activity: &Activity,
 ) {
     let slow = Rc::clone(&worker.borrow().slow);
     let _turn = slow.acquire().await;
     yield_now().await;
-    worker.borrow_mut().decide_stream(request, activity);
+    worker.borrow_mut().decide_stream(*request, activity);
     super::udp::flush_all(worker).await;
 }
 

@@ -5,6 +5,7 @@ mod handshake_slots;
 mod inbound;
 mod passed;
 mod proxy_header;
+mod reading;
 mod running;
 mod stream;
 mod stream_peer;
@@ -47,6 +48,8 @@ pub(crate) struct Worker {
     pub(crate) slow: Rc<Semaphore>,
     /// TLS handshakes in progress.
     slots: Rc<handshake_slots::Slots>,
+    /// Bytes that were just read from a stream.
+    read_buffer: Box<[u8]>,
     /// Buffers for messages received from or sent to a stream.
     pub(crate) stream_in: Vec<u8>,
     pub(crate) stream_out: Vec<u8>,

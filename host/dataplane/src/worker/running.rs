@@ -22,7 +22,7 @@ use tracing::{debug, warn};
 use super::timer::Timer;
 use super::udp::{SLICE, flush_all};
 use super::udp_sockets::{BATCH, UdpSockets};
-use super::{Worker, handshake_slots, passed, tcp, transactions, udp};
+use super::{Worker, handshake_slots, passed, reading, tcp, transactions, udp};
 use crate::link::Link;
 use crate::orders::Order;
 use crate::pipeline::Pipeline;
@@ -126,6 +126,7 @@ impl Running {
                 waiting: VecDeque::new(),
                 slow: Rc::new(Semaphore::new(1)),
                 slots,
+                read_buffer: vec![0; reading::CHUNK].into(),
                 stream_in: Vec::new(),
                 stream_out: Vec::new(),
                 sends: Outbox::default(),

@@ -18,6 +18,7 @@ use tracing::debug;
 use super::Worker;
 use super::both_halves::BothHalves;
 use super::inbound::{End, Next, decide_in_turn, hand_over_in_time};
+use super::reading::{CHUNK, read_into};
 use super::stream_peer::StreamPeer;
 use super::websocket;
 use crate::pipeline::wire_of;
@@ -30,8 +31,8 @@ const PING: Duration = Duration::from_secs(1);
 /// Maximum time for which a peer may accept no bytes at all.
 const WRITE: Duration = Duration::from_secs(10);
 
-/// Bytes requested by one read, and gathered for one write.
-const CHUNK: usize = 16 * 1024;
+/// Bytes for which an idle connection keeps its buffer.
+const KEPT: usize = 4 * 1024;
 
 /// Time and bytes for which a stream is still read after it has been given up. Closing at once would make the system reset the connection,
 /// and the peer could lose the response with the cause.
@@ -115,9 +116,8 @@ async fn read_all(
             false => deadline,
         };
         activity.set_input(framer.pending() > 0);
-        let space = framer.space();
-        space.reserve(CHUNK);
-        match timeout_at(until, read.read_buf(space)).await {
+        let received = read_into(worker, read, framer.space());
+        match timeout_at(until, received).await {
             Ok(Ok(count)) if count > 0 => {}
             Ok(_) => return End::Closed,
             Err(_) if until < deadline => {
@@ -142,7 +142,7 @@ async fn read_all(
             match next {
                 Next::Bytes => break,
                 Next::Nothing => return End::Unframed,
-                Next::Turn(request) => decide_in_turn(worker, *request, activity).await,
+                Next::Turn(request) => decide_in_turn(worker, request, activity).await,
                 Next::Room(owner, item) => hand_over_in_time(worker, owner, item).await,
             }
         }
@@ -199,6 +199,8 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
                 return End::Unwritable;
             }
             self.both.note_written();
+            self.buffer.clear();
+            self.buffer.shrink_to(KEPT);
         }
         // A transport may have a last word; a peer that does not take it misses nothing.
         let farewell = async {
@@ -215,8 +217,6 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
 
     /// Copies a message, and others already waiting, into the buffer: many small ones are sent in one write.
     fn gather(&mut self, first: Outgoing, batch: &mut Vec<Encoded>) {
-        self.buffer.clear();
-        self.buffer.shrink_to(4 * CHUNK);
         let mut next = Some(first);
         while let Some(message) = next {
             let before = self.buffer.len();

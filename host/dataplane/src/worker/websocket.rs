@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use portcullis_sip::PONG;
 use portcullis_websocket::{Answer, Close, Decoder, Event, Opcode, write_close, write_frame};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::AsyncRead;
 use tokio::task::yield_now;
 use tokio::time::{Instant, timeout_at};
 use tracing::debug;
@@ -15,14 +15,12 @@ use tracing::debug;
 use super::Worker;
 use super::both_halves::BothHalves;
 use super::inbound::{End, Next, decide_in_turn, hand_over_in_time};
+use super::reading::read_into;
 use super::stream_peer::StreamPeer;
 use crate::transport::{Activity, Outgoing};
 
 /// Time limit of the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-
-/// Bytes requested by one read: most SIP messages fit.
-const CHUNK: usize = 4 * 1024;
 
 /// Reads a connection until it is not read any more.
 pub(super) async fn read_all(
@@ -57,10 +55,9 @@ pub(super) async fn read_all(
             // A client that answers pings stays, unless it never ends a message.
             deadline = Instant::now() + activity.idle_with_pings();
         }
-        let space = decoder.space();
-        space.reserve(CHUNK);
         let until = ping.map_or(deadline, |ping| ping.min(deadline));
-        match timeout_at(until, read.read_buf(space)).await {
+        let received = read_into(worker, read, decoder.space());
+        match timeout_at(until, received).await {
             Ok(Ok(count)) if count > 0 => {
                 is_pinged = false;
                 ping = next_ping(config.ping);
@@ -106,9 +103,9 @@ async fn shake_hands(
         .websocket
         .rules
         .clone();
-    let mut received = Vec::with_capacity(CHUNK);
+    let mut received = Vec::new();
     loop {
-        match timeout_at(until, read.read_buf(&mut received)).await {
+        match timeout_at(until, read_into(worker, read, &mut received)).await {
             Ok(Ok(count)) if count > 0 => {}
             Ok(_) => return Err(End::Closed),
             Err(_) => return Err(End::Idle),
@@ -156,7 +153,7 @@ async fn take_messages(
         match next {
             Ok(Next::Bytes) => return None,
             Ok(Next::Nothing) => return Some(End::Unframed),
-            Ok(Next::Turn(request)) => decide_in_turn(worker, *request, activity).await,
+            Ok(Next::Turn(request)) => decide_in_turn(worker, request, activity).await,
             Ok(Next::Room(owner, item)) => hand_over_in_time(worker, owner, item).await,
             Err(end) => return Some(end),
         }
