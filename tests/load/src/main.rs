@@ -11,8 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 use portcullis_load::{
-    Echo, End, HandshakePlan, IdlePlan, Mode, Plan, Sink, TlsVersion, Transport, handshakes, idle,
-    run,
+    Echo, End, HandshakePlan, IdlePlan, Mode, Plan, ProbePlan, Sink, TlsVersion, Transport,
+    handshakes, idle, probe, run,
 };
 use serde::Serialize;
 
@@ -33,6 +33,8 @@ enum Command {
     Handshakes(Box<Handshakes>),
     /// Opens connections and keeps them, and prints a JSON report of the memory that they take in the server.
     Idle(Box<Idle>),
+    /// Sends single requests over UDP beside other load, and prints a JSON report of their latencies.
+    Probe(Probe),
     /// Returns every datagram unchanged: the cost of UDP alone.
     Echo {
         /// Where to listen.
@@ -190,11 +192,34 @@ struct Idle {
     watch: Vec<u32>,
 }
 
+#[derive(Args)]
+struct Probe {
+    /// The server, which answers each request with 401.
+    #[arg(long)]
+    target: SocketAddr,
+    /// Source address.
+    #[arg(long, default_value = "127.1.1.1")]
+    source: IpAddr,
+    /// Requests per second, at most: the next one waits for the response to this one.
+    #[arg(long, default_value_t = 500)]
+    rate: u64,
+    /// Seconds of requests before the measurement.
+    #[arg(long, default_value_t = 0.2)]
+    warm_up: f64,
+    /// Seconds of the measurement.
+    #[arg(long, default_value_t = 2.0)]
+    seconds: f64,
+    /// Milliseconds after which a request is lost.
+    #[arg(long, default_value_t = 2000)]
+    patience: u64,
+}
+
 fn main() -> Result<()> {
     match Cli::parse().command {
         Command::Run(args) => load(&args),
         Command::Handshakes(args) => print(&handshakes(&args.plan()?)?),
         Command::Idle(args) => print(&idle(&args.plan()?)?),
+        Command::Probe(args) => print(&probe(&args.plan()?)?),
         Command::Echo { listen } => serve_echo(listen),
         Command::Sink { listen } => serve_sink(listen),
     }
@@ -306,6 +331,19 @@ impl Idle {
             asks: !self.silent,
             hold: seconds(self.hold)?,
             watch: self.watch.clone(),
+        })
+    }
+}
+
+impl Probe {
+    fn plan(&self) -> Result<ProbePlan> {
+        Ok(ProbePlan {
+            target: self.target,
+            source: self.source,
+            rate: self.rate,
+            warm_up: seconds(self.warm_up)?,
+            length: seconds(self.seconds)?,
+            patience: Duration::from_millis(self.patience),
         })
     }
 }
