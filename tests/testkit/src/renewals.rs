@@ -117,7 +117,7 @@ impl Renewals {
     /// # Panics
     /// When a file cannot be written, or the host does not answer.
     pub fn renew(&self, host: &Host, tls: SocketAddr, nth: u64) -> Result<Duration, String> {
-        let good = &self.pairs[usize::from(nth / 2 % 2 == 0)];
+        let good = &self.pairs[usize::from((nth / 2).is_multiple_of(2))];
         let fault = (nth % 2 == 1).then(|| FAULTS[(nth / 2) as usize % FAULTS.len()]);
         let expected = match fault {
             None => {
