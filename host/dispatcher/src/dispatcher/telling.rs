@@ -91,7 +91,7 @@ fn tell_members(sets: &Sets) -> usize {
     let members = sets.members();
     let turned = members.filter_map(|member| Some((member, member.runtime.to_tell()?)));
     turned
-        .map(|(member, turned)| tell_turn(member, turned))
+        .inspect(|(member, turned)| tell_turn(member, *turned))
         .count()
 }
 
