@@ -20,7 +20,7 @@ use super::{ADDRESSES_IN_FILE, FromCall, Procedure, not_reloaded, of_database};
 use crate::Control;
 use crate::caller::Caller;
 
-pub(crate) use change::{Add, Remove};
+pub(crate) use change::Remove;
 pub use change::{AddressAdded, RowsRemoved};
 pub(crate) use find::Find;
 pub use find::{AddressMatches, MatchedRow};
@@ -28,11 +28,9 @@ pub(crate) use import::Import;
 pub use import::RowsImported;
 pub(crate) use list::ListAddresses;
 pub use list::{AddressRow, AddressRows};
-pub(crate) use one::{Delete, Replace, Show};
-
-pub(crate) use change::AuthorQuery;
+pub(crate) use one::{Add, Delete, Replace, Show};
 pub(crate) use rights::Rights;
-pub(crate) use row::{DeleteRow, ReplaceRow, ShowRow, Table};
+pub(crate) use row::{AddRow, DeleteRow, ReplaceRow, ShowRow, Table};
 pub(super) use work::{read_database, with_database, with_rows};
 
 /// The path of the table of addresses.

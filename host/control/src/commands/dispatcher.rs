@@ -21,9 +21,9 @@ pub use list::{
 };
 pub(crate) use ping_active::PingActive;
 pub use ping_active::PingActiveReply;
-pub(crate) use row::{DeleteRow, ReplaceRow, ShowRow};
-pub(crate) use rows::{AddRow, ListRows, RemoveRows};
+pub(crate) use row::{AddRow, DeleteRow, ReplaceRow, ShowRow};
 pub use rows::{GatewayAdded, StoredGateway};
+pub(crate) use rows::{ListRows, RemoveRows};
 pub(crate) use show::Show;
 pub use show::{DispatcherShown, ShownDestination, ShownSet};
 pub(crate) use state::{SetDuidState, SetState};

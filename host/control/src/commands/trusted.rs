@@ -14,13 +14,13 @@ use super::{FromCall, Procedure, not_reloaded};
 use crate::Control;
 use crate::caller::Caller;
 
+pub(crate) use change::Remove;
 pub use change::TrustedAdded;
-pub(crate) use change::{Add, Remove};
 pub(crate) use find::Find;
 pub use find::TrustedMatches;
 pub(crate) use list::ListTrusted;
 pub use list::StoredPeer;
-pub(crate) use one::{Delete, Replace, Show};
+pub(crate) use one::{Add, Delete, Replace, Show};
 
 /// The path of the table of trusted peers.
 const TRUSTED: &str = "/v1/trusted";

@@ -1,26 +1,18 @@
-//! `address.add` and `address.remove`, over HTTP.
+//! `address.remove`, over HTTP, and a row to be added.
 
-use std::slice;
-
-use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{Method, StatusCode};
-use axum::response::IntoResponse;
-use portcullis_address::{AddError, Database, NewRow, RowBound, RowWarning, network};
+use axum::http::Method;
+use portcullis_address::{NewRow, RowWarning, network};
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::rights::Rights;
-use super::{ADDRESSES, CHANGES, fault, not_added, with_database};
+use super::{ADDRESSES, CHANGES, fault, with_database};
 use crate::Control;
 use crate::caller::Caller;
 use crate::commands::{Dispatch, Procedure};
-use crate::operation::{Answer, Api, Given, Operation, Routes, answer, json_body, schema_of};
-
-/// `address.add`.
-#[derive(Debug)]
-pub(crate) struct Add(NewRow);
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
 
 /// `address.remove`.
 #[derive(Debug)]
@@ -90,36 +82,6 @@ pub struct RowsRemoved {
     pub removed: u64,
 }
 
-impl Procedure for Add {
-    type Reply = AddressAdded;
-
-    const IS_OPEN: bool = true;
-
-    fn subject(&self) -> Option<String> {
-        Some(format!(
-            "{} {}/{}",
-            self.0.group, self.0.ip_addr, self.0.mask
-        ))
-    }
-
-    async fn execute(self, control: &Control, caller: &Caller) -> Result<AddressAdded, Fault> {
-        let Self(row) = self;
-        let rights = Rights::of(control, caller)?;
-        rights.check_add(&row)?;
-        let bound = rights.bound();
-        let (row, warning) = with_database(control, move |database| async move {
-            let added = match bound {
-                Some(bound) => add_within(&database, &row, &bound).await,
-                None => database.add(&row).await,
-            };
-            let warning = added.map_err(|error| not_added(&error))?;
-            Ok((row, warning))
-        })
-        .await?;
-        Ok(AddressAdded::of(row, warning))
-    }
-}
-
 impl Procedure for Remove {
     type Reply = RowsRemoved;
 
@@ -149,24 +111,6 @@ impl Procedure for Remove {
             }
             removed => Ok(RowsRemoved { removed }),
         }
-    }
-}
-
-impl Add {
-    /// `POST /v1/addresses`.
-    pub(crate) fn operation(routes: Routes) -> Routes {
-        let post = Operation::new::<AddressAdded>(
-            Method::POST,
-            ADDRESSES,
-            "addAddress",
-            "Add a row to the address table; a tenant may do so for its `edit-groups`",
-        );
-        let post = post.query::<AuthorQuery>(&[]).answers(
-            201,
-            "The row was added; the hosts of the database use it within about a second",
-        );
-        let post = post.body("application/json", schema_of::<RowToAdd>(), "The row");
-        routes.on(post.refuses(CHANGES), add)
     }
 }
 
@@ -209,29 +153,6 @@ impl RowToAdd {
         let row = NewRow::of_words(self.group, self.address, self.mask, self.port, self.tag);
         row.map_err(|error| Fault::new(422, error.to_string()))
     }
-}
-
-async fn add_within(
-    database: &Database,
-    row: &NewRow,
-    bound: &RowBound,
-) -> Result<Option<RowWarning>, AddError> {
-    let warning = row.check()?;
-    database.add_within(slice::from_ref(row), bound).await?;
-    Ok(warning)
-}
-
-async fn add(
-    State(control): Api,
-    Extension(caller): Extension<Caller>,
-    Given(query): Given<AuthorQuery>,
-    body: Body,
-) -> Answer {
-    let row: RowToAdd = json_body(body).await?;
-    let row = row.into_row()?;
-    let caller = caller.called(query.author);
-    let added = answer(Add(row).dispatch(&control, &caller).await)?;
-    Ok((StatusCode::CREATED, added).into_response())
 }
 
 async fn remove(

@@ -1,14 +1,19 @@
-//! `address.show`, `address.replace` and `address.delete`, over HTTP: one row of the table of addresses, by its id.
+//! `address.add`, `address.show`, `address.replace` and `address.delete`, over HTTP: one row of the table of addresses.
 
-use portcullis_address::{Database, NewRow, RowWarning, StoredRow};
+use std::slice;
+
+use portcullis_address::{AddError, Database, NewRow, RowBound, RowWarning, StoredRow};
 use portcullis_rpc::Fault;
 
 use super::change::{AddressAdded, RowToAdd};
 use super::list::AddressRow;
 use super::rights::Rights;
-use super::row::{DeleteRow, ReplaceRow, ShowRow, Table};
+use super::row::{AddRow, DeleteRow, ReplaceRow, ShowRow, Table};
 use super::{ADDRESSES, CHANGES, fault, not_added};
 use crate::Control;
+
+/// `address.add`.
+pub(crate) type Add = AddRow<Addresses>;
 
 /// `address.show`.
 pub(crate) type Show = ShowRow<Addresses>;
@@ -29,12 +34,16 @@ impl Table for Addresses {
     type New = NewRow;
     type Sent = RowToAdd;
     type Shown = AddressRow;
-    type Replaced = AddressAdded;
+    type Added = AddressAdded;
 
     const PATH: &'static str = ADDRESSES;
     const ROW: &'static str = "/v1/addresses/{row}";
     const IS_OPEN: bool = true;
-    const OPERATIONS: [[&'static str; 2]; 3] = [
+    const OPERATIONS: [[&'static str; 2]; 4] = [
+        [
+            "addAddress",
+            "Add a row to the address table; a tenant may do so for its `edit-groups`",
+        ],
         [
             "showAddress",
             "Show a row of the address table as it is stored; for a tenant, one of its groups",
@@ -48,6 +57,7 @@ impl Table for Addresses {
             "Remove a row of the address table; a tenant may do so for its `edit-groups`",
         ],
     ];
+    const NOT_ADDED: &'static [u16] = CHANGES;
     const REFUSED: &'static [u16] = CHANGES;
 
     fn rows(control: &Control) -> Database {
@@ -62,7 +72,7 @@ impl Table for Addresses {
         format!("{} {}/{}", new.group, new.ip_addr, new.mask)
     }
 
-    fn replaced(new: NewRow, warning: Option<RowWarning>) -> AddressAdded {
+    fn added(new: NewRow, warning: Option<RowWarning>) -> AddressAdded {
         AddressAdded::of(new, warning)
     }
 
@@ -85,6 +95,18 @@ impl Table for Addresses {
         rights.check_add(row)
     }
 
+    async fn add(
+        database: &Database,
+        rights: &Rights,
+        new: &NewRow,
+    ) -> Result<Option<RowWarning>, Fault> {
+        let added = match rights.bound() {
+            Some(bound) => add_within(database, new, &bound).await,
+            None => database.add(new).await,
+        };
+        added.map_err(|error| not_added(&error))
+    }
+
     async fn find(database: &Database, id: i64) -> Result<Vec<StoredRow>, Fault> {
         let rows = database.rows_with_id(id).await;
         rows.map_err(|error| fault(&error))
@@ -104,6 +126,16 @@ impl Table for Addresses {
         let removed = database.remove_row(id, read).await;
         removed.map_err(|error| fault(&error))
     }
+}
+
+async fn add_within(
+    database: &Database,
+    row: &NewRow,
+    bound: &RowBound,
+) -> Result<Option<RowWarning>, AddError> {
+    let warning = row.check()?;
+    database.add_within(slice::from_ref(row), bound).await?;
+    Ok(warning)
 }
 
 fn group_of(row: &StoredRow) -> Option<i64> {

@@ -1,11 +1,12 @@
-//! One row of a table, by its id, over HTTP: shown, replaced and removed.
+//! One row of a table over HTTP: added, and by its id shown, replaced and removed.
 
 use std::fmt::Debug;
 use std::marker::PhantomData;
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::Method;
+use axum::http::{Method, StatusCode};
+use axum::response::IntoResponse;
 use portcullis_address::RowWarning;
 use portcullis_config::TokenRole;
 use portcullis_rpc::Fault;
@@ -30,14 +31,14 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     type Rows: Send + 'static;
     /// A row as it is stored.
     type Stored: Clone + Send + 'static;
-    /// A row that replaces another one.
+    /// A row that is added, or replaces another one.
     type New: Debug + Send + 'static;
     /// The same as it is sent.
     type Sent: DeserializeOwned + JsonSchema + Send;
     /// The reply that shows a row.
     type Shown: From<Self::Stored> + IntoReply + JsonSchema + Send;
-    /// The reply to a replacement.
-    type Replaced: IntoReply + JsonSchema + Send;
+    /// The reply to an addition or a replacement.
+    type Added: IntoReply + JsonSchema + Send;
 
     /// The path of the table.
     const PATH: &'static str;
@@ -45,8 +46,10 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     const ROW: &'static str;
     /// Whether tenants may use it.
     const IS_OPEN: bool;
-    /// The name of each operation and what it does: show, replace, remove.
-    const OPERATIONS: [[&'static str; 2]; 3];
+    /// The name of each operation and what it does: add, show, replace, remove.
+    const OPERATIONS: [[&'static str; 2]; 4];
+    /// Error statuses of an addition.
+    const NOT_ADDED: &'static [u16];
     /// Error statuses of a removal.
     const REFUSED: &'static [u16];
 
@@ -56,10 +59,10 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     /// 422 if the row contradicts itself.
     fn read(sent: Self::Sent) -> Result<Self::New, Fault>;
 
-    /// What the audit says about a replacement by this row.
+    /// What the audit says about this row.
     fn subject(new: &Self::New) -> String;
 
-    fn replaced(new: Self::New, warning: Option<RowWarning>) -> Self::Replaced;
+    fn added(new: Self::New, warning: Option<RowWarning>) -> Self::Added;
 
     /// Whether the caller may see the row.
     fn sees(rights: &Rights, row: &Self::Stored) -> bool;
@@ -71,6 +74,17 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     /// # Errors
     /// 403 or 422 if the caller may not have such a row.
     fn check_new(rights: &Rights, row: &Self::New) -> Result<(), Fault>;
+
+    /// Adds the row. Returns the warning of a load.
+    ///
+    /// # Errors
+    /// 422 if a load would skip the row or there are too many, 409 if there is such a row already or the rows are in a file, 503 if the database
+    /// fails.
+    fn add(
+        rows: &Self::Rows,
+        rights: &Rights,
+        new: &Self::New,
+    ) -> impl Future<Output = Result<Option<RowWarning>, Fault>>;
 
     /// The rows with this id.
     ///
@@ -97,6 +111,12 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, Fault>>;
 }
 
+/// Adds a row.
+#[derive(Debug)]
+pub(crate) struct AddRow<T: Table> {
+    new: T::New,
+}
+
 /// Shows a row.
 #[derive(Debug)]
 pub(crate) struct ShowRow<T> {
@@ -120,6 +140,28 @@ pub(crate) struct DeleteRow<T> {
     table: PhantomData<T>,
 }
 
+impl<T: Table> Procedure for AddRow<T> {
+    type Reply = T::Added;
+
+    const IS_OPEN: bool = T::IS_OPEN;
+
+    fn subject(&self) -> Option<String> {
+        Some(T::subject(&self.new))
+    }
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<T::Added, Fault> {
+        let Self { new } = self;
+        let rights = Rights::of(control, caller)?;
+        T::check_new(&rights, &new)?;
+        let added = with_rows(T::rows(control), move |rows| async move {
+            let warning = T::add(&rows, &rights, &new).await?;
+            Ok((new, warning))
+        });
+        let (new, warning) = added.await?;
+        Ok(T::added(new, warning))
+    }
+}
+
 impl<T: Table> Procedure for ShowRow<T> {
     type Reply = T::Shown;
 
@@ -133,7 +175,7 @@ impl<T: Table> Procedure for ShowRow<T> {
 }
 
 impl<T: Table> Procedure for ReplaceRow<T> {
-    type Reply = T::Replaced;
+    type Reply = T::Added;
 
     const IS_OPEN: bool = T::IS_OPEN;
 
@@ -141,7 +183,7 @@ impl<T: Table> Procedure for ReplaceRow<T> {
         Some(format!("{}: {}", self.id, T::subject(&self.new)))
     }
 
-    async fn execute(self, control: &Control, caller: &Caller) -> Result<T::Replaced, Fault> {
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<T::Added, Fault> {
         let Self { id, new, condition } = self;
         let rights = Rights::of(control, caller)?;
         T::check_new(&rights, &new)?;
@@ -151,7 +193,7 @@ impl<T: Table> Procedure for ReplaceRow<T> {
             Ok(is_done.then_some((new, warning)))
         });
         let (new, warning) = replaced.await?.ok_or_else(row_changed)?;
-        Ok(T::replaced(new, warning))
+        Ok(T::added(new, warning))
     }
 }
 
@@ -204,13 +246,30 @@ async fn editable<T: Table>(
     Ok(read)
 }
 
+impl<T: Table> AddRow<T>
+where
+    Self: Dispatch,
+{
+    /// `POST` to the table.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let [[name, about], _, _, _] = T::OPERATIONS;
+        let post = Operation::new::<T::Added>(Method::POST, T::PATH, name, about);
+        let post = post.query::<AuthorQuery>(&[]).answers(
+            201,
+            "The row was added; the hosts of the database use it within about a second",
+        );
+        let post = post.body("application/json", schema_of::<T::Sent>(), "The row");
+        routes.on(post.refuses(T::NOT_ADDED), add::<T>)
+    }
+}
+
 impl<T: Table> ShowRow<T>
 where
     Self: Dispatch,
 {
     /// `GET` of a row.
     pub(crate) fn operation(routes: Routes) -> Routes {
-        let [[name, about], _, _] = T::OPERATIONS;
+        let [_, [name, about], _, _] = T::OPERATIONS;
         let get = Operation::new::<T::Shown>(Method::GET, T::ROW, name, about);
         let get = get.answers(200, "The row").refuses(&[404, 409, 503]);
         routes.on(get, show::<T>)
@@ -223,8 +282,8 @@ where
 {
     /// `PUT` of a row.
     pub(crate) fn operation(routes: Routes) -> Routes {
-        let [_, [name, about], _] = T::OPERATIONS;
-        let put = Operation::new::<T::Replaced>(Method::PUT, T::ROW, name, about);
+        let [_, _, [name, about], _] = T::OPERATIONS;
+        let put = Operation::new::<T::Added>(Method::PUT, T::ROW, name, about);
         let put = put.query::<AuthorQuery>(&[]).answers(
             200,
             "The row was replaced; the hosts of the database use it within about a second",
@@ -240,12 +299,27 @@ where
 {
     /// `DELETE` of a row.
     pub(crate) fn operation(routes: Routes) -> Routes {
-        let [_, _, [name, about]] = T::OPERATIONS;
+        let [_, _, _, [name, about]] = T::OPERATIONS;
         let delete = Operation::new::<RowsRemoved>(Method::DELETE, T::ROW, name, about);
         let delete = delete.query::<AuthorQuery>(&[]);
         let delete = delete.answers(200, "The row was removed");
         routes.on(delete.refuses(T::REFUSED), delete_row::<T>)
     }
+}
+
+async fn add<T: Table>(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Given(query): Given<AuthorQuery>,
+    body: Body,
+) -> Answer
+where
+    AddRow<T>: Dispatch,
+{
+    let new = T::read(json_body(body).await?)?;
+    let caller = caller.called(query.author);
+    let added = AddRow::<T> { new }.dispatch(&control, &caller).await;
+    Ok((StatusCode::CREATED, answer(added)?).into_response())
 }
 
 async fn show<T: Table>(

@@ -1,4 +1,4 @@
-//! `dispatcher.showRow`, `dispatcher.replaceRow` and `dispatcher.deleteRow`, over HTTP: one row of the table, by its id.
+//! `dispatcher.addRow`, `dispatcher.showRow`, `dispatcher.replaceRow` and `dispatcher.deleteRow`, over HTTP: one row of the table.
 
 use portcullis_address::RowWarning;
 use portcullis_dispatcher::{NewDestination, Source, StoredDestination};
@@ -7,6 +7,9 @@ use portcullis_rpc::Fault;
 use super::rows::{GatewayAdded, GatewayToAdd, ROWS, StoredGateway, fault, subject};
 use crate::Control;
 use crate::commands::address::{self, Rights, Table};
+
+/// `dispatcher.addRow`.
+pub(crate) type AddRow = address::AddRow<Gateways>;
 
 /// `dispatcher.showRow`.
 pub(crate) type ShowRow = address::ShowRow<Gateways>;
@@ -27,12 +30,16 @@ impl Table for Gateways {
     type New = NewDestination;
     type Sent = GatewayToAdd;
     type Shown = StoredGateway;
-    type Replaced = GatewayAdded;
+    type Added = GatewayAdded;
 
     const PATH: &'static str = ROWS;
     const ROW: &'static str = "/v1/dispatcher/rows/{row}";
     const IS_OPEN: bool = false;
-    const OPERATIONS: [[&'static str; 2]; 3] = [
+    const OPERATIONS: [[&'static str; 2]; 4] = [
+        [
+            "addDispatcherRow",
+            "Add a row to the table of the dispatcher",
+        ],
         [
             "showDispatcherRow",
             "Show a row of the table of the dispatcher as it is stored",
@@ -46,6 +53,7 @@ impl Table for Gateways {
             "Remove a row of the table of the dispatcher",
         ],
     ];
+    const NOT_ADDED: &'static [u16] = &[408, 409, 413, 415, 422, 503];
     const REFUSED: &'static [u16] = &[404, 409, 415, 503];
 
     fn rows(control: &Control) -> Source {
@@ -60,7 +68,7 @@ impl Table for Gateways {
         subject(new)
     }
 
-    fn replaced(new: NewDestination, warning: Option<RowWarning>) -> GatewayAdded {
+    fn added(new: NewDestination, warning: Option<RowWarning>) -> GatewayAdded {
         GatewayAdded::of(new, warning)
     }
 
@@ -74,6 +82,14 @@ impl Table for Gateways {
 
     fn check_new(_: &Rights, _: &NewDestination) -> Result<(), Fault> {
         Ok(())
+    }
+
+    async fn add(
+        source: &Source,
+        _: &Rights,
+        new: &NewDestination,
+    ) -> Result<Option<RowWarning>, Fault> {
+        source.add(new).await.map_err(|error| fault(&error))
     }
 
     async fn find(source: &Source, id: i64) -> Result<Vec<StoredDestination>, Fault> {

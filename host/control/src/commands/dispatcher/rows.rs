@@ -1,9 +1,7 @@
-//! `dispatcher.rows`, `dispatcher.addRow` and `dispatcher.removeRows`, over HTTP: the rows of the table, as they are stored.
+//! `dispatcher.rows` and `dispatcher.removeRows`, over HTTP: the rows of the table, as they are stored.
 
-use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{Method, StatusCode};
-use axum::response::IntoResponse;
+use axum::http::Method;
 use portcullis_address::RowWarning;
 use portcullis_config::TokenRole;
 use portcullis_dispatcher::{DispatcherError, NewDestination, Source, StoredDestination};
@@ -13,9 +11,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::Control;
 use crate::caller::Caller;
-use crate::commands::address::{AuthorQuery, RowsRemoved, with_rows};
+use crate::commands::address::{RowsRemoved, with_rows};
 use crate::commands::{Cell, Dispatch, Procedure, SETS_IN_FILE, of_database};
-use crate::operation::{Answer, Api, Given, Operation, Routes, answer, json_body, schema_of};
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
 
 /// The path of the table.
 pub(super) const ROWS: &str = "/v1/dispatcher/rows";
@@ -23,10 +21,6 @@ pub(super) const ROWS: &str = "/v1/dispatcher/rows";
 /// `dispatcher.rows`.
 #[derive(Debug)]
 pub(crate) struct ListRows;
-
-/// `dispatcher.addRow`.
-#[derive(Debug)]
-pub(crate) struct AddRow(NewDestination);
 
 /// `dispatcher.removeRows`.
 #[derive(Debug)]
@@ -107,23 +101,6 @@ impl Procedure for ListRows {
     async fn execute(self, control: &Control, _: &Caller) -> Result<Vec<StoredGateway>, Fault> {
         let rows = with_source(control, |source| async move { source.rows().await });
         Ok(rows.await?.into_iter().map(StoredGateway::from).collect())
-    }
-}
-
-impl Procedure for AddRow {
-    type Reply = GatewayAdded;
-
-    fn subject(&self) -> Option<String> {
-        Some(subject(&self.0))
-    }
-
-    async fn execute(self, control: &Control, _: &Caller) -> Result<GatewayAdded, Fault> {
-        let Self(row) = self;
-        let added = with_source(control, |source| async move {
-            let warning = source.add(&row).await?;
-            Ok(GatewayAdded::of(row, warning))
-        });
-        added.await
     }
 }
 
@@ -230,24 +207,6 @@ impl ListRows {
     }
 }
 
-impl AddRow {
-    /// `POST /v1/dispatcher/rows`.
-    pub(crate) fn operation(routes: Routes) -> Routes {
-        let post = Operation::new::<GatewayAdded>(
-            Method::POST,
-            ROWS,
-            "addDispatcherRow",
-            "Add a row to the table of the dispatcher",
-        );
-        let post = post.query::<AuthorQuery>(&[]).answers(
-            201,
-            "The row was added; the hosts of the database use it within about a second",
-        );
-        let post = post.body("application/json", schema_of::<GatewayToAdd>(), "The row");
-        routes.on(post.refuses(&[408, 409, 413, 415, 422, 503]), add)
-    }
-}
-
 impl RemoveRows {
     /// `DELETE /v1/dispatcher/rows`.
     pub(crate) fn operation(routes: Routes) -> Routes {
@@ -265,18 +224,6 @@ impl RemoveRows {
 
 async fn list(State(control): Api, Extension(caller): Extension<Caller>) -> Answer {
     answer(ListRows.dispatch(&control, &caller).await)
-}
-
-async fn add(
-    State(control): Api,
-    Extension(caller): Extension<Caller>,
-    Given(query): Given<AuthorQuery>,
-    body: Body,
-) -> Answer {
-    let row: GatewayToAdd = json_body(body).await?;
-    let caller = caller.called(query.author);
-    let added = AddRow(row.into_row()).dispatch(&control, &caller).await;
-    Ok((StatusCode::CREATED, answer(added)?).into_response())
 }
 
 async fn remove(

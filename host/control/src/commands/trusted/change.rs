@@ -1,9 +1,7 @@
-//! `trusted.add` and `trusted.remove`, over HTTP.
+//! `trusted.remove`, over HTTP, and a row to be added.
 
-use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::{Method, StatusCode};
-use axum::response::IntoResponse;
+use axum::http::Method;
 use portcullis_address::{NewTrusted, RowWarning};
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
@@ -12,13 +10,9 @@ use serde::{Deserialize, Serialize};
 use super::TRUSTED;
 use crate::Control;
 use crate::caller::Caller;
-use crate::commands::address::{AuthorQuery, RowsRemoved, fault, not_added, with_database};
+use crate::commands::address::{RowsRemoved, fault, with_database};
 use crate::commands::{Dispatch, Procedure};
-use crate::operation::{Answer, Api, Given, Operation, Routes, answer, json_body, schema_of};
-
-/// `trusted.add`.
-#[derive(Debug)]
-pub(crate) struct Add(NewTrusted);
+use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
 
 /// `trusted.remove`.
 #[derive(Debug)]
@@ -64,25 +58,6 @@ pub struct TrustedAdded {
     pub warning: Option<String>,
 }
 
-impl Procedure for Add {
-    type Reply = TrustedAdded;
-
-    fn subject(&self) -> Option<String> {
-        Some(self.0.source.clone())
-    }
-
-    async fn execute(self, control: &Control, _: &Caller) -> Result<TrustedAdded, Fault> {
-        let Self(row) = self;
-        let (row, warning) = with_database(control, move |database| async move {
-            let added = database.add_trusted(&row).await;
-            let warning = added.map_err(|error| not_added(&error))?;
-            Ok((row, warning))
-        })
-        .await?;
-        Ok(TrustedAdded::of(row, warning))
-    }
-}
-
 impl Procedure for Remove {
     type Reply = RowsRemoved;
 
@@ -104,24 +79,6 @@ impl Procedure for Remove {
             }
             removed => Ok(RowsRemoved { removed }),
         }
-    }
-}
-
-impl Add {
-    /// `POST /v1/trusted`.
-    pub(crate) fn operation(routes: Routes) -> Routes {
-        let post = Operation::new::<TrustedAdded>(
-            Method::POST,
-            TRUSTED,
-            "addTrusted",
-            "Add a row to the table of trusted peers; a source can have one row",
-        );
-        let post = post.query::<AuthorQuery>(&[]).answers(
-            201,
-            "The row was added; the hosts of the database use it within about a second",
-        );
-        let post = post.body("application/json", schema_of::<PeerToAdd>(), "The row");
-        routes.on(post.refuses(&[408, 409, 413, 415, 422, 503]), add)
     }
 }
 
@@ -162,18 +119,6 @@ impl PeerToAdd {
             priority: self.priority,
         }
     }
-}
-
-async fn add(
-    State(control): Api,
-    Extension(caller): Extension<Caller>,
-    Given(query): Given<AuthorQuery>,
-    body: Body,
-) -> Answer {
-    let peer: PeerToAdd = json_body(body).await?;
-    let caller = caller.called(query.author);
-    let added = answer(Add(peer.into_row()).dispatch(&control, &caller).await)?;
-    Ok((StatusCode::CREATED, added).into_response())
 }
 
 async fn remove(

@@ -1,4 +1,4 @@
-//! `trusted.show`, `trusted.replace` and `trusted.delete`, over HTTP: one row of the table of trusted peers, by its id.
+//! `trusted.add`, `trusted.show`, `trusted.replace` and `trusted.delete`, over HTTP: one row of the table of trusted peers.
 
 use portcullis_address::{Database, NewTrusted, RowWarning, StoredTrusted};
 use portcullis_rpc::Fault;
@@ -7,7 +7,12 @@ use super::TRUSTED;
 use super::change::{PeerToAdd, TrustedAdded};
 use super::list::StoredPeer;
 use crate::Control;
-use crate::commands::address::{DeleteRow, ReplaceRow, Rights, ShowRow, Table, fault, not_added};
+use crate::commands::address::{
+    AddRow, DeleteRow, ReplaceRow, Rights, ShowRow, Table, fault, not_added,
+};
+
+/// `trusted.add`.
+pub(crate) type Add = AddRow<Peers>;
 
 /// `trusted.show`.
 pub(crate) type Show = ShowRow<Peers>;
@@ -28,12 +33,16 @@ impl Table for Peers {
     type New = NewTrusted;
     type Sent = PeerToAdd;
     type Shown = StoredPeer;
-    type Replaced = TrustedAdded;
+    type Added = TrustedAdded;
 
     const PATH: &'static str = TRUSTED;
     const ROW: &'static str = "/v1/trusted/{row}";
     const IS_OPEN: bool = false;
-    const OPERATIONS: [[&'static str; 2]; 3] = [
+    const OPERATIONS: [[&'static str; 2]; 4] = [
+        [
+            "addTrusted",
+            "Add a row to the table of trusted peers; a source can have one row",
+        ],
         [
             "showTrusted",
             "Show a row of the table of trusted peers as it is stored",
@@ -47,6 +56,7 @@ impl Table for Peers {
             "Remove a row of the table of trusted peers",
         ],
     ];
+    const NOT_ADDED: &'static [u16] = &[408, 409, 413, 415, 422, 503];
     const REFUSED: &'static [u16] = &[404, 409, 415, 503];
 
     fn rows(control: &Control) -> Database {
@@ -61,7 +71,7 @@ impl Table for Peers {
         new.source.clone()
     }
 
-    fn replaced(new: NewTrusted, warning: Option<RowWarning>) -> TrustedAdded {
+    fn added(new: NewTrusted, warning: Option<RowWarning>) -> TrustedAdded {
         TrustedAdded::of(new, warning)
     }
 
@@ -75,6 +85,15 @@ impl Table for Peers {
 
     fn check_new(_: &Rights, _: &NewTrusted) -> Result<(), Fault> {
         Ok(())
+    }
+
+    async fn add(
+        database: &Database,
+        _: &Rights,
+        new: &NewTrusted,
+    ) -> Result<Option<RowWarning>, Fault> {
+        let added = database.add_trusted(new).await;
+        added.map_err(|error| not_added(&error))
     }
 
     async fn find(database: &Database, id: i64) -> Result<Vec<StoredTrusted>, Fault> {
