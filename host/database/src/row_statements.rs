@@ -65,7 +65,8 @@ impl<const COLUMNS: usize> RowStatements<'_, COLUMNS> {
         link: &mut Link,
         id: i64,
     ) -> Result<Vec<[Option<String>; ALL]>, Failure> {
-        let rows = link.rows(&self.one(), &[id.into()], |row| {
+        let (one, values) = (self.one(), [id.into()]);
+        let rows = link.rows(&one, &values, |row| {
             let columns = std::array::from_fn(|at| row.column(at));
             Ok(TextRow::new(columns, 0).stored())
         });
