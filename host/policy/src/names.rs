@@ -21,10 +21,7 @@ pub(crate) fn readable(name: &str) -> String {
     let mut short = Short(String::new());
     // The only error is that of the limit.
     let _is_whole = write!(short, "{:#}", demangle(name));
-    match of_policy(&short.0) {
-        Some(name) => name,
-        None => short.0,
-    }
+    of_policy(&short.0).unwrap_or(short.0)
 }
 
 /// The name of a function that the SDK's macro writes around one of the author's, which is inlined there as a rule: `acl::decide` in place of
