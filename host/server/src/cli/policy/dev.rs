@@ -143,7 +143,8 @@ impl<'a> Work<'a> {
             None => (file_of(&args.sources)?, given.or(Some(Build::Own))),
         };
         let own = args.policy.is_none().then(|| args.sources.join(CASES));
-        let cases = args.cases.clone().or(own.filter(|cases| cases.is_file()));
+        let own = own.filter(|cases| cases.is_file());
+        let cases = args.cases.clone().or(own);
         Ok(Self {
             args,
             policy,
