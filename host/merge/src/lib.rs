@@ -1,0 +1,162 @@
+//! Merges the core modules of a component into one.
+//!
+//! A runtime makes a new instance of a module from images: its memory is mapped, and its table is filled when it is used. That works only for
+//! the memory and the table that the module defines itself. The libraries of a language runtime, which a tool has linked at the level of the
+//! component, import both from another module, so that each new instance copies and fills them again. [`merge`] makes one module of them:
+//!
+//! - imports between the members become indices, and offsets that were constants of another module become numbers;
+//! - data stays as it is, and segments and start functions keep their order;
+//! - what the runtime provides stays an import, and so does what is made of the members (the functions that a canonical `lower` makes with
+//!   their memory): a module of trampolines, with a table of its own, stays outside.
+//!
+//! A group that cannot be merged without a difference that somebody could observe stays as it is.
+
+#![forbid(unsafe_code)]
+#![warn(clippy::wildcard_enum_match_arm)]
+
+mod constant;
+mod graph;
+mod layout;
+mod link;
+mod module;
+mod plan;
+mod problem;
+mod rewrite;
+
+use wasm_encoder::{Component, ComponentSectionId, RawSection};
+use wasmparser::{
+    ComponentAlias, ComponentOuterAliasKind, Parser, Payload, Validator, WasmFeatures,
+};
+
+use graph::Graph;
+use layout::{Layout, each_section, section};
+use plan::{Found, plan};
+use problem::Problem;
+use rewrite::rewrite;
+
+/// What became of a component.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Merged {
+    /// The component.
+    pub bytes: Vec<u8>,
+    /// Core instances that were merged. 0 means that the bytes are those that were given.
+    pub instances: usize,
+    /// Why an instance that shares memory or a table with others was not merged with them.
+    pub unmerged: Option<String>,
+}
+
+/// Merges the core modules of a component and of those nested in it, as far as that is safe. The same bytes have the same result, and a second
+/// call changes nothing. A file that is no valid component, or has features that merging does not handle, stays as it is.
+pub fn merge(bytes: &[u8]) -> Merged {
+    let unmerged = match Parser::is_component(bytes) {
+        false => None,
+        true => match merge_valid(bytes) {
+            Ok(merged) => return merged,
+            Err(problem) => Some(problem.to_string()),
+        },
+    };
+    Merged {
+        bytes: bytes.to_vec(),
+        instances: 0,
+        unmerged,
+    }
+}
+
+fn merge_valid(bytes: &[u8]) -> Result<Merged, Problem> {
+    Validator::new_with_features(features()).validate_all(bytes)?;
+    refuse_passed_modules(bytes)?;
+    let merged = merge_all(bytes)?;
+    Validator::new_with_features(features()).validate_all(&merged.bytes)?;
+    Ok(merged)
+}
+
+/// What a component may use. Everything else would need more than other indices.
+fn features() -> WasmFeatures {
+    WasmFeatures::default()
+        & !(WasmFeatures::GC
+            | WasmFeatures::FUNCTION_REFERENCES
+            | WasmFeatures::EXCEPTIONS
+            | WasmFeatures::MEMORY64
+            | WasmFeatures::THREADS)
+}
+
+/// Nested components that use modules of outer ones would find others.
+fn refuse_passed_modules(bytes: &[u8]) -> Result<(), Problem> {
+    for payload in Parser::new(0).parse_all(bytes) {
+        let Payload::ComponentAliasSection(aliases) = payload? else {
+            continue;
+        };
+        for alias in aliases {
+            let kind = ComponentOuterAliasKind::CoreModule;
+            if matches!(alias?, ComponentAlias::Outer { kind: found, .. } if found == kind) {
+                return Err(Problem::Unsupported("a component uses modules of another"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Merges nested components first, then the component itself.
+fn merge_all(bytes: &[u8]) -> Result<Merged, Problem> {
+    let nested = merge_nested(bytes)?;
+    let own = Layout::parse(&nested.bytes)
+        .and_then(Graph::new)
+        .and_then(|graph| {
+            let found = plan(&graph)?;
+            let rewritten = found.plan.as_ref().map(|plan| rewrite(&graph, plan));
+            Ok((rewritten.transpose()?, found))
+        });
+    let (rewritten, found) = match own {
+        Ok(own) => own,
+        Err(problem) => {
+            let obstacle = Some(problem.to_string());
+            (
+                None,
+                Found {
+                    plan: None,
+                    obstacle,
+                },
+            )
+        }
+    };
+    let own = found.plan.map_or(0, |plan| plan.members.len());
+    Ok(Merged {
+        bytes: rewritten.unwrap_or(nested.bytes),
+        instances: nested.instances + own,
+        unmerged: nested.unmerged.or(found.obstacle),
+    })
+}
+
+/// Replaces the nested components, and copies everything else.
+fn merge_nested(bytes: &[u8]) -> Result<Merged, Problem> {
+    let mut component = Component::new();
+    let (mut instances, mut unmerged) = (0, None);
+    each_section(bytes, |payload| {
+        if matches!(payload, Payload::Version { .. } | Payload::End(_)) {
+            return Ok(());
+        }
+        let (id, data) = section(&payload, bytes)?;
+        if id != u8::from(ComponentSectionId::Component) {
+            component.section(&RawSection { id, data });
+            return Ok(());
+        }
+        let merged = merge_all(data)?;
+        instances += merged.instances;
+        unmerged = unmerged.take().or(merged.unmerged);
+        let data = &merged.bytes;
+        component.section(&RawSection { id, data });
+        Ok(())
+    })?;
+    let bytes = match instances {
+        0 => bytes.to_vec(),
+        _ => component.finish(),
+    };
+    Ok(Merged {
+        bytes,
+        instances,
+        unmerged,
+    })
+}
+
+#[cfg(test)]
+mod tests;
