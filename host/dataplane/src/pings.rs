@@ -146,7 +146,7 @@ mod tests {
     fn a_reason_is_short_and_harmless() {
         let reason = |why: &dyn Display| match PingFate::undelivered(Some(why)) {
             PingFate::Undelivered(Some(reason)) => reason.into_string(),
-            other => panic!("{other:?}"),
+            other @ (PingFate::Answered(_) | PingFate::Undelivered(None)) => panic!("{other:?}"),
         };
         assert_eq!(
             reason(&"not valid for\n\u{1b}[31m"),

@@ -175,10 +175,6 @@ impl Linker {
 }
 
 /// The type of an import that two members have, with other limits: both are true of what is imported.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "only memories and tables have limits"
-)]
 fn narrowed(one: EntityType, other: EntityType) -> EntityType {
     match (one, other) {
         (EntityType::Memory(one), EntityType::Memory(other)) => EntityType::Memory(MemoryType {

@@ -77,6 +77,9 @@ enum Open {
     Instances(InstanceSection),
 }
 
+/// An argument of a core instance: its name, its kind, and its index.
+type Argument = (String, Kind, u32);
+
 struct Writer<'g, 'a> {
     graph: &'g Graph<'a>,
     plan: &'g Plan,
@@ -238,7 +241,7 @@ impl Writer<'_, '_> {
         if self.plan.members.contains(&instance) {
             return Ok(());
         }
-        let mut arguments: Vec<(&str, Vec<(String, Kind, u32)>)> = Vec::new();
+        let mut arguments: Vec<(&str, Vec<Argument>)> = Vec::new();
         let (parsed, _) = graph.module_of(instance)?;
         for (import, entity) in parsed.imports.iter().zip(imports) {
             let kind = Kind::of_type(import.ty).ok_or(Problem::Stray("imports"))?;

@@ -17,11 +17,13 @@ pub(crate) enum Said {
     Endless,
 }
 
+/// The heads and the bodies of requests.
+type Requests = Arc<Mutex<Vec<(String, Vec<u8>)>>>;
+
 /// The registry. Its threads end with their connections.
 pub(crate) struct Fake {
     addr: SocketAddr,
-    /// The heads and the bodies of the requests.
-    requests: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    requests: Requests,
     /// Bytes of bodies without an end that were sent.
     sent: Arc<AtomicU64>,
 }

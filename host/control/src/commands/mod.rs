@@ -32,6 +32,7 @@ pub mod tls;
 pub mod tm;
 pub mod trusted;
 
+use futures_util::future::BoxFuture;
 use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault, Reply};
 use schemars::SchemaGenerator;
@@ -117,10 +118,16 @@ macro_rules! commands {
                 }
             }
 
-            async fn run(self, control: &Control, caller: &Caller) -> Result<Reply, Fault> {
+            /// Executes the command. The futures of all commands have one type here. Otherwise, the compiler looks into each of them again
+            /// wherever a command is executed, which doubles the time that this crate takes.
+            fn run<'c>(
+                self,
+                control: &'c Control,
+                caller: &'c Caller,
+            ) -> BoxFuture<'c, Result<Reply, Fault>> {
                 match self {
-                    $(Self::$variant(command) => command.execute(control, caller).await?.into_reply(),)+
-                    $(Self::$http_variant(command) => command.execute(control, caller).await?.into_reply(),)+
+                    $(Self::$variant(command) => Box::pin(reply_to(command, control, caller)),)+
+                    $(Self::$http_variant(command) => Box::pin(reply_to(command, control, caller)),)+
                 }
             }
         }
@@ -145,6 +152,14 @@ macro_rules! commands {
 }
 
 command_table!(commands);
+
+async fn reply_to<P: Procedure>(
+    command: P,
+    control: &Control,
+    caller: &Caller,
+) -> Result<Reply, Fault> {
+    command.execute(control, caller).await?.into_reply()
+}
 
 impl Command {
     /// Executes the command if the caller is authorised.

@@ -471,18 +471,18 @@ impl Connections {
 
 impl Queue {
     /// The next message; `None` when the connection is removed and no message waits.
-    pub(crate) async fn next(&mut self) -> Option<Outgoing> {
+    pub(crate) async fn next(&self) -> Option<Outgoing> {
         self.messages.next().await.map(|waiting| waiting.message)
     }
 
     /// The next message, if one is waiting.
-    pub(crate) fn next_now(&mut self) -> Option<Outgoing> {
+    pub(crate) fn next_now(&self) -> Option<Outgoing> {
         let waiting = self.messages.next_now()?;
         Some(waiting.message)
     }
 
     /// Accepts no more messages.
-    pub(crate) fn close(&mut self) {
+    pub(crate) fn close(&self) {
         self.messages.close();
     }
 }

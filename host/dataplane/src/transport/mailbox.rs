@@ -74,21 +74,21 @@ impl<T> Drop for Sender<T> {
 
 impl<T> Receiver<T> {
     /// The next item; `None` when nothing waits and nothing more comes.
-    pub(super) async fn next(&mut self) -> Option<T> {
+    pub(super) async fn next(&self) -> Option<T> {
         poll_fn(|context| self.poll_next(context)).await
     }
 
     /// The next item, if one is waiting.
-    pub(super) fn next_now(&mut self) -> Option<T> {
+    pub(super) fn next_now(&self) -> Option<T> {
         self.0.lock().take()
     }
 
     /// Accepts nothing more. What waits can still be taken.
-    pub(super) fn close(&mut self) {
+    pub(super) fn close(&self) {
         self.0.lock().is_closed = true;
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<T>> {
+    fn poll_next(&self, context: &Context<'_>) -> Poll<Option<T>> {
         let mut state = self.0.lock();
         let item = state.take();
         if item.is_some() || state.is_closed || state.has_ended {
@@ -131,7 +131,7 @@ mod tests {
 
     #[tokio::test]
     async fn items_come_in_their_order_and_then_the_end() {
-        let (sender, mut receiver) = mailbox();
+        let (sender, receiver) = mailbox();
         for item in 0..100 {
             sender.send(item).unwrap();
         }
@@ -147,7 +147,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_receiver_that_waits_is_woken_up() {
-        let (sender, mut receiver) = mailbox();
+        let (sender, receiver) = mailbox();
         let task = tokio::spawn(async move {
             let mut all = Vec::new();
             while let Some(item) = receiver.next().await {
@@ -165,7 +165,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_closed_one_accepts_nothing_and_gives_what_waits() {
-        let (sender, mut receiver) = mailbox();
+        let (sender, receiver) = mailbox();
         sender.send("a").unwrap();
         receiver.close();
         assert_eq!(sender.send("b"), Err("b"));
