@@ -34,9 +34,8 @@ fn libraries_become_one_module_with_its_own_memory_and_table() {
     assert_eq!(one.imported(Kind::Func), 1);
     let offset = |expression: &wasmparser::ConstExpr<'_>| {
         let mut reader = expression.get_operators_reader();
-        let value = match reader.read().unwrap() {
-            Operator::I32Const { value } => value,
-            other => panic!("{other:?}"),
+        let Operator::I32Const { value } = reader.read().unwrap() else {
+            panic!("{expression:?}");
         };
         assert!(reader.is_end_then_eof());
         value

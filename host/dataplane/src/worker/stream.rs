@@ -272,7 +272,7 @@ impl<W: AsyncWrite + Unpin> Writer<W> {
     }
 
     /// What a broken connection did not accept is sent over another one, once; what a peer did not read is dropped.
-    async fn give_up(mut self, unsent: Vec<Encoded>, error: &io::Error) {
+    async fn give_up(self, unsent: Vec<Encoded>, error: &io::Error) {
         self.queue.close();
         let waiting = std::iter::from_fn(|| self.queue.next_now());
         let unsent = unsent.into_iter().map(|encoded| encoded.message);

@@ -360,7 +360,7 @@ impl Worker {
     }
 }
 
-async fn open(worker: Rc<RefCell<Worker>>, to: Destination, mut joined: Joined) {
+async fn open(worker: Rc<RefCell<Worker>>, to: Destination, joined: Joined) {
     let id = joined.id;
     let error = match timeout(CONNECT, connect(&to)).await {
         Ok(Ok(stream)) => {

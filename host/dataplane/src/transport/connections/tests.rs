@@ -37,7 +37,7 @@ fn send(connections: &Connections, id: Option<ConnectionId>, text: &'static str)
     assert!(matches!(sent, Sent::Queued), "{sent:?}");
 }
 
-fn taken(queue: &mut Queue) -> Option<Bytes> {
+fn taken(queue: &Queue) -> Option<Bytes> {
     queue.next_now().map(|message| message.bytes)
 }
 
@@ -85,15 +85,15 @@ fn a_load_balancer_has_as_many_connections_as_its_clients() {
 #[test]
 fn a_message_finds_its_connection_or_another_to_the_same_peer() {
     let connections = connections();
-    let mut first = add(&connections, peer(1)).unwrap();
-    let mut second = add(&connections, peer(1)).unwrap();
+    let first = add(&connections, peer(1)).unwrap();
+    let second = add(&connections, peer(1)).unwrap();
     send(&connections, Some(first.id), "a");
-    assert_eq!(taken(&mut first.queue).unwrap(), "a");
+    assert_eq!(taken(&first.queue).unwrap(), "a");
     send(&connections, None, "b");
-    assert_eq!(taken(&mut second.queue).unwrap(), "b");
+    assert_eq!(taken(&second.queue).unwrap(), "b");
     connections.remove(first.id);
     send(&connections, Some(first.id), "c");
-    assert_eq!(taken(&mut second.queue).unwrap(), "c");
+    assert_eq!(taken(&second.queue).unwrap(), "c");
     connections.remove(second.id);
     let unsent = connections.send(message(None, "d"));
     assert!(
@@ -106,18 +106,18 @@ fn a_message_finds_its_connection_or_another_to_the_same_peer() {
 #[test]
 fn a_connection_that_a_peer_opened_carries_only_what_names_it() {
     let connections = connections();
-    let mut accepted = connections.add(remote(peer(1)), Opener::Peer).unwrap();
+    let accepted = connections.add(remote(peer(1)), Opener::Peer).unwrap();
     let unsent = connections.send(message(None, "a request for a next hop with this address"));
     assert!(matches!(unsent, Sent::Unsent(_)), "{unsent:?}");
-    assert!(taken(&mut accepted.queue).is_none());
+    assert!(taken(&accepted.queue).is_none());
     send(&connections, Some(accepted.id), "a response");
-    assert_eq!(taken(&mut accepted.queue).unwrap(), "a response");
+    assert_eq!(taken(&accepted.queue).unwrap(), "a response");
     // Nor does it take the place of one that this host opened.
-    let mut opened = connections.add(remote(peer(1)), Opener::Host).unwrap();
+    let opened = connections.add(remote(peer(1)), Opener::Host).unwrap();
     let newer = connections.add(remote(peer(1)), Opener::Peer).unwrap();
     connections.remove(newer.id);
     send(&connections, None, "a request");
-    assert_eq!(taken(&mut opened.queue).unwrap(), "a request");
+    assert_eq!(taken(&opened.queue).unwrap(), "a request");
 }
 
 #[test]
@@ -128,7 +128,7 @@ fn a_connection_over_tls_carries_only_what_is_for_its_name() {
         name,
         ..remote(peer(1))
     };
-    let mut of_name = connections.add(secure(Some(7)), Opener::Host).unwrap();
+    let of_name = connections.add(secure(Some(7)), Opener::Host).unwrap();
     let to = |transport, name| {
         let mut message = message(None, "a");
         message.to.transport = transport;
@@ -146,12 +146,12 @@ fn a_connection_over_tls_carries_only_what_is_for_its_name() {
     }
     let sent = connections.send(to(Transport::Tls, Some(7)));
     assert!(matches!(sent, Sent::Queued), "{sent:?}");
-    assert_eq!(taken(&mut of_name.queue).unwrap(), "a");
+    assert_eq!(taken(&of_name.queue).unwrap(), "a");
     // Over TCP, the name does not matter.
-    let mut plain = connections.add(remote(peer(1)), Opener::Host).unwrap();
+    let plain = connections.add(remote(peer(1)), Opener::Host).unwrap();
     let sent = connections.send(to(Transport::Tcp, Some(7)));
     assert!(matches!(sent, Sent::Queued), "{sent:?}");
-    assert_eq!(taken(&mut plain.queue).unwrap(), "a");
+    assert_eq!(taken(&plain.queue).unwrap(), "a");
 }
 
 #[tokio::test]
@@ -200,16 +200,16 @@ async fn connections_over_tls_are_listed_in_their_order_and_end_by_their_number(
 fn an_older_connection_does_not_take_the_place_of_a_newer_one_with_it() {
     let connections = connections();
     let old = add(&connections, peer(1)).unwrap();
-    let mut new = add(&connections, peer(1)).unwrap();
+    let new = add(&connections, peer(1)).unwrap();
     connections.remove(old.id);
     send(&connections, None, "a");
-    assert_eq!(taken(&mut new.queue).unwrap(), "a");
+    assert_eq!(taken(&new.queue).unwrap(), "a");
 }
 
 #[test]
 fn a_connection_that_takes_nothing_any_more_is_absent() {
     let connections = connections();
-    let mut joined = add(&connections, peer(1)).unwrap();
+    let joined = add(&connections, peer(1)).unwrap();
     joined.queue.close();
     let sent = connections.send(message(Some(joined.id), "a"));
     assert!(matches!(sent, Sent::Unsent(_)), "{sent:?}");
@@ -218,14 +218,14 @@ fn a_connection_that_takes_nothing_any_more_is_absent() {
 #[test]
 fn a_slow_reader_loses_messages_and_no_memory() {
     let connections = connections();
-    let mut joined = add(&connections, peer(1)).unwrap();
+    let joined = add(&connections, peer(1)).unwrap();
     let most = QUEUE_BYTES / (MESSAGE_BYTES + 1);
     for _ in 0..most {
         send(&connections, Some(joined.id), "x");
     }
     let sent = connections.send(message(Some(joined.id), "x"));
     assert!(matches!(sent, Sent::Lost(_)), "{sent:?}");
-    assert!(taken(&mut joined.queue).is_some());
+    assert!(taken(&joined.queue).is_some());
     send(&connections, Some(joined.id), "x");
     drop(joined);
     assert_eq!(connections.waiting.load(Ordering::Relaxed), 0);
@@ -370,12 +370,12 @@ async fn who_takes_long_to_close_makes_room_first() {
 #[test]
 fn after_the_end_what_waits_is_still_there_and_nothing_is_added() {
     let connections = connections();
-    let mut joined = add(&connections, peer(1)).unwrap();
+    let joined = add(&connections, peer(1)).unwrap();
     send(&connections, Some(joined.id), "last");
     connections.close();
     assert_eq!(add(&connections, peer(2)).unwrap_err(), Full::Ending);
-    assert_eq!(taken(&mut joined.queue).unwrap(), "last");
-    assert!(taken(&mut joined.queue).is_none());
+    assert_eq!(taken(&joined.queue).unwrap(), "last");
+    assert!(taken(&joined.queue).is_none());
 }
 
 #[test]
@@ -383,7 +383,7 @@ fn the_table_closes_when_no_worker_decides_any_more() {
     let connections = connections();
     connections.decides();
     connections.decides();
-    let mut joined = add(&connections, peer(1)).unwrap();
+    let joined = add(&connections, peer(1)).unwrap();
     connections.decided();
     send(
         &connections,
@@ -396,17 +396,17 @@ fn the_table_closes_when_no_worker_decides_any_more() {
     let sent = connections.send(message(Some(joined.id), "too late"));
     assert!(matches!(sent, Sent::Unsent(_)), "{sent:?}");
     assert_eq!(
-        taken(&mut joined.queue).unwrap(),
+        taken(&joined.queue).unwrap(),
         "an answer of the other worker"
     );
-    assert!(taken(&mut joined.queue).is_none());
+    assert!(taken(&joined.queue).is_none());
 }
 
 #[test]
 fn a_connection_is_closed_when_it_is_neither_busy_nor_used() {
     let connections = connections();
     let mut unused = Unused::default();
-    let [busy, used, mut idle] = [1, 2, 3].map(|port| add(&connections, peer(port)).unwrap());
+    let [busy, used, idle] = [1, 2, 3].map(|port| add(&connections, peer(port)).unwrap());
     busy.place.activity().let_in(b"INVITE ");
     connections.close_unused(&mut unused);
     let live = |of: [&Joined; 3]| of.map(|joined| is_live(&connections, joined));
@@ -417,7 +417,7 @@ fn a_connection_is_closed_when_it_is_neither_busy_nor_used() {
     assert_eq!(live([&busy, &used, &idle]), [true; 3], "used since");
     connections.close_unused(&mut unused);
     assert_eq!(live([&busy, &used, &idle]), [true, false, false]);
-    let waiting = taken(&mut idle.queue);
+    let waiting = taken(&idle.queue);
     assert_eq!(waiting.as_deref(), Some(&b"SIP/2.0 200 "[..]));
 
     busy.place.activity().sent(b"SIP/2.0 200 ");
