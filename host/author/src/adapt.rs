@@ -50,6 +50,10 @@ pub struct Adapted {
     pub embedded: bool,
     /// Whether it expected WASI, and has the floor in it now.
     pub floor: bool,
+    /// Core instances that are one now; 0 if there was nothing to merge.
+    pub merged: usize,
+    /// Why core instances that share memory or a table were not merged.
+    pub unmerged: Option<String>,
 }
 
 /// Why a file cannot be adapted.
@@ -83,8 +87,9 @@ pub enum AdaptError {
     Encode(String),
 }
 
-/// Declares the world where that is missing, and links the floor under a module that imports `wasi_snapshot_preview1` or a component that
-/// imports the interfaces of WASI 0.2. Everything ends up in the file: the host offers no WASI.
+/// Declares the world where that is missing, links the floor under a module that imports `wasi_snapshot_preview1` or a component that imports
+/// the interfaces of WASI 0.2, and merges the core modules of a component, so that a new instance costs less. Everything ends up in the file:
+/// the host offers no WASI.
 ///
 /// # Errors
 /// If the file is no policy, or imports something else.
@@ -94,15 +99,29 @@ pub fn adapt(bytes: &[u8]) -> Result<Adapted, AdaptError> {
     if !has("decide") {
         return Err(AdaptError::NoPolicy);
     }
-    match found.kind {
-        Kind::Component => adapt_component(bytes, &found),
-        Kind::Module => adapt_module(bytes, &found),
+    let adapted = match found.kind {
+        Kind::Component => adapt_component(bytes, &found)?,
+        Kind::Module => adapt_module(bytes, &found)?,
+    };
+    Ok(adapted.merge())
+}
+
+impl Adapted {
+    fn merge(self) -> Self {
+        let merged = portcullis_merge::merge(&self.bytes);
+        Self {
+            bytes: merged.bytes,
+            merged: merged.instances,
+            unmerged: merged.unmerged,
+            ..self
+        }
     }
 }
 
 fn adapt_component(bytes: &[u8], found: &Inspection) -> Result<Adapted, AdaptError> {
     let mut names = found.imports.iter().map(|import| &*import.interface);
-    let adapted = match names.find(|name| name.starts_with(wasi::PREFIX)) {
+    let wasi = names.find(|name| name.starts_with(wasi::PREFIX));
+    let adapted = match wasi {
         None => bytes.to_vec(),
         Some(import) => {
             let linked = wasi::with_floor(bytes, &DECLARED);
@@ -114,9 +133,11 @@ fn adapt_component(bytes: &[u8], found: &Inspection) -> Result<Adapted, AdaptErr
         }
     };
     Ok(Adapted {
-        floor: adapted != bytes,
         bytes: adapted,
         embedded: false,
+        floor: wasi.is_some(),
+        merged: 0,
+        unmerged: None,
     })
 }
 
@@ -125,6 +146,8 @@ fn adapt_module(bytes: &[u8], found: &Inspection) -> Result<Adapted, AdaptError>
         bytes: bytes.to_vec(),
         embedded: found.world.is_none(),
         floor: found.imports.iter().any(|import| import.interface == WASI),
+        merged: 0,
+        unmerged: None,
     };
     if adapted.embedded {
         let has = |name: &str| found.exports.iter().any(|export| export.name == name);
@@ -405,8 +428,10 @@ mod tests {
         }
         assert!(found.asks_for("log") && found.asks_for("request"));
         assert!(found.exports.iter().any(|export| export.name == "decide"));
+        assert!(adapted.merged > 1, "{:?}", adapted.unmerged);
         let again = adapt(&adapted.bytes).unwrap();
         assert!(!again.floor);
+        assert_eq!(again.bytes, adapted.bytes);
         let runtime =
             portcullis_policy::Runtime::new(portcullis_policy::Limits::default()).unwrap();
         // Which calls it once.

@@ -26,12 +26,22 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let output = args.output.display().to_string();
     fs::write(&args.output, &adapted.bytes).with_context(|| format!("cannot write {output}"))?;
 
-    let done = match (adapted.embedded, adapted.floor) {
-        (false, false) => "unchanged: it says what world it is for, and expects no WASI",
-        (true, false) => "with the world it is for",
-        (false, true) => "with the floor for WASI",
-        (true, true) => "with the world it is for and the floor for WASI",
+    let merged = format!("with {} core modules merged into one", adapted.merged);
+    let done: Vec<_> = [
+        (adapted.embedded, "with the world it is for"),
+        (adapted.floor, "with the floor for WASI"),
+        (adapted.merged > 0, &merged),
+    ]
+    .into_iter()
+    .filter_map(|(is_done, what)| is_done.then_some(what))
+    .collect();
+    let done = match &*done {
+        [] => "unchanged: it says what world it is for, and expects no WASI".to_owned(),
+        _ => done.join(", "),
     };
     writeln!(out, "{}: {done}", clean(&output))?;
+    if let Some(reason) = adapted.unmerged {
+        writeln!(out, "  core modules not merged: {}", clean(&reason))?;
+    }
     Ok(())
 }

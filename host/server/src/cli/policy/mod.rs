@@ -47,7 +47,11 @@ pub(super) enum PolicyCommand {
     ///
     /// The file policy.toml, or the files in the directory, name the language. A missing compiler is an error that says how to install it.
     Build(build::Args),
-    /// Make what a compiler wrote a policy: declare the world of a module, and link a floor for WASI into a module or a component
+    /// Make what a compiler wrote a policy: declare the world of a module, link a floor for WASI, merge the core modules of a component
+    ///
+    /// A module or component that expects WASI gets a floor for it inside the file. A component whose core modules share memory and a table
+    /// gets one module in place of them, so that a new instance is made from images; if they cannot be merged safely, the output says why, and
+    /// they stay as they are.
     Adapt(adapt::Args),
     /// Write the contract between host and policies, in WIT, to a directory
     Wit(wit::Args),
