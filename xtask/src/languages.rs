@@ -236,8 +236,23 @@ impl Language {
                 run_command(componentize.arg(&built))?;
             }
         }
-        fs::copy(&built, to).with_context(|| format!("cannot write {}", to.display()))?;
-        Ok(())
+        if !self.makes_components() {
+            fs::copy(&built, to).with_context(|| format!("cannot write {}", to.display()))?;
+            return Ok(());
+        }
+        // As `portcullis policy build` does.
+        let host = build::host(&Workspace::own()?, build::Profile::Debug)?;
+        let mut adapt = Command::new(host);
+        adapt.args(["policy", "adapt"]).arg(&built);
+        run_command(adapt.arg("-o").arg(to))
+    }
+
+    /// Whether the tool of the language makes a component in place of a module.
+    fn makes_components(self) -> bool {
+        match self {
+            Self::Go | Self::JavaScript | Self::Python => true,
+            Self::Rust | Self::C | Self::Zig | Self::AssemblyScript => false,
+        }
     }
 
     /// The runtime of Go imports WASI: a module that answers its calls is linked into the file.
