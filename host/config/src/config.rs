@@ -22,7 +22,7 @@ use super::permissions::{self, PermissionsConfig};
 use super::policy::{self, PolicyConfig, SeatConfig};
 use super::problem::{Bad, ConfigError, Problem};
 use super::records::RecordsConfig;
-use super::relay::{self, RelayConfig};
+use super::relay::{self, RelayConfig, RelayMode};
 use super::resolver::ResolverConfig;
 use super::section::{Document, Outline, Section, Value};
 use super::shape::Shape;
@@ -338,6 +338,12 @@ fn root(mut root: Section<'_>) -> Config {
     config.database.schema.dispatcher = config.dispatcher.names.clone();
     config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
     reject_half_tls(&root, &config);
+    if !config.nat.ping.is_zero() && config.relay.mode == RelayMode::Stateless {
+        let what = "`ping` is not possible with `mode = \"stateless\"` in [relay]";
+        let mend =
+            "remove one of both: only a transaction knows whether a registration was accepted";
+        root.reject("nat", Bad::new(what, mend));
+    }
     root.finish();
     config
 }

@@ -6,7 +6,7 @@ use super::listen::Listen;
 use super::problem::Bad;
 use super::section::Section;
 use super::socket::Socket;
-use super::value::{duration, group};
+use super::value::{count, duration, group};
 
 /// Clients that are reached by the flow that they opened (RFC 5626).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +21,10 @@ pub struct NatConfig {
     pub stun: bool,
     /// Within which time clients over TCP and TLS that use outbound are to send keep-alives; zero: they are not told.
     pub flow_timer: Duration,
+    /// How often registered clients over UDP are pinged; zero: they are not.
+    pub ping: Duration,
+    /// Most flows that are pinged.
+    pub pinged_flows: usize,
 }
 
 /// A week: longer than any registration lasts.
@@ -30,6 +34,9 @@ const FLOW_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 const FLOW_TIMER: Duration = Duration::from_secs(120);
 const SHORTEST_FLOW_TIMER: Duration = Duration::from_secs(10);
 const LONGEST_FLOW_TIMER: Duration = Duration::from_secs(3_600);
+
+const LONGEST_PING: Duration = Duration::from_secs(3_600);
+const SHORTEST_PING: Duration = Duration::from_secs(1);
 
 impl NatConfig {
     /// Whether the peers of this listen address are clients.
@@ -46,6 +53,8 @@ impl Default for NatConfig {
             flow_lifetime: FLOW_LIFETIME,
             stun: true,
             flow_timer: FLOW_TIMER,
+            ping: Duration::ZERO,
+            pinged_flows: 100_000,
         }
     }
 }
@@ -69,18 +78,35 @@ pub(super) fn read(mut section: Section<'_>, default: NatConfig, listen: &[Liste
         }),
         stun: section.value("stun", default.stun, |v| v.boolean()),
         flow_timer: section.value("flow-timer", default.flow_timer, |v| {
-            let time = duration(v, Duration::ZERO, LONGEST_FLOW_TIMER)?;
-            match time.is_zero() || time >= SHORTEST_FLOW_TIMER {
-                true => Ok(time),
-                false => Err(Bad::new(
-                    "too short",
-                    format!("write a time from {SHORTEST_FLOW_TIMER:?}, or \"0s\" for none"),
-                )),
-            }
+            none_or_from(
+                SHORTEST_FLOW_TIMER,
+                duration(v, Duration::ZERO, LONGEST_FLOW_TIMER)?,
+            )
+        }),
+        ping: section.value("ping", default.ping, |v| {
+            none_or_from(SHORTEST_PING, duration(v, Duration::ZERO, LONGEST_PING)?)
+        }),
+        pinged_flows: section.value("pinged-flows", default.pinged_flows, |v| {
+            count(v, 1, 1_000_000)
         }),
     };
+    let has_datagrams = listen.iter().any(|one| !one.transport.is_reliable());
+    if !read.ping.is_zero() && !has_datagrams {
+        let mend = "add one, or remove the key: only clients over UDP are pinged";
+        section.reject("ping", Bad::new("no udp address in `listen`", mend));
+    }
     section.finish();
     read
+}
+
+fn none_or_from(shortest: Duration, time: Duration) -> Result<Duration, Bad> {
+    match time.is_zero() || time >= shortest {
+        true => Ok(time),
+        false => Err(Bad::new(
+            "too short",
+            format!("write a time from {shortest:?}, or \"0s\" for none"),
+        )),
+    }
 }
 
 #[cfg(test)]
@@ -115,6 +141,31 @@ mod tests {
         assert_eq!(
             problems[0].to_string(),
             "2:14: nat.flow-timer = \"5s\": too short; write a time from 10s, or \"0s\" for none"
+        );
+    }
+
+    #[test]
+    fn clients_are_pinged_only_if_the_file_says_so_and_where_pings_can_be_sent() {
+        assert!(Config::default().nat.ping.is_zero());
+        let nat = Config::parse("[nat]\nping = \"25s\"\npinged-flows = 500\n")
+            .unwrap()
+            .nat;
+        assert_eq!((nat.ping.as_secs(), nat.pinged_flows), (25, 500));
+        let first = |text: &str| Config::parse(text).unwrap_err()[0].to_string();
+        assert_eq!(
+            first("[nat]\nping = \"10ms\"\n"),
+            "2:8: nat.ping = \"10ms\": too short; write a time from 1s, or \"0s\" for none"
+        );
+        assert_eq!(
+            first("listen = [\"tcp:127.0.0.1:5060\"]\n[nat]\nping = \"25s\"\n"),
+            "3:8: nat.ping = \"25s\": no udp address in `listen`; add one, or remove the key: only clients over UDP are pinged"
+        );
+        let stateless = first("[relay]\nmode = \"stateless\"\n[nat]\nping = \"25s\"\n");
+        let mend = "`ping` is not possible with `mode = \"stateless\"` in [relay]; remove one of both: only a \
+                    transaction knows whether a registration was accepted";
+        assert!(
+            stateless.starts_with("3:") && stateless.ends_with(mend),
+            "{stateless}"
         );
     }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod dispatcher;
+mod flow_pings;
 mod format;
 mod guard;
 mod process;
@@ -101,6 +102,7 @@ impl Collector for Host {
         page.connections()?;
         page.tls(&self.shared)?;
         page.guard(&self.shared)?;
+        page.flow_pings(&self.shared)?;
         page.host(&self.shared)?;
         page.exports(&self.exports)?;
         page.names(self.tenants.dns())?;

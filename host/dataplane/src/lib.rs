@@ -10,6 +10,7 @@ pub mod active;
 pub mod client_load;
 pub mod drain;
 pub mod failed_addresses;
+pub mod flow_pings;
 pub mod guard_log;
 pub mod handover;
 pub mod handshakes;

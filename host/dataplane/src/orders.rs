@@ -42,6 +42,8 @@ pub struct NamesPage {
 pub(crate) enum Order {
     /// To send a request of the host itself. Nobody waits for the end of this.
     Send { bytes: Box<[u8]>, to: Destination },
+    /// To send these. Nobody waits for the end of this.
+    SendAll(Vec<(Box<[u8]>, Destination)>),
     /// To decide on everything that waits for a decision.
     Settle(Answer<()>),
     /// To duplicate its sockets.
@@ -215,6 +217,20 @@ impl Orders {
     pub fn send(&self, worker: usize, bytes: Box<[u8]>, to: Destination) -> io::Result<()> {
         let queue = self.queues.get(worker).ok_or_else(|| gone(worker))?;
         let sent = queue.sender.send(Order::Send { bytes, to });
+        sent.map_err(|_| gone(worker))
+    }
+
+    /// Has a worker send requests of the host itself. What becomes of them is noted in [`FlowPings`](crate::flow_pings::FlowPings).
+    ///
+    /// # Errors
+    /// When the worker has ended.
+    pub fn send_all(
+        &self,
+        worker: usize,
+        requests: Vec<(Box<[u8]>, Destination)>,
+    ) -> io::Result<()> {
+        let queue = self.queues.get(worker).ok_or_else(|| gone(worker))?;
+        let sent = queue.sender.send(Order::SendAll(requests));
         sent.map_err(|_| gone(worker))
     }
 

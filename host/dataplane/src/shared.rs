@@ -19,6 +19,7 @@ use portcullis_sync::GracePeriod;
 use crate::client_load::ClientLoad;
 use crate::drain::Drain;
 use crate::failed_addresses::FailedAddresses;
+use crate::flow_pings::FlowPings;
 use crate::handover::Handovers;
 use crate::handshakes::Handshakes;
 use crate::next_hop_load::NextHopLoad;
@@ -71,6 +72,8 @@ pub struct Shared {
     pub orders: Orders,
     /// What workers notice of pings to destinations of the dispatcher.
     pub pings: Pings,
+    /// What workers notice of clients whose flows are kept open with pings; `None` without such pings.
+    pub flow_pings: Option<FlowPings>,
     /// One per worker; worker `n` is the only writer of element `n`.
     pub counters: Vec<WorkerCounters>,
     /// Notices for operators about messages that were refused, dropped or not delivered.

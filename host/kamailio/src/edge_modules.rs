@@ -33,7 +33,19 @@ pub(super) fn parameter(
             ("keepalive_mechanism", Some(1)) => return,
             _ => of_websocket(name),
         },
-        "nathelper" => of_nathelper(name),
+        "nathelper" => match (name, value.number()) {
+            ("natping_interval", Some(seconds @ 1..)) => {
+                let remark = "clients over UDP, from their registration on";
+                let origin = Origin::remark(place, remark);
+                draft.set("nat", "ping", format!("{seconds}s"), origin);
+                return;
+            }
+            ("natping_interval", Some(0)) => {
+                draft.set("nat", "ping", "0s", Origin::line(place));
+                return;
+            }
+            _ => of_nathelper(name),
+        },
         "path" => of_path(name),
         _ => of_outbound(name),
     };
@@ -68,18 +80,20 @@ fn of_websocket(name: &str) -> &'static str {
 
 fn of_nathelper(name: &str) -> &'static str {
     match name {
-        "natping_interval"
-        | "natping_processes"
-        | "natping_socket"
-        | "natping_disable_bflag"
-        | "ping_nated_only"
-        | "keepalive_timeout"
-        | "sipping_bflag"
-        | "sipping_from"
-        | "sipping_method"
-        | "udpping_from_path"
-        | "filter_server_id" => {
-            "the host pings no phones: their own keep-alives (CRLF, STUN) are answered and hold the flow (docs/nat.md)"
+        "natping_interval" => {
+            "not a number: `ping` in [nat] is the time between two pings of a client"
+        }
+        "ping_nated_only" | "natping_disable_bflag" | "sipping_bflag" => {
+            "registered clients over UDP are pinged, all of them with OPTIONS: the policy path-nat makes only phones behind NAT clients (docs/nat.md)"
+        }
+        "sipping_from" | "sipping_method" => {
+            "a ping is an OPTIONS from sip:keepalive@HOST, the host of the socket"
+        }
+        "keepalive_timeout" => {
+            "a client that has not answered three pings is not pinged until it registers again: its contact is the registrar's"
+        }
+        "natping_processes" | "natping_socket" | "udpping_from_path" | "filter_server_id" => {
+            "each worker pings, along the flow of the registration"
         }
         "received_avp" => {
             "the registrar gets the flow in Path, and no received address: it needs use_path (docs/nat.md)"

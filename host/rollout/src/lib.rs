@@ -10,6 +10,8 @@ pub mod address_task;
 mod aside;
 pub mod compiler;
 mod deployments;
+mod flow_pinger;
+mod flow_turns;
 mod loader;
 mod pinger;
 pub mod policy_files;
@@ -23,6 +25,7 @@ pub mod tls_files;
 
 pub use aside::{Aside, AsideError};
 pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};
+pub use flow_pinger::FlowPinger;
 pub use pinger::Pinger;
 pub use progress::Progress;
 pub use registry::{ReconfigureError, Reconfigured, Registry, RegistryError, Start, TenantError};

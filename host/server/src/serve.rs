@@ -14,6 +14,7 @@ use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_control::{Control, Doors, Lent, Listening};
 use portcullis_dataplane::drain::{Drain, Stage};
 use portcullis_dataplane::failed_addresses::FailedAddresses;
+use portcullis_dataplane::flow_pings::FlowPings;
 use portcullis_dataplane::guard_log;
 use portcullis_dataplane::handover::Handovers;
 use portcullis_dataplane::handshakes::Handshakes;
@@ -35,7 +36,7 @@ use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
 use portcullis_rollout::tls_files;
-use portcullis_rollout::{Pinger, ReconfigureError, Registry, RouteKeeper, Start};
+use portcullis_rollout::{FlowPinger, Pinger, ReconfigureError, Registry, RouteKeeper, Start};
 use portcullis_sip::{Clients, Local, OverloadControl, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_text::one_line;
@@ -385,6 +386,7 @@ impl Host {
             drain: Drain::default(),
             failed_addresses: FailedAddresses::default(),
             pings: Default::default(),
+            flow_pings: (!config.nat.ping.is_zero()).then(FlowPings::default),
             next_hop_load: NextHopLoad::default(),
             client_load: Default::default(),
             listen: bound,
@@ -451,6 +453,9 @@ impl Host {
         dispatcher.know_sockets(move |addr| proxy.has_socket(addr));
         tokio::spawn(async move { dispatcher.watch().await });
         tokio::spawn(Pinger::new(Arc::clone(&self.shared)).run(stopping.clone()));
+        if let Some(pinger) = FlowPinger::new(Arc::clone(&self.shared)) {
+            tokio::spawn(pinger.run(stopping.clone()));
+        }
         if let Some(start) = self.start {
             tokio::spawn(start.finish());
         }

@@ -24,6 +24,7 @@ pub(crate) struct Key {
     dialog: sip128::SipHasher24,
     draw: SipHasher24,
     ping: SipHasher24,
+    flow_ping: SipHasher24,
     steering: Steering,
 }
 
@@ -80,6 +81,7 @@ impl Key {
             dialog: sip128::SipHasher24::new_with_keys(first, second),
             draw: derive(b"draw____"),
             ping: derive(b"ping____"),
+            flow_ping: derive(b"flowping"),
             steering: Steering::new(|counter| {
                 let mut hasher = derive(b"steering");
                 hasher.write_u8(counter);
@@ -95,12 +97,7 @@ impl Key {
 
     /// The part of a To-tag that says where and in which period the reply was sent: whoever knows it has received the reply at this address then.
     pub(crate) fn receipt(&self, tag: u64, receiver: IpAddr, period: u32) -> u64 {
-        let ip = match receiver {
-            IpAddr::V4(ip) => ip.to_ipv6_mapped(),
-            IpAddr::V6(ip) => ip,
-        };
-        let bits = ip.to_bits();
-        let (upper, lower) = ((bits >> 64) as u64, bits as u64);
+        let (upper, lower) = words_of(receiver);
         mac_of_numbers(self.receipt, [tag, upper, lower, period.into()])
     }
 
@@ -148,6 +145,13 @@ impl Key {
     /// The seal of a ping with this number.
     pub(crate) fn ping(&self, number: u64) -> u64 {
         mac_of_numbers(self.ping, [number])
+    }
+
+    /// The seal of a ping with this number to a client at this address.
+    pub(crate) fn flow_ping(&self, number: u64, client: SocketAddr) -> u64 {
+        let (upper, lower) = words_of(client.ip());
+        let port = client.port().into();
+        mac_of_numbers(self.flow_ping, [number, upper, lower, port])
     }
 
     /// The number of a call in draws among the servers of a name.
@@ -266,6 +270,16 @@ impl Request<'_> {
 
 /// Bytes that the values of a usual request take.
 const GATHERED: usize = 256;
+
+/// The bits of an address, the upper ones first.
+fn words_of(ip: IpAddr) -> (u64, u64) {
+    let ip = match ip {
+        IpAddr::V4(ip) => ip.to_ipv6_mapped(),
+        IpAddr::V6(ip) => ip,
+    };
+    let bits = ip.to_bits();
+    ((bits >> 64) as u64, bits as u64)
+}
 
 fn mac_of_numbers<const COUNT: usize>(mut hasher: SipHasher24, numbers: [u64; COUNT]) -> u64 {
     for number in numbers {

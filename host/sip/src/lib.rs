@@ -35,6 +35,7 @@ mod overload;
 mod params;
 mod proxy;
 mod reason;
+mod registration;
 mod reply;
 mod routes;
 mod scan;
@@ -61,6 +62,7 @@ pub use proxy::{
     write_cancel, write_response,
 };
 pub use reason::standard_reason;
+pub use registration::{registered_for, registers};
 pub use routes::{Candidate, Choice, Lookup, RouteError, Routes, RoutesBuilder, Sought, mark};
 pub use scan::{
     Fault, Field, Framing, HeaderName, Index, Limits, LineEnd, Message, ScanError, StartLine, scan,

@@ -110,6 +110,7 @@ fn control_over(
         drain: Drain::default(),
         failed_addresses: Default::default(),
         pings: Default::default(),
+        flow_pings: None,
         next_hop_load: Default::default(),
         client_load: Default::default(),
         started: SystemTime::now(),

@@ -412,10 +412,14 @@ impl Pipeline {
             }
         }
         // To everything but pings, their branch is one that somebody else wrote.
-        if received == Received::Drop(DropReason::ForgedResponse)
-            && pings::is_answered_by(message, &self.shared)
-        {
-            return self.handled(message, arrival);
+        if received == Received::Drop(DropReason::ForgedResponse) {
+            if pings::is_answered_by(message, &self.shared) {
+                return self.handled(message, arrival);
+            }
+            if pings::is_answered_by_client(message, arrival, &self.shared) {
+                self.responder.proved(arrival.source.ip());
+                return self.handled(message, arrival);
+            }
         }
         let strangers = self.responder.strangers();
         if matches!(received, Received::Judge | Received::Reply(_)) {
@@ -871,7 +875,8 @@ impl Pipeline {
         let counters = &self.shared.counters[self.number];
         let stateful = self.stateful.as_deref_mut();
         stateful.is_some_and(|stateful| {
-            stateful.take_sends(into, &self.responder, &self.reporter, counters)
+            let flow_pings = self.shared.flow_pings.as_ref();
+            stateful.take_sends(into, &self.responder, &self.reporter, counters, flow_pings)
         })
     }
 

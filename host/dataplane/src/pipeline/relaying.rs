@@ -112,8 +112,7 @@ impl<'p> Relaying<'p> {
             request_uri: request_uri.map(str::as_bytes),
             changes: &changes,
             branch,
-            is_of_client: judgement.wishes.keeps_flow
-                || self.shared.is_in_client_group(arrival.source.ip()),
+            is_of_client: self.is_made_client(judgement, arrival),
             choice: Choice {
                 tried,
                 has_failed: &|transport, addr| self.shared.failed_addresses.has(transport, addr),
@@ -135,6 +134,23 @@ impl<'p> Relaying<'p> {
             self.counters().flow_requests.inc();
         }
         Ok(forwarded)
+    }
+
+    /// Whether the sender of a request is reached by its flow.
+    pub(super) fn is_of_client(&self, judgement: &Judgement, arrival: &Arrival) -> bool {
+        let proxy = &self.shared.proxy;
+        self.is_made_client(judgement, arrival)
+            || self.with_routes(judgement, |routes| proxy.is_client(arrival, routes))
+    }
+
+    /// The same because of its policy or its group, whatever socket received the request.
+    fn is_made_client(&self, judgement: &Judgement, arrival: &Arrival) -> bool {
+        judgement.wishes.keeps_flow || self.shared.is_in_client_group(arrival.source.ip())
+    }
+
+    /// Whether flows of clients are kept open with pings.
+    pub(super) fn pings_flows(&self) -> bool {
+        self.shared.flow_pings.is_some()
     }
 
     /// Counts a target to which a request cannot be relayed.

@@ -232,6 +232,14 @@ impl Running {
                 self.worker.borrow_mut().send_own(&bytes, to);
                 flush_all(&self.worker).await;
             }
+            Order::SendAll(requests) => {
+                for some in requests.chunks(BATCH) {
+                    for (bytes, to) in some {
+                        self.worker.borrow_mut().send_own(bytes, *to);
+                    }
+                    flush_all(&self.worker).await;
+                }
+            }
             Order::Settle(answer) => {
                 self.settle().await;
                 let _gone = answer.send(());

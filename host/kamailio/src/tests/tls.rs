@@ -177,12 +177,14 @@ fn parameters_of_the_modules_of_clients_are_keys_or_explained() {
     let import = imported(
         "modparam(\"websocket\", \"keepalive_timeout\", 30)\n\
          modparam(\"websocket\", \"cors_mode\", 2)\n\
-         modparam(\"nathelper\", \"natping_interval\", 30)\n\
+         modparam(\"nathelper\", \"natping_interval\", 25)\n\
          modparam(\"nathelper|registrar\", \"received_avp\", \"$avp(RECEIVED)\")\n\
          modparam(\"path\", \"use_received\", 1)\n\
          modparam(\"outbound\", \"flow_token_secret\", \"johndoessecretphrase\")\n\
          modparam(\"dispatcher\", \"xavp_dst\", \"_dsdst_\")\n\
-         modparam(\"path\", \"colour\", 1)\n",
+         modparam(\"path\", \"colour\", 1)\n\
+         modparam(\"nathelper\", \"ping_nated_only\", 1)\n\
+         modparam(\"nathelper\", \"sipping_from\", \"sip:pinger@example.com\")\n",
     );
     let config = Config::parse(&import.text).unwrap();
     assert!(
@@ -191,15 +193,17 @@ fn parameters_of_the_modules_of_clients_are_keys_or_explained() {
         import.text
     );
     assert_eq!(config.websocket.ping.as_secs(), 30);
+    assert_eq!(config.nat.ping.as_secs(), 25);
     let said = said(&import).join("\n");
     for text in [
         "k.cfg:2: websocket: cors_mode = 2: `origins` in [websocket]",
-        "k.cfg:3: nathelper: natping_interval = 30: the host pings no phones",
         "k.cfg:4: nathelper: received_avp = $avp(RECEIVED): the registrar gets the flow in Path",
         "k.cfg:5: path: use_received = 1: the flow of a client",
         "k.cfg:6: outbound: flow_token_secret = …: flows are sealed with the key",
         "k.cfg:7: dispatcher: xavp_dst = _dsdst_: no variable is needed",
         "k.cfg:8: path: colour = 1: this import does not know the parameter",
+        "k.cfg:9: nathelper: ping_nated_only = 1: registered clients over UDP are pinged",
+        "k.cfg:10: nathelper: sipping_from = sip:pinger@example.com: a ping is an OPTIONS",
     ] {
         assert!(said.contains(text), "{text} is not in\n{said}");
     }

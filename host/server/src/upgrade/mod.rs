@@ -5,7 +5,7 @@
 //! | starts the file, with one end of a channel as standard input | `Hello` |
 //! | `Terms`: what both must have in common | loads everything, then `Ask` |
 //! | `Sip`, `Control` and `Link`, each with a descriptor | |
-//! | `Elder`, `Link` and `Names` of each process before it; `Names` of its transactions; `Lent` | binds what is new; `Taken`; `Ready` |
+//! | `Elder`, `Link` and `Names` of each process before it; `Names` of its transactions; `Flows` that it pings; `Lent` | binds what is new; `Taken`; `Ready` |
 //! | its workers stop receiving; `Names` since then, `Destinations`, `Calls`; `Go` | its workers receive; `Serving` |
 //! | tells the service manager; `Done` | tells the service manager that it is ready |
 //! | serves its transactions and connections until they end | passes on what belongs to them |
@@ -26,4 +26,4 @@ pub(crate) use successor::{End, Upgrade, Upgraded};
 const VARIABLE: &str = "PORTCULLIS_UPGRADE";
 
 /// The version of the notes.
-const PROTOCOL: u32 = 3;
+const PROTOCOL: u32 = 4;

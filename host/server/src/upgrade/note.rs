@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::str;
 
 use portcullis_config::{Config, RelayMode, Spread};
+use portcullis_dataplane::flow_pings::{ClientFlow, Registration};
 use portcullis_dispatcher::CountedCall;
 use portcullis_sip::Transport;
 
@@ -20,6 +21,9 @@ pub(super) const LONGEST_DESTINATION: usize = 480;
 
 /// Most calls in one note: each has 24 bytes.
 pub(super) const CALLS_AT_ONCE: usize = 1_024;
+
+/// Most flows in one note: each has a line of two addresses and a number.
+pub(super) const FLOWS_AT_ONCE: usize = 256;
 
 /// A message between the two processes.
 #[derive(Debug, PartialEq, Eq)]
@@ -56,6 +60,8 @@ pub(super) enum Note {
         secret: [u64; 2],
         calls: Vec<CountedCall>,
     },
+    /// Flows of clients that are pinged.
+    Flows(Vec<Registration>),
     /// That was all.
     Lent,
     /// A control interface on which the new process will answer.
@@ -166,6 +172,12 @@ impl Note {
                 bytes.extend(numbers.flat_map(u64::to_be_bytes));
                 return bytes;
             }
+            Self::Flows(flows) => {
+                let lines = flows
+                    .iter()
+                    .map(|(flow, seconds)| format!("\n{} {} {seconds}", flow.local, flow.client));
+                format!("flows{}", lines.collect::<String>())
+            }
             Self::Lent => "lent".into(),
             Self::Taken(name) => format!("taken {name}"),
             Self::Ready => "ready".into(),
@@ -229,6 +241,11 @@ impl Note {
                     calls: calls.iter().map(call_of).collect::<Option<_>>()?,
                 }
             }
+            "flows" => {
+                let lines = str::from_utf8(bytes.get(end.unwrap_or(bytes.len())..)?).ok()?;
+                let flows = lines.lines().skip(1).map(flow_of);
+                Self::Flows(flows.collect::<Option<_>>()?)
+            }
             "lent" => Self::Lent,
             "taken" => Self::Taken(rest.to_owned()),
             "ready" => Self::Ready,
@@ -250,6 +267,15 @@ fn call_of(bytes: &[u8; 24]) -> Option<CountedCall> {
     };
     let [key, mark, until] = [key, mark, until].map(u64::from_be_bytes);
     Some(CountedCall { key, mark, until })
+}
+
+fn flow_of(line: &str) -> Option<Registration> {
+    let mut words = line.split(' ');
+    let flow = ClientFlow {
+        local: words.next()?.parse().ok()?,
+        client: words.next()?.parse().ok()?,
+    };
+    Some((flow, words.next()?.parse().ok()?))
 }
 
 fn key_of(digits: &str) -> Option<[u8; 16]> {
@@ -324,6 +350,23 @@ mod tests {
                     until: 7,
                 }],
             },
+            Note::Flows(Vec::new()),
+            Note::Flows(vec![
+                (
+                    ClientFlow {
+                        local: "192.0.2.9:5060".parse().unwrap(),
+                        client: "198.51.100.7:40000".parse().unwrap(),
+                    },
+                    3_600,
+                ),
+                (
+                    ClientFlow {
+                        local: "[2001:db8::9]:5060".parse().unwrap(),
+                        client: "[2001:db8::7]:40000".parse().unwrap(),
+                    },
+                    u32::MAX,
+                ),
+            ]),
             Note::Lent,
             Note::Taken("http 127.0.0.1:8060".into()),
             Note::Ready,

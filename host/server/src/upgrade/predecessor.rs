@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use portcullis_config::Config;
 use portcullis_control::{Heritage, Lent};
+use portcullis_dataplane::flow_pings::Registration;
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport::WorkerSockets;
 use portcullis_dispatcher::Remembered;
@@ -39,6 +40,8 @@ pub(crate) struct Inheritance {
     /// By worker.
     pub(crate) sockets: Vec<WorkerSockets>,
     pub(crate) control: Heritage,
+    /// The flows of clients that it pings.
+    flows: Vec<Registration>,
     /// The processes that had the sockets before, the last of them first.
     elders: Vec<Elder>,
 }
@@ -129,6 +132,7 @@ impl Predecessor {
                     },
                     None,
                 ) if elder < elders.len() && worker < workers => elders[elder].add(worker, names),
+                (Note::Flows(flows), None) => lent.flows.extend(flows),
                 (Note::Lent, None) => return Ok(lent),
                 (note, _) => bail!("the running process says {note:?} in place of a socket"),
             }
@@ -147,6 +151,9 @@ impl Predecessor {
         shared: &Arc<Shared>,
         elders: &Elders,
     ) -> anyhow::Result<()> {
+        if let Some(pings) = &shared.flow_pings {
+            pings.inherit(inheritance.flows);
+        }
         let mut inherited = inheritance.elders;
         for lent in control.iter().filter(|lent| lent.is_inherited()) {
             say(&self.channel, &Note::Taken(lent.name().to_owned()))?;

@@ -25,7 +25,8 @@ use tokio::time::timeout;
 
 use super::elders::Elders;
 use super::note::{
-    CALLS_AT_ONCE, DESTINATIONS_AT_ONCE, LONGEST_DESTINATION, NAMES_AT_ONCE, Note, Terms,
+    CALLS_AT_ONCE, DESTINATIONS_AT_ONCE, FLOWS_AT_ONCE, LONGEST_DESTINATION, NAMES_AT_ONCE, Note,
+    Terms,
 };
 use super::{PROTOCOL, VARIABLE};
 use crate::notify::Manager;
@@ -320,8 +321,21 @@ impl Attempt<'_> {
                 }
             }
         }
+        self.say_flows()?;
         self.say(&Note::Lent, None)?;
         Ok(links)
+    }
+
+    /// Says which flows of clients are pinged. That of a client that registers from now on is pinged after its next registration.
+    fn say_flows(&self) -> Result<(), UpgradeError> {
+        let Some(pings) = &self.shared.flow_pings else {
+            return Ok(());
+        };
+        let all = self.wait(async { Ok(pings.all().await) })?;
+        for flows in all.chunks(FLOWS_AT_ONCE) {
+            self.say(&Note::Flows(flows.to_vec()), None)?;
+        }
+        Ok(())
     }
 
     /// Says how the processes before this one are reached, which may outlive it.

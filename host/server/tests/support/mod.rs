@@ -188,6 +188,7 @@ impl Setup {
             drain: Drain::default(),
             failed_addresses: Default::default(),
             pings: Default::default(),
+            flow_pings: None,
             next_hop_load: Default::default(),
             client_load: Default::default(),
             started: SystemTime::now(),

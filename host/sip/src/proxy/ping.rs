@@ -1,6 +1,7 @@
-//! Requests of the host itself, which ask whether a next hop answers (RFC 3261 §11).
+//! Requests of the host itself, which ask whether a next hop answers (RFC 3261 §11), or keep the flow of a client open.
 //!
-//! Their branch is `z9hG4bKp`, 16 digits that number the ping, and 16 digits that seal them with a key of their own. It is the branch of no
+//! The branch to a next hop is `z9hG4bKp`, 16 digits that number the ping, and 16 digits that seal them with a key of their own. That to a client
+//! begins with `z9hG4bKk`, and its seal includes the address of the client. They are the branches of no
 //! transaction, so an answer is a response that nothing else claims.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,12 +16,16 @@ use crate::cseq::MAX_FORWARDS;
 use crate::edit::{HEX_DIGITS, read_hex, write_decimal, write_hex};
 use crate::key::Key;
 use crate::routes::{Choice, Routes};
-use crate::scan::{Framing, Index, Limits, Message, scan};
+use crate::scan::{Framing, Index, Limits, Message, StartLine, scan};
 use crate::top_via::TopVia;
+use crate::uri::Uri;
 use crate::via::MAGIC_COOKIE;
 
 /// What the branch of a ping has after the magic cookie, in place of a digit.
 const MARK: u8 = b'p';
+
+/// The same for a ping to a client.
+const FLOW_MARK: u8 = b'k';
 
 /// A request of the host itself to a next hop.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +73,12 @@ impl Proxy {
         };
         let message = Message::new(&head, &index);
         let leg = leg_to(self, message, &arrival, routes, ping.hop, ping.choice)?;
-        write(self.keys.current(), leg.place, ping, &call_id, out);
+        let branch = PingBranch {
+            mark: MARK,
+            number: &call_id,
+            seal: self.keys.current().ping(ping.number),
+        };
+        write(leg.place, ping, &branch, out);
         Ok(Forwarded {
             to: Destination {
                 transport: leg.transport,
@@ -85,28 +95,114 @@ impl Proxy {
     /// The number of the ping that this message answers, or that this message is. `None` for anything else: nobody else can write such a
     /// branch.
     pub fn ping_of(&self, message: Message<'_>) -> Option<u64> {
+        self.numbered(message, MARK, Key::ping)
+    }
+
+    /// Writes a ping to a client over UDP, along the flow from this socket of the host to the address of the client: an OPTIONS, so that the client
+    /// sends something, too. Many NATs keep a binding only for what comes from inside (RFC 4787 §4.3).
+    /// Returns `None` if the host has no such socket.
+    pub fn ping_flow(
+        &self,
+        local: SocketAddr,
+        client: SocketAddr,
+        number: u64,
+        out: &mut Vec<u8>,
+    ) -> Option<Destination> {
+        out.clear();
+        let (_, place) = self.identity.place_of(Transport::Udp, local)?;
+        let mut digits = Vec::with_capacity(HEX_DIGITS);
+        write_hex(number, &mut digits);
+        let uri = uri_of_client(client);
+        let sent_by = String::from_utf8_lossy(place.sent_by());
+        let ping = Ping {
+            hop: "",
+            uri: &uri,
+            method: "OPTIONS",
+            from: &format!("sip:keepalive@{sent_by}"),
+            number,
+            choice: Choice::FIRST,
+        };
+        let branch = PingBranch {
+            mark: FLOW_MARK,
+            number: &digits,
+            seal: self.keys.current().flow_ping(number, client),
+        };
+        write(place, &ping, &branch, out);
+        Some(Destination {
+            transport: Transport::Udp,
+            addr: client,
+            from: Some(local),
+            connection: None,
+            name: None,
+            is_flow: true,
+        })
+    }
+
+    /// The number of the ping to the client at this address that a message answers. Nobody else can write such a branch, so whoever answers has
+    /// received the ping there.
+    pub fn flow_ping_of(&self, message: Message<'_>, client: SocketAddr) -> Option<u64> {
+        self.numbered(message, FLOW_MARK, |key, number| {
+            key.flow_ping(number, client)
+        })
+    }
+
+    /// The client and the number of a ping along a flow, by the request itself.
+    pub fn flow_pinged(&self, message: Message<'_>) -> Option<(SocketAddr, u64)> {
+        let StartLine::Request { uri, .. } = message.start_line() else {
+            return None;
+        };
+        let uri = Uri::parse(uri).ok()?;
+        let client = SocketAddr::new(uri.host.ip()?, uri.port?);
+        Some((client, self.flow_ping_of(message, client)?))
+    }
+
+    fn numbered(
+        &self,
+        message: Message<'_>,
+        mark: u8,
+        seal_of: impl Fn(&Key, u64) -> u64,
+    ) -> Option<u64> {
         let top = TopVia::of(message)?;
         if !self.identity.is_our_via(&top.via) {
             return None;
         }
         let digits = top.via.rfc3261_branch()?.get(MAGIC_COOKIE.len()..)?;
-        let digits = digits.strip_prefix(&[MARK])?;
+        let digits = digits.strip_prefix(&[mark])?;
         let (number, seal) = digits.split_at_checked(HEX_DIGITS)?;
         let (number, seal) = (read_hex(number)?, read_hex(seal)?);
         let mut keys = self.keys.all();
-        keys.any(|key| key.ping(number) == seal).then_some(number)
+        keys.any(|key| seal_of(key, number) == seal)
+            .then_some(number)
     }
 }
 
-fn write(key: &Key, place: &Place, ping: &Ping<'_>, call_id: &[u8], out: &mut Vec<u8>) {
+/// The branch of a ping.
+struct PingBranch<'b> {
+    mark: u8,
+    /// As digits. It is the Call-ID and the tag as well.
+    number: &'b [u8],
+    seal: u64,
+}
+
+/// The request URI of a ping to a client. A zone means something on this machine only.
+fn uri_of_client(client: SocketAddr) -> String {
+    format!("sip:{}", SocketAddr::new(client.ip(), client.port()))
+}
+
+fn write(place: &Place, ping: &Ping<'_>, branch: &PingBranch<'_>, out: &mut Vec<u8>) {
     let Ping {
         uri, method, from, ..
     } = *ping;
+    let PingBranch {
+        mark,
+        number: call_id,
+        seal,
+    } = *branch;
     let sent_by = place.sent_by();
     let mut add = |parts: &[&[u8]]| out.extend(parts.iter().copied().flatten());
     add(&[method.as_bytes(), b" ", uri.as_bytes(), b" SIP/2.0\r\n"]);
-    add(&[&place.via, MAGIC_COOKIE, &[MARK], call_id]);
-    write_hex(key.ping(ping.number), out);
+    add(&[&place.via, MAGIC_COOKIE, &[mark], call_id]);
+    write_hex(seal, out);
     let mut add = |parts: &[&[u8]]| out.extend(parts.iter().copied().flatten());
     add(&[b"\r\nMax-Forwards: "]);
     write_decimal(MAX_FORWARDS.into(), out);
@@ -195,6 +291,10 @@ mod tests {
 
     /// The number that comes back with a message.
     fn number(proxy: &Proxy, message: &str) -> Option<u64> {
+        read(message, |message| proxy.ping_of(message))
+    }
+
+    fn read<R>(message: &str, then: impl FnOnce(Message<'_>) -> R) -> R {
         let mut index = Index::default();
         scan(
             message.as_bytes(),
@@ -203,7 +303,44 @@ mod tests {
             &mut index,
         )
         .unwrap();
-        proxy.ping_of(Message::new(message.as_bytes(), &index))
+        then(Message::new(message.as_bytes(), &index))
+    }
+
+    #[test]
+    fn a_client_is_pinged_along_its_flow_and_its_answer_counts_from_there_only() {
+        let (proxy, other) = (proxy(7), self::proxy(8));
+        let local = "192.0.2.9:5060".parse().unwrap();
+        let mut out = b"old".to_vec();
+        for client in ["198.51.100.7:40000", "[2001:db8::7]:40000"] {
+            let client: SocketAddr = client.parse().unwrap();
+            let to = proxy.ping_flow(local, client, 0x1234, &mut out).unwrap();
+            assert_eq!((to.addr, to.from, to.is_flow), (client, Some(local), true));
+            let request = String::from_utf8(out.clone()).unwrap();
+            let beginning = format!(
+                "OPTIONS sip:{client} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bKk0000000000001234"
+            );
+            assert!(request.starts_with(&beginning), "{request}");
+            let from = "\r\nFrom: <sip:keepalive@192.0.2.9:5060>;tag=0000000000001234\r\n";
+            assert!(request.contains(from), "{request}");
+            let pinged = read(&request, |message| proxy.flow_pinged(message));
+            assert_eq!(pinged, Some((client, 0x1234)));
+            let first = format!("OPTIONS sip:{client} SIP/2.0");
+            let answer = request.replacen(&first, "SIP/2.0 200 OK", 1);
+            let number = |proxy: &Proxy, text: &str, from: SocketAddr| {
+                read(text, |message| proxy.flow_ping_of(message, from))
+            };
+            assert_eq!(number(&proxy, &answer, client), Some(0x1234));
+            let elsewhere = SocketAddr::new(client.ip(), 40_001);
+            assert_eq!(number(&proxy, &answer, elsewhere), None);
+            assert_eq!(number(&other, &answer, client), None);
+            // A ping of the other kind is none of this one.
+            let changed = answer.replace("z9hG4bKk", "z9hG4bKp");
+            assert_eq!(number(&proxy, &changed, client), None);
+            assert_eq!(self::number(&proxy, &answer), None);
+        }
+        let (nowhere, client) = ("192.0.2.9:5061", "198.51.100.7:40000");
+        let (nowhere, client) = (nowhere.parse().unwrap(), client.parse().unwrap());
+        assert_eq!(proxy.ping_flow(nowhere, client, 1, &mut out), None);
     }
 
     #[test]

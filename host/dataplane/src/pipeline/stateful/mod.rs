@@ -4,6 +4,7 @@ mod call_records;
 mod listing;
 mod members;
 mod metrics;
+mod registrations;
 mod relay;
 mod relays;
 mod sends;
@@ -38,10 +39,12 @@ use super::reporter::Reporter;
 use super::responder::{NoRoom, Responder};
 use super::targets::{Times, codes, planned};
 use crate::active::{CallName, CancelledPage, Page};
+use crate::flow_pings::FlowPings;
 use crate::link::Predecessor;
 use crate::orders::NamesPage;
 use call_records::{attempted, call_of, ended};
 use listing::Listing;
+use registrations::Registrations;
 use relay::{Relay, Way};
 use relays::Relays;
 use sends::Sends;
@@ -57,6 +60,8 @@ pub(super) struct Stateful {
     succession: Succession,
     /// Messages to send that were taken from the transactions.
     sends: Outbox,
+    /// Registrations that were accepted, until the responses are sent.
+    registrations: Registrations,
     /// The time that [`Time`] counts from.
     start: Instant,
     times: Times,
@@ -154,6 +159,7 @@ impl Stateful {
             relays: Relays::new(Shares::new(limits, most), operator, number),
             succession: Succession::new(limits.adopt),
             sends: Outbox::default(),
+            registrations: Registrations::default(),
             start: Instant::now(),
             times: Times::of(&config.relay),
             number,
@@ -288,6 +294,8 @@ impl Stateful {
         relay.counted_by = call_id.map(|call_id| calls.key(call_id));
         relay.asked = tools.responder.strangers().asked(message, arrival);
         relay.calls_back = dialog.is_some_and(|dialog| dialog.calls_back());
+        relay.registers =
+            registrations::flow_of(&tools.relaying, &relay.judgement, message, arrival);
         relay.note_first(written.map(|written| written.to));
         self.transactions.charge(id, relay.bytes());
         self.relays.insert(id, relay, message.bytes().len());
@@ -382,6 +390,11 @@ impl Stateful {
                         tools.responder.strangers().answered(&asked, attempt.code);
                     }
                     let relay = self.relays.get(id);
+                    if members::is_accepted(&attempt)
+                        && let Some(flow) = relay.and_then(|relay| relay.registers)
+                    {
+                        self.registrations.accepted(id, flow);
+                    }
                     let next_hop = relay.and_then(|relay| relay.next_hop(target));
                     metrics::count_attempt(&attempt, next_hop, counters);
                     self.note_member(id, target, &attempt, tools.relaying.dispatcher());
@@ -626,6 +639,7 @@ impl Stateful {
         responder: &Responder,
         reporter: &Reporter,
         counters: &WorkerCounters,
+        flow_pings: Option<&FlowPings>,
     ) -> bool {
         if self.sends.is_empty() {
             self.transactions.take_sends(&mut self.sends);
@@ -640,6 +654,9 @@ impl Stateful {
         };
         sends.keep_back_answers(into);
         sends.note_challenges(into);
+        if let Some(pings) = flow_pings {
+            self.registrations.note(into, pings);
+        }
         metrics::count_sends(into, counters);
         if reporter.is_watched() {
             sends.report_requests(into);

@@ -9,6 +9,7 @@ use portcullis_request::Request;
 use portcullis_sip::Destination;
 use portcullis_transaction::{Cause, Id, MOST_TARGETS, Transactions};
 
+use crate::flow_pings::ClientFlow;
 use crate::pipeline::judge::{Judgement, Outcome};
 use crate::pipeline::strangers::Asked;
 
@@ -32,6 +33,8 @@ pub(super) struct Relay {
     /// What the call counts by that an INVITE begins at a destination of the dispatcher. The stored request is gone when the last target has
     /// accepted it.
     pub(super) counted_by: Option<CallKey>,
+    /// The flow of a client that registers, if it is to be kept open once the registrar has accepted.
+    pub(super) registers: Option<ClientFlow>,
     /// Bytes that count for the tenant.
     pub(super) held: usize,
     /// Where the request went first, if the verdict named no place: as Route, request URI and the default next hop led.
@@ -64,6 +67,7 @@ impl Relay {
             calls_back: false,
             call: None,
             counted_by: None,
+            registers: None,
             held: 0,
             first: None,
         }
