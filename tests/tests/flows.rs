@@ -9,7 +9,7 @@ use std::time::Duration;
 use portcullis_testkit::callee::ok_to;
 use portcullis_testkit::guests::module;
 use portcullis_testkit::host::{Builder, Host};
-use portcullis_testkit::kamailio::{Kamailio, REGISTRAR};
+use portcullis_testkit::kamailio::{Kamailio, REGISTRAR, registrar_with_outbound};
 use portcullis_testkit::messages::Request;
 use portcullis_testkit::policy;
 use portcullis_testkit::sip::{Caller, Message};
@@ -491,16 +491,8 @@ fn peers_a_registrar_behind_the_host_reaches_clients_that_call_each_other() {
 fn peers_a_registrar_with_outbound_leaves_the_flow_timer_to_the_host() {
     let builder = builder();
     let core = builder.lease().addr(CORE, 5080);
-    let registrar = REGISTRAR
-        .replace(
-            "loadmodule \"registrar.so\"",
-            "loadmodule \"stun.so\"\nloadmodule \"outbound.so\"\nloadmodule \"registrar.so\"",
-        )
-        .replace(
-            "modparam(\"registrar\", \"use_path\", 1)",
-            "modparam(\"registrar\", \"use_path\", 1)\nmodparam(\"registrar\", \"outbound_mode\", 1)",
-        );
-    let _kamailio = Kamailio::start(&registrar, &[("ADDR", core.to_string())], &[]);
+    let values = [("ADDR", core.to_string())];
+    let _kamailio = Kamailio::start(&registrar_with_outbound(), &values, &[]);
     let host = builder.start();
     for (mut client, timers) in [(host.tcp(CLIENT), &["120"][..]), (host.udp(CLIENT), &[])] {
         let answer = client.ask(&with_outbound(&client));

@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 31] = [
+const PEERS: [Need; 32] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -115,6 +115,11 @@ const PEERS: [Need; 31] = [
     Need {
         name: "kamailio/modules/outbound.so",
         package: "kamailio-outbound-modules",
+    },
+    // A phone with outbound.
+    Need {
+        name: "baresip",
+        package: "baresip-core",
     },
     Need {
         name: "openssl",

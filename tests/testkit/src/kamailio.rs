@@ -53,6 +53,17 @@ request_route {
 }
 "#;
 
+/// The same registrar with outbound (RFC 5626).
+pub fn registrar_with_outbound() -> String {
+    let registrar = "loadmodule \"registrar.so\"";
+    let modules = format!("loadmodule \"stun.so\"\nloadmodule \"outbound.so\"\n{registrar}");
+    let path = "modparam(\"registrar\", \"use_path\", 1)";
+    let outbound = format!("{path}\nmodparam(\"registrar\", \"outbound_mode\", 1)");
+    REGISTRAR
+        .replace(registrar, &modules)
+        .replace(path, &outbound)
+}
+
 /// A running Kamailio.
 #[derive(Debug)]
 pub struct Kamailio {

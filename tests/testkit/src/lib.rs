@@ -6,6 +6,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 pub mod allocations;
+pub mod baresip;
 pub mod browser;
 pub mod callee;
 pub mod certificates;
