@@ -16,6 +16,18 @@ pub(super) const FUNCTIONS: [&str; 9] = [
 /// The core functions that send every response to the source port, and their newer name.
 const FORCE_RPORT: [&str; 2] = ["force_rport", "add_rport"];
 
+/// Functions of `nathelper` and `path`: sealed flows in Path and Record-Route replace them.
+pub(super) const FLOWS: &[&str] = &[
+    "add_contact_alias",
+    "add_path",
+    "add_path_received",
+    "fix_nated_contact",
+    "fix_nated_register",
+    "handle_ruri_alias",
+    "nat_uac_test",
+    "set_contact_alias",
+];
+
 /// Functions of `tm` and `tmx`, and `append_branch` of the core, that a policy or the configuration replaces.
 pub(super) const TM: &[&str] = &[
     "append_branch",
@@ -97,13 +109,18 @@ pub(super) const TM_BUILT_IN: &[&str] = &[
 /// The function with this name, if it is translated.
 pub(super) fn function(word: &str) -> Option<&'static str> {
     let all = FUNCTIONS.iter().chain(&FORCE_RPORT);
-    let mut all = all.chain(TM).chain(TM_BUILT_IN);
+    let mut all = all.chain(FLOWS).chain(TM).chain(TM_BUILT_IN);
     all.find(|name| **name == word).copied()
 }
 
 /// Whether it is one of those of `tm` and `tmx`.
 pub(super) fn is_of_tm(function: &str) -> bool {
     TM.contains(&function) || TM_BUILT_IN.contains(&function)
+}
+
+/// Whether it is one that flows replace.
+pub(super) fn is_of_flows(function: &str) -> bool {
+    FLOWS.contains(&function)
 }
 
 /// Whether it is one of the functions replaced by `force-rport` of `[sip]`.

@@ -1,4 +1,5 @@
-//! The calls of Kamailio's modules `tm` and `tmx` in a routing logic, and what replaces them in a policy.
+//! The calls of Kamailio's modules `tm`, `tmx`, `nathelper` and `path` in a routing logic, and what replaces them in a policy or in the
+//! configuration.
 
 use super::finding::{Finding, Place, excerpt};
 use super::functions;
@@ -147,6 +148,22 @@ fn replacement(function: &str, arguments: &[Value]) -> String {
         }
         "t_cancel_branches" | "t_cancel_callid" | "t_reply_callid" | "t_drop" => {
             "no counterpart in a policy: the host cancels what is not needed any more; tm.cancel, for kamcmd and others, ends a call"
+        }
+        "add_contact_alias" | "set_contact_alias" | "fix_nated_contact" => {
+            "name the listen addresses of phones in `clients` of [nat], or write flows::keep() in the policy: a sealed flow in Record-Route leads \
+             back to the phone, and Contact is left alone; no ;alias= is written (docs/nat.md)"
+        }
+        "handle_ruri_alias" => {
+            "not needed: the Route with the sealed flow leads to the phone, whatever the request URI is; ;alias= is not followed, because anybody can \
+             write one (docs/nat.md)"
+        }
+        "fix_nated_register" | "add_path" | "add_path_received" => {
+            "name the listen addresses of phones in `clients` of [nat], or write flows::keep() in the policy: REGISTER gets Path with the sealed \
+             flow, which the registrar must keep: use_path (docs/nat.md)"
+        }
+        "nat_uac_test" => {
+            "the policy path-nat keeps the flows of phones behind NAT; with `clients` of [nat], all peers of a listen address are clients \
+             (docs/nat.md)"
         }
         _ => "built in: the host keeps the transaction of each request that is relayed",
     };

@@ -111,7 +111,7 @@ impl Translator<'_> {
             What::Call {
                 function,
                 arguments,
-            } if functions::is_of_tm(function) => {
+            } if functions::is_of_tm(function) || functions::is_of_flows(function) => {
                 self.tm_calls.call(function, arguments, place);
             }
             What::Call {

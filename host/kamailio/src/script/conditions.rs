@@ -294,6 +294,18 @@ fn of_address(
     )
 }
 
+/// Flags of `nat_uac_test` that a policy can test: all but those that look into SDP (8, 256), and 512.
+const NAT_FLAGS: u32 = 1 | 2 | 4 | 16 | 32 | 64 | 128;
+
+fn nat_uac_test(flags: &str, context: &mut Context) -> Option<String> {
+    let flags: u32 = flags.parse().ok()?;
+    if flags & !NAT_FLAGS != 0 {
+        return None;
+    }
+    context.need(Helper::Nat);
+    Some(format!("nat_uac_test({flags})"))
+}
+
 /// A function whose result decides.
 fn function(
     call: &Call,
@@ -315,9 +327,10 @@ fn function(
             Some(format!("{}{function}()?", context.receiver()))
         }
         // The host has done this before it calls a policy.
-        ("mf_process_maxfwd_header" | "sanity_check" | "record_route" | "force_rport", _) => {
-            Some("true".into())
-        }
+        ("mf_process_maxfwd_header" | "sanity_check" | "record_route" | "force_rport", _)
+        // It fails only if it cannot be read, and nothing is to be read.
+        | ("handle_ruri_alias", []) => Some("true".into()),
+        ("nat_uac_test", [flags]) => nat_uac_test(flags.literal()?, context),
         (
             "t_check_trans" | "t_precheck_trans" | "t_lookup_request" | "t_lookup_cancel"
             | "t_relay_cancel",

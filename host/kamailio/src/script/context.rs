@@ -15,6 +15,8 @@ pub(super) enum Helper {
     Subnet,
     /// The names and addresses of this host.
     Myself,
+    /// Whether the sender is behind NAT.
+    Nat,
     /// The time zone of Kamailio's machine.
     Zone,
     /// The local time.

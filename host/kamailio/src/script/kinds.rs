@@ -89,13 +89,15 @@ pub(super) fn is_harmless(function: &str) -> bool {
         "t_reset_",
         "xavp_",
     ];
-    const NAMES: [&str; 23] = [
+    const NAMES: [&str; 25] = [
         "add_rr_param",
         "append_to_reply",
         "append_hf",
         "insert_hf",
         "append_urihf",
         "add_contact_alias",
+        "add_path",
+        "add_path_received",
         "set_contact_alias",
         "msg_apply_changes",
         "mq_add",
@@ -180,6 +182,8 @@ pub(super) fn is_built_in(name: &str) -> bool {
     let of_host = [
         "add_rport",
         "force_rport",
+        // A request to a client follows its flow, which Route names.
+        "handle_ruri_alias",
         "loose_route",
         "mf_process_maxfwd_header",
         "record_route",

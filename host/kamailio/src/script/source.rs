@@ -148,6 +148,7 @@ impl<'s> Source<'s> {
                     "\n/// What `alias` and `listen` name, with their ports.\nconst OWN: &[(&str, Option<u16>)] = &{own:?};\n{MYSELF}"
                 );
             }
+            Helper::Nat => NAT,
             Helper::Zone => ZONE,
             Helper::Now => NOW,
             Helper::ReplyCode => REPLY_CODE,
@@ -193,6 +194,41 @@ fn is_myself(place: &str) -> bool {
         name.eq_ignore_ascii_case(host) && own.is_none_or(|own| own == port)
     };
     is_socket || OWN.iter().any(is_own)
+}
+"#;
+
+const NAT: &str = r#"
+/// `nat_uac_test(flags)`: 1 Contact is private, 2 the source is not that of Via, 4 Via is private, 16 the source port is not that of Via, 32 the
+/// source is private, 64 WebSocket, 128 the source port is not that of Contact.
+fn nat_uac_test(flags: u32) -> bool {
+    let contact = request::header("Contact").unwrap_or_default();
+    let contact = match contact.split_once('<') {
+        Some((_, rest)) => rest.split('>').next().unwrap_or_default(),
+        None => contact.split([',', ';']).next().unwrap_or_default().trim(),
+    };
+    let via = request::header("Via").unwrap_or_default();
+    let sent_by = via.split([',', ';']).next().unwrap_or_default();
+    let sent_by = sent_by.split_whitespace().last().unwrap_or_default();
+    let via = ["sip:", sent_by].concat();
+    let source = request::source_address();
+    let is_source = |uri: &str| uri::host(uri).trim_matches(['[', ']']) == source;
+    let is_port = |uri: &str| uri::port(uri).unwrap_or(5060) == request::source_port();
+    let has = |flag: u32| flags & flag != 0;
+    has(1) && is_private(uri::host(contact))
+        || has(2) && !is_source(&via)
+        || has(4) && is_private(uri::host(&via))
+        || has(16) && !is_port(&via)
+        || has(32) && is_private(&source)
+        || has(64) && request::transport().starts_with("WS")
+        || has(128) && !is_port(contact)
+}
+
+/// Whether an address is one of RFC 1918 or RFC 6598.
+fn is_private(host: &str) -> bool {
+    let Ok(ip) = host.parse::<std::net::Ipv4Addr>() else {
+        return false;
+    };
+    ip.is_private() || ip.to_bits() & 0xffc0_0000 == 0x6440_0000
 }
 "#;
 

@@ -423,3 +423,42 @@ const PARTS: &[&str] = &[
     "]",
     "while",
 ];
+
+#[test]
+fn what_leads_back_to_phones_behind_nat_is_their_flow() {
+    let script = translated(
+        r#"
+        request_route {
+            force_rport();
+            if (nat_uac_test("19")) {
+                if (is_method("REGISTER")) {
+                    fix_nated_register();
+                } else {
+                    set_contact_alias();
+                }
+            }
+            if (nat_uac_test("8")) {
+                add_contact_alias();
+            }
+            if (!handle_ruri_alias()) {
+                exit;
+            }
+            handle_ruri_alias();
+            t_relay();
+        }
+        "#,
+    );
+    for lines in [
+        "    if nat_uac_test(19) {\n",
+        "            flows::keep();\n        } else {\n            flows::keep();\n",
+        "\nfn nat_uac_test(flags: u32) -> bool {\n",
+        "    return Err(relay());\n",
+    ] {
+        assert!(script.source.contains(lines), "{lines}: {}", script.source);
+    }
+    assert!(!script.source.contains("alias"), "{}", script.source);
+    // SDP is not read.
+    assert_eq!(script.left, 1);
+    let said = said(&script);
+    assert!(said[0].contains("nat_uac_test(\"8\")"), "{said:?}");
+}

@@ -211,3 +211,20 @@ fn parameters_of_the_modules_of_clients_are_keys_or_explained() {
     let off = imported("modparam(\"websocket\", \"keepalive_mechanism\", 0)\n");
     assert!(lines(&off).contains(&"ping = \"0s\""), "{}", off.text);
 }
+
+#[test]
+fn calls_that_write_and_follow_an_alias_are_replaced_by_flows() {
+    let import = imported(
+        "loadmodule \"nathelper.so\"\nrequest_route {\n  if (nat_uac_test(\"19\")) {\n    if (is_method(\"REGISTER\")) { fix_nated_register(); }\n    \
+         else { add_contact_alias(); }\n  }\n  handle_ruri_alias();\n  set_contact_alias();\n}\n",
+    );
+    let said = said(&import).join("\n");
+    for text in [
+        "k.cfg:3: nat_uac_test(\"19\"): the policy path-nat keeps the flows of phones behind NAT",
+        "k.cfg:4: fix_nated_register(): name the listen addresses of phones in `clients` of [nat]",
+        "k.cfg:5: add_contact_alias(), set_contact_alias() (also k.cfg:8): name the listen addresses of phones",
+        "k.cfg:7: handle_ruri_alias(): not needed: the Route with the sealed flow leads to the phone",
+    ] {
+        assert!(said.contains(text), "{text} is not in\n{said}");
+    }
+}

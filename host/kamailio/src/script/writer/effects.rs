@@ -92,6 +92,15 @@ impl Writer<'_> {
                 }
                 true
             }
+            // What these write leads back to the sender: here, its flow does.
+            (
+                "add_contact_alias" | "set_contact_alias" | "add_path" | "add_path_received"
+                | "fix_nated_contact" | "fix_nated_register",
+                _,
+            ) if !self.is_after_failure => {
+                self.line("flows::keep();");
+                true
+            }
             ("t_reset_fr", []) if self.context.has(Part::Times) => {
                 self.line("self.ring = None;");
                 self.line("self.first = None;");
