@@ -215,6 +215,42 @@ fn peers_a_link_local_address_serves_its_link_and_its_zone_stays_here() {
     assert_eq!(host.complaints(), [""; 0]);
 }
 
+/// A gateway on the link that has no other address, over TCP: the host opens the connection from its own link-local address.
+#[test]
+fn peers_a_link_local_next_hop_is_reached_over_tcp() {
+    apart();
+    ip("link add near0 type veth peer name far0");
+    for words in [
+        "addr add fe80::1/64 dev near0 nodad",
+        "addr add fe80::2/64 dev far0 nodad",
+        "link set near0 up",
+        "link set far0 up",
+    ] {
+        ip(words);
+    }
+    let gateway = SocketAddrV6::new(THEIRS, 5_080, 0, index_of("far0"));
+    let gateway = Callee::start(gateway.into());
+    let host = Builder::new()
+        .policy(policy("observe"))
+        .listen("tcp:[fe80::1%near0]:5060")
+        .set("relay", "next-hop = \"sip:[fe80::2]:5080;transport=tcp\"")
+        .start();
+    let mut caller = host.udp(10);
+    for _ in 0..2 {
+        let options = caller.request("OPTIONS", "sip:bob@example.com");
+        assert_eq!(caller.ask(&options).code(), 200);
+        let seen = gateway.next();
+        let via = seen.headers("Via")[0].to_owned();
+        assert!(
+            via.starts_with("SIP/2.0/TCP [fe80::1]:5060;branch="),
+            "{via}"
+        );
+    }
+    let opened = host.metric("portcullis_connections_total", &["direction=\"opened\""]);
+    assert_eq!(opened, 1.0);
+    assert_eq!(host.complaints(), [""; 0]);
+}
+
 /// The number of an interface, as the system lists it for this thread.
 fn index_of(interface: &str) -> u32 {
     let output = std::process::Command::new("ip")

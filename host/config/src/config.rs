@@ -1,5 +1,6 @@
 //! The whole configuration: its sections, and the checks between them.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -338,6 +339,7 @@ fn root(mut root: Section<'_>) -> Config {
     config.database.schema.dispatcher = config.dispatcher.names.clone();
     config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
     reject_half_tls(&root, &config);
+    reject_links(&root, &config);
     if !config.nat.ping.is_zero() && config.relay.mode == RelayMode::Stateless {
         let what = "`ping` is not possible with `mode = \"stateless\"` in [relay]";
         let mend =
@@ -369,6 +371,42 @@ fn reject_half_tls(root: &Section<'_>, config: &Config) {
         let what = format!("the next hop {hop} needs TLS, and `listen` has no TLS address");
         let mend =
             "add one for Via and Record-Route to `listen`, for example \"tls:192.0.2.1:5061\"";
+        root.reject("relay", Bad::new(what, mend));
+    }
+}
+
+/// Reports a link-local next hop whose link is not known: it is that of the only link-local address in `listen` over the same transport.
+fn reject_links(root: &Section<'_>, config: &Config) {
+    let relay = &config.relay;
+    let named = relay.next_hops.iter().map(|(_, hop)| hop);
+    for hop in relay
+        .next_hop
+        .iter()
+        .chain(named)
+        .filter(|hop| hop.is_link_local())
+    {
+        let transport = hop.transport.unwrap_or(Transport::Udp);
+        let zones = config.listen.iter().filter_map(|one| match &one.place {
+            Place::Zoned(_, zone, _) if one.transport == transport => Some(zone),
+            Place::Zoned(..) | Place::Addr(_) | Place::Interface(..) => None,
+        });
+        let zones: BTreeSet<_> = zones.collect();
+        let name = transport.parameter();
+        let (what, mend) = match zones.len() {
+            1 => continue,
+            0 => (
+                format!(
+                    "the next hop {hop} is link-local, and `listen` has no link-local {name} address"
+                ),
+                format!("add that of the link: \"{name}:[fe80::1%INTERFACE]:5060\""),
+            ),
+            _ => (
+                format!(
+                    "the next hop {hop} is link-local, and `listen` has {name} addresses of several links"
+                ),
+                "leave one of them, or use addresses that are not link-local".to_owned(),
+            ),
+        };
         root.reject("relay", Bad::new(what, mend));
     }
 }
@@ -694,5 +732,22 @@ level = "loud"
                 "1:10: listen = []: no listen address; name at least one address, for example [\"udp:127.0.0.1:5060\"]"
             ]
         );
+    }
+
+    #[test]
+    fn a_link_local_next_hop_needs_one_link() {
+        let relay = "[relay]\nnext-hop = \"sip:[fe80::9]:5060;transport=tcp\"\n";
+        let with = |listen: &str| Config::parse(&format!("listen = [{listen}]\n{relay}"));
+        let said = |listen: &str| with(listen).unwrap_err()[0].to_string();
+        let none = said("\"tcp:[::]:5060\", \"udp:[fe80::1%eth0]:5060\"");
+        let text = "the next hop sip:[fe80::9]:5060;transport=tcp is link-local, and `listen` has no link-local tcp address; \
+                    add that of the link: \"tcp:[fe80::1%INTERFACE]:5060\"";
+        assert!(none.ends_with(text), "{none}");
+        let two = said("\"tcp:[fe80::1%eth0]:5060\", \"tcp:[fe80::2%eth1]:5060\"");
+        assert!(
+            two.contains("`listen` has tcp addresses of several links"),
+            "{two}"
+        );
+        assert!(with("\"tcp:[fe80::1%eth0]:5060\", \"tcp:[fe80::1%eth0]:5070\"").is_ok());
     }
 }

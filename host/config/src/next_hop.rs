@@ -80,6 +80,12 @@ impl NextHop {
         }
         let (host, port) =
             split_port(socket).ok_or_else(|| Bad::new("not a host with a port", MEND))?;
+        if let Some(ip) = zoned(host) {
+            let mend = format!(
+                "write \"[{ip}]\": the link is that of the link-local address in `listen`, over the same transport"
+            );
+            return Err(Bad::new("a next hop has no zone", mend));
+        }
         let mut transport = None;
         for parameter in parts {
             transport = Some(parse_transport(parameter)?);
@@ -89,6 +95,14 @@ impl NextHop {
             port,
             transport,
         })
+    }
+
+    /// Whether the address means something on one link only, that of a link-local address in `listen`.
+    pub fn is_link_local(&self) -> bool {
+        match &self.host {
+            Host::Addr(IpAddr::V6(ip)) => ip.is_unicast_link_local(),
+            Host::Addr(IpAddr::V4(_)) | Host::Name(_) => false,
+        }
     }
 
     /// The port, by default that of the transport.
@@ -204,6 +218,12 @@ fn split_net(text: &str) -> Option<(IpNet, Ports)> {
     Some((net, ports))
 }
 
+/// The address of a host that is written with its zone: `[fe80::1%eth0]`.
+fn zoned(host: &str) -> Option<std::net::Ipv6Addr> {
+    let (ip, zone) = host.strip_prefix('[')?.strip_suffix(']')?.split_once('%')?;
+    ip.parse().ok().filter(|_| !zone.is_empty())
+}
+
 /// Splits host and port. An IPv6 address keeps its brackets.
 fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
     let end = if text.starts_with('[') {
@@ -296,6 +316,8 @@ mod tests {
             ("sip:::1", "not a host with a port"),
             ("sip:10.0.0.300", "not a host name or address"),
             ("sip:", "not a host name or address"),
+            ("sip:[fe80::1%eth0]:5060", "a next hop has no zone"),
+            ("sip:[fe80::1%eth0];transport=tcp", "a next hop has no zone"),
             ("sip:a.example;lr", "unknown parameter `lr`"),
             (
                 "sip:a.example;transport=sctp",

@@ -1,6 +1,6 @@
 //! The state shared by all workers and the control side. All of it is immutable, replaced as a whole, or a counter.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -93,6 +93,12 @@ impl Shared {
     #[inline]
     pub(crate) fn captures_verdicts(&self) -> bool {
         self.capture.as_ref().is_some_and(Capture::has_verdicts)
+    }
+
+    /// The zone of a socket of the host: see [`Bound::zone`].
+    pub(crate) fn zone_of(&self, local: SocketAddr) -> u32 {
+        let bound = self.listen.iter().find(|bound| bound.addr == local);
+        bound.map_or(0, |bound| bound.zone)
     }
 
     /// Whether this address is in the address table (whatever its group and port), in the table of trusted peers, or that of a next hop of the

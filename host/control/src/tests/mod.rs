@@ -58,6 +58,7 @@ fn control_over(
     let (_never, stop) = tokio::sync::watch::channel(false);
     let registry = Arc::new(ready(Registry::new(&config, 2, stop).unwrap()));
     let bound = Bound {
+        zone: 0,
         transport: Transport::Udp,
         addr: "127.0.0.1:5060".parse().unwrap(),
     };

@@ -10,8 +10,10 @@ use portcullis_sip::Transport;
 pub struct Bound {
     /// The transport.
     pub transport: Transport,
-    /// The address, with the actual port.
+    /// The address, with the actual port, and as peers know it: without a zone.
     pub addr: SocketAddr,
+    /// The number of the interface that a link-local address belongs to (its zone, RFC 4007 §6); 0 for other addresses.
+    pub zone: u32,
 }
 
 impl fmt::Display for Bound {

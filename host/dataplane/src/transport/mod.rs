@@ -133,6 +133,7 @@ pub fn bind_or_inherit(
                 source,
             }
         };
+        let zone = zone_of(addr);
         let taken = inherited.iter_mut();
         let taken: Vec<_> = taken
             .filter_map(|sockets| sockets.take(transport, without_zone(addr)))
@@ -143,7 +144,11 @@ pub fn bind_or_inherit(
                 sockets.streams.extend(taken.streams);
             }
             let addr = without_zone(addr);
-            bound.push(Bound { transport, addr });
+            bound.push(Bound {
+                transport,
+                addr,
+                zone,
+            });
             continue;
         }
         drop(taken);
@@ -153,7 +158,11 @@ pub fn bind_or_inherit(
             addr = bind_one(transport, addr, sockets).map_err(at(addr))?;
         }
         let addr = without_zone(addr);
-        bound.push(Bound { transport, addr });
+        bound.push(Bound {
+            transport,
+            addr,
+            zone,
+        });
     }
     if spread == Spread::Datagram {
         spread_datagrams(&all);
@@ -166,6 +175,13 @@ pub fn bind_or_inherit(
 /// from there leaves by that link.
 fn without_zone(addr: SocketAddr) -> SocketAddr {
     SocketAddr::new(addr.ip(), addr.port())
+}
+
+fn zone_of(addr: SocketAddr) -> u32 {
+    match addr {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(addr) => addr.scope_id(),
+    }
 }
 
 /// The setting applies to all sockets of an address, so that one call is enough.

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::fmt::Display;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -362,7 +362,11 @@ impl Worker {
 
 async fn open(worker: Rc<RefCell<Worker>>, to: Destination, joined: Joined) {
     let id = joined.id;
-    let error = match timeout(CONNECT, connect(&to)).await {
+    let zone = to.from.map_or(0, |from| {
+        let worker = worker.borrow();
+        worker.pipeline.shared().zone_of(from)
+    });
+    let error = match timeout(CONNECT, connect(&to, zone)).await {
         Ok(Ok(stream)) => {
             let local = to.from.or_else(|| stream.local_addr().ok());
             let tcp = StreamPeer {
@@ -406,14 +410,21 @@ fn halves(stream: TcpStream) -> (OwnedReadHalf, OwnedWriteHalf) {
     stream.into_split()
 }
 
-/// Connects from the address that our Via names, with a port chosen by the system.
-async fn connect(to: &Destination) -> io::Result<TcpStream> {
+/// Connects from the address that our Via names, with a port chosen by the system. `zone` is the one of that address: a link-local address means nothing
+/// without.
+async fn connect(to: &Destination, zone: u32) -> io::Result<TcpStream> {
+    let zoned = |addr: SocketAddr| match addr {
+        SocketAddr::V6(v6) if v6.ip().is_unicast_link_local() => {
+            SocketAddrV6::new(*v6.ip(), v6.port(), 0, zone).into()
+        }
+        SocketAddr::V4(_) | SocketAddr::V6(_) => addr,
+    };
     let socket = match to.addr {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     if let Some(from) = to.from {
-        socket.bind(SocketAddr::new(from.ip(), 0))?;
+        socket.bind(zoned(SocketAddr::new(from.ip(), 0)))?;
     }
-    socket.connect(to.addr).await
+    socket.connect(zoned(to.addr)).await
 }

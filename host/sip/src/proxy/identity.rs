@@ -142,8 +142,15 @@ impl Identity {
                 place.addr.ip() == arrived_at.ip(),
             )
         };
-        let fitting =
-            |place: &&Place| place.transport == transport && place.addr.is_ipv4() == ip.is_ipv4();
+        // From another socket, the system would not know the link.
+        let is_of_link = |place: &&Place| {
+            Reach::of(ip) != Reach::Link || Reach::of(place.addr.ip()) == Reach::Link
+        };
+        let fitting = |place: &&Place| {
+            place.transport == transport
+                && place.addr.is_ipv4() == ip.is_ipv4()
+                && is_of_link(place)
+        };
         // `max_by_key` returns the last of equal elements; the first one is wanted.
         self.places.iter().rev().filter(fitting).max_by_key(rank)
     }
@@ -444,6 +451,11 @@ mod tests {
             assert_eq!(from("2001:db8::9", arrived), "[2001:db8::1]:5060");
             assert_eq!(from("fe80::9", arrived), "[fe80::1]:5060");
         }
+        // Over TCP, nothing of the host is on the link.
+        let open = Identity::new(&[local(Transport::Tcp, "[2001:db8::1]:5060")], &[], &[]);
+        let arrived = "[2001:db8::1]:5060".parse().unwrap();
+        let place = open.place_towards(Transport::Tcp, "fe80::9".parse().unwrap(), arrived);
+        assert!(place.is_none());
     }
 
     #[test]
