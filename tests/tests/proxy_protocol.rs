@@ -1,4 +1,4 @@
-//! Clients behind a load balancer that begins each connection with a PROXY header.
+//! Clients behind a load balancer: one that begins each connection with a PROXY header, or one that speaks HTTP and says in a field for whom it connects.
 
 #![forbid(unsafe_code)]
 
@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 
 use portcullis_testkit::browser::{Browser, connect};
 use portcullis_testkit::certificates::{authority, certificate};
-use portcullis_testkit::documents::Page;
+use portcullis_testkit::documents::{Block, Page};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::secure::Line;
 use portcullis_testkit::sip::Caller;
@@ -303,18 +303,22 @@ fn the_bounds_and_the_guard_are_those_of_each_client() {
 /// What nginx needs beside the block of the page. Debian's modules are below the prefix of the call.
 const NGINX: &str = "load_module modules/ngx_stream_module.so;\ndaemon off;\npid @FOLDER@/pid;\nerror_log stderr;\nevents {}\n";
 
-/// The only block in this language in docs/load-balancers.md, at the addresses of a test.
-fn example(language: &str, host: &Host, front: SocketAddr) -> String {
+/// The only block in this language with this text in docs/load-balancers.md, at the addresses of a test.
+fn example(language: &str, text: &str, host: &Host, front: SocketAddr) -> String {
     let blocks = Page::named("docs/load-balancers.md").blocks();
-    let mut own = blocks.iter().filter(|block| block.language() == language);
+    let is_it = |block: &&Block| block.language() == language && block.text.contains(text);
+    let mut own = blocks.iter().filter(is_it);
     let (Some(block), None) = (own.next(), own.next()) else {
-        panic!("the page has one block of {language}");
+        panic!("the page has one block of {language} with {text:?}");
     };
+    let ws = host.lease().addr(1, 8_088);
     let balancer = host.lease().ip(BALANCER).to_string();
     block
         .text
         .replace("192.0.2.10:5060", &front.to_string())
+        .replace("192.0.2.10:8080", &front.to_string())
         .replace("192.0.2.1:5060", &host.sip().to_string())
+        .replace("192.0.2.1:8088", &ws.to_string())
         .replace("192.0.2.10", &balancer)
 }
 
@@ -362,10 +366,10 @@ fn peers_haproxy_and_nginx_say_for_whom_they_connect() {
     let host = builder.row(&format!("200 {member}")).start();
     let front = |port| host.lease().addr(BALANCER, port);
     let folders = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory can be made"));
-    let config = example("haproxy", &host, front(5_060));
+    let config = example("haproxy", "mode tcp", &host, front(5_060));
     let words = ["haproxy", "-db", "-f"];
     let _haproxy = Program::start(folders[0].path(), front(5_060), &config, &words);
-    let config = NGINX.to_owned() + &example("nginx", &host, front(5_062));
+    let config = NGINX.to_owned() + &example("nginx", "stream", &host, front(5_062));
     let words = ["nginx", "-p", "/usr/lib/nginx", "-e", "stderr", "-c"];
     let _nginx = Program::start(folders[1].path(), front(5_062), &config, &words);
     for port in [5_060, 5_062] {
@@ -377,5 +381,107 @@ fn peers_haproxy_and_nginx_say_for_whom_they_connect() {
     }
     // Checks of health, and the connections that waited for these programs, are no error.
     assert_eq!(dropped(&host), 0.0);
+    assert_eq!(host.complaints(), [""; 0]);
+}
+
+/// A host that takes WebSocket connections, and from the load balancer the word of a field for whom.
+fn http_builder(field: &str) -> (Builder, SocketAddr) {
+    let builder = Builder::new().row(&format!("200 {}", MEMBER.ip()));
+    let (balancer, ws) = (builder.lease().ip(BALANCER), builder.lease().addr(1, 8_088));
+    let builder = builder
+        .listen(&format!("ws:{ws}"))
+        .set("websocket", &format!("forwarded-by = [\"{balancer}\"]"))
+        .set("websocket", &format!("forwarded-field = \"{field}\""));
+    (builder, ws)
+}
+
+/// How the policy answers a client with these fields, that connects from there; or the code of HTTP with which it is refused.
+fn answered(
+    host: &Host,
+    ws: SocketAddr,
+    from: u8,
+    fields: &[(&'static str, &str)],
+) -> Result<u16, u16> {
+    let sip = ("Sec-WebSocket-Protocol", "sip");
+    let fields: Vec<_> = fields.iter().copied().chain([sip]).collect();
+    let line = Line::from(connect(host.lease().ip(from), ws));
+    let mut browser = Browser::over(line, ws, "/", &fields)?;
+    let message = browser.request("MESSAGE", "sip:bob@example.com");
+    Ok(browser.ask(&message).code())
+}
+
+#[test]
+fn a_load_balancer_that_speaks_http_says_in_a_field_for_whom_it_connects() {
+    for field in ["X-Forwarded-For", "Forwarded"] {
+        let (builder, ws) = http_builder(field);
+        let host = builder.start();
+        let written = |client: SocketAddrV4| match field {
+            "Forwarded" => format!("proto=https;for=\"{client}\""),
+            _ => client.ip().to_string(),
+        };
+        let (member, stranger) = (written(MEMBER), written(STRANGER));
+        let from = |from, value: &str| answered(&host, ws, from, &[(field, value)]);
+        assert_eq!(from(BALANCER, &member), Ok(403));
+        assert_eq!(from(BALANCER, &stranger), Ok(401));
+        // What a client has claimed stands before what the load balancer adds.
+        let claimed = format!("{member}, {stranger}");
+        assert_eq!(from(BALANCER, &claimed), Ok(401));
+        // Nobody else is believed.
+        assert_eq!(from(NEIGHBOUR, &member), Ok(401));
+        assert_eq!(host.metric("portcullis_websockets_refused_total", &[]), 0.0);
+        for refused in [
+            answered(&host, ws, BALANCER, &[]),
+            from(BALANCER, "unknown"),
+            answered(&host, ws, BALANCER, &[("X-Real-IP", &member)]),
+        ] {
+            assert_eq!(refused, Err(400));
+        }
+        assert_eq!(host.metric("portcullis_websockets_refused_total", &[]), 3.0);
+        assert_eq!(host.complaints(), [""; 0]);
+    }
+}
+
+#[test]
+fn clients_of_one_load_balancer_are_bounded_one_by_one() {
+    let (builder, ws) = http_builder("X-Forwarded-For");
+    let host = builder
+        .set("sip", "tcp-max-connections-per-address = 2")
+        .start();
+    let open = |ip: &str| {
+        let fields = [("Sec-WebSocket-Protocol", "sip"), ("X-Forwarded-For", ip)];
+        let line = Line::from(connect(host.lease().ip(BALANCER), ws));
+        let mut browser = Browser::over(line, ws, "/", &fields).expect("the host takes it");
+        let message = browser.request("MESSAGE", "sip:bob@example.com");
+        assert_eq!(browser.ask(&message).code(), 401, "{ip}");
+        browser
+    };
+    let all: Vec<_> = (1..=8)
+        .map(|client| open(&format!("203.0.113.{client}")))
+        .collect();
+    let open = host.metric("portcullis_connections_open", &[]);
+    assert_eq!((all.len(), open), (8, 8.0));
+}
+
+#[test]
+fn peers_haproxy_says_in_http_for_whom_it_connects() {
+    let (builder, _) = http_builder("X-Forwarded-For");
+    // Its client is in the table, too.
+    let member = builder.lease().ip(20);
+    let host = builder.row(&format!("200 {member}")).start();
+    let front = host.lease().addr(BALANCER, 8_080);
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let config = example("haproxy", "mode http", &host, front);
+    let words = ["haproxy", "-db", "-f"];
+    let _haproxy = Program::start(folder.path(), front, &config, &words);
+    let member = member.to_string();
+    for (source, claims, code) in [(20, None, 403), (21, None, 401), (21, Some(&*member), 401)] {
+        let claims = claims.map(|ip| ("X-Forwarded-For", ip));
+        let fields: Vec<_> = claims.into_iter().collect();
+        assert_eq!(
+            answered(&host, front, source, &fields),
+            Ok(code),
+            "{source} {fields:?}"
+        );
+    }
     assert_eq!(host.complaints(), [""; 0]);
 }

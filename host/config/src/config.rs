@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -234,6 +234,12 @@ impl Config {
         })
     }
 
+    /// Whether this is the address of a load balancer: all its clients come from there.
+    #[inline]
+    pub fn is_load_balancer(&self, ip: IpAddr) -> bool {
+        self.streams.is_load_balancer(ip) || self.websocket.is_load_balancer(ip)
+    }
+
     /// Addresses that the configuration names as some of `listen`, with their keys, and that none of these sockets has. Which addresses an interface has,
     /// or the machine, is known only there.
     pub fn unmatched(&self, sockets: &[Socket]) -> Vec<(String, &Listen)> {
@@ -323,7 +329,7 @@ fn root(mut root: Section<'_>) -> Config {
         streams: StreamsConfig::read(root.section("streams"), defaults.streams, &listen),
         tls: tls::read_profiles(root.section("tls")),
         nat: nat::read(root.section("nat"), defaults.nat, &listen),
-        websocket: websocket::read(root.section("websocket"), defaults.websocket),
+        websocket: websocket::read(root.section("websocket"), defaults.websocket, &listen),
         resolver: ResolverConfig::read(root.section("resolver"), defaults.resolver),
         transactions: transactions::read(root.section("transactions"), defaults.transactions),
         tenants: Vec::new(),

@@ -9,7 +9,7 @@ use thiserror::Error;
 pub const LONGEST_REQUEST: usize = 8 << 10;
 
 /// Most header fields of a request.
-const MOST_FIELDS: usize = 64;
+pub(crate) const MOST_FIELDS: usize = 64;
 
 /// What follows the key of the client in the hash that the server answers with (RFC 6455 §1.3).
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -82,20 +82,26 @@ pub enum Refusal {
     /// Another version of WebSocket than 13.
     #[error("only version 13 of WebSocket is spoken here")]
     Version,
+    /// The request of a load balancer does not say for whom it is.
+    #[error(
+        "the load balancer does not say for whom it connects: see `forwarded-by` in [websocket]"
+    )]
+    NoClient,
 }
 
 impl Refusal {
     /// The status code of the response.
     pub fn code(self) -> u16 {
         match self {
-            Self::NotHttp | Self::TooLong | Self::Malformed | Self::NoSip => 400,
+            Self::NotHttp | Self::TooLong | Self::Malformed | Self::NoSip | Self::NoClient => 400,
             Self::Origin | Self::Host => 403,
             Self::Path => 404,
             Self::NoUpgrade | Self::Version => 426,
         }
     }
 
-    fn response(self) -> Vec<u8> {
+    /// The response.
+    pub fn response(self) -> Vec<u8> {
         let phrase = match self.code() {
             400 => "Bad Request",
             403 => "Forbidden",
@@ -111,7 +117,8 @@ impl Refusal {
             | Self::NoSip
             | Self::Origin
             | Self::Host
-            | Self::Path => "",
+            | Self::Path
+            | Self::NoClient => "",
         };
         let text = format!("{self}\n");
         format!(
@@ -134,6 +141,7 @@ impl Refusal {
             Self::Path => "path",
             Self::NoUpgrade => "no_upgrade",
             Self::Version => "version",
+            Self::NoClient => "no_client",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What must hold for every stream, for property tests and for the fuzz target `websocket`.
 
-use crate::{Close, Decoder, Event};
+use crate::{Close, Decoder, Event, ForwardedField};
 
 /// Most bytes of a message.
 const MOST: usize = 1_000;
@@ -15,6 +15,21 @@ pub fn stream(input: &[u8]) {
     assert_eq!(decoded(bytes, usize::from(chunk).max(1)), whole);
     for seen in &whole.0 {
         assert!(seen.len() <= MOST + 1);
+    }
+}
+
+/// Most bytes of a request that is read in all its parts.
+const MOST_REQUEST: usize = 300;
+
+/// Looks for the client in a request as it arrives byte by byte: what its beginning says, it says as a whole.
+pub fn request(input: &[u8]) {
+    let input = &input[..input.len().min(MOST_REQUEST)];
+    for field in [ForwardedField::XForwardedFor, ForwardedField::Forwarded] {
+        let whole = field.client(input, |ip| ip.is_loopback());
+        let parts = (0..input.len()).map(|end| field.client(&input[..end], |ip| ip.is_loopback()));
+        if let Some(early) = parts.into_iter().find(|part| *part != Ok(None)) {
+            assert_eq!(early, whole);
+        }
     }
 }
 
@@ -79,6 +94,16 @@ mod tests {
             let frames = frames.iter().map(|(is_last, opcode, payload)| masked(*is_last, *opcode, payload));
             let bytes: Vec<u8> = frames.flatten().chain(tail).collect();
             stream(&[&[chunk], &bytes[..]].concat());
+        }
+
+        #[test]
+        fn a_request_says_for_whom_it_is_as_soon_as_it_is_whole(
+            fields in "(X-Forwarded-For: [ -~]{0,20}\r\n|Forwarded: (for=)?[ -~]{0,20}\r\n|[ -~]{0,9}\r\n){0,4}",
+            rest in prop::collection::vec(any::<u8>(), 0..20),
+        ) {
+            let head = format!("GET / HTTP/1.1\r\n{fields}\r\n");
+            request(&[head.as_bytes(), &rest[..]].concat());
+            request(&rest);
         }
 
         #[test]

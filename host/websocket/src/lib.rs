@@ -8,11 +8,13 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod decoder;
+mod forwarded;
 mod frame;
 mod handshake;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
 
 pub use decoder::{Decoder, Event};
+pub use forwarded::ForwardedField;
 pub use frame::{Close, Opcode, write_close, write_frame, write_message};
 pub use handshake::{Answer, LONGEST_REQUEST, Origin, Refusal, Rules};

@@ -377,7 +377,7 @@ impl Strangers {
     fn guard_for(&self, ip: IpAddr) -> Option<&Guard> {
         let guard = self.shared.guard.as_ref()?;
         let config = &self.shared.config;
-        let is_exempt = config.guard.is_exempt(ip) || config.streams.is_load_balancer(ip);
+        let is_exempt = config.guard.is_exempt(ip) || config.is_load_balancer(ip);
         (!is_exempt).then_some(guard)
     }
 

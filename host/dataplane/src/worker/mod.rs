@@ -1,6 +1,7 @@
 //! One worker: a thread with its own runtime, its own sockets, and a pipeline. Workers share only [`Shared`](crate::shared::Shared).
 
 mod both_halves;
+mod forwarded;
 mod handshake_slots;
 mod inbound;
 mod passed;

@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::fmt::Display;
-use std::io;
+use std::io::{self, Cursor};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 use std::rc::Rc;
@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use portcullis_metrics::Lost;
 use portcullis_proxy_protocol::Header;
 use portcullis_sip::{Destination, Transport};
+use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -20,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use super::Worker;
+use super::forwarded::{self, NoClient};
 use super::handshake_slots;
 use super::proxy_header::{self, NoHeader};
 use super::stream;
@@ -111,9 +113,14 @@ fn welcome(
 ) -> bool {
     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let shared = Arc::clone(worker.borrow().pipeline.shared());
-    match shared.config.streams.is_load_balancer(peer.ip()) {
-        true => ask_for_whom(worker, stream, peer, listener, room),
-        false => admit(worker, stream, peer, listener, room),
+    let config = &shared.config;
+    let is_ws = listener.transport == Transport::Ws;
+    if config.streams.is_load_balancer(peer.ip()) {
+        ask_for_whom(worker, stream, peer, listener, room)
+    } else if is_ws && config.websocket.is_load_balancer(peer.ip()) {
+        ask_http_for_whom(worker, stream, peer, listener)
+    } else {
+        admit(worker, stream, peer, listener, room, Vec::new())
     }
 }
 
@@ -152,18 +159,53 @@ fn ask_for_whom(
             }
             Err(why) => return worker.borrow().refuse_header(&why, &listener, balancer),
         };
-        admit(&worker, stream, client, &listener, room);
+        admit(&worker, stream, client, &listener, room, Vec::new());
     });
     has_evicted
 }
 
-/// Admits a connection. True if another one was evicted for it, or none could be.
+/// The same for a load balancer that speaks HTTP. The request is read once more where the connection is served.
+fn ask_http_for_whom(
+    worker: &Rc<RefCell<Worker>>,
+    mut stream: TcpStream,
+    balancer: SocketAddr,
+    listener: &Listener,
+) -> bool {
+    let Some(joined) = worker
+        .borrow()
+        .take_place(listener, balancer, Opener::LoadBalancer)
+    else {
+        return true;
+    };
+    let has_evicted = joined.has_evicted;
+    let (worker, listener) = (Rc::clone(worker), listener.clone());
+    let shared = Arc::clone(worker.borrow().pipeline.shared());
+    spawn_local(async move {
+        let asked = tokio::select! {
+            asked = forwarded::read(&mut stream, &shared.config.websocket) => asked,
+            () = joined.place.activity().evicted() => return,
+        };
+        drop(joined);
+        let (ip, first) = match asked {
+            Ok(asked) => asked,
+            Err(why) => return worker.borrow().refuse_request(&why, balancer),
+        };
+        // The field has no port. That of the load balancer tells connections of a client apart.
+        let client = SocketAddr::new(ip, balancer.port());
+        debug!(event = "forwarded_for", source = %client, load_balancer = %balancer, "WebSocket connection of a client behind a load balancer");
+        admit(&worker, stream, client, &listener, None, first);
+    });
+    has_evicted
+}
+
+/// Admits a connection, of which these first bytes have been read; none of a connection with TLS. True if another one was evicted for it, or none could be.
 fn admit(
     worker: &Rc<RefCell<Worker>>,
     stream: TcpStream,
     peer: SocketAddr,
     listener: &Listener,
     room: Option<OwnedSemaphorePermit>,
+    first: Vec<u8>,
 ) -> bool {
     if worker.borrow().pipeline.refuses_peer(peer) {
         return false;
@@ -189,6 +231,11 @@ fn admit(
     let has_evicted = joined.has_evicted;
     let worker = Rc::clone(worker);
     match slot {
+        None if !first.is_empty() => {
+            let (read, write) = halves(stream);
+            let read = Cursor::new(first).chain(read);
+            spawn_local(stream::run(worker, (read, write), tcp, joined))
+        }
         None => spawn_local(stream::run(worker, halves(stream), tcp, joined)),
         Some(slot) => spawn_local(tls::accepted(worker, stream, tcp, joined, slot)),
     };
@@ -276,6 +323,16 @@ impl Worker {
                 self.lose_connection(Lost::BadProxyHeader, listener, balancer, why);
             }
         }
+    }
+
+    /// Counts a WebSocket connection of a load balancer that was refused.
+    fn refuse_request(&self, why: &NoClient, balancer: SocketAddr) {
+        match why {
+            NoClient::Closed => return,
+            NoClient::Late | NoClient::Refused(_) | NoClient::Broken(_) => {}
+        }
+        debug!(event = "websocket_refused", source = %balancer, error = %why, "WebSocket connection refused");
+        self.counters().websockets_refused.inc();
     }
 
     fn lose_connection(

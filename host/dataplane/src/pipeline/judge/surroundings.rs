@@ -38,7 +38,7 @@ impl HostState for Surroundings {
         let ip = arrival.source.ip();
         let guard = self.shared.guard.as_ref();
         let config = &self.shared.config;
-        let is_exempt = config.guard.is_exempt(ip) || config.streams.is_load_balancer(ip);
+        let is_exempt = config.guard.is_exempt(ip) || config.is_load_balancer(ip);
         let guard = guard.filter(|_| !is_exempt);
         // That a tenant may have it as a next hop is not looked up: there may be many.
         let Some(guard) = guard.filter(|_| !self.shared.is_known(ip)) else {
