@@ -295,3 +295,52 @@ fn every_signal_that_a_host_handles_is_listed() {
         );
     }
 }
+
+/// The chapters about the edge show who speaks with whom. A page is as wide as the book, and the corners of boxes meet their sides.
+#[test]
+fn each_chapter_about_the_edge_has_a_drawing_that_fits() {
+    const WIDEST: usize = 110;
+    for name in ["tls", "websocket", "nat", "dispatcher", "load-balancers"] {
+        let page = Page::named(&format!("docs/{name}.md"));
+        let blocks = page.blocks();
+        let is_drawing = |text: &str| text.contains('▶') || text.contains('►');
+        let drawings = blocks
+            .iter()
+            .filter(|block| block.language() == "text" && is_drawing(&block.text));
+        let mut count = 0;
+        for drawing in drawings {
+            count += 1;
+            let rows: Vec<Vec<char>> = drawing
+                .text
+                .lines()
+                .map(|line| line.chars().collect())
+                .collect();
+            let at = |row: Option<usize>, column: Option<usize>| {
+                let row = row.and_then(|row| rows.get(row));
+                row.zip(column)
+                    .and_then(|(row, column)| row.get(column).copied())
+            };
+            for (number, row) in rows.iter().enumerate() {
+                let place = format!("{}, line {number} of the drawing", drawing.place());
+                assert!(row.len() <= WIDEST, "{place}: {} columns", row.len());
+                for (column, corner) in row.iter().enumerate() {
+                    let (above, below) = (number.checked_sub(1), Some(number + 1));
+                    let (left, right) = (column.checked_sub(1), Some(column + 1));
+                    let (vertical, horizontal) = match corner {
+                        '┌' => (below, right),
+                        '┐' => (below, left),
+                        '└' => (above, right),
+                        '┘' => (above, left),
+                        _ => continue,
+                    };
+                    let vertical = at(vertical, Some(column));
+                    let horizontal = at(Some(number), horizontal);
+                    let meets = vertical.is_some_and(|side| "│├┤┼▲▼".contains(side))
+                        && horizontal.is_some_and(|side| "─┬┴┼".contains(side));
+                    assert!(meets, "{place}: {corner} in column {column}");
+                }
+            }
+        }
+        assert!(count > 0, "{name}: no drawing");
+    }
+}
