@@ -59,7 +59,7 @@ fn peers_baresip_with_outbound_is_reached_along_its_flow_over_udp_and_tls() {
         (0, 1, "sip:grace@example.com"),
         (1, 0, "sip:ada@example.com"),
     ] {
-        let mut phones = [&mut ada, &mut grace];
+        let phones = [&mut ada, &mut grace];
         phones[caller].tell("dial", uri);
         phones[caller].wait_for("CALL_ESTABLISHED");
         phones[callee].tell("hangup", "");
