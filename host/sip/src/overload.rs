@@ -337,7 +337,10 @@ impl Returning {
     pub(crate) fn new(feedback: Feedback, ours: &Via<'_>) -> Self {
         Self {
             feedback,
-            offer: Offer::of_own(ours),
+            offer: match feedback {
+                Feedback::Given(_) => Offer::of_own(ours),
+                Feedback::Removed | Feedback::Untouched => Offer::default(),
+            },
             is_next: true,
         }
     }

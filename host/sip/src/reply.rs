@@ -99,8 +99,9 @@ impl<'o> Reply<'o> {
 
     fn vias(&mut self, message: Message<'_>, top: Option<&TopVia<'_>>, arrival: &Arrival) {
         if let Some(top) = top {
-            let offer = Offer::of_via(&top.via);
-            let overload = top.asked.and_then(|demand| demand.of(offer));
+            let overload = top
+                .asked
+                .and_then(|demand| demand.of(Offer::of_via(&top.via)));
             let write = |out: &mut Vec<u8>| {
                 if let Some(overload) = overload {
                     overload.write(out);
