@@ -199,10 +199,9 @@ fn a_client_whose_port_is_closed_is_not_pinged_again() {
     wait::until("the flow is given up", || {
         (pinged_flows(&host) == 0.0).then_some(())
     });
-    assert_eq!(
-        (pings(&host, "silent"), pings(&host, "unreachable")),
-        (0.0, 1.0)
-    );
+    assert_eq!(pings(&host, "unreachable"), 1.0);
+    // The first ping may have come before the port was closed.
+    assert!(pings(&host, "silent") <= 1.0);
 }
 
 #[test]
