@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
+use tokio::task::coop::consume_budget;
 
 /// Items for which an empty queue keeps room: as many as one that is in use holds most of the time.
 const KEPT: usize = 4;
@@ -75,6 +76,8 @@ impl<T> Drop for Sender<T> {
 impl<T> Receiver<T> {
     /// The next item; `None` when nothing waits and nothing more comes.
     pub(super) async fn next(&self) -> Option<T> {
+        // Whoever takes from a queue that other threads never let become empty lets other tasks run, too.
+        consume_budget().await;
         poll_fn(|context| self.poll_next(context)).await
     }
 
@@ -161,6 +164,26 @@ mod tests {
         }
         drop(sender);
         assert_eq!(task.await.unwrap(), (0..10).collect::<Vec<_>>());
+    }
+
+    #[tokio::test]
+    async fn a_receiver_that_never_waits_lets_others_run() {
+        const COUNT: usize = 100_000;
+        let (sender, receiver) = mailbox();
+        for item in 0..COUNT {
+            sender.send(item).unwrap();
+        }
+        drop(sender);
+        let task = tokio::spawn(async move {
+            let mut count = 0;
+            while receiver.next().await.is_some() {
+                count += 1;
+            }
+            count
+        });
+        tokio::task::yield_now().await;
+        assert!(!task.is_finished());
+        assert_eq!(task.await.unwrap(), COUNT);
     }
 
     #[tokio::test]
