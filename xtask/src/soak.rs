@@ -94,6 +94,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             renewals,
             rate: args.rate.unwrap_or(RATE_BESIDE_CHANGES),
             handshakes: args.handshakes,
+            is_timed: true,
         };
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
     }
@@ -103,6 +104,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let soak = NamesSoak {
             changes,
             rate: args.rate.unwrap_or(RATE_BESIDE_CHANGES),
+            is_timed: true,
         };
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
     }
@@ -198,6 +200,8 @@ pub(crate) struct RenewalsSoak {
     pub(crate) renewals: u64,
     pub(crate) rate: u32,
     pub(crate) handshakes: u32,
+    /// Whether times, rates and overload are judged: the machine has no other work.
+    pub(crate) is_timed: bool,
 }
 
 impl RenewalsSoak {
@@ -208,6 +212,7 @@ impl RenewalsSoak {
             .arg(format!("--renewals={}", self.renewals))
             .arg(format!("--rate={}", self.rate))
             .arg(format!("--handshakes={}", self.handshakes))
+            .args((!self.is_timed).then_some("--untimed"))
             .arg("--report")
             .arg(workspace.target.join("soak-renewals.json"));
         run_command(&mut soak)
@@ -218,6 +223,8 @@ impl RenewalsSoak {
 pub(crate) struct NamesSoak {
     pub(crate) changes: u64,
     pub(crate) rate: u32,
+    /// Whether times, rates and overload are judged: the machine has no other work.
+    pub(crate) is_timed: bool,
 }
 
 impl NamesSoak {
@@ -227,6 +234,7 @@ impl NamesSoak {
         soak.arg("names")
             .arg(format!("--changes={}", self.changes))
             .arg(format!("--rate={}", self.rate))
+            .args((!self.is_timed).then_some("--untimed"))
             .arg("--report")
             .arg(workspace.target.join("soak-names.json"));
         run_command(&mut soak)

@@ -60,6 +60,9 @@ struct NamesArgs {
     /// Requests per second
     #[arg(long, default_value_t = 5000)]
     rate: u64,
+    /// Do not judge times, rates and overload, for a machine that has other work
+    #[arg(long)]
+    untimed: bool,
     /// Also write the report to this file, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
@@ -76,6 +79,9 @@ struct RenewalsArgs {
     /// Handshakes per second, half of them with a resumed session
     #[arg(long, default_value_t = 500)]
     handshakes: u64,
+    /// Do not judge times, rates and overload, for a machine that has other work
+    #[arg(long)]
+    untimed: bool,
     /// Also write the report to this file, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
@@ -225,6 +231,7 @@ fn soak_with_renewals(args: &RenewalsArgs) -> Result<bool> {
         renewals: args.renewals,
         rate: args.rate,
         handshakes: args.handshakes,
+        is_timed: !args.untimed,
     };
     let report = renewals::run(&plan)?;
     print!("{}", report.text());
@@ -243,6 +250,7 @@ fn soak_with_names(args: &NamesArgs) -> Result<bool> {
     let plan = names::Plan {
         changes: args.changes,
         rate: args.rate,
+        is_timed: !args.untimed,
     };
     let report = names::run(&plan)?;
     print!("{}", report.text());
