@@ -147,6 +147,40 @@ fn parameters_alone_are_a_profile_for_each_side() {
 }
 
 #[test]
+fn a_name_that_profiles_of_several_sockets_have_is_that_of_the_first() {
+    let profile = |host: &str, more: &str| {
+        format!(
+            "[server:{host}:5061]\nserver_name=Sip.Example.com\nprivate_key=/a.key\ncertificate=/a.pem\n{more}"
+        )
+    };
+    let import = with_tls_cfg(
+        &[
+            profile("192.0.2.1", ""),
+            profile("192.0.2.2", ""),
+            profile("192.0.2.3", "server_name_mode=1\n"),
+        ]
+        .concat(),
+    );
+    let config = Config::parse(&import.text).unwrap();
+    let names: Vec<_> = config.tls.iter().map(|profile| &*profile.names).collect();
+    assert_eq!(
+        names,
+        [["sip.example.com"], ["*.sip.example.com"]],
+        "{}",
+        import.text
+    );
+    let said = said(&import).join("\n");
+    for text in [
+        "/etc/k/tls.cfg:6: tls.cfg: server_name = Sip.Example.com: a profile before it has the name, and profiles are chosen by name, not by socket: \
+         this profile is left out",
+        "/etc/k/tls.cfg:10: tls.cfg: server_name = Sip.Example.com: a profile before it has the name, and profiles are chosen by name, not by socket: \
+         the name is left out here",
+    ] {
+        assert!(said.contains(text), "{text} is not in\n{said}");
+    }
+}
+
+#[test]
 fn a_profile_that_cannot_be_what_it_was_is_left_out() {
     // It would admit clients without a certificate.
     let import = with_tls_cfg(

@@ -94,6 +94,7 @@ impl Tls {
             file,
             defaults: Defaults::of(&profiles, self.options),
             names: Vec::new(),
+            server_names: Vec::new(),
             draft,
             findings,
         };
@@ -160,6 +161,8 @@ struct Writer<'w> {
     defaults: Defaults,
     /// Names of sections so far.
     names: Vec<String>,
+    /// The names that clients ask for, of the sections so far.
+    server_names: Vec<String>,
     draft: &'w mut Draft,
     findings: &'w mut Vec<Finding>,
 }
@@ -194,18 +197,34 @@ impl Writer<'_> {
             let mend = "no ca_list says who issues the certificates of clients, which it demands: it is left out";
             return self.findings.push(Finding::at(place, what, mend));
         }
+        let names = server_name.as_ref();
+        let names = names.map_or_else(Vec::new, |(name, _)| names_of(profile, name));
+        // The host refuses a name in two sections.
+        let is_taken = |name: &String| self.server_names.contains(&compared(name));
+        let (taken, names): (Vec<_>, Vec<_>) = names.into_iter().partition(is_taken);
+        if let (Some(name), Some((_, place))) = (taken.first(), &server_name) {
+            let what = format!("tls.cfg: server_name = {}", excerpt(name));
+            let is_left_out = names.is_empty() && profile.peer != Peer::Default;
+            let mend = match is_left_out {
+                true => {
+                    "a profile before it has the name, and profiles are chosen by name, not by socket: this profile is left out"
+                }
+                false => {
+                    "a profile before it has the name, and profiles are chosen by name, not by socket: the name is left out here"
+                }
+            };
+            self.findings.push(Finding::at(place, what, mend));
+            if is_left_out {
+                return;
+            }
+        }
+        self.server_names
+            .extend(names.iter().map(|name| compared(name)));
         let name = self.name_of(profile, server_name.as_ref().map(|(name, _)| &**name));
         let section = format!("tls.{name}");
         self.file_of(&section, "certificate", &certificate);
         self.file_of(&section, "key", &key);
-        if let Some((server_name, place)) = &server_name {
-            let mode = profile.options.get("server_name_mode");
-            let mode = mode.map_or("0", |(mode, _)| mode.as_str());
-            let names = match mode {
-                "1" => vec![server_name.clone(), format!("*.{server_name}")],
-                "2" => vec![format!("*.{server_name}")],
-                _ => vec![server_name.clone()],
-            };
+        if let Some((_, place)) = &server_name {
             for name in names {
                 let origin = Origin::line(place);
                 self.draft.push(section.clone(), "names", name, origin);
@@ -373,6 +392,22 @@ impl Writer<'_> {
         self.names.push(name.clone());
         name
     }
+}
+
+/// The names that clients ask for, of a profile with this `server_name`.
+fn names_of(profile: &Profile, server_name: &str) -> Vec<String> {
+    let mode = profile.options.get("server_name_mode");
+    let below = format!("*.{server_name}");
+    match mode.map_or("0", |(mode, _)| mode.as_str()) {
+        "1" => vec![server_name.to_owned(), below],
+        "2" => vec![below],
+        _ => vec![server_name.to_owned()],
+    }
+}
+
+/// A name as the host compares it with others.
+fn compared(name: &str) -> String {
+    name.trim_end_matches('.').to_ascii_lowercase()
 }
 
 /// Letters of a name, so that a number fits behind them.
