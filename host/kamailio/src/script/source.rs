@@ -211,7 +211,11 @@ fn nat_uac_test(flags: u32) -> bool {
     let sent_by = sent_by.split_whitespace().last().unwrap_or_default();
     let via = ["sip:", sent_by].concat();
     let source = request::source_address();
-    let is_source = |uri: &str| uri::host(uri).trim_matches(['[', ']']) == source;
+    let is_source = |uri: &str| {
+        let host = uri::host(uri).trim_matches(['[', ']']);
+        host.parse::<std::net::IpAddr>()
+            .is_ok_and(|ip| ip.to_string() == source)
+    };
     let is_port = |uri: &str| uri::port(uri).unwrap_or(5060) == request::source_port();
     let has = |flag: u32| flags & flag != 0;
     has(1) && is_private(uri::host(contact))
@@ -220,7 +224,7 @@ fn nat_uac_test(flags: u32) -> bool {
         || has(16) && !is_port(&via)
         || has(32) && is_private(&source)
         || has(64) && request::transport().starts_with("WS")
-        || has(128) && !is_port(contact)
+        || has(128) && !uri::host(contact).is_empty() && !is_port(contact)
 }
 
 /// Whether an address is one of RFC 1918 or RFC 6598.
