@@ -34,7 +34,7 @@ pub(super) fn parameter(
             _ => of_websocket(name),
         },
         "nathelper" => match (name, value.number()) {
-            ("natping_interval", Some(seconds @ 1..)) => {
+            ("natping_interval", Some(seconds @ 1..=3600)) => {
                 let remark = "clients over UDP, from their registration on";
                 let origin = Origin::remark(place, remark);
                 draft.set("nat", "ping", format!("{seconds}s"), origin);
@@ -81,7 +81,7 @@ fn of_websocket(name: &str) -> &'static str {
 fn of_nathelper(name: &str) -> &'static str {
     match name {
         "natping_interval" => {
-            "not a number: `ping` in [nat] is the time between two pings of a client"
+            "not a number from 0 to 3600: `ping` in [nat] is the time between two pings of a client"
         }
         "ping_nated_only" | "natping_disable_bflag" | "sipping_bflag" => {
             "registered clients over UDP are pinged, all of them with OPTIONS: the policy path-nat makes only phones behind NAT clients (docs/nat.md)"

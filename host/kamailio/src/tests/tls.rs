@@ -218,7 +218,8 @@ fn parameters_of_the_modules_of_clients_are_keys_or_explained() {
          modparam(\"dispatcher\", \"xavp_dst\", \"_dsdst_\")\n\
          modparam(\"path\", \"colour\", 1)\n\
          modparam(\"nathelper\", \"ping_nated_only\", 1)\n\
-         modparam(\"nathelper\", \"sipping_from\", \"sip:pinger@example.com\")\n",
+         modparam(\"nathelper\", \"sipping_from\", \"sip:pinger@example.com\")\n\
+         modparam(\"nathelper\", \"natping_interval\", 7200)\n",
     );
     let config = Config::parse(&import.text).unwrap();
     assert!(
@@ -238,6 +239,7 @@ fn parameters_of_the_modules_of_clients_are_keys_or_explained() {
         "k.cfg:8: path: colour = 1: this import does not know the parameter",
         "k.cfg:9: nathelper: ping_nated_only = 1: registered clients over UDP are pinged",
         "k.cfg:10: nathelper: sipping_from = sip:pinger@example.com: a ping is an OPTIONS",
+        "k.cfg:11: nathelper: natping_interval = 7200: not a number from 0 to 3600",
     ] {
         assert!(said.contains(text), "{text} is not in\n{said}");
     }
