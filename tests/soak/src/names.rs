@@ -118,7 +118,7 @@ impl Site {
             .policy(policy("observe"))
             .set("log", "level = \"warn,policy=off\"")
             // The machine of a short run is shared.
-            .set("policy", "deadline = \"1s\"")
+            .set("policy", "deadline = \"10s\"")
             .set("relay", &format!("next-hop = \"sip:{ZONE}:5070\""))
             // A callee that has no core for some seconds is no failure of the host.
             .set("relay", "no-answer = \"20s\"")

@@ -112,7 +112,7 @@ impl Site {
             .serve(builder, address)
             .set("log", "level = \"error\"")
             // The machine of a short run is shared.
-            .set("policy", "deadline = \"1s\"")
+            .set("policy", "deadline = \"10s\"")
             .set("streams", "handshake = \"30s\"")
             .start();
         Self {
