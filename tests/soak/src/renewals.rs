@@ -53,11 +53,6 @@ const RESUMING: u8 = 200;
 /// Sources of each kind of handshakes, and connections in progress, at most.
 const SOURCES: usize = 32;
 
-/// Connections in progress at this rate, at most. Each of them has a session of its own, so that a short run may not have too many.
-fn at_once(rate: u64) -> usize {
-    (rate as usize).clamp(1, SOURCES)
-}
-
 /// Runs the soak.
 ///
 /// # Errors
@@ -227,6 +222,11 @@ fn handshakes(site: &Site, kind: Kind, rate: u64, stop: &Stop) -> Result<Handsha
         });
     }
     Ok(all)
+}
+
+/// Connections in progress at this rate, at most. Each of them has a session of its own, so that a short run may not have too many.
+fn at_once(rate: u64) -> usize {
+    (rate as usize).clamp(1, SOURCES)
 }
 
 /// Which handshakes are made.
