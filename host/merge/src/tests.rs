@@ -156,6 +156,29 @@ fn segments_behind_a_start_function_stay_behind_it() {
 }
 
 #[test]
+fn a_start_function_stays_behind_the_segments_of_modules_outside() {
+    // The function might call one of the second table.
+    let text = format!(
+        r#"(component
+        (core module $m0 (memory (export "memory") 1) (table 1 funcref))
+        (core module $m1 (table (export "table") 1 funcref))
+        (core module $m2 (import "0" "table" (table 1 funcref)) (func $f) (elem (i32.const 0) $f))
+        (core module $m3 (import "0" "memory" (memory 1)) {START})
+        (core instance $i0 (instantiate $m0))
+        (core instance $i1 (instantiate $m1))
+        (core instance $i2 (instantiate $m2 (with "0" (instance $i1))))
+        (core instance $i3 (instantiate $m3 (with "0" (instance $i0)))))"#
+    );
+    let merged = merged(&text);
+    assert_eq!(merged.instances, 0);
+    let said = merged.unmerged.unwrap();
+    assert!(
+        said.contains("core instance 3") && said.contains("come after"),
+        "{said}"
+    );
+}
+
+#[test]
 fn what_stays_outside_keeps_its_place_among_those_that_write() {
     // The last one needs a function that is made with the memory of the first, and writes before the third one starts.
     let text = r#"(component

@@ -126,13 +126,13 @@
     (with "env" (instance $env_b))
     (with "GOT.mem" (instance $got_mem))
     (with "GOT.func" (instance $got_func))))
+  (core instance $init (instantiate $init
+    (with "env" (instance $main))
+    (with "a" (instance $a))))
   (core func $lowered (canon lower (func $host) (memory $main "memory") string-encoding=utf8))
   (core instance $fill (instantiate $fill
     (with "" (instance
       (export "table" (table $trampolines "table"))
       (export "0" (func $lowered))))))
-  (core instance $init (instantiate $init
-    (with "env" (instance $main))
-    (with "a" (instance $a))))
 
   (func (export "run") (result u32) (canon lift (core func $b "run"))))
