@@ -8,6 +8,12 @@ use crate::layout::{Entry, Item, Layout};
 use crate::module::{Kind, Module};
 use crate::problem::Problem;
 
+/// Maximum number of core instances of a component that is examined.
+const MOST_INSTANCES: usize = 256;
+
+/// Maximum number of core items that are used, each counted with every use: each instance of one module imports as many.
+const MOST_USES: usize = 1 << 20;
+
 /// A core item, whatever the number of names under which it is passed on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Entity {
@@ -43,8 +49,11 @@ impl<'a> Graph<'a> {
     /// Follows all imports.
     ///
     /// # Errors
-    /// If a module has something that merging does not handle.
+    /// If a module has something that merging does not handle, or the component is too large.
     pub(crate) fn new(layout: Layout<'a>) -> Result<Self, Problem> {
+        if layout.instances.len() > MOST_INSTANCES {
+            return Err(Problem::Unsupported("it has too many core instances"));
+        }
         let modules = layout.modules.iter().map(|&module| Module::parse(module));
         let mut graph = Self {
             modules: modules.collect::<Result<_, _>>()?,
@@ -52,8 +61,13 @@ impl<'a> Graph<'a> {
             uses: Vec::new(),
             layout,
         };
+        let mut count = 0;
         for position in 0..graph.layout.entries.len() {
             let uses = graph.uses_of(position)?;
+            count += uses.len();
+            if count > MOST_USES {
+                return Err(Problem::Unsupported("its core instances import too much"));
+            }
             graph.uses.push(uses);
         }
         Ok(graph)

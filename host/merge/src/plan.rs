@@ -4,7 +4,7 @@
 //! everything that its members import before it, and everything that uses its members behind it. What happens while a component is
 //! instantiated must not depend on that: segments and start functions keep their order, except where nothing can observe another one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use wasmparser::{DataKind, ElementKind};
 
@@ -12,9 +12,6 @@ use crate::graph::{Entity, Graph, Made};
 use crate::layout::Entry;
 use crate::module::{Kind, Module};
 use crate::problem::Problem;
-
-/// Maximum number of core instances of a component that is examined.
-const MOST_INSTANCES: usize = 256;
 
 /// Maximum number of memories for which a group is tried.
 const MOST_MEMORIES: usize = 16;
@@ -57,12 +54,14 @@ enum Obstacle {
 /// Finds the largest group.
 ///
 /// # Errors
-/// If the component has too many instances.
+/// If an index points nowhere.
 pub(crate) fn plan(graph: &Graph<'_>) -> Result<Found, Problem> {
-    if graph.made.len() > MOST_INSTANCES {
-        return Err(Problem::Unsupported("it has too many core instances"));
-    }
-    let candidates: Vec<_> = candidates(graph)?;
+    let candidates = candidates(graph)?;
+    let entries = graph.layout.entries.iter().enumerate();
+    let running: Vec<_> = entries
+        .filter(|(_, entry)| matches!(entry, Entry::Running { .. }))
+        .map(|(at, _)| at)
+        .collect();
     let with_memory = candidates.iter().filter(|one| one.defines_memory);
     let mut best = Found::default();
     let mut most = 0;
@@ -70,8 +69,9 @@ pub(crate) fn plan(graph: &Graph<'_>) -> Result<Found, Problem> {
         let found = Search {
             graph,
             candidates: &candidates,
+            running: &running,
         }
-        .grow(seed)?;
+        .grow(seed);
         if found.0 > most {
             (most, best) = found;
         }
@@ -91,6 +91,12 @@ struct Candidate {
     writes: Vec<Entity>,
     /// The memories and tables that it defines or imports.
     storage: Vec<Entity>,
+    /// The core instances that define what it imports.
+    needs: BTreeSet<u32>,
+    /// The position behind the last function of the runtime that it imports; 0 if there is none.
+    behind: usize,
+    /// The position of the first entry that uses it and is no core instance.
+    first_use: Option<usize>,
 }
 
 impl Candidate {
@@ -107,13 +113,23 @@ fn candidates(graph: &Graph<'_>) -> Result<Vec<Candidate>, Problem> {
             uses[*module as usize] += 1;
         }
     }
+    let first_uses = first_uses(graph);
     let mut all = Vec::new();
     for (instance, made) in (0..).zip(&graph.made) {
         let Made::Module { module, .. } = made else {
             continue;
         };
         let is_only = uses[*module as usize] == 1;
-        let (module, _) = graph.module_of(instance)?;
+        let (module, imports) = graph.module_of(instance)?;
+        let (mut needs, mut behind) = (BTreeSet::new(), 0);
+        for import in imports {
+            match import {
+                Entity::Defined { instance, .. } => {
+                    needs.insert(*instance);
+                }
+                Entity::Host(_) => behind = behind.max(graph.position(*import)? + 1),
+            }
+        }
         all.push(Candidate {
             instance,
             position: graph.layout.instances[instance as usize],
@@ -122,9 +138,28 @@ fn candidates(graph: &Graph<'_>) -> Result<Vec<Candidate>, Problem> {
             has_start: module.start.is_some(),
             writes: writes(graph, instance, module)?,
             storage: storage(graph, instance, module)?,
+            needs,
+            behind,
+            first_use: first_uses.get(&instance).copied(),
         });
     }
     Ok(all)
+}
+
+/// For each core instance, the position of the first entry that uses it and is no core instance.
+fn first_uses(graph: &Graph<'_>) -> HashMap<u32, usize> {
+    let mut first = HashMap::new();
+    for (at, (entry, uses)) in graph.layout.entries.iter().zip(&graph.uses).enumerate() {
+        if matches!(entry, Entry::Instance(_)) {
+            continue;
+        }
+        for used in uses {
+            if let Entity::Defined { instance, .. } = used {
+                first.entry(*instance).or_insert(at);
+            }
+        }
+    }
+    first
 }
 
 /// The memories and tables that active segments write.
@@ -157,7 +192,10 @@ fn storage(graph: &Graph<'_>, instance: u32, module: &Module<'_>) -> Result<Vec<
     let mut all = Vec::new();
     for kind in [Kind::Memory, Kind::Table] {
         for index in 0..module.imported(kind) + module.defined(kind) {
-            all.push(graph.item(instance, kind, index)?);
+            let entity = graph.item(instance, kind, index)?;
+            if !all.contains(&entity) {
+                all.push(entity);
+            }
         }
     }
     Ok(all)
@@ -166,18 +204,20 @@ fn storage(graph: &Graph<'_>, instance: u32, module: &Module<'_>) -> Result<Vec<
 struct Search<'s, 'a> {
     graph: &'s Graph<'a>,
     candidates: &'s [Candidate],
+    /// The positions of what runs code, in order.
+    running: &'s [usize],
 }
 
 impl Search<'_, '_> {
     /// The number of members of the group that begins with this instance, and the group.
-    fn grow(&self, seed: &Candidate) -> Result<(usize, Found), Problem> {
+    fn grow(&self, seed: &Candidate) -> (usize, Found) {
         let mut found = Found::default();
         if !seed.is_only {
-            return Ok((0, found));
+            return (0, found);
         }
         let mut members = BTreeSet::from([seed.instance]);
-        let Ok(mut position) = self.examine(&members)? else {
-            return Ok((0, found));
+        let Ok(mut position) = self.examine(&members) else {
+            return (0, found);
         };
         for candidate in self.candidates {
             if candidate.instance == seed.instance {
@@ -185,7 +225,7 @@ impl Search<'_, '_> {
             }
             members.insert(candidate.instance);
             let examined = match candidate.is_only {
-                true => self.examine(&members)?,
+                true => self.examine(&members),
                 false => Err(Obstacle::Repeated),
             };
             match examined {
@@ -204,34 +244,39 @@ impl Search<'_, '_> {
         if count > 1 {
             found.plan = Some(Plan { members, position });
         }
-        Ok((count, found))
+        (count, found)
     }
 
     /// Where a group can be made as one instance.
-    fn examine(&self, group: &BTreeSet<u32>) -> Result<Result<usize, Obstacle>, Problem> {
+    fn examine(&self, group: &BTreeSet<u32>) -> Result<usize, Obstacle> {
         let is_member = |candidate: &&Candidate| group.contains(&candidate.instance);
         let members: Vec<_> = self.candidates.iter().filter(is_member).collect();
         if let Some(obstacle) = obstacle_within(&members) {
-            return Ok(Err(obstacle));
+            return Err(obstacle);
         }
         let mut position = members.first().map_or(0, |first| first.position);
         for member in &members {
-            for needed in &self.graph.uses[member.position] {
-                if !is_made_by(group, *needed) {
-                    position = position.max(self.graph.position(*needed)? + 1);
-                }
+            position = position.max(member.behind);
+            for needed in member.needs.difference(group) {
+                position = position.max(self.graph.layout.instances[*needed as usize] + 1);
             }
         }
-        let own: BTreeSet<_> = members.iter().map(|member| member.position).collect();
-        for (at, uses) in self.graph.uses.iter().enumerate() {
-            let is_early = at < position && !own.contains(&at);
-            if is_early && uses.iter().any(|used| is_made_by(group, *used)) {
-                return Ok(Err(Obstacle::Cycle));
+        let is_early = |at: usize| at < position;
+        if members
+            .iter()
+            .any(|one| one.first_use.is_some_and(is_early))
+        {
+            return Err(Obstacle::Cycle);
+        }
+        for other in self.candidates {
+            let is_outside = !group.contains(&other.instance);
+            if is_outside && is_early(other.position) && !other.needs.is_disjoint(group) {
+                return Err(Obstacle::Cycle);
             }
         }
         match self.keeps_order(group, &members, position) {
-            true => Ok(Ok(position)),
-            false => Ok(Err(Obstacle::Order)),
+            true => Ok(position),
+            false => Err(Obstacle::Order),
         }
     }
 
@@ -239,26 +284,15 @@ impl Search<'_, '_> {
     fn keeps_order(&self, group: &BTreeSet<u32>, members: &[&Candidate], position: usize) -> bool {
         let others = self.candidates.iter();
         let mut others = others.filter(|other| !group.contains(&other.instance));
-        let entries = self.graph.layout.entries.iter().enumerate();
-        let mut running = entries
-            .filter(|(_, entry)| matches!(entry, Entry::Running { .. }))
-            .map(|(at, _)| at);
         let crosses = |member: &Candidate, at: usize| (member.position < at) != (position <= at);
         others.all(|other| {
             let mut crossing = members.iter().filter(|one| crosses(one, other.position));
             crossing.all(|member| commute(member, other))
-        }) && running.all(|at| {
-            let mut crossing = members.iter().filter(|one| crosses(one, at));
-            crossing.all(|member| member.is_inert())
+        }) && members.iter().all(|member| {
+            let [from, to] = [member.position.min(position), member.position.max(position)];
+            let before = |end: usize| self.running.partition_point(|at| *at < end);
+            member.is_inert() || before(from) == before(to)
         })
-    }
-}
-
-/// Whether an item is defined in a member of a group.
-fn is_made_by(group: &BTreeSet<u32>, entity: Entity) -> bool {
-    match entity {
-        Entity::Defined { instance, .. } => group.contains(&instance),
-        Entity::Host(_) => false,
     }
 }
 

@@ -3,7 +3,7 @@
 //! Definitions keep their order. Only core items change their indices: an alias of an export is written where it is first needed, and what a
 //! member exported is an alias of the merged instance.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use wasm_encoder::reencode::{self, Reencode, ReencodeComponent};
 use wasm_encoder::{
@@ -31,6 +31,7 @@ pub(crate) fn rewrite(graph: &Graph<'_>, plan: &Plan) -> Result<Vec<u8>, Problem
         component: Component::new(),
         open: Open::Nothing,
         modules: HashMap::new(),
+        modules_read: 0,
         module_count: 0,
         instances: HashMap::new(),
         instance_count: 0,
@@ -58,7 +59,7 @@ fn needed(graph: &Graph<'_>, plan: &Plan) -> Vec<Entity> {
         Entity::Host(_) => false,
     };
     let positions = &graph.layout.instances;
-    let own: Vec<_> = plan
+    let own: BTreeSet<_> = plan
         .members
         .iter()
         .map(|one| positions[*one as usize])
@@ -88,6 +89,8 @@ struct Writer<'g, 'a> {
     open: Open,
     /// The new indices of the modules that are kept.
     modules: HashMap<u32, u32>,
+    /// The number of modules of the given component so far.
+    modules_read: u32,
     module_count: u32,
     /// The new indices of the instances that are kept.
     instances: HashMap<u32, u32>,
@@ -114,7 +117,7 @@ impl Writer<'_, '_> {
                 self.parse_component_type_section(&mut section, types.clone())?;
                 self.section(&section);
             }
-            Entry::Module(bytes) => self.module(position, bytes),
+            Entry::Module(bytes) => self.module(bytes),
             Entry::Instance(_) => self.instance(position)?,
             Entry::Alias(ComponentAlias::CoreInstanceExport { .. }) => {}
             Entry::Alias(alias) => {
@@ -178,10 +181,9 @@ impl Writer<'_, '_> {
         self.instance_count - 1
     }
 
-    fn module(&mut self, position: usize, bytes: &[u8]) {
-        let entries = self.graph.layout.entries[..position].iter();
-        let before = entries.filter(|entry| matches!(entry, Entry::Module(_)));
-        let index = before.count() as u32;
+    fn module(&mut self, bytes: &[u8]) {
+        let index = self.modules_read;
+        self.modules_read += 1;
         let is_merged = |member: &u32| {
             let made = &self.graph.made[*member as usize];
             matches!(made, Made::Module { module, .. } if *module == index)
@@ -242,16 +244,19 @@ impl Writer<'_, '_> {
             return Ok(());
         }
         let mut arguments: Vec<(&str, Vec<Argument>)> = Vec::new();
+        let (mut places, mut names) = (HashMap::new(), HashSet::new());
         let (parsed, _) = graph.module_of(instance)?;
         for (import, entity) in parsed.imports.iter().zip(imports) {
+            // A module may import an item more than once.
+            if !names.insert((import.module, import.name)) {
+                continue;
+            }
             let kind = Kind::of_type(import.ty).ok_or(Problem::Stray("imports"))?;
             let item = (import.name.to_owned(), kind, self.item(*entity)?);
-            match arguments
-                .iter_mut()
-                .find(|(name, _)| *name == import.module)
-            {
+            let next = arguments.len();
+            let place = *places.entry(import.module).or_insert(next);
+            match arguments.get_mut(place) {
                 None => arguments.push((import.module, vec![item])),
-                Some((_, items)) if items.iter().any(|(name, ..)| *name == import.name) => {}
                 Some((_, items)) => items.push(item),
             }
         }
