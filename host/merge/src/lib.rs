@@ -47,6 +47,8 @@ pub struct Merged {
 
 /// Merges the core modules of a component and of those nested in it, as far as that is safe. The same bytes have the same result, and a second
 /// call changes nothing. A file that is no valid component, or has features that merging does not handle, stays as it is.
+///
+/// The readers of components and types recurse, so the caller bounds how deeply they are nested.
 pub fn merge(bytes: &[u8]) -> Merged {
     let unmerged = match Parser::is_component(bytes) {
         false => None,
@@ -96,35 +98,45 @@ fn refuse_passed_modules(bytes: &[u8]) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Merges nested components first, then the component itself.
+/// Maximum number of groups of a component that are merged.
+const MOST_GROUPS: usize = 16;
+
+/// Merges nested components first, then the groups of the component itself, the largest one first.
 fn merge_all(bytes: &[u8]) -> Result<Merged, Problem> {
-    let nested = merge_nested(bytes)?;
-    let own = Layout::parse(&nested.bytes)
-        .and_then(Graph::new)
-        .and_then(|graph| {
-            let found = plan(&graph)?;
-            let rewritten = found.plan.as_ref().map(|plan| rewrite(&graph, plan));
-            Ok((rewritten.transpose()?, found))
-        });
-    let (rewritten, found) = match own {
-        Ok(own) => own,
-        Err(problem) => {
-            let obstacle = Some(problem.to_string());
-            (
-                None,
-                Found {
-                    plan: None,
-                    obstacle,
-                },
-            )
+    let mut merged = merge_nested(bytes)?;
+    for number in 0..MOST_GROUPS {
+        let (rewritten, found) = match merge_group(&merged.bytes) {
+            Ok(own) => own,
+            Err(problem) => {
+                let obstacle = Some(problem.to_string());
+                (
+                    None,
+                    Found {
+                        plan: None,
+                        obstacle,
+                    },
+                )
+            }
+        };
+        // Instances have other numbers once a group is merged.
+        if number == 0 {
+            merged.unmerged = merged.unmerged.take().or(found.obstacle);
         }
-    };
-    let own = found.plan.map_or(0, |plan| plan.members.len());
-    Ok(Merged {
-        bytes: rewritten.unwrap_or(nested.bytes),
-        instances: nested.instances + own,
-        unmerged: nested.unmerged.or(found.obstacle),
-    })
+        let (Some(bytes), Some(plan)) = (rewritten, found.plan) else {
+            break;
+        };
+        merged.bytes = bytes;
+        merged.instances += plan.members.len();
+    }
+    Ok(merged)
+}
+
+/// The component with its largest group merged, if there is one.
+fn merge_group(bytes: &[u8]) -> Result<(Option<Vec<u8>>, Found), Problem> {
+    let graph = Graph::new(Layout::parse(bytes)?)?;
+    let found = plan(&graph)?;
+    let rewritten = found.plan.as_ref().map(|plan| rewrite(&graph, plan));
+    Ok((rewritten.transpose()?, found))
 }
 
 /// Replaces the nested components, and copies everything else.

@@ -228,6 +228,23 @@ fn two_memories_stay_apart() {
 }
 
 #[test]
+fn each_group_of_a_component_becomes_one_module() {
+    let text = r#"(component
+        (core module $m0 (memory (export "memory") 1))
+        (core module $m1 (import "0" "memory" (memory 1)) (data (i32.const 0) "a"))
+        (core module $m2 (memory (export "memory") 2))
+        (core module $m3 (import "0" "memory" (memory 2)) (data (i32.const 0) "b"))
+        (core instance $i0 (instantiate $m0))
+        (core instance $i1 (instantiate $m1 (with "0" (instance $i0))))
+        (core instance $i2 (instantiate $m2))
+        (core instance $i3 (instantiate $m3 (with "0" (instance $i2)))))"#;
+    let merged = merged(text);
+    assert_eq!((merged.instances, &merged.unmerged), (4, &None));
+    assert_eq!(modules(&merged.bytes).len(), 2);
+    assert_eq!(merge(&merged.bytes).bytes, merged.bytes);
+}
+
+#[test]
 fn other_files_stay_as_they_are() {
     for text in [
         "(module (memory 1))",
