@@ -9,7 +9,10 @@ use wasm_encoder::{
     MemorySection, MemoryType, NameMap, NameSection, ProducersField, ProducersSection,
     StartSection, TableSection, TableType, TypeSection,
 };
-use wasmparser::{DataKind, ElementItems, ElementKind, FuncType, RefType, TableInit, TypeRef};
+use wasmparser::{
+    DataKind, ElementItems, ElementKind, FuncType, FunctionBody, Operator, RefType, TableInit,
+    TypeRef,
+};
 
 use crate::constant::{Constant, Leaf, Names};
 use crate::graph::{Entity, Graph};
@@ -318,6 +321,8 @@ struct Writer<'a> {
     globals: GlobalSection,
     starts: Vec<u32>,
     elements: ElementSection,
+    /// The functions to which code refers. Their modules may have declared them by exports, which are not in the merged module.
+    referred: BTreeSet<u32>,
     code: CodeSection,
     data: DataSection,
     names: BTreeMap<u32, &'a str>,
@@ -356,6 +361,7 @@ impl<'a> Writer<'a> {
         for body in &module.bodies {
             let mut reencoder = view;
             reencoder.parse_function_body(&mut self.code, body.clone())?;
+            self.add_references(view, body)?;
         }
         self.add_elements(view)?;
         self.add_data(view)?;
@@ -367,6 +373,20 @@ impl<'a> Writer<'a> {
             }
         }
         self.producers.extend(&module.producers);
+        Ok(())
+    }
+
+    fn add_references(
+        &mut self,
+        view: &View<'_, 'a>,
+        body: &FunctionBody<'a>,
+    ) -> Result<(), Problem> {
+        for operator in body.get_operators_reader()? {
+            if let Operator::RefFunc { function_index } = operator? {
+                self.referred
+                    .insert(view.index(Kind::Func, function_index)?);
+            }
+        }
         Ok(())
     }
 
@@ -421,6 +441,11 @@ impl<'a> Writer<'a> {
             [..] => Some(self.add_start(&mut linker)),
         };
         let (section, exports) = exports(&linker, needed)?;
+        if !self.referred.is_empty() {
+            let functions: Vec<_> = self.referred.iter().copied().collect();
+            self.elements
+                .declared(Elements::Functions(functions.into()));
+        }
 
         let mut module = wasm_encoder::Module::new();
         let mut types = TypeSection::new();

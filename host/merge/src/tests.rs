@@ -139,6 +139,18 @@ fn start_functions_run_in_order() {
 }
 
 #[test]
+fn functions_that_only_an_export_declares_are_declared_by_a_segment() {
+    let merged = merged(&sharing(
+        "",
+        &[r#"(func $f (export "f")) (func (drop (ref.func $f)))"#],
+    ));
+    assert_eq!((merged.instances, &merged.unmerged), (2, &None));
+    let modules = modules(&merged.bytes);
+    let one = Module::parse(&modules[0]).unwrap();
+    assert!(matches!(one.elements[0].kind, ElementKind::Declared));
+}
+
+#[test]
 fn segments_behind_a_start_function_stay_behind_it() {
     let merged = merged(&sharing(
         "",
