@@ -205,12 +205,13 @@ mod tests {
                 DROPPED.fetch_add(1, Ordering::Relaxed);
             }
         }
-        let (sender, receiver) = mailbox();
+        // Items without a size would need no memory in any number.
+        let (sender, receiver) = mailbox::<(Item, u8)>();
         assert_eq!(receiver.0.lock().waiting.capacity(), 0);
-        assert!(sender.send(Item).is_ok());
+        assert!(sender.send((Item, 1)).is_ok());
         drop(receiver);
         assert_eq!(DROPPED.load(Ordering::Relaxed), 1);
-        assert!(sender.send(Item).is_err());
+        assert!(sender.send((Item, 2)).is_err());
         assert_eq!(DROPPED.load(Ordering::Relaxed), 2);
     }
 }

@@ -43,7 +43,9 @@ pub(super) fn advice(text: &str) -> Option<&'static str> {
             "empty in Kamailio, too, where a request is routed; $T_reply_code is the code of the best response",
         );
     }
-    let calls = |names: &[&str]| names.iter().any(|name| text.starts_with(name));
+    // A condition may stand in parentheses, and may be negated.
+    let call = text.trim_start_matches(['(', '!', ' ']);
+    let calls = |names: &[&str]| names.iter().any(|name| call.starts_with(name));
     if calls(&["ds_select_domain(", "ds_next_domain("]) {
         return Some(
             "a set leaves the request URI as it is. If the gateways accept that, write ds_select_dst and ds_next_dst in their place; if they need \

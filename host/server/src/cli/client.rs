@@ -162,7 +162,23 @@ impl Client {
     /// # Errors
     /// If the host does not answer over HTTP, or the URL or the certificates cannot be used.
     pub(super) fn new(config: &Config, reach: &Reach) -> anyhow::Result<Self> {
-        let set = |name| std::env::var(name).ok().filter(|text| !text.is_empty());
+        let set = |name: &str| std::env::var(name).ok().filter(|text| !text.is_empty());
+        Self::with(config, reach, set)
+    }
+
+    /// A client of the host with this configuration. The variables of the environment are for another host.
+    ///
+    /// # Errors
+    /// As for [`Self::new`].
+    pub(super) fn of_own_host(config: &Config) -> anyhow::Result<Self> {
+        Self::with(config, &Reach::default(), |_| None)
+    }
+
+    fn with(
+        config: &Config,
+        reach: &Reach,
+        set: impl Fn(&str) -> Option<String>,
+    ) -> anyhow::Result<Self> {
         let given = reach.url.clone().or_else(|| set(URL));
         let is_given = given.is_some();
         let (base, is_own) = Base::find(given.as_deref(), config)?;

@@ -15,7 +15,7 @@ use portcullis_control::commands::policy::PolicyReload;
 use portcullis_policy::Scope;
 use serde_json::{Value, json};
 
-use super::super::client::{Client, Reach};
+use super::super::client::Client;
 use super::super::database::block_on;
 use super::super::print::{clean, stdout};
 use super::offline::{Surroundings, name_of, read};
@@ -120,7 +120,7 @@ pub(super) fn run(args: &Args, found: (Config, Option<PathBuf>)) -> anyhow::Resu
     let serve = ["serve".into(), "--config".into(), file.into_os_string()];
     let mut host = Running::start(&serve)?;
     let client = host.client(&config)?;
-    let decisions = Client::new(&config, &Reach::default())?;
+    let decisions = Client::of_own_host(&config)?;
     std::thread::Builder::new()
         .name("decisions".to_owned())
         .spawn(move || show_decisions(&decisions))?;
@@ -408,7 +408,7 @@ impl Running {
     fn client(&mut self, config: &Config) -> anyhow::Result<Client> {
         let end = Instant::now() + START;
         loop {
-            let client = Client::new(config, &Reach::default())?;
+            let client = Client::of_own_host(config)?;
             if client.call::<Value>("portcullis.status", json!([])).is_ok() {
                 return Ok(client);
             }
