@@ -269,8 +269,9 @@ fn an_alert_is_seen_and_acknowledged() {
     let own = host.command_as(ACME, "alert list --json");
     let own: Value = serde_json::from_slice(&own.stdout).expect("the command prints JSON");
     assert_eq!(own[0]["id"], alert["id"]);
+    // The first one to acknowledge it stays.
     let seen = host.run(&format!("alert ack {id} --author bob"));
-    assert_eq!(seen, format!("{id}: seen by bob\n"));
+    assert_eq!(seen, format!("{id}: seen by acme: ann\n"));
     let status = host.run("status");
     assert!(
         status.starts_with("ready:        yes\nalert:        acme: "),

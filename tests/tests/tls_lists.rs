@@ -35,7 +35,7 @@ fn a_next_hop_is_refused_as_soon_as_its_certificate_is_on_the_list() {
     authority(folder, "ca");
     let builder = Builder::new();
     let (there, callee) = (builder.lease().addr(1, 5061), builder.lease().addr(2, 5080));
-    certificate(folder, "far", &format!("IP:{}", there.ip()));
+    certificate(folder, "far", &format!("IP:{},DNS:far.example", there.ip()));
     certificate(folder, "edge", "DNS:edge.example");
     revocations(folder, &[]);
     let callee = Callee::start(callee);

@@ -16,6 +16,8 @@ pub struct Forwarding {
     /// Bytes for [`outcome::memo`](crate::outcome::memo); `None` keeps the previous ones.
     pub memo: Option<Vec<u8>>,
     passing: Passing,
+    /// Whether the host knows the targets already.
+    is_of_set: bool,
 }
 
 /// [`pass_to_host`], as a pointer: only a policy that makes targets contains that function, and the one that drops targets, and imports the
@@ -31,6 +33,7 @@ impl Forwarding {
             retry_on: None,
             memo: None,
             passing: Passing(pass_to_host),
+            is_of_set: false,
         }
     }
 
@@ -46,7 +49,13 @@ impl Forwarding {
             retry_on: None,
             memo: None,
             passing: Passing(pass_rest_to_host),
+            is_of_set: true,
         }
+    }
+
+    /// Whether the targets are those of a set, which the host knows already.
+    pub(crate) fn is_of_set(&self) -> bool {
+        self.is_of_set
     }
 
     /// Targets of one rank each.

@@ -56,5 +56,5 @@ pub fn answer(code: u16, reason: impl Into<String>) -> NextStep {
 /// If the verdict names no target.
 #[track_caller]
 pub fn again(verdict: Verdict) -> NextStep {
-    NextStep::Again(verdict.into_forwarding())
+    NextStep::Again(verdict.into_targets())
 }

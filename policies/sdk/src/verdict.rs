@@ -125,7 +125,7 @@ impl Verdict {
     /// 599. 401, 407, 487 and codes from 600 on never lead to another target. After a failure, [`again`](crate::again) may set other codes.
     #[track_caller]
     pub fn retry_on(self, codes: impl IntoIterator<Item = u16>) -> Self {
-        let mut forwarding = self.into_forwarding();
+        let mut forwarding = self.into_targets();
         forwarding.retry_on = Some(codes.into_iter().collect());
         Self::Forward(forwarding)
     }
@@ -158,6 +158,17 @@ impl Verdict {
         let last = forwarding.targets.pop();
         forwarding.targets.extend(last.map(change));
         Self::Forward(forwarding)
+    }
+
+    /// Returns the targets that the verdict names, or has the host take from a set.
+    #[track_caller]
+    pub(crate) fn into_targets(self) -> Forwarding {
+        match self {
+            Self::Forward(forwarding) if forwarding.is_of_set() => forwarding,
+            Self::Forward(_) | Self::Relay(_) | Self::Reject(_) | Self::Drop | Self::Pass => {
+                self.into_forwarding()
+            }
+        }
     }
 
     #[track_caller]
@@ -244,6 +255,22 @@ pub fn pass() -> Verdict {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn codes_and_further_turns_are_for_sets_too() {
+        let verdict = Verdict::Forward(Forwarding::added()).retry_on([486]);
+        let Verdict::Forward(forwarding) = &verdict else {
+            panic!("a relay");
+        };
+        assert_eq!(forwarding.retry_on.as_deref(), Some(&[486][..]));
+        assert!(matches!(crate::again(verdict), crate::NextStep::Again(_)));
+    }
+
+    #[test]
+    #[should_panic(expected = "this verdict names no target")]
+    fn a_set_has_no_further_targets() {
+        let _ = Verdict::Forward(Forwarding::added()).or("voicemail");
+    }
 
     #[test]
     fn headers_keep_their_order() {
