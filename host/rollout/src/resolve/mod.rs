@@ -24,7 +24,7 @@ use known::{Known, Told};
 pub use cache::Cached;
 pub use dns::{Dns, QueryCounts};
 
-/// Longest time between two looks at the files of the system: see [`Dns::has_changed`].
+/// Longest time between two looks at the files of the system, which may have changed.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// Shortest time between two resolutions.
