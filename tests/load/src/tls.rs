@@ -40,8 +40,9 @@ pub(crate) const SERVER_NAME: &str = "portcullis.example";
 /// Number of sessions that are kept; a server gives few for one connection.
 const SESSIONS: usize = 32;
 
-/// A configuration with AES-128-GCM and X25519 only. Nothing that the server shows is verified: this side is not measured, and whoever answers
-/// is on this machine.
+/// A configuration with AES-128-GCM only, which offers a key of X25519. P-256 is listed after it, because OpenSSL takes a certificate of that curve
+/// with TLS 1.2 only from a client that lists the curve (RFC 8422, section 5.1.1). Nothing that the server shows is verified: this side is not
+/// measured, and whoever answers is on this machine.
 pub(crate) fn client(version: TlsVersion, sessions: Sessions) -> Result<Arc<ClientConfig>> {
     let (versions, suite) = match version {
         TlsVersion::V12 => (
@@ -52,7 +53,7 @@ pub(crate) fn client(version: TlsVersion, sessions: Sessions) -> Result<Arc<Clie
     };
     let provider = CryptoProvider {
         cipher_suites: vec![suite],
-        kx_groups: vec![kx_group::X25519],
+        kx_groups: vec![kx_group::X25519, kx_group::SECP256R1],
         ..default_provider()
     };
     let schemes = provider
@@ -114,6 +115,8 @@ impl ServerCertVerifier for Anybody {
 
 #[cfg(test)]
 mod tests {
+    use rustls::NamedGroup;
+
     use super::*;
 
     #[test]
@@ -121,7 +124,13 @@ mod tests {
         for version in [TlsVersion::V12, TlsVersion::V13] {
             let config = client(version, Sessions::New).unwrap();
             assert_eq!(config.crypto_provider().cipher_suites.len(), 1);
-            assert_eq!(config.crypto_provider().kx_groups.len(), 1);
+            let groups = &config.crypto_provider().kx_groups;
+            assert_eq!(groups.first().unwrap().name(), NamedGroup::X25519);
+            assert!(
+                groups
+                    .iter()
+                    .any(|group| group.name() == NamedGroup::secp256r1)
+            );
         }
     }
 }
