@@ -2,6 +2,7 @@
 
 mod draining;
 mod fate;
+mod first_look;
 mod judge;
 mod pings;
 mod relaying;
@@ -10,6 +11,7 @@ mod responder;
 mod stateful;
 mod strangers;
 mod targets;
+mod verdict;
 
 use std::fmt::Display;
 use std::mem;
@@ -17,27 +19,24 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis_policy::{Rejection, Verdict, VerdictKind};
 use portcullis_sip::{
-    Arrival, Branch, Destination, Dialog, DialogSeal, DropReason, Forwarded, Framing, Index,
-    Message, Offer, Overload, OverloadAlgorithm, Received, RelayError, RequestName, Routes,
-    ScanError, StartLine, Transport, scan,
+    Arrival, Branch, Destination, DialogSeal, Framing, Index, Message, RequestName, Routes,
+    ScanError, Transport, scan,
 };
 
-use portcullis_config::{Answer, DefaultVerdict, InDialog as Mode, RelayMode};
-use portcullis_metrics::{InDialog, Label, Lost, Method, Wire, WorkerCounters};
+use portcullis_config::{InDialog as Mode, RelayMode};
+use portcullis_metrics::{InDialog, Lost, Wire, WorkerCounters};
 use portcullis_request::Request;
-use portcullis_transaction::{NameSlot, Outbox, max_breadth};
+use portcullis_transaction::{NameSlot, Outbox};
 
 use crate::active::{CallName, CancelledPage, Page};
 use crate::link::Predecessor;
 use crate::orders::NamesPage;
 use crate::shared::Shared;
-use fate::{Fate, Rejected};
-use judge::{Judge, Judged, Judgement, Outcome, Patience};
+use judge::{Deferral, Judge};
 use relaying::Relaying;
-use responder::{NO_HEADERS, Responder};
-use stateful::{Begun, Belongs, NotBegun, Stateful, Tools};
+use responder::Responder;
+use stateful::{Belongs, Stateful, Tools};
 
 pub(crate) use reporter::{Loss, Reporter};
 pub(crate) use responder::Answers;
@@ -77,9 +76,6 @@ enum Look {
     /// As in [`Handled::HandOver`].
     HandOver(usize),
 }
-
-/// Reason phrase of the answer to a request that an overloaded host does not serve.
-const OVERLOADED: &str = "Overloaded";
 
 impl Pipeline {
     /// The pipeline of the worker with this number.
@@ -165,11 +161,11 @@ impl Pipeline {
         if !self.responder.strangers().admits(&bytes, arrival) {
             return (bytes, Handled::Done(None));
         }
-        let patience = match arrival.connection {
-            None => Patience::InRow,
-            Some(_) => Patience::ByItself,
+        let deferral = match arrival.connection {
+            None => Deferral::InQueue,
+            Some(_) => Deferral::OnConnection,
         };
-        self.handle_with(patience, bytes, framing, arrival, out)
+        self.handle_with(deferral, bytes, framing, arrival, out)
     }
 
     /// The same for a message that another worker has handed over. The worker queues a deferred request, as those in datagrams, and the
@@ -181,12 +177,12 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Handled) {
-        self.handle_with(Patience::InRow, bytes, framing, arrival, out)
+        self.handle_with(Deferral::InQueue, bytes, framing, arrival, out)
     }
 
     fn handle_with(
         &mut self,
-        patience: Patience,
+        deferral: Deferral,
         bytes: Vec<u8>,
         framing: Framing,
         arrival: &Arrival,
@@ -203,7 +199,7 @@ impl Pipeline {
         let (request, handled) = match look {
             Look::Judge(name) => match self.follow(&request, name, out) {
                 Some(handled) => (request, handled),
-                None => self.judge(request, name, out, patience),
+                None => self.judge(request, name, out, deferral),
             },
             Look::Done(sent) => (request, Handled::Done(sent)),
             Look::HandOver(worker) => (request, Handled::HandOver(worker)),
@@ -248,7 +244,7 @@ impl Pipeline {
             Some(Belongs::New(name)) => Some(name),
             Some(Belongs::Handled | Belongs::Dropped(_)) => return None,
         };
-        let (request, judgement) = self.judge.judge(request, Patience::None);
+        let (request, judgement) = self.judge.judge(request, Deferral::None);
         match self.carry_out(judgement?, &request, name, out) {
             Handled::Done(destination) => destination,
             Handled::Relayed | Handled::Waits(_) | Handled::HandOver(_) => None,
@@ -348,452 +344,21 @@ impl Pipeline {
         }
     }
 
-    /// The first look, with its counters.
-    fn look(
-        &mut self,
-        message: Message<'_>,
-        scanned: Result<(), ScanError>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Look {
-        if scanned.is_ok()
-            && let Some(owner) = self.owner(message, arrival)
-        {
-            return Look::HandOver(owner);
-        }
-        self.reporter.received(message.bytes(), arrival);
-        let mut is_again = false;
-        if scanned.is_ok() {
-            let wire = self.counters().wire(wire_of(arrival.transport));
-            match message.start_line() {
-                StartLine::Request { method, .. } => {
-                    let method = Method::of(method);
-                    wire.requests.inc(method);
-                    self.note_request(method, message, arrival);
-                }
-                StartLine::Response { .. } => {
-                    wire.responses.inc();
-                    if self.shared.config.relay.overload_control.is_some() {
-                        self.note_load(message, arrival);
-                    }
-                    match self.response(message, arrival) {
-                        Ok(again) => is_again = again,
-                        Err(look) => return look,
-                    }
-                }
-            }
-        }
-        let mut name = None;
-        let mut received = self.shared.proxy.receive(message, scanned, arrival, out);
-        if draining::refuses_ping(&self.shared.drain, message, &received, out)
-            && let Some(reply) = draining::refuse(&self.shared.proxy, message, arrival, out)
-        {
-            received = Received::Reply(reply);
-        }
-        if matches!(received, Received::Judge | Received::Absorbed) {
-            match self.belongs(message, arrival) {
-                None => {
-                    let refused = self.refuse_for_load(message, arrival, out);
-                    received = refused.map_or(received, Received::Reply);
-                }
-                Some(Belongs::Stateless | Belongs::Again) => {}
-                Some(Belongs::New(new)) => {
-                    name = Some(new);
-                    let refused = self.refuse_new(message, arrival, out);
-                    received = refused.map_or(received, Received::Reply);
-                }
-                Some(Belongs::Handled) => {
-                    if matches!(received, Received::Absorbed) {
-                        self.responder.acknowledged(message, arrival);
-                    }
-                    return self.handled(message, arrival);
-                }
-                Some(Belongs::Dropped(cause)) => return self.dropped(cause, message, arrival),
-            }
-        }
-        // To everything but pings, their branch is one that somebody else wrote.
-        if received == Received::Drop(DropReason::ForgedResponse) {
-            if pings::is_answered_by(message, &self.shared) {
-                return self.handled(message, arrival);
-            }
-            if pings::is_answered_by_client(message, arrival, &self.shared) {
-                self.responder.proved(arrival.source.ip());
-                return self.handled(message, arrival);
-            }
-        }
-        let strangers = self.responder.strangers();
-        if matches!(received, Received::Judge | Received::Reply(_)) {
-            let reply = matches!(received, Received::Reply(_)).then_some(&out[..]);
-            strangers.looked(scanned, message, reply, arrival);
-            if strangers.keeps_back(message, arrival) {
-                return self.dropped(strangers::held(), message, arrival);
-            }
-        }
-        let counters = self.counters();
-        match &received {
-            Received::Judge => {}
-            Received::Reply(_) if !self.responder.admits(out, message, arrival) => {
-                let cause = Lost::AnswerLimit.label();
-                return self.dropped(cause, message, arrival);
-            }
-            Received::Reply(_) => {}
-            Received::Forward(to)
-                if is_again && !self.responder.may_repeat(to.transport, to.addr) =>
-            {
-                let call_id = responder::call_id_of(message);
-                self.responder
-                    .keep_back(Lost::AnswerLimit, call_id, to.addr);
-                return self.dropped(Lost::AnswerLimit.label(), message, arrival);
-            }
-            Received::Forward(to) => {
-                counters.relayed_responses.inc();
-                strangers.returned(message, to);
-            }
-            Received::Absorbed => {
-                counters.absorbed_acks.inc();
-                self.responder.acknowledged(message, arrival);
-            }
-            Received::Drop(reason) => {
-                counters.dropped.inc(*reason);
-                strangers.looked(scanned, message, None, arrival);
-            }
-        }
-        if self.reporter.is_watched() {
-            let error = scanned.err();
-            let detail = error.as_ref().map(|error| error as &dyn Display);
-            if let Some(fate) = Fate::of_look(&received, out, detail) {
-                self.reporter.report(message, arrival, None, fate);
-            }
-        }
-        match received {
-            Received::Judge => Look::Judge(name),
-            Received::Reply(destination) | Received::Forward(destination) => {
-                Look::Done(Some(destination))
-            }
-            Received::Absorbed | Received::Drop(_) => Look::Done(None),
-        }
-    }
-
-    /// Answers a new request that would loop (RFC 5393 §4.2), or that a host that is about to end does not accept any more.
-    fn refuse_new(
-        &self,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        let Shared { proxy, drain, .. } = &*self.shared;
-        if proxy.is_loop(message, arrival) {
-            return proxy.reject(message, arrival, 482, "", NO_HEADERS, out);
-        }
-        if draining::refuses(drain, message) {
-            return draining::refuse(proxy, message, arrival, out);
-        }
-        self.refuse_for_load(message, arrival, out)
-    }
-
-    /// Answers a new request that an overloaded host does not serve, because its sender cannot be asked for less: without Retry-After (RFC 7339 §5.10.2).
-    fn refuse_for_load(
-        &self,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        if !self.shared.client_load.refuses(message, Instant::now) {
-            return None;
-        }
-        self.counters().refused_for_load.inc();
-        (self.shared.proxy).reject(message, arrival, 503, OVERLOADED, NO_HEADERS, out)
-    }
-
-    /// Counts a request of a client that is asked by rate while the host is overloaded. Such a client sends ACK and CANCEL in any case.
-    #[inline]
-    fn note_request(&self, method: Method, message: Message<'_>, arrival: &Arrival) {
-        let by_rate = Some(OverloadAlgorithm::Rate);
-        if self.shared.config.sip.overload_control == by_rate
-            && !matches!(method, Method::Ack | Method::Cancel)
-            && Offer::of_request(message).has(OverloadAlgorithm::Rate)
-        {
-            let source = arrival.source.ip();
-            self.shared.client_load.note(source, Instant::now());
-        }
-    }
-
-    /// The worker that owns the transaction of a message, if that is another one: a keyed hash of what all messages of a transaction have in
-    /// common.
-    fn owner(&self, message: Message<'_>, arrival: &Arrival) -> Option<usize> {
-        let workers = self.shared.counters.len();
-        if workers < 2 || self.stateful.is_none() {
-            return None;
-        }
-        let proxy = &self.shared.proxy;
-        let transaction = match message.start_line() {
-            StartLine::Request { .. } => proxy.name_of(message, arrival)?.transaction,
-            StartLine::Response { .. } => proxy.branch_of(message).ok()?.transaction,
-        };
-        let owner = transaction.owner(workers);
-        (owner != self.number).then_some(owner)
-    }
-
-    /// Passes a message to the transactions of this worker. `None` if the host is stateless.
-    fn belongs(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Belongs> {
-        let (stateful, mut tools) = self.stateful()?;
-        Some(stateful.receive(message, arrival, &mut tools))
-    }
-
-    /// Notes what a next hop says about its load, if this host has asked it. Whoever has received a request knows its branch and can forge a source,
-    /// so that a response counts only if it comes from where the request was sent; without transactions, only over a connection.
-    fn note_load(&self, response: Message<'_>, arrival: &Arrival) {
-        let Some(said) = Overload::of_response(response) else {
-            return;
-        };
-        let Ok(branch) = self.shared.proxy.branch_of(response) else {
-            return;
-        };
-        let was_asked = match self.stateful.as_deref() {
-            Some(stateful) => stateful.was_sent_to(branch, arrival),
-            None => arrival.transport.is_reliable(),
-        };
-        if was_asked {
-            let load = &self.shared.next_hop_load;
-            load.note(arrival.source, &said, Instant::now());
-        }
-    }
-
-    /// Passes a response to its transaction. If it is to be relayed by its Vias, or to be refused by the first look, the result says whether it is a
-    /// further 2xx to an INVITE.
-    fn response(&mut self, message: Message<'_>, arrival: &Arrival) -> Result<bool, Look> {
-        match self.belongs(message, arrival) {
-            Some(Belongs::Handled) => Err(self.handled(message, arrival)),
-            Some(Belongs::Dropped(cause)) => Err(self.dropped(cause, message, arrival)),
-            Some(Belongs::Again) => Ok(true),
-            Some(Belongs::New(_) | Belongs::Stateless) | None => Ok(false),
-        }
-    }
-
-    /// A transaction has handled the message.
-    fn handled(&self, message: Message<'_>, arrival: &Arrival) -> Look {
-        if self.reporter.is_watched() {
-            self.report_handled(message, arrival);
-        }
-        Look::Done(None)
-    }
-
-    /// Reports a message that a transaction has handled.
-    #[cold]
-    fn report_handled(&self, message: Message<'_>, arrival: &Arrival) {
-        let stateful = self.stateful.as_deref();
-        let relayed = stateful.and_then(Stateful::relayed_response);
-        let fate = match (message.start_line(), relayed) {
-            (StartLine::Response { .. }, Some(to)) => Fate::Returned(to),
-            _ => Fate::Absorbed,
-        };
-        self.reporter.report(message, arrival, None, fate);
-    }
-
-    fn dropped(&self, cause: &'static str, message: Message<'_>, arrival: &Arrival) -> Look {
-        if self.reporter.is_watched() {
-            let fate = Fate::dropped(cause);
-            self.reporter.report(message, arrival, None, fate);
-        }
-        Look::Done(None)
-    }
-
     /// Calls the policies and carries out the verdict, unless the request is to be deferred, if it may.
     fn judge(
         &mut self,
         request: Request,
         name: Option<RequestName>,
         out: &mut Vec<u8>,
-        patience: Patience,
+        deferral: Deferral,
     ) -> (Request, Handled) {
-        let (request, judgement) = self.judge.judge(request, patience);
+        let (request, judgement) = self.judge.judge(request, deferral);
         let handled = match judgement {
             Some(judgement) => self.carry_out(judgement, &request, name, out),
             // The buffer belongs to the socket, and is large.
             None => Handled::Waits(Box::new(request.clone())),
         };
         (request, handled)
-    }
-
-    /// Carries out a decision. A relayed request becomes a transaction with this name, if there is one.
-    fn carry_out(
-        &mut self,
-        judgement: Judgement,
-        request: &Request,
-        name: Option<RequestName>,
-        out: &mut Vec<u8>,
-    ) -> Handled {
-        let (message, arrival) = (request.message(), &request.arrival);
-        let judged = judgement.on(message, arrival);
-        if let Some(offence) = judgement.wishes.report {
-            let strangers = self.responder.strangers();
-            strangers.reported(offence, message, arrival);
-        }
-        let verdicts = &self.counters().verdicts;
-        let sent = match &judgement.outcome {
-            Outcome::Verdict(verdict) => {
-                verdicts.inc(VerdictKind::of(verdict));
-                match verdict {
-                    Verdict::Relay(_) => {
-                        return self.relay(judgement, name, message, arrival, out);
-                    }
-                    Verdict::Reject(rejection) => self.reject(rejection, judged, out),
-                    Verdict::Drop | Verdict::Pass => self.drop_it(judged),
-                }
-            }
-            Outcome::Default => {
-                verdicts.inc(VerdictKind::Pass);
-                let tenant = judgement.tenant.as_deref();
-                let default = match tenant {
-                    Some(tenant) => &tenant.default,
-                    None => &self.shared.config.policy.default,
-                };
-                match default {
-                    DefaultVerdict::Relay => {
-                        return self.relay(judgement, name, message, arrival, out);
-                    }
-                    DefaultVerdict::Reject(answer) => self.answer(answer, judged, out),
-                    DefaultVerdict::Drop => self.drop_it(judged),
-                }
-            }
-            Outcome::Failed(answer) => self.answer(answer, judged, out),
-            Outcome::Within(_) => return self.relay(judgement, name, message, arrival, out),
-        };
-        Handled::Done(sent)
-    }
-
-    fn relay(
-        &mut self,
-        judgement: Judgement,
-        name: Option<RequestName>,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Handled {
-        if let Some(name) = name {
-            return self.relay_in_transaction(name, judgement, message, arrival, out);
-        }
-        let relaying = self.relaying();
-        let branch = relaying.stateless_branch(message, arrival, self.stateful.is_some());
-        // Without a transaction, nothing follows the first target.
-        let targets = match &judgement.forwarding {
-            Some(forwarding) => relaying.in_order((**forwarding).clone(), message),
-            None => Vec::new(),
-        };
-        let target = targets.first();
-        let judged = judgement.on(message, arrival);
-        let sent = match relaying.write(judged, target, branch, &[], out) {
-            Ok(Forwarded { to, .. }) if !self.may_call_back(judged, &to, out.len()) => {
-                let call_id = responder::call_id_of(message);
-                self.responder.keep_back_request(call_id, to.addr);
-                if self.reporter.is_watched() {
-                    let fate = Fate::dropped(Lost::AnswerLimit.label());
-                    let judgement = Some(&judgement);
-                    self.reporter.report(message, arrival, judgement, fate);
-                }
-                None
-            }
-            Ok(Forwarded {
-                to: destination, ..
-            }) => {
-                self.counters().relayed_requests.inc();
-                if self.reporter.is_watched() {
-                    let fate = Fate::Relayed(destination);
-                    let judgement = Some(&judgement);
-                    self.reporter.report(message, arrival, judgement, fate);
-                }
-                Some(destination)
-            }
-            Err(error) => self.refuse(&error, judged, out),
-        };
-        Handled::Done(sent)
-    }
-
-    /// Relays a request in a transaction with this name. What is to be sent goes to [`Pipeline::take_sends`], except for the response to a
-    /// request that is not relayed.
-    fn relay_in_transaction(
-        &mut self,
-        name: RequestName,
-        mut judgement: Judgement,
-        message: Message<'_>,
-        arrival: &Arrival,
-        out: &mut Vec<u8>,
-    ) -> Handled {
-        if max_breadth(message) == 0 {
-            let judged = judgement.on(message, arrival);
-            return Handled::Done(self.responder.refuse_breadth(judged, out));
-        }
-        let dialog = self.dialog_of(message, &judgement);
-        let is_in_dialog = dialog.is_some();
-        if is_in_dialog {
-            // A dialog has one path, and nothing else can take the place of its other end.
-            (judgement.forwarding, judgement.asker) = (None, None);
-        }
-        let Some((stateful, mut tools)) = self.stateful() else {
-            return Handled::Done(None);
-        };
-        let judged = judgement.on(message, arrival);
-        let mut written = None;
-        let targets = judgement.forwarding.as_deref();
-        if targets.is_none_or(|forwarding| forwarding.targets.is_empty()) {
-            match stateful.write(name, judged, &tools.relaying) {
-                Ok(forwarded) => written = Some(forwarded),
-                Err(error) => return Handled::Done(self.refuse(&error, judged, out)),
-            }
-        }
-        let Some(back) = tools.relaying.way_up(judged) else {
-            return Handled::Done(None);
-        };
-        let request = Begun {
-            name,
-            message,
-            arrival,
-            back,
-            dialog,
-        };
-        match stateful.begin(request, judgement, written, &mut tools) {
-            Ok(()) => {
-                if let Some(connection) = arrival.connection {
-                    self.shared.connections.begins(connection, message.bytes());
-                }
-                Handled::Relayed
-            }
-            Err((NotBegun::Exists, _)) => Handled::Done(None),
-            Err((NotBegun::NoRoom(_), judgement)) if is_in_dialog => {
-                // Without it a call would stay behind. Its responses have no transaction either.
-                stateful.adopt();
-                self.relay(*judgement, None, message, arrival, out)
-            }
-            Err((NotBegun::NoRoom(no_room), judgement)) => {
-                let judged = judgement.on(message, arrival);
-                Handled::Done(self.responder.shed(no_room, judged, out))
-            }
-        }
-    }
-
-    /// The admitted dialog to which a request belongs.
-    fn dialog_of(&self, message: Message<'_>, judgement: &Judgement) -> Option<Dialog> {
-        match judgement.outcome {
-            Outcome::Within(dialog) => Some(dialog),
-            Outcome::Verdict(_) | Outcome::Default | Outcome::Failed(_) => {
-                match self.shared.proxy.dialog(message) {
-                    DialogSeal::Valid(dialog) => Some(dialog),
-                    DialogSeal::None | DialogSeal::Forged | DialogSeal::Expired => None,
-                }
-            }
-        }
-    }
-
-    /// Whether a request of this size may be sent without a transaction, as far as it goes to the caller of its dialog.
-    fn may_call_back(&self, judged: Judged<'_>, to: &Destination, bytes: usize) -> bool {
-        let Judged {
-            judgement, message, ..
-        } = judged;
-        to.transport.is_reliable()
-            || !self
-                .dialog_of(message, judgement)
-                .is_some_and(|dialog| dialog.calls_back())
-            || self.responder.may_call_back(to.transport, to.addr, bytes)
     }
 
     /// The transactions, and what they need of the pipeline. `None` in a stateless host.
@@ -810,62 +375,6 @@ impl Pipeline {
     /// What writing a relayed request needs.
     fn relaying(&self) -> Relaying<'_> {
         Relaying::new(&self.shared, self.number, &self.routes)
-    }
-
-    /// Answers a request that cannot be relayed.
-    fn refuse(
-        &self,
-        error: &RelayError,
-        judged: Judged<'_>,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        self.relaying().count_refused(error, judged);
-        let rejected = Rejected::of_relay(error);
-        self.responder.reject(rejected, NO_HEADERS, judged, out)
-    }
-
-    /// Answers as a policy says, with the id of the decision if it is shown.
-    fn reject(
-        &self,
-        rejection: &Rejection,
-        judged: Judged<'_>,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        let Judged { judgement, .. } = judged;
-        let rejected = Rejected::of_rejection(rejection, judgement.cause.label());
-        let headers = &rejection.headers;
-        let Some((name, id)) = self.relaying().shown_id(judgement) else {
-            return self.responder.reject(rejected, headers, judged, out);
-        };
-        let mut headers = headers.clone();
-        headers.push((name.to_owned(), id));
-        self.responder.reject(rejected, &headers, judged, out)
-    }
-
-    /// Answers as the configuration says.
-    fn answer(
-        &self,
-        answer: &Answer,
-        judged: Judged<'_>,
-        out: &mut Vec<u8>,
-    ) -> Option<Destination> {
-        let rejected = Rejected::of_answer(answer, judged.judgement.cause.label());
-        self.responder.reject(rejected, NO_HEADERS, judged, out)
-    }
-
-    /// Sends no response.
-    fn drop_it(&self, judged: Judged<'_>) -> Option<Destination> {
-        if self.reporter.is_watched() {
-            let Judged {
-                judgement,
-                message,
-                arrival,
-            } = judged;
-            let fate = Fate::dropped(judgement.cause.label());
-            self.reporter
-                .report(message, arrival, Some(judgement), fate);
-        }
-        None
     }
 
     /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit

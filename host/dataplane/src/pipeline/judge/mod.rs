@@ -50,22 +50,22 @@ pub(super) struct Judge {
 
 /// Whether a request may be deferred if its tenant's policy is slow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum Deferral {
     /// Not deferred, or deferred already.
     None,
     /// May be deferred in the worker's queue.
-    InRow,
+    InQueue,
     /// May be deferred by the caller, which preserves the order within its connection.
-    ByItself,
+    OnConnection,
 }
 
-impl Patience {
+impl Deferral {
     /// Whether a request of the tenant with this budget is to be deferred on this worker, in the batch with this number.
     fn is_needed(self, budget: &Budget, worker: usize, row: u64) -> bool {
         match self {
             Self::None => false,
-            Self::InRow => budget.joins(worker, row),
-            Self::ByItself => budget.is_slow(worker),
+            Self::InQueue => budget.joins(worker, row),
+            Self::OnConnection => budget.is_slow(worker),
         }
     }
 }
@@ -121,10 +121,10 @@ impl Judge {
     pub(super) fn judge(
         &mut self,
         request: Request,
-        patience: Patience,
+        deferral: Deferral,
     ) -> (Request, Option<Judgement>) {
         self.shared.counters[self.number].decisions.begin();
-        let judged = self.judge_now(request, patience);
+        let judged = self.judge_now(request, deferral);
         self.shared.counters[self.number].decisions.end();
         judged
     }
@@ -344,14 +344,14 @@ impl Judge {
         })
     }
 
-    fn judge_now(&mut self, request: Request, patience: Patience) -> (Request, Option<Judgement>) {
+    fn judge_now(&mut self, request: Request, deferral: Deferral) -> (Request, Option<Judgement>) {
         let tenants = self.tenants.load();
         let addresses = self.addresses.current();
         let named = tenants.select(&request, &addresses.table);
         let tenant = named.unwrap_or(&tenants.default);
         let counters = &tenant.counters[self.number];
         // With a single tenant there is nobody to yield to.
-        if !tenants.named.is_empty() && patience.is_needed(&tenant.budget, self.number, self.row) {
+        if !tenants.named.is_empty() && deferral.is_needed(&tenant.budget, self.number, self.row) {
             counters.postponed.inc();
             return (request, None);
         }

@@ -1,5 +1,7 @@
 //! Relays requests in transactions (RFC 3261 §16): connects `host/transaction` with policies, routes, and the sockets of the worker.
 
+mod asking;
+mod attempts;
 mod call_records;
 mod listing;
 mod members;
@@ -17,23 +19,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_config::{Config, Trying};
-use portcullis_dispatcher::Dispatcher;
 use portcullis_metrics::{Retransmission, TenantCounters, WorkerCounters};
-use portcullis_policy::{NextStep, Rejection};
 use portcullis_records::calls::{Call, Happened};
-use portcullis_request::Request;
 use portcullis_sip::{
     Arrival, Branch, Destination, Dialog, Forwarded, Framing, HeaderName, Index, Limits, Message,
     Proxy, RelayError, RequestName, StartLine, Transaction, scan,
 };
 use portcullis_transaction::{
-    Attempt, BeginError, Cause, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Step, Time,
+    Attempt, BeginError, Cause, Event, Failure, Id, NameSlot, Outbox, Plan, Receipt, Time,
     Transactions, What, max_breadth,
 };
 
-use tracing::debug;
-
-use super::judge::{AskedStep, Judge, Judged, Judgement};
+use super::judge::{Judge, Judged, Judgement};
 use super::relaying::Relaying;
 use super::reporter::Reporter;
 use super::responder::{NoRoom, Responder};
@@ -45,11 +42,10 @@ use crate::orders::NamesPage;
 use call_records::{attempted, call_of, ended};
 use listing::Listing;
 use registrations::Registrations;
-use relay::{Relay, Way};
+use relay::Relay;
 use relays::Relays;
 use sends::Sends;
 use shares::{Held, Shares};
-use stored::stored;
 use succession::Succession;
 
 /// The transactions of one worker.
@@ -412,30 +408,6 @@ impl Stateful {
         metrics::show_usage(self.transactions.usage(), counters);
     }
 
-    /// Notes what has become of a request to a destination of the dispatcher, and counts the call that it has accepted.
-    fn note_member(&self, id: Id, target: u8, attempt: &Attempt, dispatcher: &Dispatcher) {
-        let Some(relay) = self.relays.get(id) else {
-            return;
-        };
-        let Some(name) = relay.member(target) else {
-            return;
-        };
-        if let Some((sign, code)) = members::sign_of(attempt) {
-            dispatcher.note(name, sign, code);
-        }
-        // Only a response that has just come is the answer of a target.
-        if let (Cause::Answered, 503, Some(seconds)) =
-            (attempt.cause, attempt.code, self.retry_after)
-        {
-            dispatcher.pause(name, seconds);
-        }
-        if members::is_accepted(attempt)
-            && let Some(call) = relay.counted_by
-        {
-            dispatcher.begin_call(name, call);
-        }
-    }
-
     /// Writes a call record, if there are any.
     fn record(
         &self,
@@ -451,184 +423,6 @@ impl Stateful {
         {
             calls.write(call, happened(relay, call));
         }
-    }
-
-    /// Writes the request for a target whose turn has come.
-    fn start_target(&mut self, id: Id, branch: u8, relaying: &Relaying<'_>) {
-        let now = self.now();
-        let mut draft = mem::take(&mut self.draft);
-        let mut index = mem::take(&mut self.index);
-        let relay = self.relays.get(id);
-        let job = self.transactions.job(id, branch);
-        let target = job.as_ref().map(|job| *job.target);
-        let way = relay.and_then(|relay| relay.way(target?));
-        let mut tried = mem::take(&mut self.tried);
-        tried.clear();
-        tried.extend(self.transactions.tried(id, branch).copied());
-        let written = match (relay.zip(way), job) {
-            (Some((relay, way)), Some(job)) => {
-                let message = stored(job.request, &mut index);
-                let target = match way {
-                    Way::Decided => None,
-                    Way::Target(target) => Some(target),
-                };
-                let branch = Some((job.branch, job.breadth));
-                let judged = relay.judgement.on(message, job.arrival);
-                let written = relaying.write(judged, target, branch, &tried, &mut draft);
-                let is_again =
-                    |to: &Destination| target.is_some_and(|target| relay.was_at(target, to));
-                let written = written.map(|forwarded| (forwarded, is_again(&forwarded.to)));
-                written.map_err(|error| {
-                    relaying.count_refused(&error, judged);
-                    let failure = failure_of(&error);
-                    (error, failure)
-                })
-            }
-            // The transaction has ended.
-            _ => {
-                (self.draft, self.index, self.tried) = (draft, index, tried);
-                return;
-            }
-        };
-        match written {
-            Ok((forwarded, false)) => self.forward(id, branch, &draft, forwarded, relaying),
-            Ok((Forwarded { to, .. }, true)) => {
-                let error = format!("the request has been at {to}", to = to.addr);
-                debug!(event = "target_refused", branch, %error, "request not relayed to a target of its policy");
-                let failure = self.failure_again(id);
-                self.transactions.fail(now, id, branch, failure);
-            }
-            Err((error, failure)) => {
-                debug!(event = "target_refused", branch, %error, "request not relayed to a target of its policy");
-                self.transactions.fail(now, id, branch, failure);
-            }
-        }
-        (self.draft, self.index, self.tried) = (draft, index, tried);
-    }
-
-    /// Sends a request that was written. If its next hop has further addresses, they are tried after this one.
-    fn forward(
-        &mut self,
-        id: Id,
-        branch: u8,
-        request: &[u8],
-        forwarded: Forwarded,
-        relaying: &Relaying<'_>,
-    ) {
-        let now = self.now();
-        let tried = match forwarded.others {
-            0 => 0,
-            _ => self.transactions.tried(id, branch).count(),
-        };
-        let is_followed = forwarded.others > 0 && tried + 1 < relaying.most_addresses();
-        let followed = is_followed.then_some(self.times.no_answer);
-        let to = forwarded.to;
-        self.transactions
-            .forward_first(now, id, branch, request, to, followed);
-    }
-
-    /// The failure of a target where the request has been first: the sender must get what it would get without this target. An answer from
-    /// there takes precedence over any failure of this host, but no answer is not remembered. As after [`RelayError::Loop`], other targets
-    /// may follow.
-    fn failure_again(&self, id: Id) -> Failure {
-        let first = self.transactions.attempts(id).next();
-        match first {
-            Some((_, attempt)) if attempt.code == 408 => Failure::Refused(408),
-            Some(_) | None => Failure::Refused(503),
-        }
-    }
-
-    /// Asks the policy what happens after all targets have failed.
-    fn ask(&mut self, id: Id, tools: &mut Tools<'_>) {
-        let now = self.now();
-        let asked = self.asked(id, tools);
-        let report = asked.as_ref().and_then(|asked| asked.wishes.report);
-        if let Some(offence) = report
-            && let Some(job) = self.transactions.job(id, 0)
-        {
-            let message = stored(job.request, &mut self.index);
-            let strangers = tools.responder.strangers();
-            strangers.reported(offence, message, job.arrival);
-        }
-        let step = match asked {
-            None => Step::Best,
-            Some(asked) => match asked.step {
-                NextStep::Best => Step::Best,
-                NextStep::Answer(rejection) => {
-                    return self.answer(now, id, rejection, tools);
-                }
-                NextStep::Again => self.again(id, asked, tools),
-            },
-        };
-        if self.transactions.step(now, id, step).is_err() {
-            // Too many targets. A transaction that has ended meanwhile ignores this.
-            let _ended = self.transactions.step(now, id, Step::Best);
-        }
-    }
-
-    /// The step of the policy; `None` for the best response.
-    fn asked(&mut self, id: Id, tools: &mut Tools<'_>) -> Option<AskedStep> {
-        let relay = self.relays.get_mut(id)?;
-        relay.note_ask();
-        let job = self.transactions.job(id, 0)?;
-        let mut index = Index::default();
-        scan(job.request, Framing::Datagram, &Limits::NONE, &mut index).ok()?;
-        let request = Request {
-            bytes: job.request.to_vec(),
-            index,
-            arrival: *job.arrival,
-        };
-        let failed = relay.failed(&self.transactions, id, &request);
-        let judgement = &relay.judgement;
-        let asker = judgement.asker.as_deref()?;
-        tools.judge.after_failure(asker, judgement, request, failed)
-    }
-
-    /// The further targets of a policy.
-    fn again(&mut self, id: Id, asked: AskedStep, tools: &Tools<'_>) -> Step<u8> {
-        let mut forwarding = asked.forwarding.unwrap_or_default();
-        let (Some(relay), Some(job)) = (self.relays.get_mut(id), self.transactions.job(id, 0))
-        else {
-            return Step::Best;
-        };
-        relay.note_step(mem::take(&mut forwarding.memo), asked.edits);
-        relay.judgement.wishes.add(asked.wishes);
-        let retry_on = forwarding.retry_on.as_deref().map(codes);
-        let message = stored(job.request, &mut self.index);
-        let targets = tools.relaying.in_order(forwarding, message);
-        let first = u8::try_from(relay.named()).unwrap_or(u8::MAX);
-        let again = planned(&targets, first, self.times);
-        self.relays.extend(id, targets, job.request.len());
-        let bytes = self.relays.get(id).map_or(0, Relay::bytes);
-        self.transactions.charge(id, bytes);
-        Step::Again {
-            targets: again,
-            retry_on,
-        }
-    }
-
-    fn answer(&mut self, now: Time, id: Id, rejection: Rejection, tools: &Tools<'_>) {
-        let relaying = &tools.relaying;
-        let is_too_large = self.transactions.job(id, 0).is_some_and(|job| {
-            let message = stored(job.request, &mut self.index);
-            let responder = tools.responder;
-            responder.is_rejection_too_large(&rejection, message, job.arrival)
-        });
-        let Rejection {
-            code,
-            reason,
-            mut headers,
-        } = rejection;
-        if is_too_large {
-            relaying.counters().shortened_answers.inc();
-            headers.clear();
-        }
-        if let Some(relay) = self.relays.get(id)
-            && let Some((name, id)) = relaying.shown_id(&relay.judgement)
-        {
-            headers.push((name.to_owned(), id));
-        }
-        self.transactions.answer(now, id, code, &reason, &headers);
     }
 
     /// Exchanges what transactions have to send for the memory of `into`. Returns false if there is nothing. What remains in `into` after the limit
@@ -786,31 +580,6 @@ fn note_result(attempt: &Attempt, to: Option<&Destination>, relaying: &Relaying<
         Cause::NoAnswer | Cause::Unreachable => failed.note(to),
         Cause::Answered => failed.forget(to),
         Cause::RangOut | Cause::Cancelled | Cause::Unresolved | Cause::Refused => {}
-    }
-}
-
-/// What an error means for a target. Where another target may do better, it counts as one that cannot be reached.
-fn failure_of(error: &RelayError) -> Failure {
-    match error {
-        RelayError::Unresolved(_) => Failure::Unresolved,
-        // Neither the address nor the destination of the dispatcher has failed.
-        RelayError::Overloaded { .. } => Failure::Refused(error.code()),
-        RelayError::TooManyHops
-        | RelayError::BadRoute(_)
-        | RelayError::BadUri(_)
-        | RelayError::FlowGone(_)
-        | RelayError::ForgedFlow(_)
-        | RelayError::ForeignFlow(_)
-        | RelayError::Unrelayable => Failure::Refused(error.code()),
-        RelayError::UnknownNextHop(_)
-        | RelayError::NotPermitted(_)
-        | RelayError::NowhereToGo(_)
-        | RelayError::Loop(_)
-        | RelayError::UnsupportedTransport(_)
-        | RelayError::UnsupportedScheme(_)
-        | RelayError::Insecure(_)
-        | RelayError::TooLarge(_)
-        | RelayError::NoSocket { .. } => Failure::Unreachable,
     }
 }
 
