@@ -9,7 +9,8 @@ use portcullis_dispatcher::{Admission, Member, Sets};
 use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
 
-use super::{Page, seconds};
+use super::Page;
+use crate::exposition::process::seconds;
 
 /// Most sets and most destinations with metrics of their own: the first ones, by number of the set. The totals have all.
 const MOST_NAMED: usize = 1_000;

@@ -6,7 +6,8 @@ use portcullis_address::DatabaseState;
 use portcullis_dataplane::shared::Shared;
 use portcullis_rollout::resolve::Dns;
 
-use super::{Page, seconds};
+use super::Page;
+use crate::exposition::process::seconds;
 
 impl Page<'_, '_> {
     pub(super) fn table(&mut self, shared: &Shared) -> fmt::Result {

@@ -9,11 +9,8 @@ use portcullis_rollout::Registry;
 use prometheus_client::encoding::NoLabelSet;
 use prometheus_client::metrics::MetricType;
 
-use super::Page;
+use super::{Page, Value};
 use portcullis_metrics::{Label, Shed, TenantCounts};
-
-/// One value of a metric: up to two labels, of which one without a name is omitted, and the number.
-type Value<'l> = ([(&'l str, &'l str); 2], u64);
 
 /// The values of each metric of tenants, because the format groups values by metric. A field that is filled and not written is a warning.
 #[derive(Default)]
@@ -193,38 +190,6 @@ impl Page<'_, '_> {
             family
                 .encode_family(&labels)?
                 .encode_counter::<NoLabelSet, _, u64>(n, None)?;
-        }
-        Ok(())
-    }
-
-    /// Writes counters.
-    pub(super) fn series<'l>(
-        &mut self,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = Value<'l>>,
-    ) -> fmt::Result {
-        self.values(MetricType::Counter, name, help, values)
-    }
-
-    /// Writes counters or gauges.
-    fn values<'l>(
-        &mut self,
-        kind: MetricType,
-        name: &str,
-        help: &str,
-        values: impl IntoIterator<Item = Value<'l>>,
-    ) -> fmt::Result {
-        let is_gauge = matches!(kind, MetricType::Gauge);
-        let mut family = self.encoder.encode_descriptor(name, help, None, kind)?;
-        for (labels, n) in values {
-            let used = labels.iter().filter(|(name, _)| !name.is_empty());
-            let used: Vec<_> = used.copied().collect();
-            let mut one = family.encode_family(&used)?;
-            match is_gauge {
-                true => one.encode_gauge(&n)?,
-                false => one.encode_counter::<NoLabelSet, _, u64>(&n, None)?,
-            }
         }
         Ok(())
     }
