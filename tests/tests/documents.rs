@@ -74,6 +74,36 @@ fn every_link_leads_to_a_file_and_a_heading() {
     assert!(count > 200, "{count}");
 }
 
+/// Directories of the sources, as the pages for developers name them.
+const SOURCES: [&str; 9] = [
+    "contrib/",
+    "docs/",
+    "host/",
+    "migrations/",
+    "packaging/",
+    "policies/",
+    "policy-wit/",
+    "tests/",
+    "xtask/",
+];
+
+#[test]
+fn files_that_the_pages_for_developers_name_exist() {
+    let mut named = 0;
+    for name in ["CONTRIBUTING.md", "docs/architecture.md"] {
+        for (place, code) in Page::named(name).code_in_lines() {
+            let is_path = SOURCES.iter().any(|folder| code.starts_with(folder))
+                && !code.contains([' ', '*', ':']);
+            if is_path {
+                named += 1;
+                let exists = root().join(&code).exists();
+                assert!(exists, "{place}: there is no {code}");
+            }
+        }
+    }
+    assert!(named > 100, "{named}");
+}
+
 #[test]
 fn the_book_has_every_page_once() {
     let summary = Page::named("docs/SUMMARY.md");
@@ -277,7 +307,8 @@ const SIGNALS: [(&str, &str); 5] = [
 fn every_signal_that_a_host_handles_is_listed() {
     let page = Page::named("docs/operations.md");
     let listed = page.section("Signals");
-    let source = fs::read_to_string(root().join("host/server/src/serve.rs")).expect("it is there");
+    let source =
+        fs::read_to_string(root().join("host/server/src/serve/signals.rs")).expect("it is there");
     let handled: BTreeSet<_> = source
         .split("SignalKind::")
         .skip(1)

@@ -38,7 +38,7 @@ pub(crate) fn compiler() -> Finding {
 /// Logs excessive privileges, and how the compiler is confined.
 pub(crate) fn tell() {
     if let Finding::Odd(text) = user() {
-        tracing::warn!(event = "runs_as_root", "The host runs as {text}");
+        tracing::warn!(event = "runs_as_root", "the host runs as {text}");
     }
     match compiler() {
         Finding::Good(confined) => {
