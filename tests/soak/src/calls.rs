@@ -10,7 +10,7 @@ use portcullis_testkit::{policy, wait};
 use serde::Serialize;
 
 use crate::process::{Held, dropped_by_kernel};
-use crate::report::verdict;
+use crate::report::{dropped, explain, verdict};
 
 /// Parameters of a soak with calls.
 #[derive(Clone, Copy, Debug)]
@@ -87,9 +87,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     report.dropped_by_the_kernel = dropped_by_kernel(host.sip())?;
     report.seconds = begun.elapsed().as_secs();
     report.check(plan);
-    if !report.broken.is_empty() {
-        eprintln!("The host's log:\n{}", host.log());
-    }
+    explain(&host, &report.broken);
     Ok(report)
 }
 
@@ -217,14 +215,13 @@ impl Report {
     /// The report as text.
     pub(crate) fn text(&self) -> String {
         let mut text = format!(
-            "\nSoak of {} calls, {} per second, in {} s\n\n  {:>12}  calls that did not end\n  {:>12}  messages that were sent again\n  {:>12}  datagrams dropped by the kernel before \
-             the host saw them\n\n  after calls    MiB  descriptors  in progress  lingering  MiB stored\n",
+            "\nSoak of {} calls, {} per second, in {} s\n\n  {:>12}  calls that did not end\n  {:>12}  messages that were sent again\n{}\n  after calls    MiB  descriptors  in progress  lingering  MiB stored\n",
             self.calls,
             self.rate,
             self.seconds,
             self.lost,
             self.retransmissions + self.resent,
-            self.dropped_by_the_kernel
+            dropped(self.dropped_by_the_kernel)
         );
         for moment in &self.moments {
             let _infallible = writeln!(

@@ -13,9 +13,11 @@ mod names;
 mod process;
 mod renewals;
 mod report;
+mod rounds;
 mod run;
 mod site;
 mod tenants;
+mod times;
 mod turns;
 
 use std::path::{Path, PathBuf};

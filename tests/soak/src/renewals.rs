@@ -12,8 +12,10 @@ use portcullis_testkit::renewals::Renewals;
 use serde::Serialize;
 
 use crate::honest::{self, Counted, Traffic};
-use crate::process::{Held, dropped_by_kernel, sample, settled, table};
-use crate::report::verdict;
+use crate::process::{Held, dropped_by_kernel, sample, settled};
+use crate::report::{dropped, explain, verdict};
+use crate::rounds::Rounds;
+use crate::times::Times;
 use crate::turns::{Books, Stop, StopOnDrop};
 
 /// Parameters of a soak with certificates that are renewed.
@@ -61,29 +63,30 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     let begun = Instant::now();
     let site = Site::start();
     let pid = site.host.pid();
-    let mut report = Report {
-        started: settled(pid)?,
-        ..Report::default()
-    };
     let half = plan.renewals.div_ceil(2);
-    let first = round(&site, plan, 0..half)?;
-    report.after_first = settled(pid)?;
-    let second = round(&site, plan, half..plan.renewals)?;
-    report.after_second = settled(pid)?;
-    report.most = first.most.max(second.most);
-    report.good = plan.renewals.div_ceil(2);
-    report.bad = plan.renewals / 2;
-    report.reload_ms = Took::of([first.took, second.took].concat());
-    report.udp = Counted::of(&site.udp, &first.udp.and(&second.udp));
-    report.tls = Counted::of(&site.tls, &first.tls.and(&second.tls));
-    report.full = first.full.and(second.full);
-    report.resuming = first.resuming.and(second.resuming);
-    report.dropped_by_the_kernel = dropped_by_kernel(site.host.sip())?;
-    report.seconds = begun.elapsed().as_secs();
+    let renewals = [0..half, half..plan.renewals];
+    let mut both = Round::default();
+    let rounds = Rounds::run(pid, settled(pid)?, |nth| {
+        let one = round(&site, plan, renewals[nth].clone())?;
+        let most = one.most;
+        both.add(one);
+        Ok(most)
+    })?;
+    let mut report = Report {
+        good: plan.renewals.div_ceil(2),
+        bad: plan.renewals / 2,
+        reload_ms: Times::of(both.took),
+        udp: Counted::of(&site.udp, &both.udp),
+        tls: Counted::of(&site.tls, &both.tls),
+        full: both.full,
+        resuming: both.resuming,
+        rounds,
+        dropped_by_the_kernel: dropped_by_kernel(site.host.sip())?,
+        seconds: begun.elapsed().as_secs(),
+        broken: Vec::new(),
+    };
     report.check(&site, plan);
-    if !report.broken.is_empty() {
-        eprintln!("The host's log:\n{}", site.host.log());
-    }
+    explain(&site.host, &report.broken);
     Ok(report)
 }
 
@@ -120,7 +123,8 @@ impl Site {
     }
 }
 
-/// What one round came to.
+/// What a round came to, or both.
+#[derive(Default)]
 struct Round {
     /// How long the command took, for each renewal.
     took: Vec<Duration>,
@@ -130,6 +134,18 @@ struct Round {
     resuming: Handshakes,
     /// The largest resources of the host.
     most: Held,
+}
+
+impl Round {
+    /// Adds a later round. The largest resources are those of either.
+    fn add(&mut self, later: Self) {
+        self.took.extend(later.took);
+        self.udp = self.udp.and(&later.udp);
+        self.tls = self.tls.and(&later.tls);
+        self.full = std::mem::take(&mut self.full).and(later.full);
+        self.resuming = std::mem::take(&mut self.resuming).and(later.resuming);
+        self.most = self.most.max(later.most);
+    }
 }
 
 fn round(site: &Site, plan: &Plan, renewals: std::ops::Range<u64>) -> Result<Round> {
@@ -276,26 +292,6 @@ impl Handshakes {
     }
 }
 
-/// How long the command took, in milliseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Took {
-    /// Median.
-    pub(crate) median: f64,
-    /// Maximum.
-    pub(crate) worst: f64,
-}
-
-impl Took {
-    fn of(mut all: Vec<Duration>) -> Option<Self> {
-        all.sort();
-        let ms = |took: &Duration| took.as_secs_f64() * 1000.0;
-        Some(Self {
-            median: ms(all.get(all.len() / 2)?),
-            worst: ms(all.last()?),
-        })
-    }
-}
-
 /// The whole report; its JSON form has the same fields.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Report {
@@ -306,7 +302,7 @@ pub(crate) struct Report {
     /// Renewals by files that cannot be used, each of which the host refused.
     pub(crate) bad: u64,
     /// How long the command took; `None` without a renewal.
-    pub(crate) reload_ms: Option<Took>,
+    pub(crate) reload_ms: Option<Times>,
     /// Requests over UDP.
     pub(crate) udp: Counted,
     /// Requests over open connections with TLS.
@@ -315,14 +311,9 @@ pub(crate) struct Report {
     pub(crate) full: Handshakes,
     /// Handshakes that resume sessions.
     pub(crate) resuming: Handshakes,
-    /// Resources of the host after its start.
-    pub(crate) started: Held,
-    /// Resources of the idle host after the first round.
-    pub(crate) after_first: Held,
-    /// The same after the second round.
-    pub(crate) after_second: Held,
-    /// The largest values of any second.
-    pub(crate) most: Held,
+    /// Resources of the host.
+    #[serde(flatten)]
+    pub(crate) rounds: Rounds,
     /// Datagrams that the kernel dropped before the host saw them.
     pub(crate) dropped_by_the_kernel: u64,
     /// Invariants that did not hold.
@@ -349,10 +340,7 @@ impl Report {
         if plan.is_timed {
             self.check_rate_of_handshakes(plan.handshakes);
         }
-        for text in self.after_second.beyond(&self.after_first.and(MORE)) {
-            self.broken
-                .push(format!("after the second round the host holds {text}"));
-        }
+        self.broken.extend(self.rounds.grown(MORE));
     }
 
     fn check_handshakes(&mut self) {
@@ -414,23 +402,14 @@ impl Report {
                 kind.failed
             );
         }
-        let _infallible = writeln!(
-            text,
-            "  {:>12}  datagrams dropped by the kernel before the host saw them",
-            self.dropped_by_the_kernel
-        );
-        if let Some(Took { median, worst }) = self.reload_ms {
+        text.push_str(&dropped(self.dropped_by_the_kernel));
+        if let Some(Times { median, worst }) = self.reload_ms {
             let _infallible = writeln!(
                 text,
                 "\n  a renewal is done after {median:.1} ms (median), {worst:.1} ms (worst)"
             );
         }
-        text.push_str(&table(&[
-            ("started", self.started),
-            ("idle, after the 1st round", self.after_first),
-            ("idle, after the 2nd round", self.after_second),
-            ("at most", self.most),
-        ]));
+        text.push_str(&self.rounds.table());
         text.push_str(&verdict(&self.broken));
         text
     }
@@ -489,16 +468,5 @@ mod tests {
             let told = report.broken.concat();
             assert!(told.contains(expected.unwrap_or_default()), "{told}");
         }
-    }
-
-    #[test]
-    fn times_have_a_median_and_a_maximum() {
-        let times = [300, 100, 200].map(Duration::from_millis).to_vec();
-        let expected = Took {
-            median: 200.0,
-            worst: 300.0,
-        };
-        assert_eq!(Took::of(times), Some(expected));
-        assert_eq!(Took::of(Vec::new()), None);
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use portcullis_load::Latency;
+use portcullis_testkit::host::Host;
 use serde::Serialize;
 
 use crate::honest::Traffic;
@@ -78,9 +79,10 @@ impl Report {
         }
         let _infallible = writeln!(
             text,
-            "  {:>12}  failed calls of policies\n  {:>12}  datagrams dropped by the kernel before the host saw them",
-            self.policy_failures, self.dropped_by_the_kernel
+            "  {:>12}  failed calls of policies",
+            self.policy_failures
         );
+        text.push_str(&dropped(self.dropped_by_the_kernel));
         if !self.disk {
             text.push_str("\n  No disk was filled: mounting one takes root.\n");
         }
@@ -109,6 +111,18 @@ impl Report {
         ]));
         text.push_str(&verdict(&self.broken));
         text
+    }
+}
+
+/// The line of a report about datagrams that no host could answer.
+pub(crate) fn dropped(by_the_kernel: u64) -> String {
+    format!("  {by_the_kernel:>12}  datagrams dropped by the kernel before the host saw them\n")
+}
+
+/// Shows the log of a host that has broken an invariant.
+pub(crate) fn explain(host: &Host, broken: &[String]) {
+    if !broken.is_empty() {
+        eprintln!("The host's log:\n{}", host.log());
     }
 }
 

@@ -10,7 +10,7 @@ use portcullis_testkit::wait;
 use crate::actors::{self, panic_text};
 use crate::honest::{self, Latencies};
 use crate::process::{Held, dropped_by_kernel, settled};
-use crate::report::{Honest, Report};
+use crate::report::{Honest, Report, explain};
 use crate::site::{Site, at};
 use crate::turns::{Stop, StopOnDrop};
 
@@ -79,9 +79,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     };
     check(&site, plan, &report);
     let broken = site.books.all_broken();
-    if !broken.is_empty() {
-        eprintln!("The host's log:\n{}", site.host.log());
-    }
+    explain(&site.host, &broken);
     Ok(Report { broken, ..report })
 }
 

@@ -14,7 +14,10 @@ pub(crate) use report::Report;
 
 use self::site::{Site, at};
 use crate::honest;
-use crate::process::{Held, dropped_by_kernel, map_limit, sample, settled};
+use crate::process::{Held, dropped_by_kernel, map_limit, sample};
+use crate::report::explain;
+use crate::rounds::Rounds;
+use crate::times::Times;
 use crate::turns::{Books, Stop, StopOnDrop};
 
 /// Parameters of a soak with many tenants.
@@ -74,29 +77,26 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
         site.started_in.as_secs_f64()
     );
     let mut changes = Changes::new(plan.tenants);
-    let max_first = round(&site, plan, &mut changes)?;
-    let (after_first, kept_first) = (settled(pid)?, changes.kept());
-    let max_second = round(&site, plan, &mut changes)?;
-    let (after_second, kept_second) = (settled(pid)?, changes.kept());
+    let mut kept = [0; 2];
+    let rounds = Rounds::run(pid, started, |nth| {
+        let most = round(&site, plan, &mut changes)?;
+        kept[nth] = changes.kept();
+        Ok(most)
+    })?;
     let report = Report {
         tenants: plan.tenants,
         seconds: begun.elapsed().as_secs(),
         start_seconds: site.started_in.as_secs_f64(),
         rate: plan.rate,
         live_ms: changes.live(),
-        started,
-        after_first,
-        after_second,
-        most: max_first.max(max_second),
+        rounds,
         counts: site.books.counts(),
         dropped_by_the_kernel: dropped_by_kernel(site.host.sip())?,
         broken: Vec::new(),
     };
-    check(&site.books, plan, &report, kept_first, kept_second);
+    check(&site.books, plan, &report, kept);
     let broken = site.books.all_broken();
-    if !broken.is_empty() {
-        eprintln!("The host's log:\n{}", site.host.log());
-    }
+    explain(&site.host, &broken);
     Ok(Report { broken, ..report })
 }
 
@@ -130,23 +130,24 @@ fn traffic(site: &Site, plan: &Plan, stop: &Stop) -> Result<()> {
     honest::counted(load, &site.books, stop).map(drop)
 }
 
-/// Compares the resources of the host with the bounds. `kept_first` and `kept_second` are the numbers of generations kept after each round.
-fn check(books: &Books, plan: &Plan, report: &Report, kept_first: u64, kept_second: u64) {
+/// Compares the resources of the host with the bounds. `kept` has the numbers of generations kept after each round.
+fn check(books: &Books, plan: &Plan, report: &Report, kept: [u64; 2]) {
+    let [kept_first, kept_second] = kept;
     let more_kept = kept_second - kept_first;
-    let bound = report.after_first.and(Held {
+    let grown = report.rounds.grown(Held {
         memory_mib: MORE.memory_mib + more_kept * KEPT_KIB / 1024,
         files: MORE.files + more_kept as usize,
         maps: MORE.maps + (more_kept * KEPT_MAPS) as usize,
         ..MORE
     });
-    for text in report.after_second.beyond(&bound) {
-        books.broken(format!("after the second round the host holds {text}"));
+    for text in grown {
+        books.broken(text);
     }
     let most_files = FILES_WITHOUT_TENANTS + u64::from(plan.tenants) + kept_second;
-    if report.most.files as u64 > most_files {
+    let held_files = report.rounds.most.files;
+    if held_files as u64 > most_files {
         books.broken(format!(
-            "the host held {} descriptors; {most_files} were expected at most, one for each generation and {FILES_WITHOUT_TENANTS} others",
-            report.most.files
+            "the host held {held_files} descriptors; {most_files} were expected at most, one for each generation and {FILES_WITHOUT_TENANTS} others"
         ));
     }
     honest::check(books, plan.turned_away, report.dropped_by_the_kernel);
@@ -206,13 +207,9 @@ impl Changes {
         kept.map(u64::from).sum()
     }
 
-    fn live(&self) -> Option<report::Live> {
-        let mut took: Vec<f64> = self.took.iter().map(|took| took.as_secs_f64()).collect();
-        took.sort_by(f64::total_cmp);
-        Some(report::Live {
-            median: took.get(took.len() / 2)? * 1000.0,
-            worst: took.last()? * 1000.0,
-        })
+    /// Times until changes were live.
+    fn live(&self) -> Option<Times> {
+        Times::of(self.took.iter().copied())
     }
 }
 
