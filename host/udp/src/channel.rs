@@ -188,13 +188,16 @@ fn attach(header: &mut libc::msghdr, control: &mut Control, descriptor: RawFd) {
 /// The descriptor that came with a message. Further ones, which no [`Channel`] sends, are closed.
 fn descriptor_of(header: &libc::msghdr) -> Option<OwnedFd> {
     // SAFETY: the kernel has written `msg_controllen` bytes of whole control messages. A descriptor that it has written is open, and nobody
-    // else owns it.
+    // else owns it. A reference to the first header would not reach its data, which follow it: hence a pointer.
     let descriptors: Vec<OwnedFd> = unsafe {
-        let first = libc::CMSG_FIRSTHDR(header).as_ref()?;
-        if (first.cmsg_level, first.cmsg_type) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+        let first = libc::CMSG_FIRSTHDR(header);
+        if first.is_null() {
             return None;
         }
-        let bytes = (first.cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
+        if ((*first).cmsg_level, (*first).cmsg_type) != (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+            return None;
+        }
+        let bytes = ((*first).cmsg_len as usize).saturating_sub(libc::CMSG_LEN(0) as usize);
         let numbers = libc::CMSG_DATA(first).cast::<RawFd>();
         (0..bytes / size_of::<RawFd>())
             .map(|nth| OwnedFd::from_raw_fd(numbers.add(nth).read_unaligned()))
@@ -209,7 +212,9 @@ fn done(length: isize) -> io::Result<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
     use std::net::UdpSocket;
+    use std::os::fd::IntoRawFd;
 
     use super::*;
 
@@ -218,6 +223,23 @@ mod tests {
         // SAFETY: it only computes.
         let space = unsafe { libc::CMSG_SPACE(size_of::<RawFd>() as u32) as usize };
         assert!(space <= size_of::<Control>());
+    }
+
+    /// Without a system call, so that Miri can run it.
+    #[test]
+    fn an_attached_descriptor_is_read_from_where_it_was_written() {
+        let mut part = libc::iovec {
+            iov_base: ptr::null_mut(),
+            iov_len: 0,
+        };
+        let mut control = Control::default();
+        let mut header = message(&mut part);
+        assert!(descriptor_of(&header).is_none());
+        let file = OwnedFd::from(File::open("/dev/null").unwrap());
+        let number = file.as_raw_fd();
+        attach(&mut header, &mut control, file.into_raw_fd());
+        let descriptor = descriptor_of(&header).expect("a descriptor is attached");
+        assert_eq!(descriptor.as_raw_fd(), number);
     }
 
     #[test]
