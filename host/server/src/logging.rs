@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
+use std::time::SystemTime;
 
 use tracing::field::Field;
 use tracing_subscriber::field::MakeExt;
@@ -24,7 +25,7 @@ use tracing_subscriber::{EnvFilter, Registry};
 use journal::{Entries, Journal, SOCKET};
 use portcullis_config::{EventLevel, LogConfig, LogFormat};
 use portcullis_export::{Listener, LiveEvents};
-use portcullis_text::{clean, clean_json};
+use portcullis_text::{clean, clean_json, rfc3339};
 
 /// Number of lines that may wait for the writer. Further lines are dropped and counted.
 const WAITING_LINES: usize = 8_192;
@@ -213,7 +214,7 @@ fn background(
     let counted = Arc::clone(&lost);
     let thread = std::thread::Builder::new()
         .name("log".into())
-        .spawn(move || write_lines(&waiting, sink, &counted))?;
+        .spawn(move || write_lines(&waiting, sink, &counted, is_json))?;
     let guard = LogGuard {
         end: lines.clone(),
         thread: Some(thread),
@@ -228,7 +229,7 @@ fn background(
 }
 
 /// Writes lines, and flushes when no more are waiting. If the sink is closed, lines are lost, with no other effect.
-fn write_lines(waiting: &Receiver<Line>, mut sink: impl Write, lost: &AtomicU64) {
+fn write_lines(waiting: &Receiver<Line>, mut sink: impl Write, lost: &AtomicU64, is_json: bool) {
     let mut told = 0;
     let mut ended = false;
     while !ended {
@@ -248,15 +249,26 @@ fn write_lines(waiting: &Receiver<Line>, mut sink: impl Write, lost: &AtomicU64)
         }
         let now = lost.load(Ordering::Relaxed);
         if now > told {
-            let lines = now - told;
-            let _gone = writeln!(
-                sink,
-                "{lines} log lines were lost: the log is read too slowly"
-            );
+            let _gone = writeln!(sink, "{}", line_about_loss(now - told, is_json));
             told = now;
         }
         let _gone = sink.flush();
     }
+}
+
+/// What the log says about lines that it has lost, in the form of the other lines.
+fn line_about_loss(lines: u64, is_json: bool) -> String {
+    let text = format!("{lines} log lines were lost: the log is read too slowly");
+    if !is_json {
+        return text;
+    }
+    let line = serde_json::json!({
+        "timestamp": rfc3339(SystemTime::now()),
+        "level": "WARN",
+        "message": text,
+        "lost": lines,
+    });
+    line.to_string()
 }
 
 #[cfg(test)]
@@ -314,6 +326,31 @@ mod tests {
         assert!(text.ends_with(&format!(
             "{lost} log lines were lost: the log is read too slowly\n"
         )));
+    }
+
+    #[test]
+    fn lost_lines_do_not_break_a_log_in_json() {
+        let sink = Sink::default();
+        let hold = sink.0.lock().unwrap();
+        let (mut writer, guard) = background(sink.clone(), 1, true).unwrap();
+        for _ in 0..10 {
+            writer.write_all(b"{\"level\":\"INFO\"}\n").unwrap();
+        }
+        let lost = writer.lost.load(Ordering::Relaxed);
+        assert!(lost > 0);
+        drop(hold);
+        drop(guard);
+        let text = String::from_utf8(sink.0.lock().unwrap().clone()).unwrap();
+        let lines: Vec<serde_json::Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let last = lines.last().unwrap();
+        assert_eq!(
+            (&last["level"], &last["lost"]),
+            (&"WARN".into(), &lost.into())
+        );
+        assert_eq!(lines.len() as u64 + lost, 11);
     }
 
     const HOSTILE: &str = "x\u{1b}[2J\r\nERROR forged\u{9b}\u{202e}\u{7f}\" tenant=\"other\"";
