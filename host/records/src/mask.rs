@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::LazyLock;
 
 use portcullis_config::RecordsConfig;
-use regex::{Captures, Regex};
+use regex::bytes::{Captures, Regex};
 use serde_json::Value;
 
 use portcullis_request::Request;
@@ -17,14 +17,24 @@ use super::record::{Asking, Change, Decided};
 /// Replacement for a masked value.
 const MASKED: &str = "***";
 
+/// Replacement for a display name.
+const NAME: &[u8] = b"\"***\"";
+
 /// Least bytes of a value that is masked within another text. Shorter ones would mask parts of unrelated words.
 const LEAST: usize = 6;
 
+/// The user of a SIP URI, which may have parameters of its own (`sip:+49301;isub=7@example.com`), or the number of a tel URI.
 static USER: LazyLock<Regex> =
-    LazyLock::new(|| regex(r#"(?i)\b(sips?:|tel:)([^@\s<>;,"?]+)(@|\b)"#));
+    LazyLock::new(|| regex(r#"(?i-u)\b(?:(sips?:)([^@\s<>"]+)@|(tel:)([^@\s<>;,"?]+))"#));
+
+/// A display name: after the name of the header field or a comma, and before `<`, with folds (RFC 3261 §7.3.1) anywhere.
 static DISPLAY_NAME: LazyLock<Regex> = LazyLock::new(|| {
     regex(
-        r#"(?m)^([!-9;-~]+[ \t]*:[ \t]*|.*,[ \t]*)("(?:[^"\\]|\\.)*"|[^<>";:=\s][^<>";:=\r\n]*?)([ \t]*<)"#,
+        r#"(?mx-u)
+        (^[!-9;-~]+[\ \t]*:|,)
+        ((?:[\ \t]|\r?\n[\ \t])*)
+        ("(?:[^"\\]|\\[^\r\n])*"|[^<>";:=\s](?:[^<>";:=\r\n]|\r?\n[\ \t])*?)
+        ((?:[\ \t]|\r?\n[\ \t])*<)"#,
     )
 });
 
@@ -49,13 +59,12 @@ impl Mask {
     /// Returns the masked request, and the length of the body if the body is omitted.
     pub fn request(&self, request: &Request) -> (Vec<u8>, usize) {
         let (mut bytes, body) = request.without_values(&self.headers, MASKED.as_bytes());
-        if let Some(key) = &self.users
-            && let Ok(text) = std::str::from_utf8(&bytes)
-        {
-            let named = DISPLAY_NAME.replace_all(text, |found: &Captures<'_>| {
-                format!("{}\"{MASKED}\"{}", &found[1], &found[3])
+        // As bytes, because a name in another encoding than UTF-8 is to be masked, too.
+        if let Some(key) = &self.users {
+            let named = DISPLAY_NAME.replace_all(&bytes, |found: &Captures<'_>| {
+                [&found[1], &found[2], NAME, &found[4]].concat()
             });
-            bytes = users(&named, key).into_owned().into_bytes();
+            bytes = users(&named, key).into_owned();
         }
         match self.body {
             true => {
@@ -69,7 +78,7 @@ impl Mask {
     /// The URI with a pseudonym as its user, if users are masked.
     pub(super) fn uri(&self, uri: &str) -> String {
         match &self.users {
-            Some(key) => users(uri, key).into_owned(),
+            Some(key) => users_in_text(uri, key).into_owned(),
             None => uri.to_owned(),
         }
     }
@@ -150,7 +159,7 @@ impl Secrets<'_> {
             }
         }
         if let Some(key) = &self.mask.users
-            && let Cow::Owned(masked) = users(text, key)
+            && let Cow::Owned(masked) = users_in_text(text, key)
         {
             *text = masked;
         }
@@ -181,19 +190,26 @@ impl Secrets<'_> {
 }
 
 /// Replaces the user in each URI by a pseudonym, which is the same for the same user.
-fn users<'t>(text: &'t str, key: &RandomState) -> Cow<'t, str> {
-    USER.replace_all(text, |found: &Captures<'_>| {
-        let (scheme, user, end) = (&found[1], &found[2], &found[3]);
-        // `sip:host` has no user.
-        if end != "@" && !scheme.eq_ignore_ascii_case("tel:") {
-            return found[0].to_owned();
+fn users<'t>(text: &'t [u8], key: &RandomState) -> Cow<'t, [u8]> {
+    let pseudonym = |user: &[u8]| key.hash_one(user) as u32;
+    USER.replace_all(text, |found: &Captures<'_>| match found.get(1) {
+        Some(scheme) => {
+            let user = format!("u{:08x}@", pseudonym(&found[2]));
+            [scheme.as_bytes(), user.as_bytes()].concat()
         }
-        let digits = key.hash_one(user) as u32;
-        match scheme.eq_ignore_ascii_case("tel:") {
-            true => format!("{scheme}{digits}{end}"),
-            false => format!("{scheme}u{digits:08x}{end}"),
+        None => {
+            let number = pseudonym(&found[4]).to_string();
+            [&found[3], number.as_bytes()].concat()
         }
     })
+}
+
+/// The same in a text. The pattern begins and ends at ASCII characters, so that the result is a text, too.
+fn users_in_text<'t>(text: &'t str, key: &RandomState) -> Cow<'t, str> {
+    match users(text.as_bytes(), key) {
+        Cow::Borrowed(_) => Cow::Borrowed(text),
+        Cow::Owned(masked) => String::from_utf8_lossy(&masked).into_owned().into(),
+    }
 }
 
 fn regex(pattern: &str) -> Regex {

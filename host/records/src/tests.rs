@@ -1,11 +1,14 @@
 //! Tests of masks, rates and records files.
 
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_sip::{Arrival, Framing, Transport};
 
 use super::mask::Mask;
 use super::*;
+
+/// Time limit of waits.
+const LIMIT: Duration = Duration::from_secs(60);
 
 const INVITE: &str = "INVITE sip:+4930123@example.com;user=phone SIP/2.0\r\n\
     Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
@@ -72,6 +75,56 @@ fn users_are_replaced_by_consistent_pseudonyms() {
         again.call_id_bytes(),
         b"one@192.0.2.1",
         "it can still be read"
+    );
+}
+
+#[test]
+fn users_and_names_are_masked_however_they_are_written() {
+    let mask = Mask::new(&RecordsConfig {
+        mask_users: true,
+        ..config()
+    });
+    let masked = |header: &[u8]| {
+        let (before, after) = INVITE.split_once("P-Asserted-Identity").unwrap();
+        let message = [
+            before.as_bytes(),
+            header,
+            b"\r\nP-Asserted-Identity",
+            after.as_bytes(),
+        ];
+        let arrival = request(INVITE).arrival;
+        let request = Request::read(message.concat(), Framing::Datagram, arrival).unwrap();
+        let (bytes, _) = mask.request(&request);
+        String::from_utf8_lossy(&bytes).into_owned()
+    };
+    for header in [
+        // In a folded line, and with a fold before the URI.
+        &b"Refer-To:\r\n Clara <sip:clara@example.net>"[..],
+        b"Refer-To: \"Clara\"\r\n <sip:clara@example.net>",
+        b"Refer-To: Clara\r\n\tClara <sip:clara@example.net>",
+        // Several in one field.
+        b"Reply-To: A <sip:clara@example.net>, Clara <sip:clara@example.net>, \"Clara, C.\" <tel:5550clara>",
+        b"Reply-To: <sip:clara@example.net>,\r\n \"Clara\" <sip:clara@example.net>",
+        // In another encoding.
+        b"Reply-To: \"Clara M\xfcller\" <sip:clara@example.net>",
+        b"Reply-To: <sip:m\xfcller-clara@example.net>",
+        // A user with parameters and a password.
+        b"Reply-To: <sip:clara;phone-context=+49@example.net;user=phone>",
+        b"Reply-To: <sips:clara:secret@example.net>",
+        b"Reply-To: <SIP:clara?clara@example.net>",
+    ] {
+        let text = masked(header);
+        let header = String::from_utf8_lossy(header);
+        for hidden in ["Clara", "clara", "secret", "ann", "Bob"] {
+            assert!(!text.contains(hidden), "{hidden} of {header:?}: {text}");
+        }
+        assert!(text.contains("@192.0.2.1>\r\n"), "{header:?}: {text}");
+    }
+    // Hosts, and commas that separate no addresses, stay.
+    let text = masked(b"Route: <sip:gw.example.net;lr>\r\nAllow: INVITE, ACK");
+    assert!(
+        text.contains("Route: <sip:gw.example.net;lr>\r\nAllow: INVITE, ACK\r\n"),
+        "{text}"
     );
 }
 
@@ -238,8 +291,15 @@ fn asking(text: &str, decided: Decided) -> Asking {
 fn end(recorder: Recorder, written: u64) {
     let told = Arc::clone(&recorder.told);
     drop(recorder);
-    while told.written() < written {
-        std::thread::yield_now();
+    until("all is written", || told.written() >= written);
+}
+
+/// Waits for a condition, with a limit far above the usual time.
+pub(super) fn until(what: &str, is_so: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !is_so() {
+        assert!(begun.elapsed() < LIMIT, "waited in vain until {what}");
+        std::thread::sleep(Duration::from_millis(1));
     }
 }
 
@@ -284,10 +344,10 @@ fn a_full_file_is_rotated_and_a_moved_one_created_again() {
         folder.path().join("moved.jsonl"),
     )
     .unwrap();
-    while !folder.path().join("records.jsonl").exists() {
+    until("the file is created again", || {
         write(&recorder, 1);
-        std::thread::yield_now();
-    }
+        folder.path().join("records.jsonl").exists()
+    });
 }
 
 #[test]
@@ -402,9 +462,7 @@ fn a_record_that_is_too_long_is_cut_or_counted() {
     write_asked(&recorder, vec![asking("short", long)], 0);
     let told = Arc::clone(&recorder.told);
     end(recorder, 2);
-    while told.lost()[2].1 < 1 {
-        std::thread::yield_now();
-    }
+    until("one record is too long", || told.lost()[2].1 >= 1);
     assert_eq!(told.waiting(), 0);
     let text = std::fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
     assert!(text.lines().all(|line| line.len() < 4096));
@@ -427,17 +485,15 @@ fn writing_resumes_when_there_is_space() {
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let recorder = recorder(&folder, |_| {});
     write(&recorder, 3);
-    while recorder.told().lost()[3].1 < 3 {
-        std::thread::yield_now();
-    }
+    until("three records are lost", || {
+        recorder.told().lost()[3].1 >= 3
+    });
     let error = recorder.told().error().unwrap();
     assert!(error.contains("records.jsonl: No space left"), "{error}");
     // Removed, and created again.
     std::fs::remove_file(&path).unwrap();
     write(&recorder, 2);
-    while recorder.told().written() < 2 {
-        std::thread::yield_now();
-    }
+    until("two records are written", || recorder.told().written() >= 2);
     assert_eq!(recorder.told().error(), None);
     assert_eq!(recorder.told().lost()[3].1, 3);
     // Truncated by another program.

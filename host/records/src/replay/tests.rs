@@ -9,6 +9,7 @@ use portcullis_policy::{
 use portcullis_sip::Transport;
 
 use super::*;
+use crate::tests::until;
 use crate::{Decision, Recorder};
 
 const INVITE: &str = "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
@@ -110,9 +111,9 @@ impl Site {
 
     /// The file, when everything is written.
     fn finish(self, written: u64) -> (tempfile::TempDir, PathBuf) {
-        while self.recorder.told().written() < written {
-            std::thread::yield_now();
-        }
+        until("all is written", || {
+            self.recorder.told().written() >= written
+        });
         let file = self.folder.path().join("records.jsonl");
         (self.folder, file)
     }
