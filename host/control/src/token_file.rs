@@ -121,7 +121,7 @@ fn secret(file: File) -> io::Result<Option<String>> {
 /// Creates the file with its whole content atomically, unless it exists.
 fn make(path: &Path) -> io::Result<()> {
     let mut random = [0; RANDOM];
-    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    getrandom::fill(&mut random).map_err(|error| io::Error::other(error.to_string()))?;
     let digits = hex::encode(random);
     let draft = draft(path);
     let mut options = OpenOptions::new();

@@ -3,8 +3,8 @@
 //! The first key line, 32 hexadecimal digits, is the current key. Further lines are previous keys, with which values in transit may still
 //! be sealed. Empty lines and lines that begin with `#` are ignored. All hosts of a fleet have the same file.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -56,8 +56,8 @@ pub enum SealKeyError {
         path: PathBuf,
     },
     /// The system provides no random numbers.
-    #[error("the system provides no random numbers (/dev/urandom): {0}")]
-    Random(io::Error),
+    #[error("the system provides no random numbers: {0}")]
+    Random(String),
 }
 
 impl SealKeys {
@@ -167,9 +167,7 @@ fn write_draft(draft: &Path, digits: &str) -> io::Result<()> {
 
 fn random() -> Result<[u8; 16], SealKeyError> {
     let mut key = [0; 16];
-    File::open("/dev/urandom")
-        .and_then(|mut random| random.read_exact(&mut key))
-        .map_err(SealKeyError::Random)?;
+    getrandom::fill(&mut key).map_err(|error| SealKeyError::Random(error.to_string()))?;
     Ok(key)
 }
 

@@ -107,10 +107,9 @@ pub fn public_pem(key: &VerifyingKey) -> String {
 /// # Errors
 /// When the system provides no random bytes.
 pub fn new_key() -> anyhow::Result<(SigningKey, String)> {
-    use std::io::Read as _;
-
     let mut seed = [0; 32];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut seed)?;
+    getrandom::fill(&mut seed)
+        .map_err(|error| anyhow::anyhow!("the system provides no random bytes: {error}"))?;
     // Without the public key (version 1 of RFC 5958): OpenSSL 3.0 reads no other form.
     let private = KeypairBytes {
         secret_key: seed,

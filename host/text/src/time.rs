@@ -2,14 +2,19 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// RFC 3339 in UTC, whole seconds: `2024-02-29T12:00:00Z`. Times before 1970 are shown as 1970.
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+
+/// The Unix epoch, in UTC.
+const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
+
+/// RFC 3339 in UTC, whole seconds: `2024-02-29T12:00:00Z`. Times before 1970 are shown as 1970, times after the year 9999 as its end.
 pub fn rfc3339(time: SystemTime) -> String {
-    let seconds = time
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs());
-    let (year, month, day) = civil(seconds / 86_400);
-    let (hour, minute, second) = (seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let seconds = i64::try_from(since.as_secs()).unwrap_or(i64::MAX);
+    let utc = EPOCH.checked_add(SignedDuration::from_secs(seconds));
+    let utc = utc.unwrap_or(DateTime::MAX);
+    format!("{utc:.0}Z")
 }
 
 /// The time that a text in the form of RFC 3339 names: `2024-02-29T12:00:00Z`, with fractions of a second and an offset if need be
@@ -21,9 +26,7 @@ pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
     let (time, offset) = time.split_at(offset_at);
     let (time, fraction) = time.split_once('.').unwrap_or((time, "0"));
     let [hour, minute, second] = numbers(time, ':', [2, 2, 2])?;
-    let is_digits = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
-    let month_days = days_of_month(year, month)?;
-    if !(1..=month_days).contains(&day) || hour > 23 || minute > 59 || second > 59 || !is_digits {
+    if fraction.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
     let nanoseconds: u64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
@@ -34,17 +37,21 @@ pub fn from_rfc3339(text: &str) -> Option<SystemTime> {
             if hours > 23 || minutes > 59 {
                 return None;
             }
-            let seconds = i64::try_from(hours * 3_600 + minutes * 60).ok()?;
+            let seconds = i64::from(hours) * 3_600 + i64::from(minutes) * 60;
             if sign == "-" { -seconds } else { seconds }
         }
     };
-    let seconds = days_before(year, month, day)? * 86_400 + hour * 3_600 + minute * 60 + second;
-    let seconds = seconds.checked_add_signed(-ahead)?;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds) + Duration::from_nanos(nanoseconds))
+    let small = |number: i16| i8::try_from(number).ok();
+    let (month, day) = (small(month)?, small(day)?);
+    let (hour, minute, second) = (small(hour)?, small(minute)?, small(second)?);
+    let local = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
+    let seconds = local.duration_since(EPOCH).as_secs() - ahead;
+    let since = Duration::from_secs(u64::try_from(seconds).ok()?);
+    UNIX_EPOCH.checked_add(since + Duration::from_nanos(nanoseconds))
 }
 
-/// Numbers with these numbers of digits.
-fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[u64; N]> {
+/// Numbers with these numbers of digits, four at most.
+fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Option<[i16; N]> {
     let mut parts = text.split(between);
     let mut numbers = [0; N];
     for (number, digits) in numbers.iter_mut().zip(digits) {
@@ -57,49 +64,10 @@ fn numbers<const N: usize>(text: &str, between: char, digits: [usize; N]) -> Opt
     parts.next().is_none().then_some(numbers)
 }
 
-fn days_of_month(year: u64, month: u64) -> Option<u64> {
-    let is_leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => Some(31),
-        4 | 6 | 9 | 11 => Some(30),
-        2 => Some(if is_leap { 29 } else { 28 }),
-        _ => None,
-    }
-}
-
-/// Days from 1970-01-01 to this day: the inverse of [`civil`].
-fn days_before(year: u64, month: u64, day: u64) -> Option<u64> {
-    let year = year - u64::from(month <= 2).min(year);
-    let month_from_march = (month + 9) % 12;
-    let (era, year_of_era) = (year / 400, year % 400);
-    let day_of_year = (153 * month_from_march + 2) / 5 + day - 1;
-    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
-    (era * 146_097 + day_of_era).checked_sub(719_468)
-}
-
 /// Whole seconds since 1970 (UTC); 0 before.
 pub fn unix_seconds() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_secs())
-}
-
-/// Year, month and day of a day counted from 1970-01-01 in the Gregorian calendar.
-fn civil(days: u64) -> (u64, u64, u64) {
-    // Years begin in March here, so that the leap day is the last day of the year; eras have 400 years.
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month_from_march = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
-    let month = if month_from_march < 10 {
-        month_from_march + 3
-    } else {
-        month_from_march - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    (year, month, day)
 }
 
 #[cfg(test)]
@@ -115,6 +83,8 @@ mod tests {
             (1_709_208_000, "2024-02-29T12:00:00Z"),
             (1_735_689_599, "2024-12-31T23:59:59Z"),
             (4_107_542_400, "2100-03-01T00:00:00Z"),
+            // The end of a certificate that does not expire (RFC 5280 §4.1.2.5).
+            (253_402_300_799, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(seconds)), text);
             assert_eq!(
@@ -122,6 +92,14 @@ mod tests {
                 Some(UNIX_EPOCH + Duration::from_secs(seconds))
             );
         }
+    }
+
+    #[test]
+    fn times_beyond_the_calendar_are_shown_as_its_ends() {
+        let second = Duration::from_secs(1);
+        assert_eq!(rfc3339(UNIX_EPOCH - second), "1970-01-01T00:00:00Z");
+        let late = UNIX_EPOCH + Duration::from_secs(253_402_300_800);
+        assert_eq!(rfc3339(late), "9999-12-31T23:59:59Z");
     }
 
     #[test]
