@@ -251,7 +251,9 @@ impl Endpoint {
             (Self::Tcp(one), Self::Tcp(other)) | (Self::Udp(one), Self::Udp(other)) => {
                 one == other && one.port() != 0
             }
-            _ => false,
+            (Self::UnixStream(_) | Self::UnixDatagram(_), Self::Tcp(_) | Self::Udp(_))
+            | (Self::Tcp(_), Self::UnixStream(_) | Self::UnixDatagram(_) | Self::Udp(_))
+            | (Self::Udp(_), Self::UnixStream(_) | Self::UnixDatagram(_) | Self::Tcp(_)) => false,
         }
     }
 }

@@ -223,7 +223,8 @@ fn read_profile(name: String, mut section: Section<'_>, others: &[Profile]) -> O
                 Bad::new("clients are not asked for a certificate", mend),
             );
         }
-        _ => {}
+        (ClientAuth::Optional | ClientAuth::Required, Some(_), _)
+        | (ClientAuth::None, None, None) => {}
     }
     let profile = match (certificate, key) {
         (Some(certificate), Some(key)) => Some(Profile {

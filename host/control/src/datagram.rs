@@ -221,7 +221,8 @@ impl Socket {
                 sent
             }
             (Self::Udp(socket), Peer::Udp(peer)) => socket.send_to(answer, peer).await.map(drop),
-            _ => Ok(()),
+            // A socket has peers of its own kind only.
+            (Self::Unix { .. }, Peer::Udp(_)) | (Self::Udp(_), Peer::Unix(_)) => Ok(()),
         }
     }
 }

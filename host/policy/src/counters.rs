@@ -63,7 +63,7 @@ impl Counters {
         self.with(b'c', name, now, |found| {
             let (value, ends) = match found {
                 Some(What::Counter { value, ends }) if ends > now => (value, ends),
-                _ => (0, ends),
+                Some(What::Counter { .. } | What::Bucket { .. }) | None => (0, ends),
             };
             let value = value.saturating_add(amount);
             (What::Counter { value, ends }, value)
@@ -107,7 +107,7 @@ impl Counters {
         self.with(b'b', name, now, |found| {
             let due = match found {
                 Some(What::Bucket { due }) => due.max(now),
-                _ => now,
+                Some(What::Counter { .. }) | None => now,
             };
             let next = due.saturating_add(each);
             match next - now <= ahead {

@@ -259,7 +259,7 @@ impl Sandbox {
                 reuse.goes_on_after(self.calls)
             }
             (Use::Reset, Live::Module(live)) => live.reset(&mut self.store),
-            _ => false,
+            (Use::Reset, Live::Component(_)) | (Use::Once, _) => false,
         }
     }
 

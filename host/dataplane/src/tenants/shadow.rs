@@ -296,7 +296,8 @@ impl CallResult<'_> {
             (Self::Step(Ok(one), _), Self::Step(Ok(other), _)) => one == other,
             (Self::Verdict(Err(one)), Self::Verdict(Err(other)))
             | (Self::Step(Err(one), _), Self::Step(Err(other), _)) => one.kind() == other.kind(),
-            _ => false,
+            (Self::Verdict(_), Self::Verdict(_) | Self::Step(..))
+            | (Self::Step(..), Self::Verdict(_) | Self::Step(..)) => false,
         }
     }
 

@@ -450,7 +450,7 @@ impl<'a> Planner<'a, '_> {
             {
                 self.along(leg, flow)
             }
-            _ => leg,
+            Some(End::Caller(_) | End::Callee(_)) | None => leg,
         }
     }
 

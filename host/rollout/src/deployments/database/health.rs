@@ -31,7 +31,14 @@ impl Health {
         match self.error.lock().as_ref().map(|(error, _)| error) {
             Some(StoreError::NoTables { .. }) => true,
             Some(StoreError::Denied { .. }) => !self.has_answered.load(Ordering::Relaxed),
-            _ => false,
+            Some(
+                StoreError::Unreachable { .. }
+                | StoreError::Hung { .. }
+                | StoreError::Failed { .. }
+                | StoreError::Damaged { .. }
+                | StoreError::NoArtifact { .. },
+            )
+            | None => false,
         }
     }
 
