@@ -225,8 +225,11 @@ mod tests {
         on_demand(&Limits::default()).unwrap()
     }
 
+    /// Waits for a condition without a pause, with a limit far above the usual time.
     fn until(condition: impl Fn() -> bool) {
+        let begun = Instant::now();
         while !condition() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "waited in vain");
             thread::yield_now();
         }
     }

@@ -216,10 +216,15 @@ async fn until_refused(book: &AddressBook, options: BookOptions) {
 }
 
 async fn until_denied(book: &AddressBook, options: BookOptions) {
-    while !denies(&book.current()) {
-        book.rules.follow(options).await.unwrap();
-        sleep(Duration::from_millis(1)).await;
-    }
+    let denied = async {
+        while !denies(&book.current()) {
+            book.rules.follow(options).await.unwrap();
+            sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), denied)
+        .await
+        .expect("the rules deny");
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Detection of changes, for each engine.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use portcullis_address::AddressBook;
 use portcullis_testkit::server::{Dialect, Server};
@@ -162,7 +163,9 @@ async fn at_rest_for(server: &Server, seconds: u32) {
         "SELECT CAST(TIMESTAMPDIFF(SECOND, IFNULL(UPDATE_TIME, CREATE_TIME), NOW()) >= {seconds} AS CHAR) \
          FROM information_schema.TABLES WHERE TABLE_SCHEMA = 'kamailio' AND TABLE_NAME = 'address'"
     );
+    let begun = Instant::now();
     while server.ask(&rests).await != "1" {
+        assert!(begun.elapsed().as_secs() < 60, "the table never rests");
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
 }
