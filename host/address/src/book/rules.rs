@@ -14,10 +14,10 @@ use super::snapshot::Snapshot;
 use super::status::LoadReport;
 use super::tell::MOST_LOGGED;
 use crate::rules::{DEFAULT_RULES, LoadedRules, RuleFolder, RulesError, Stamp};
-use crate::settle::{Emptied, FileState, Hold, Patience, Settling, Step, Writers};
+use crate::settle::{Emptied, FileState, Hold, SettleTimes, Settling, Step, Writers};
 
 /// The content of a rules file does not show whether it is complete, and half of a deny file would allow what the rest denies.
-const UNHURRIED: Patience = Patience {
+const UNHURRIED: SettleTimes = SettleTimes {
     whole: Duration::ZERO,
     in_place: Duration::from_secs(2),
     nothing: Duration::ZERO,

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portcullis_database::{ChangeSource, Look, TableWatch};
 
 use super::{Database, DatabaseError};
-use crate::settle::{FileState, Patience, Settling, Step, Writers};
+use crate::settle::{FileState, SettleTimes, Settling, Step, Writers};
 
 /// Checks whether a table has changed. [`AddressBook::watch`](crate::AddressBook::watch) has a watcher of its own.
 pub struct Watcher {
@@ -32,7 +32,7 @@ struct WatchedFile {
 }
 
 /// The content of an address file does not show whether it is complete.
-const UNHURRIED: Patience = Patience {
+const UNHURRIED: SettleTimes = SettleTimes {
     whole: Duration::ZERO,
     in_place: Duration::from_secs(2),
     nothing: Duration::from_secs(2),

@@ -56,7 +56,7 @@ pub(crate) struct Print {
 
 /// How long a changed file must stay unchanged before the change takes effect.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
+pub(crate) struct SettleTimes {
     /// For a file that was renamed to this name.
     pub(crate) whole: Duration,
     /// For a file whose writer has closed it. Another writer may follow.
@@ -127,24 +127,24 @@ impl FileState {
     }
 
     /// Returns how long this state must stay unchanged to replace `before`.
-    pub(crate) fn quiet(&self, before: &Self, writer: Writer, patience: &Patience) -> Duration {
+    pub(crate) fn quiet(&self, before: &Self, writer: Writer, times: &SettleTimes) -> Duration {
         let Self::File(print) = self else {
-            return patience.nothing;
+            return times.nothing;
         };
         let is_same_file =
             |before: &Print| (print.device, print.inode) == (before.device, before.inode);
         match writer {
             Writer::Open => OPEN,
-            _ if print.size == 0 => patience.nothing,
-            Writer::Moved => patience.whole,
-            Writer::Closed => patience.in_place,
+            _ if print.size == 0 => times.nothing,
+            Writer::Moved => times.whole,
+            Writer::Closed => times.in_place,
             // A link to another file, or an event that has not arrived yet.
             Writer::Unheard => match before {
-                Self::File(before) if is_same_file(before) => patience.in_place,
-                Self::File(_) | Self::Absent | Self::Other => patience.whole.max(ON_ITS_WAY),
+                Self::File(before) if is_same_file(before) => times.in_place,
+                Self::File(_) | Self::Absent | Self::Other => times.whole.max(ON_ITS_WAY),
             },
-            Writer::Unknown if print.is_older_than(BLIND) => patience.whole,
-            Writer::Unknown => patience.in_place.max(BLIND),
+            Writer::Unknown if print.is_older_than(BLIND) => times.whole,
+            Writer::Unknown => times.in_place.max(BLIND),
         }
     }
 }

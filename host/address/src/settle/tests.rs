@@ -1,6 +1,6 @@
 use super::*;
 
-const PATIENCE: Patience = Patience {
+const TIMES: SettleTimes = SettleTimes {
     whole: Duration::from_millis(20),
     in_place: Duration::from_secs(2),
     nothing: Duration::from_secs(5),
@@ -22,21 +22,21 @@ fn file(inode: u64, size: u64, age: u64) -> FileState {
 fn the_waiting_time_depends_on_how_the_file_was_changed() {
     let before = file(1, 100, 60);
     for (state, writer, quiet) in [
-        (file(2, 100, 60), Writer::Moved, PATIENCE.whole),
+        (file(2, 100, 60), Writer::Moved, TIMES.whole),
         (file(1, 50, 0), Writer::Open, OPEN),
         (file(1, 0, 0), Writer::Open, OPEN),
-        (file(1, 0, 0), Writer::Closed, PATIENCE.nothing),
-        (file(2, 0, 0), Writer::Moved, PATIENCE.nothing),
-        (file(1, 50, 0), Writer::Closed, PATIENCE.in_place),
-        (file(1, 50, 0), Writer::Unheard, PATIENCE.in_place),
+        (file(1, 0, 0), Writer::Closed, TIMES.nothing),
+        (file(2, 0, 0), Writer::Moved, TIMES.nothing),
+        (file(1, 50, 0), Writer::Closed, TIMES.in_place),
+        (file(1, 50, 0), Writer::Unheard, TIMES.in_place),
         (file(2, 50, 0), Writer::Unheard, ON_ITS_WAY),
         (file(2, 50, 0), Writer::Unknown, BLIND),
-        (file(2, 50, 60), Writer::Unknown, PATIENCE.whole),
-        (FileState::Absent, Writer::Unheard, PATIENCE.nothing),
-        (FileState::Other, Writer::Unheard, PATIENCE.nothing),
+        (file(2, 50, 60), Writer::Unknown, TIMES.whole),
+        (FileState::Absent, Writer::Unheard, TIMES.nothing),
+        (FileState::Other, Writer::Unheard, TIMES.nothing),
     ] {
         assert_eq!(
-            state.quiet(&before, writer, &PATIENCE),
+            state.quiet(&before, writer, &TIMES),
             quiet,
             "{state:?} {writer:?}"
         );

@@ -10,7 +10,7 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::time::timeout;
 
 use super::events::EVENTS;
-use super::{FileState, Patience, Settling, Step, Writer, Writers};
+use super::{FileState, SettleTimes, Settling, Step, Writer, Writers};
 
 /// Polling interval while events arrive; longer for many files, see [`SLOW_SHARE`].
 const SLOW_LOOK: Duration = Duration::from_secs(2);
@@ -26,14 +26,14 @@ const QUIET_CHECKS: u32 = 10;
 const WAIT: Duration = Duration::from_secs(1);
 
 /// For a file whose format shows whether it is complete, such as a policy: an incomplete one cannot be loaded.
-const QUICK: Patience = Patience {
+const QUICK: SettleTimes = SettleTimes {
     whole: Duration::from_millis(20),
     in_place: Duration::from_millis(20),
     nothing: Duration::from_secs(5),
 };
 
 /// For a file whose content does not show whether it is complete.
-const UNHURRIED: Patience = Patience {
+const UNHURRIED: SettleTimes = SettleTimes {
     whole: Duration::ZERO,
     in_place: Duration::from_secs(2),
     nothing: Duration::from_secs(2),
@@ -42,7 +42,7 @@ const UNHURRIED: Patience = Patience {
 /// Watches one file.
 pub struct FileWatch {
     path: PathBuf,
-    patience: Patience,
+    times: SettleTimes,
     seen: FileState,
     was_in_place: bool,
     settling: Settling<FileState>,
@@ -67,11 +67,11 @@ impl FileWatch {
         Self::new(path, UNHURRIED)
     }
 
-    fn new(path: &Path, patience: Patience) -> Self {
+    fn new(path: &Path, times: SettleTimes) -> Self {
         let (hint, hints) = channel(1);
         let mut watch = Self {
             path: path.to_owned(),
-            patience,
+            times,
             seen: FileState::Absent,
             was_in_place: false,
             settling: Settling::default(),
@@ -96,8 +96,8 @@ impl FileWatch {
                 state = FileState::of(&self.path);
             }
             let writer = self.writers.state(&self.path);
-            let (seen, patience) = (self.seen, self.patience);
-            let quiet = |state: &FileState| state.quiet(&seen, writer, &patience);
+            let (seen, times) = (self.seen, self.times);
+            let quiet = |state: &FileState| state.quiet(&seen, writer, &times);
             let now = Instant::now();
             let look = match self.settling.step(state, &seen, quiet, now) {
                 Step::Take => {
@@ -182,7 +182,7 @@ mod tests {
             .iter()
             .map(|file| {
                 std::fs::write(file, "first").unwrap();
-                FileWatch::new(file, PATIENCE)
+                FileWatch::new(file, TIMES)
             })
             .collect();
         assert!(watches.iter().all(|watch| watch.writers.is_watching()));
@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    const PATIENCE: Patience = Patience {
+    const TIMES: SettleTimes = SettleTimes {
         whole: Duration::from_millis(20),
         in_place: Duration::from_millis(20),
         nothing: Duration::from_millis(20),
@@ -215,7 +215,7 @@ mod tests {
     async fn rewriting_renaming_removing_and_creating_are_detected() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policy.wasm");
-        let mut watch = FileWatch::new(&file, PATIENCE);
+        let mut watch = FileWatch::new(&file, TIMES);
         assert!(watch.writers.is_watching());
         std::fs::write(&file, "first").unwrap();
         noticed(&mut watch).await;
@@ -244,7 +244,7 @@ mod tests {
         // As Kubernetes lays out a ConfigMap.
         symlink("one", at("..data")).unwrap();
         symlink("..data/policy.wasm", at("policy.wasm")).unwrap();
-        let mut watch = FileWatch::new(&at("policy.wasm"), PATIENCE);
+        let mut watch = FileWatch::new(&at("policy.wasm"), TIMES);
         std::fs::write(at("one/policy.wasm"), "one, rewritten").unwrap();
         noticed(&mut watch).await;
         symlink("two", at("..tmp")).unwrap();
@@ -258,7 +258,7 @@ mod tests {
     async fn a_directory_that_is_created_later_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("later/policy.wasm");
-        let mut watch = FileWatch::new(&file, PATIENCE);
+        let mut watch = FileWatch::new(&file, TIMES);
         std::fs::create_dir(folder.path().join("later")).unwrap();
         std::fs::write(&file, "now").unwrap();
         noticed(&mut watch).await;
@@ -274,7 +274,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("policy.wasm");
         std::fs::write(&file, "before").unwrap();
-        let mut watch = FileWatch::new(&file, PATIENCE);
+        let mut watch = FileWatch::new(&file, TIMES);
         let mut writer = std::fs::File::create(&file).unwrap();
         for piece in ["one", "two", "three"] {
             writer.write_all(piece.as_bytes()).unwrap();
@@ -298,11 +298,11 @@ mod tests {
         let file = folder.path().join("policy.wasm");
         let aside = folder.path().join("aside");
         std::fs::write(&file, "before").unwrap();
-        let patience = Patience {
+        let times = SettleTimes {
             nothing: Duration::from_secs(3600),
-            ..PATIENCE
+            ..TIMES
         };
-        let mut watch = FileWatch::new(&file, patience);
+        let mut watch = FileWatch::new(&file, times);
         std::fs::rename(&file, &aside).unwrap();
         assert!(!watch.changes_within(Duration::from_millis(200)).await);
         std::fs::create_dir(&file).unwrap();
