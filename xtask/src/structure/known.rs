@@ -1,4 +1,4 @@
-//! What is left to do. Both lists only become shorter.
+//! What is left to do. The lists only become shorter.
 
 /// Circles of files that are not yet open.
 pub(super) const CIRCLES: &[&[&str]] = &[];

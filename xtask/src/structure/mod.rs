@@ -270,4 +270,23 @@ mod tests {
 
         assert!(names::scattered_methods(&sources(&[LIB, a, b, c])).is_empty());
     }
+
+    #[test]
+    fn a_folder_has_the_name_of_the_type_whose_methods_are_in_it() {
+        let found = |folder: &str, name: &str| {
+            let lib = format!("mod {folder};");
+            let home = format!("mod c;\npub struct {name};\nimpl {name} {{}}");
+            let child = format!("use super::{name};\nimpl {name} {{}}");
+            let (at, below) = (format!("{folder}.rs"), format!("{folder}/c.rs"));
+            let files = [("lib.rs", &*lib), (&*at, &*home), (&*below, &*child)];
+            names::scattered_methods(&sources(&files))
+        };
+        for folder in ["trusted_table", "trusted", "table"] {
+            assert!(found(folder, "TrustedTable").is_empty(), "{folder}");
+        }
+        for folder in ["page", "trust", "able"] {
+            let line = format!("TrustedTable: {folder}.rs, {folder}/c.rs");
+            assert_eq!(found(folder, "TrustedTable"), [line]);
+        }
+    }
 }

@@ -1,7 +1,8 @@
 //! Resolution of names in a module.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
 
 use super::name_of;
 use super::source::{Import, Module, Segments, Sources};
@@ -83,7 +84,8 @@ impl Sources {
     }
 }
 
-/// Returns the types with inherent methods in several files that are not all in the directory of their module.
+/// Returns the types with inherent methods in several files that are not all in the directory of their module, or whose directory has another
+/// name than the type.
 pub(super) fn scattered_methods(sources: &Sources) -> Vec<String> {
     let mut types: BTreeMap<(usize, String), BTreeSet<PathBuf>> = BTreeMap::new();
     for (nth, module) in sources.modules.iter().enumerate() {
@@ -94,7 +96,7 @@ pub(super) fn scattered_methods(sources: &Sources) -> Vec<String> {
             }
         }
     }
-    types.retain(|(home, _), files| {
+    types.retain(|(home, name), files| {
         let home = &sources.modules[*home];
         let folder = home.file.with_extension("");
         let folder = match home.file.file_name() {
@@ -102,7 +104,9 @@ pub(super) fn scattered_methods(sources: &Sources) -> Vec<String> {
             _ => &folder,
         };
         let is_inside = |file: &PathBuf| *file == home.file || file.starts_with(folder);
-        files.len() > 1 && (home.parent.is_none() || !files.iter().all(is_inside))
+        let may_be_several =
+            home.parent.is_some() && files.iter().all(is_inside) && bears_name(folder, name);
+        files.len() > 1 && !may_be_several
     });
     types
         .into_iter()
@@ -111,6 +115,24 @@ pub(super) fn scattered_methods(sources: &Sources) -> Vec<String> {
             format!("{name}: {}", files.join(", "))
         })
         .collect()
+}
+
+/// Whether a directory is named after a type: with all words of its name, or with the first or the last ones.
+fn bears_name(folder: &Path, name: &str) -> bool {
+    let mut words = String::new();
+    for (at, letter) in name.char_indices() {
+        if letter.is_uppercase() && at > 0 {
+            words.push('_');
+        }
+        words.extend(letter.to_lowercase());
+    }
+    let Some(folder) = folder.file_name().and_then(OsStr::to_str) else {
+        return false;
+    };
+    let after = words.strip_prefix(folder);
+    let before = words.strip_suffix(folder);
+    after.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+        || before.is_some_and(|rest| rest.ends_with('_'))
 }
 
 /// Returns the paths that a module names, without re-exports of items below it.

@@ -349,7 +349,7 @@ fn parse_domain(entry: &str) -> Option<(Place, PortRule)> {
     }
     if let Some((address, rest)) = entry.split_once('/') {
         let (length, ports) = match rest.split_once(':') {
-            Some((length, port)) => (length, PortRule::parse(port)?),
+            Some((length, port)) => (length, port_rule(port)?),
             None => (rest, PortRule::Sip),
         };
         let net = IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()?;
@@ -357,19 +357,17 @@ fn parse_domain(entry: &str) -> Option<(Place, PortRule)> {
     }
     let (host, ports) = match entry.rsplit_once(':') {
         Some((host, port)) if !host.contains(':') || host.ends_with(']') => {
-            (host, PortRule::parse(port)?)
+            (host, port_rule(port)?)
         }
         _ => (entry, PortRule::Sip),
     };
     Some((Place::of(Host::parse(host.as_bytes())?)?, ports))
 }
 
-impl PortRule {
-    fn parse(text: &str) -> Option<Self> {
-        match text {
-            "*" => Some(Self::Any),
-            digits => port(digits.as_bytes()).map(Self::One),
-        }
+fn port_rule(text: &str) -> Option<PortRule> {
+    match text {
+        "*" => Some(PortRule::Any),
+        digits => port(digits.as_bytes()).map(PortRule::One),
     }
 }
 
