@@ -1,12 +1,18 @@
 //! The log: text or JSON lines to standard error, written by a dedicated thread, so that a slow reader of the log never blocks a worker.
 //!
 //! Text from files, rows, peers and policies is data: it cannot write an escape sequence to a terminal, begin a line, or look like a field.
+//!
+//! Where systemd's journal reads standard error, each line begins with its level as `<4>` (sd-daemon(3)), which the journal takes off and stores as the
+//! priority, so that `journalctl -p warning` finds it.
 
 mod journal;
 
 use std::borrow::Cow;
 use std::fmt;
+use std::fs::File;
 use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, OnceLock};
@@ -14,6 +20,7 @@ use std::thread::JoinHandle;
 use std::time::SystemTime;
 
 use tracing::field::Field;
+use tracing::{Level, Metadata};
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -22,7 +29,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Registry};
 
-use journal::{Entries, Journal, SOCKET};
+use journal::{Entries, Journal, SOCKET, priority};
 use portcullis_config::{EventLevel, LogConfig, LogFormat};
 use portcullis_export::{Listener, LiveEvents};
 use portcullis_text::{clean, clean_json, rfc3339};
@@ -54,30 +61,33 @@ pub fn start(
     listener: Option<(Listener, EventLevel)>,
 ) -> Result<LogGuard, String> {
     let filter = EnvFilter::try_new(&config.level).map_err(|error| error.to_string())?;
-    let is_json = config.format == LogFormat::Json;
+    let lines = Lines {
+        are_json: config.format == LogFormat::Json,
+        have_levels: config.format != LogFormat::Journal && is_read_by_journal(),
+    };
     let (writer, mut guard) = match config.format {
         LogFormat::Journal => {
             let journal = Entries::connect(SOCKET).map_err(|error| {
                 format!("[log] format: the journal cannot be reached ({SOCKET}): {error}")
             })?;
-            background(journal, WAITING_LINES, false)
+            background(journal, WAITING_LINES, lines)
         }
         LogFormat::Human | LogFormat::Json => {
-            background(io::BufWriter::new(io::stderr()), WAITING_LINES, is_json)
+            background(io::BufWriter::new(io::stderr()), WAITING_LINES, lines)
         }
     }
     .map_err(|error| error.to_string())?;
     let _first = LOST.set(Arc::clone(&writer.lost));
     let color =
         std::env::var_os("NO_COLOR").is_none() && io::IsTerminal::is_terminal(&io::stderr());
-    let lines = tracing_subscriber::fmt::layer().with_ansi(color);
+    let layer = tracing_subscriber::fmt::layer().with_ansi(color);
     let log: Box<dyn Layer<Registry> + Send + Sync> = match config.format {
-        LogFormat::Human => lines
+        LogFormat::Human => layer
             .with_writer(writer)
             .with_target(false)
             .fmt_fields(format::debug_fn(write_field).delimited(" "))
             .boxed(),
-        LogFormat::Json => lines.with_writer(writer).json().flatten_event(true).boxed(),
+        LogFormat::Json => layer.with_writer(writer).json().flatten_event(true).boxed(),
         LogFormat::Journal => Journal(writer).boxed(),
     };
     let live = live_events().listener();
@@ -102,6 +112,22 @@ pub fn start(
     };
     set.map_err(|error| error.to_string())?;
     Ok(guard)
+}
+
+/// Whether the journal reads standard error: systemd names the socket that it has connected there, as `DEVICE:INODE` in `JOURNAL_STREAM`.
+fn is_read_by_journal() -> bool {
+    let descriptor = io::stderr().as_fd().try_clone_to_owned();
+    let file = descriptor.map(File::from);
+    let Ok(found) = file.and_then(|file| file.metadata()) else {
+        return false;
+    };
+    std::env::var("JOURNAL_STREAM").is_ok_and(|named| is_stream(&named, found.dev(), found.ino()))
+}
+
+fn is_stream(named: &str, device: u64, inode: u64) -> bool {
+    named.split_once(':').is_some_and(|(of_device, of_inode)| {
+        of_device.parse::<u64>() == Ok(device) && of_inode.parse::<u64>() == Ok(inode)
+    })
 }
 
 /// Writes a field of a text line: the message as it is, others as `name=value`.
@@ -172,19 +198,41 @@ enum Line {
     End,
 }
 
+/// What the lines of the log are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Lines {
+    are_json: bool,
+    /// Whether each begins with its priority in the journal.
+    have_levels: bool,
+}
+
+impl Lines {
+    /// What a line of this level begins with.
+    fn head(self, level: Level) -> String {
+        match self.have_levels {
+            true => format!("<{}>", priority(level)),
+            false => String::new(),
+        }
+    }
+}
+
 #[derive(Clone)]
 struct Background {
     lines: SyncSender<Line>,
     lost: Arc<AtomicU64>,
-    is_json: bool,
+    form: Lines,
+    /// What the next line begins with.
+    head: String,
 }
 
 impl Write for Background {
+    /// Takes a whole line: the log writes each with one call.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let text = match std::str::from_utf8(line) {
-            Ok(text) if self.is_json => clean_json(text).into_owned().into_bytes(),
-            _ => line.to_vec(),
-        };
+        let mut text = self.head.clone().into_bytes();
+        match std::str::from_utf8(line) {
+            Ok(line) if self.form.are_json => text.extend_from_slice(clean_json(line).as_bytes()),
+            _ => text.extend_from_slice(line),
+        }
         if let Err(TrySendError::Full(_)) = self.lines.try_send(Line::Text(text)) {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -207,14 +255,14 @@ impl<'a> MakeWriter<'a> for Background {
 fn background(
     sink: impl Write + Send + 'static,
     most: usize,
-    is_json: bool,
+    form: Lines,
 ) -> io::Result<(Background, LogGuard)> {
     let (lines, waiting) = sync_channel(most);
     let lost = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&lost);
     let thread = std::thread::Builder::new()
         .name("log".into())
-        .spawn(move || write_lines(&waiting, sink, &counted, is_json))?;
+        .spawn(move || write_lines(&waiting, sink, &counted, form))?;
     let guard = LogGuard {
         end: lines.clone(),
         thread: Some(thread),
@@ -223,13 +271,14 @@ fn background(
     let background = Background {
         lines,
         lost,
-        is_json,
+        form,
+        head: String::new(),
     };
     Ok((background, guard))
 }
 
 /// Writes lines, and flushes when no more are waiting. If the sink is closed, lines are lost, with no other effect.
-fn write_lines(waiting: &Receiver<Line>, mut sink: impl Write, lost: &AtomicU64, is_json: bool) {
+fn write_lines(waiting: &Receiver<Line>, mut sink: impl Write, lost: &AtomicU64, form: Lines) {
     let mut told = 0;
     let mut ended = false;
     while !ended {
@@ -249,7 +298,9 @@ fn write_lines(waiting: &Receiver<Line>, mut sink: impl Write, lost: &AtomicU64,
         }
         let now = lost.load(Ordering::Relaxed);
         if now > told {
-            let _gone = writeln!(sink, "{}", line_about_loss(now - told, is_json));
+            // In one write: the journal takes each as an entry.
+            let line = line_about_loss(now - told, form);
+            let _gone = sink.write_all(line.as_bytes());
             told = now;
         }
         let _gone = sink.flush();
@@ -257,10 +308,11 @@ fn write_lines(waiting: &Receiver<Line>, mut sink: impl Write, lost: &AtomicU64,
 }
 
 /// What the log says about lines that it has lost, in the form of the other lines.
-fn line_about_loss(lines: u64, is_json: bool) -> String {
+fn line_about_loss(lines: u64, form: Lines) -> String {
+    let head = form.head(Level::WARN);
     let text = format!("{lines} log lines were lost: the log is read too slowly");
-    if !is_json {
-        return text;
+    if !form.are_json {
+        return format!("{head}{text}\n");
     }
     let line = serde_json::json!({
         "timestamp": rfc3339(SystemTime::now()),
@@ -268,7 +320,7 @@ fn line_about_loss(lines: u64, is_json: bool) -> String {
         "message": text,
         "lost": lines,
     });
-    line.to_string()
+    format!("{head}{line}\n")
 }
 
 #[cfg(test)]
@@ -294,7 +346,7 @@ mod tests {
     #[test]
     fn lines_arrive_whole_and_in_order() {
         let sink = Sink::default();
-        let (mut writer, guard) = background(sink.clone(), 100, false).unwrap();
+        let (mut writer, guard) = background(sink.clone(), 100, Lines::default()).unwrap();
         for n in 0..100 {
             writer.write_all(format!("line {n}\n").as_bytes()).unwrap();
         }
@@ -310,7 +362,7 @@ mod tests {
     fn a_sink_that_blocks_loses_lines_and_says_how_many() {
         let sink = Sink::default();
         let hold = sink.0.lock().unwrap();
-        let (mut writer, guard) = background(sink.clone(), 100, false).unwrap();
+        let (mut writer, guard) = background(sink.clone(), 100, Lines::default()).unwrap();
         // 100 lines wait and one may be on its way already: the others find the queue full.
         let long = vec![b'x'; 9_000];
         for _ in 0..200 {
@@ -332,7 +384,11 @@ mod tests {
     fn lost_lines_do_not_break_a_log_in_json() {
         let sink = Sink::default();
         let hold = sink.0.lock().unwrap();
-        let (mut writer, guard) = background(sink.clone(), 1, true).unwrap();
+        let form = Lines {
+            are_json: true,
+            have_levels: false,
+        };
+        let (mut writer, guard) = background(sink.clone(), 1, form).unwrap();
         for _ in 0..10 {
             writer.write_all(b"{\"level\":\"INFO\"}\n").unwrap();
         }
@@ -358,7 +414,11 @@ mod tests {
     /// What is written of an event with hostile text as message, as a string and as a displayed field.
     fn written(is_json: bool) -> String {
         let sink = Sink::default();
-        let (writer, guard) = background(sink.clone(), 100, is_json).unwrap();
+        let form = Lines {
+            are_json: is_json,
+            have_levels: false,
+        };
+        let (writer, guard) = background(sink.clone(), 100, form).unwrap();
         let builder = tracing_subscriber::fmt().with_writer(writer);
         let event = || {
             tracing::info!(text = HOSTILE, shown = %HOSTILE, error = %io::Error::other(HOSTILE), "{HOSTILE}");
@@ -392,6 +452,46 @@ mod tests {
         let read: serde_json::Value = serde_json::from_str(line).unwrap();
         assert_eq!(read["text"], HOSTILE);
         assert_eq!(read["message"], HOSTILE);
+    }
+
+    #[test]
+    fn for_the_journal_each_line_begins_with_its_priority() {
+        for are_json in [false, true] {
+            let sink = Sink::default();
+            let form = Lines {
+                are_json,
+                have_levels: true,
+            };
+            let (writer, guard) = background(sink.clone(), 100, form).unwrap();
+            let builder = tracing_subscriber::fmt()
+                .with_writer(writer)
+                .with_max_level(Level::TRACE);
+            let events = || {
+                tracing::error!("one");
+                tracing::warn!("two");
+                tracing::info!("three");
+                tracing::debug!("four");
+                tracing::trace!("five");
+            };
+            if are_json {
+                tracing::subscriber::with_default(builder.json().finish(), events);
+            } else {
+                tracing::subscriber::with_default(builder.with_ansi(false).finish(), events);
+            }
+            drop(guard);
+            let bytes = sink.0.lock().unwrap().clone();
+            let text = String::from_utf8(bytes).unwrap();
+            let heads: Vec<_> = text.lines().map(|line| &line[..3]).collect();
+            assert_eq!(heads, ["<3>", "<4>", "<6>", "<7>", "<7>"], "{text}");
+        }
+    }
+
+    #[test]
+    fn the_journal_is_recognised_by_device_and_inode() {
+        assert!(is_stream("8:417", 8, 417));
+        for other in ["8:418", "9:417", "8", "", "8:", "8:417:1", "a:b"] {
+            assert!(!is_stream(other, 8, 417), "{other}");
+        }
     }
 
     #[test]

@@ -388,4 +388,14 @@ mod tests {
         assert!(!unit.contains("/usr/local"));
         assert!(!unit.contains("useradd"));
     }
+
+    /// With `ProcSubset=pid`, the host would see neither `vm.max_map_count` nor the name of the machine, which the audit and events have.
+    #[test]
+    fn the_unit_shows_the_host_what_it_reads_of_the_machine() {
+        let unit = fs::read_to_string(root().join("host/server/dist/portcullis.service"))
+            .expect("it is there");
+
+        assert!(!unit.contains("\nProcSubset="));
+        assert!(unit.contains("\nProtectProc=invisible\n"));
+    }
 }

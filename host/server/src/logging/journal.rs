@@ -45,7 +45,7 @@ impl Write for Entries {
             return Ok(bytes.len());
         }
         // What the log says about itself.
-        let mut entry = begin(&Level::WARN);
+        let mut entry = begin(Level::WARN);
         add(&mut entry, "message", String::from_utf8_lossy(bytes).trim());
         self.0.send(&entry)?;
         Ok(bytes.len())
@@ -63,20 +63,25 @@ where
 {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let metadata = event.metadata();
-        let mut entry = Entry(begin(metadata.level()));
+        let mut entry = Entry(begin(*metadata.level()));
         add(&mut entry.0, "target", metadata.target());
         event.record(&mut entry);
         let _lost = self.0.make_writer().write_all(&entry.0);
     }
 }
 
-fn begin(level: &Level) -> Vec<u8> {
-    let priority = match *level {
+/// The priority of a level (syslog(3)).
+pub(super) fn priority(level: Level) -> u8 {
+    match level {
         Level::ERROR => 3,
         Level::WARN => 4,
         Level::INFO => 6,
         Level::DEBUG | Level::TRACE => 7,
-    };
+    }
+}
+
+fn begin(level: Level) -> Vec<u8> {
+    let priority = priority(level);
     format!("{PRIORITY}{priority}\nSYSLOG_IDENTIFIER=portcullis\n").into_bytes()
 }
 
