@@ -78,7 +78,7 @@ pub(super) struct Row {
     set: u32,
     /// The SIP URI: sip:HOST or sips:HOST, with :PORT and ;transport=tcp or tls if need be
     uri: String,
-    /// The sum of 1 (inactive), 2 (trying), 4 (disabled), 8 (probing)
+    /// The sum of 1 (inactive), 2 (trying), 4 (disabled), 8 (probing), 32 (no pings)
     #[arg(default_value_t = 0)]
     flags: u32,
     /// Destinations with a higher priority come first

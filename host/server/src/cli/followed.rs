@@ -20,7 +20,7 @@ pub(super) struct Followed {
     /// Only messages with this user in To
     #[arg(long, value_name = "USER")]
     to: Option<String>,
-    /// Only messages with this response status, or that the host answered with it: 401, or 4xx for a class
+    /// Only responses with this status, and requests that the host answered with it: 401, or 4xx for a class
     #[arg(long)]
     code: Option<String>,
     /// Maximum number per second; further ones are counted [default: 200]

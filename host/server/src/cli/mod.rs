@@ -92,14 +92,14 @@ enum Command {
     Rules(Remote<rules::RulesCommand>),
     /// List and release the sources that the running host holds or bans.
     Guard(Remote<guard::GuardCommand>),
-    /// Create Kamailio's tables, and ours for pushed policies, where they are missing.
+    /// Create the tables of Kamailio and of Portcullis where they are missing.
     #[command(subcommand)]
     Db(db::DbCommand),
-    /// Deploy, show and roll back policies.
+    /// Write, test, deploy, show and roll back policies.
     Policy(Remote<policy::PolicyCommand>),
-    /// Show the tenants, and apply changes of the configuration file.
+    /// Show tenants, store and remove those of the database, and apply changes of the configuration file.
     Tenant(Remote<tenant::TenantCommand>),
-    /// Show and reload the certificates of SIP over TLS.
+    /// Show and reload the certificates of SIP over TLS; list and end connections.
     Tls(Remote<tls::TlsCommand>),
     /// Trace messages on the running host: which policies were called, what was decided, where messages went, and why not.
     Trace(trace::Args),

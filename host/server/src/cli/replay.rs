@@ -448,7 +448,7 @@ fn settings(args: &Args, config: &Config) -> anyhow::Result<Arc<Settings>> {
         false => toml::from_str(&text).with_context(|| shown.to_string())?,
     };
     if !table.is_object() {
-        bail!("{shown}: settings are a table");
+        bail!("{shown}: settings are a table of names and values, such as limit = 5");
     }
     Ok(Arc::new(Settings::new(table)))
 }

@@ -22,7 +22,7 @@ pub(super) enum RulesCommand {
     ///
     /// The host reloads them automatically when a file changes. This command waits for the reload.
     Reload,
-    /// Query the running host whether the files allow a pair of texts, as Kamailio's permissions.allowUri does
+    /// Ask the running host whether the files allow a pair of texts, as Kamailio's permissions.allowUri does
     Test {
         /// The pair of files, without `.allow` and `.deny`
         basename: String,

@@ -101,7 +101,9 @@ fn path(name: &str) -> anyhow::Result<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     match !name.is_empty() && name.bytes().all(is_plain) {
         true => Ok(format!("/v1/tenants/{name}")),
-        false => bail!("{name:?} is not a valid name for a tenant"),
+        false => bail!(
+            "{name:?} is not a valid name of a tenant: use lower-case letters, digits, - and _, beginning with a letter or digit, at most 32"
+        ),
     }
 }
 

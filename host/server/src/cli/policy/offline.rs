@@ -199,7 +199,7 @@ fn read_settings(file: &Path) -> anyhow::Result<serde_json::Value> {
     };
     match table.is_object() {
         true => Ok(table),
-        false => bail!("{shown}: settings are a table"),
+        false => bail!("{shown}: settings are a table of names and values, such as limit = 5"),
     }
 }
 

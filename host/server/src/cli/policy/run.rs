@@ -339,7 +339,9 @@ fn read(file: &Path) -> anyhow::Result<Vec<u8>> {
             .and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes)),
     };
     match read.with_context(|| format!("cannot read {shown}"))? as u64 > LARGEST {
-        true => bail!("{shown} is larger than any message"),
+        true => bail!(
+            "{shown} has more than {LARGEST} bytes, the most that a SIP message can have here: name the file with the request"
+        ),
         false => Ok(bytes),
     }
 }
