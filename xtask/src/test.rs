@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 32] = [
+const PEERS: [Need; 33] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -124,6 +124,11 @@ const PEERS: [Need; 32] = [
     Need {
         name: "openssl",
         package: "openssl",
+    },
+    // Reads what the host writes to the journal; the server is in the same package.
+    Need {
+        name: "journalctl",
+        package: "systemd",
     },
     // Makes the interfaces of tests with a network of their own.
     Need {
