@@ -1,6 +1,6 @@
 // The console in a real browser, against a host that the caller has started: flows of the operator and of a tenant.
 //
-// node run.mjs '{"url", "tables", "sip", "known", "unknown", "operator", "tenant", "secret", "other", "stored": {"operator", "tenant", "secret"}, "policies": {"observe", "acl"}, "modules", "pictures"}'
+// node run.mjs '{"url", "tables", "tablesSip", "gateway", "sip", "known", "unknown", "operator", "tenant", "secret", "other", "stored": {"operator", "tenant", "secret"}, "policies": {"observe", "acl"}, "modules", "pictures"}'
 //
 // Each flow has a browser context of its own, and must leave no error in the console and no violation of the page's policy.
 
@@ -32,9 +32,9 @@ class Caller {
     return this;
   }
 
-  /** Sends a request until an answer comes, or the page shows what it waits for. */
-  send(domain, method = "MESSAGE", user = "bob") {
-    const [ip, port] = given.sip.split(":");
+  /** Sends a request. */
+  send(domain, method = "MESSAGE", user = "bob", host = given.sip) {
+    const [ip, port] = host.split(":");
     const id = `${process.pid}-${this.ip}-${++this.number}`;
     const lines = [
       `${method} sip:${user}@${domain} SIP/2.0`,
@@ -463,6 +463,34 @@ const operator = {
     await page.getByRole("button", { name: "Remove 10.1.2.9 from group 202" }).click();
     await agree(page, "Remove");
     await said(page, "Removed 1 row");
+  },
+  "sees gateways, disables one, and activates it again": async (page) => {
+    await asOperator(page, given.tables);
+    await view(page, "Edge");
+    const gateway = row(page, given.gateway);
+    await gateway.getByText("active", { exact: true }).waitFor();
+    await page.getByRole("button", { name: `Disable ${given.gateway} of set 1` }).click();
+    await page.getByRole("dialog").getByText("It gets no more requests of this host").waitFor();
+    await agree(page, "Disable");
+    await said(page, `${given.gateway} of set 1 is disabled`);
+    await gateway.getByText("disabled", { exact: true }).waitFor();
+    await page.getByText("No destination of set 1 gets requests.").waitFor();
+    await page.getByRole("button", { name: `Activate ${given.gateway} of set 1` }).click();
+    await agree(page, "Activate");
+    await said(page, `${given.gateway} of set 1 is active`);
+    await gateway.getByText("active", { exact: true }).waitFor();
+    await page.getByText("There is none: no section [tls.NAME]").waitFor();
+  },
+  "sees a stranger that is held, and releases it": async (page) => {
+    await asOperator(page, given.tables);
+    await view(page, "Edge");
+    const scan = () => unknown.send("example.com", "SCAN", "bob", given.tablesSip);
+    await under(scan, async () => {
+      await row(page, given.unknown).filter({ hasText: /malformed|refusals/ }).getByText("held", { exact: true }).waitFor();
+    });
+    await page.getByRole("button", { name: `Release ${given.unknown}` }).click();
+    await said(page, `${given.unknown} is released`);
+    await page.getByText("Nobody is held or banned.").waitFor();
   },
   "sees the last minutes in the chart as soon as the page is open": async (page) => {
     await asOperator(page);

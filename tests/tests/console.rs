@@ -62,9 +62,13 @@ fn start(file: &Path) -> (Host, Callee) {
     (host, callee)
 }
 
-/// A host whose tables are in a database: one row of a group that the tenant may change, and 251 of another group.
-fn start_with_tables() -> Host {
-    let host = Builder::new()
+/// A host whose tables are in a database: one row of a group that the tenant may change, 251 of another group, and a gateway that answers. Its guard
+/// watches loopback addresses, too.
+fn start_with_tables() -> (Host, Callee) {
+    let builder = Builder::new();
+    let gateway = Callee::start(builder.lease().addr(6, 5060));
+    let host = builder
+        .set("guard", "exempt = []")
         .set("control", &format!("token = \"{OPERATOR}\""))
         .set("tenants.acme", "uri-domains = [\"acme.example\"]")
         .set("tenants.acme", &format!("token = \"{ACME}\""))
@@ -82,10 +86,19 @@ fn start_with_tables() -> Host {
     let path = "/v1/addresses/import";
     let sent = (Some("text/csv"), rows.as_bytes());
     assert_eq!(host.ask(Some(OPERATOR), "POST", path, sent).0, 200);
+    let gateways = format!("{{\"set\": 1, \"uri\": \"{}\"}}", uri(&gateway));
+    let sent = (Some("application/json"), gateways.as_bytes());
+    let added = host.ask(Some(OPERATOR), "POST", "/v1/dispatcher/rows", sent);
+    assert_eq!(added.0, 201, "{}", String::from_utf8_lossy(&added.2));
     for name in STORED {
         store(&host, name);
     }
-    host
+    (host, gateway)
+}
+
+/// The URI of a gateway.
+fn uri(gateway: &Callee) -> String {
+    format!("sip:{}", gateway.addr())
 }
 
 /// Stores a tenant with settings, and a policy that checks them.
@@ -121,10 +134,12 @@ fn modules() -> PathBuf {
 fn peers_the_console_works_in_a_browser() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     let (host, _callee) = start(&folder.path().join("addresses"));
-    let tables = start_with_tables();
+    let (tables, gateway) = start_with_tables();
     let given = json!({
         "url": format!("http://{}/", host.lease().addr(1, 8060)),
         "tables": format!("http://{}/", tables.lease().addr(1, 8060)),
+        "tablesSip": tables.sip().to_string(),
+        "gateway": uri(&gateway),
         "sip": host.sip().to_string(),
         "known": host.lease().ip(KNOWN).to_string(),
         "unknown": host.lease().ip(UNKNOWN).to_string(),

@@ -29,7 +29,7 @@ export class TryMessage {
   }
 
   make() {
-    const transports = choice("transport", [["UDP", "UDP", true], ["TCP", "TCP"]]);
+    const transports = choice("transport", ["udp", "tcp", "tls", "ws", "wss"].map((one) => [one, one.toUpperCase(), one === "udp"]));
     this.submit = h("button", { class: "first" }, "Try");
     const message = h("textarea", { name: "message", rows: "10", class: "code", spellcheck: "false", required: true });
     message.value = EXAMPLE;

@@ -65,7 +65,7 @@ struct Given {
     message: String,
     /// Its source: an address, or ADDRESS:PORT.
     source: String,
-    /// UDP or TCP (default: UDP).
+    /// `udp`, `tcp`, `tls`, `ws` or `wss` (default: `udp`). Over `tls` and `wss`, the peer has shown no certificate.
     transport: Option<String>,
     /// The local socket that receives it, as ADDRESS:PORT (default: that of the host).
     local: Option<String>,
