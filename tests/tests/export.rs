@@ -5,10 +5,12 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::Command;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
 use portcullis_testkit::callee::Callee;
+use portcullis_testkit::documents::Page;
 use portcullis_testkit::host::Builder;
 use portcullis_testkit::wait;
 use serde_json::Value;
@@ -195,4 +197,49 @@ fn events_reach_a_file_and_a_server_whatever_the_log_shows() {
     // What policies log is no event of the host.
     assert!(!text.contains("policy_log"), "{text}");
     assert!(host.metric("portcullis_export_sent_total", &["webhook"]) >= 1.0);
+}
+
+/// The command of docs/operations.md, with OpenSSL, computes the signature that the server gets.
+#[test]
+fn peers_openssl_verifies_the_signature_of_events() {
+    const SECRET: &str = "a long secret of this test";
+    let builder = Builder::new();
+    let addr = builder.lease().addr(21, 8080);
+    let received = server(addr);
+    let host = builder
+        .set("events", &format!("webhook = \"http://{addr}/hook\""))
+        .set("events", &format!("secret = \"{SECRET}\""))
+        .set("events", "level = \"info\"")
+        .start();
+    let (head, body) = received
+        .recv_timeout(wait::PATIENCE)
+        .expect("an event comes");
+    let field = |name: &str| {
+        let found = head.lines().find_map(|line| line.strip_prefix(name));
+        found.unwrap_or_else(|| panic!("{name} in {head}")).trim()
+    };
+    let given = field("x-portcullis-signature: sha256=");
+    let page = Page::named("docs/operations.md");
+    let blocks = page.blocks();
+    let command = blocks
+        .iter()
+        .find(|block| block.text.contains("openssl dgst"))
+        .expect("the page says how to check the signature");
+    let computed = |body: &str| {
+        host.write("body", body);
+        let output = Command::new("sh")
+            .args(["-euc", &command.text])
+            .current_dir(host.folder())
+            .env("TIMESTAMP", field("x-portcullis-timestamp: "))
+            .env("SECRET", SECRET)
+            .output()
+            .expect("a shell runs");
+        assert!(output.status.success(), "{output:?}");
+        // "SHA2-256(stdin)= …"
+        let printed = String::from_utf8(output.stdout).expect("it is text");
+        let digest = printed.split_whitespace().last().map(str::to_owned);
+        digest.expect("a digest is printed")
+    };
+    assert_eq!(computed(&body), given);
+    assert_ne!(computed(&format!("{body} ")), given);
 }
