@@ -212,6 +212,9 @@ fn check_rest(
     if is_sound("permissions") {
         findings.extend("rules", check_tables::rules(config));
     }
+    if is_sound("dispatcher") && is_sound("database") {
+        findings.extend("dispatcher", check_tables::dispatcher(config)?);
+    }
     findings.append(policies);
     if is_sound("database") {
         findings.extend("pushed", check_tables::pushed(config)?);

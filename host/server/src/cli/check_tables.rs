@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use portcullis_address::{DatabaseError, Failure, RuleFolder, Watcher};
 use portcullis_config::Config;
+use portcullis_dispatcher::DispatcherError;
 use portcullis_rollout::address_task::counts;
 use portcullis_store::{Store, StoreError};
 
@@ -227,6 +228,38 @@ pub(super) fn rules(config: &Config) -> Vec<Finding> {
     findings
 }
 
+/// Reads the sets of the dispatcher and reports every row that cannot be used. A host starts without them, so a database that fails is a warning here; it
+/// is an error of the tables that a host needs.
+pub(super) fn dispatcher(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    let dispatcher = config.dispatcher.dispatcher(&config.database);
+    let sets = match block_on(dispatcher.reload())? {
+        Ok(sets) => sets,
+        Err(error @ DispatcherError::Database(_)) => {
+            let text = format!("the sets of the dispatcher cannot be loaded: {error}");
+            return Ok(vec![Finding::Odd(text)]);
+        }
+        Err(error) => return Ok(vec![Finding::Wrong(error.to_string())]),
+    };
+    let mut findings = Vec::new();
+    if !sets.is_empty() {
+        let destinations = count(sets.members().count() as u64, "destination");
+        let all = count(sets.len() as u64, "set");
+        findings.push(Finding::Good(format!(
+            "{}: {destinations} in {all}",
+            dispatcher.source()
+        )));
+    }
+    let found = Found {
+        noun: "row",
+        skipped: sets.skipped,
+        errors: &sets.errors,
+        warned: sets.warned,
+        warnings: &sets.warnings,
+    };
+    findings.extend(found.findings());
+    Ok(findings)
+}
+
 #[cfg(test)]
 mod tests {
     use portcullis_address::{DatabaseUrl, NewRow, NewTrusted};
@@ -323,6 +356,25 @@ mod tests {
         assert!(
             matches!(&tenants(&config).unwrap()[..], [Finding::Good(_), Finding::Odd(text)]
                 if text.contains("[relay.tls-profiles.carrier]"))
+        );
+    }
+
+    #[test]
+    fn a_check_names_rows_of_the_dispatcher_that_cannot_be_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let without = dispatcher(&config(&folder)).unwrap();
+        assert!(without.is_empty(), "there is no database");
+        let file = folder.path().join("gateways");
+        std::fs::write(&file, "1 sip:192.0.2.1\n1 nowhere\n").unwrap();
+        let with_file = Config::parse(&format!("[dispatcher]\nfile = {file:?}\n")).unwrap();
+        let findings = dispatcher(&with_file).unwrap();
+        assert!(
+            matches!(&findings[..], [Finding::Good(sets), Finding::Wrong(_)] if sets.ends_with(": 1 destination in 1 set"))
+        );
+        std::fs::remove_file(&file).unwrap();
+        let findings = dispatcher(&with_file).unwrap();
+        assert!(
+            matches!(&findings[..], [Finding::Wrong(text)] if text.contains("`file` in [dispatcher]"))
         );
     }
 
