@@ -28,6 +28,7 @@ impl Site {
     fn start() -> Self {
         let builder = Builder::new();
         let hop = builder.lease().addr(5, 5060);
+        let capture = builder.lease().addr(9, 9060);
         let rules = tempfile::tempdir().expect("a temporary directory can be made");
         let allow = rules.path().join("permissions.allow");
         fs::write(allow, "ALL : ALL\n").expect("rules can be written");
@@ -37,6 +38,9 @@ impl Site {
             .set("relay.next-hops", &format!("carrier = \"sip:{hop}\""))
             .set("relay", &format!("next-hop = \"sip:{hop}\""))
             .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+            // Sections that have metrics of their own.
+            .set("events", "file = \"events.jsonl\"")
+            .set("capture", &format!("hep = \"udp:{capture}\""))
             .start();
         for name in ["acme-policy.wasm", "my-policy.wasm"] {
             host.write(name, rejecting(480, "away"));
