@@ -47,6 +47,7 @@ host=$!
 cd /
 within portcullis probe sip:127.0.0.1:5060
 expect "address-acl" portcullis policy status
+expect "yes" portcullis status
 # An unknown source, as the policy in the README decides.
 expect 401 sh -c 'portcullis probe sip:127.0.0.1:5060 --method INVITE || true'
 expect 192.0.2.7 sh -c 'portcullis address add 200 192.0.2.7 && portcullis address show'
