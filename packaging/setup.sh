@@ -29,7 +29,7 @@ configure() {
 check() {
     cd "$STATE"
     if findings=$(STATE_DIRECTORY="$STATE" CACHE_DIRECTORY=/var/cache/portcullis setpriv --reuid "$USER" --regid "$USER" --init-groups \
-        /usr/bin/portcullis check --config "$CONFIG" 2>&1); then
+        /usr/bin/portcullis check --start --config "$CONFIG" 2>&1); then
         return 0
     fi
     printf '%s\n' "$findings" >&2

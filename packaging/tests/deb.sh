@@ -86,6 +86,18 @@ cat /run/sound >"$config"
 dpkg --install "$later" >/dev/null
 has_asked "start portcullis.service" || fail "the mended configuration does not start"
 
+step "a row that cannot be used is an error of check, and does not keep a running host from its upgrade"
+printf '200 10.0.0.300\n200 192.0.2.1\n' >/etc/portcullis/addresses
+sed -i 's|^#\?address-file = ""|address-file = "/etc/portcullis/addresses"|' "$config"
+expect "10.0.0.300" sh -c 'portcullis check || true'
+! portcullis check >/dev/null || fail "check says nothing of the row"
+touch /run/active
+: >"$asked"
+dpkg --install "$later" >/dev/null
+has_asked "kill --signal=USR2" || fail "the service was not upgraded: $(cat "$asked")"
+cat /run/sound >"$config"
+rm /etc/portcullis/addresses
+
 step "removal: the program goes, the configuration and the state stay"
 dpkg --remove portcullis
 [ ! -e /usr/bin/portcullis ] || fail "the program is still there"

@@ -40,6 +40,9 @@ pub(super) struct Args {
     /// Print a configuration file with every key, its default and its meaning, and check nothing
     #[arg(long)]
     defaults: bool,
+    /// Fail only if a host could not start: rows, lines and stored tenants that cannot be used are listed, and are no failure
+    #[arg(long, conflicts_with = "defaults")]
+    start: bool,
     #[command(flatten)]
     format: Format,
 }
@@ -56,10 +59,13 @@ pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode>
         true => write_json(&mut out, &findings.as_json())?,
         false => findings.write(&mut out)?,
     }
-    Ok(if findings.wrong == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let counted = match args.start {
+        true => findings.fatal,
+        false => findings.wrong,
+    };
+    Ok(match counted {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
     })
 }
 
@@ -68,7 +74,10 @@ pub(super) fn run(args: &Args, named: Option<&Path>) -> anyhow::Result<ExitCode>
 struct Findings {
     /// The part that was checked, and what was found.
     all: Vec<(String, Finding)>,
+    /// Number of errors.
     wrong: u64,
+    /// Of these, those with which a host does not start.
+    fatal: u64,
 }
 
 impl Findings {
@@ -83,6 +92,12 @@ impl Findings {
     fn wrong(&mut self, what: &str, text: impl AsRef<str>) {
         self.add(what, Finding::Wrong(text.as_ref().to_owned()));
         self.wrong += 1;
+        self.fatal += 1;
+    }
+
+    fn skipped(&mut self, what: &str, text: String) {
+        self.add(what, Finding::Skipped(text));
+        self.wrong += 1;
     }
 
     fn add(&mut self, what: &str, finding: Finding) {
@@ -94,6 +109,7 @@ impl Findings {
             match finding {
                 Finding::Good(text) => self.good(what, text),
                 Finding::Odd(text) => self.odd(what, text),
+                Finding::Skipped(text) => self.skipped(what, text),
                 Finding::Wrong(text) => self.wrong(what, text),
             }
         }
@@ -102,6 +118,7 @@ impl Findings {
     fn append(&mut self, other: Self) {
         self.all.extend(other.all);
         self.wrong += other.wrong;
+        self.fatal += other.fatal;
     }
 
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
@@ -109,7 +126,7 @@ impl Findings {
             let (kind, text) = match finding {
                 Finding::Good(text) => ("", text),
                 Finding::Odd(text) => ("warning: ", text),
-                Finding::Wrong(text) => ("error: ", text),
+                Finding::Skipped(text) | Finding::Wrong(text) => ("error: ", text),
             };
             writeln!(out, "{what:<14} {kind}{}", clean(text))?;
         }

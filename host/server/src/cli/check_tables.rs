@@ -27,7 +27,7 @@ pub(super) fn way(config: &Config) -> Vec<Finding> {
 }
 
 /// An unusable part of the database. As in Kamailio, a part that no policy uses is not an error.
-fn broken(error: &DatabaseError, is_asked: bool) -> Finding {
+fn broken(error: &DatabaseError, is_asked: bool, config: &Config) -> Finding {
     match error {
         DatabaseError::Database(Failure::Version { .. } | Failure::NoColumn { .. })
             if !is_asked =>
@@ -38,7 +38,10 @@ fn broken(error: &DatabaseError, is_asked: bool) -> Finding {
         | DatabaseError::File { .. }
         | DatabaseError::NoUsableLine { .. }
         | DatabaseError::IsFile { .. }
-        | DatabaseError::Build(_) => Finding::Wrong(error.to_string()),
+        | DatabaseError::Build(_) => match config.database.required {
+            true => Finding::Wrong(error.to_string()),
+            false => Finding::Skipped(error.to_string()),
+        },
     }
 }
 
@@ -70,7 +73,7 @@ async fn unusable(store: &Store) -> Result<Vec<Finding>, StoreError> {
             let found = match store.generation(name, number).await {
                 Ok(Some(generation)) => store.artifact(&generation.digest).await.map(drop),
                 Ok(None) => {
-                    findings.push(Finding::Wrong(format!(
+                    findings.push(Finding::Skipped(format!(
                         "{name}: generation {number} is not in the database: activate another one, or push it again"
                     )));
                     continue;
@@ -79,7 +82,7 @@ async fn unusable(store: &Store) -> Result<Vec<Finding>, StoreError> {
             };
             match found {
                 Err(error) if error.is_away() => return Err(error),
-                Err(error) => findings.push(Finding::Wrong(format!(
+                Err(error) => findings.push(Finding::Skipped(format!(
                     "{name}: generation {number} cannot be activated: {error}"
                 ))),
                 Ok(()) => {}
@@ -100,7 +103,7 @@ pub(super) fn addresses(config: &Config, is_asked: bool) -> anyhow::Result<Vec<F
     }
     let loaded = match block_on(database.load())? {
         Ok(loaded) => loaded,
-        Err(error) => return Ok(vec![broken(&error, is_asked)]),
+        Err(error) => return Ok(vec![broken(&error, is_asked, config)]),
     };
     let mut findings = vec![Finding::Good(format!(
         "{source}: {}",
@@ -140,7 +143,7 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
         };
         if all.iter().any(|tenant| tenant.name == name) {
             let text = format!("{name}: stored, and in the configuration file as well");
-            findings.push(Finding::Wrong(text));
+            findings.push(Finding::Skipped(text));
             continue;
         }
         match config.parse_tenant(&name, &text, &all) {
@@ -154,7 +157,7 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
             Err(problems) => {
                 let problems = problems.iter();
                 findings.extend(
-                    problems.map(|problem| Finding::Wrong(format!("{name}, stored: {problem}"))),
+                    problems.map(|problem| Finding::Skipped(format!("{name}, stored: {problem}"))),
                 );
             }
         }
@@ -175,7 +178,7 @@ pub(super) fn trusted(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Fin
         }
         // The check of the addresses has reported it.
         Err(DatabaseError::Database(Failure::NoFile { .. })) => return Ok(Vec::new()),
-        Err(error) => return Ok(vec![broken(&error, is_asked)]),
+        Err(error) => return Ok(vec![broken(&error, is_asked, config)]),
     };
     let rows = count(loaded.table.len() as u64, "row");
     let resting = match loaded.ignored {
@@ -228,8 +231,8 @@ pub(super) fn rules(config: &Config) -> Vec<Finding> {
     findings
 }
 
-/// Reads the sets of the dispatcher and reports every row that cannot be used. A host starts without them, so a database that fails is a warning here; it
-/// is an error of the tables that a host needs.
+/// Reads the sets of the dispatcher and reports every row that cannot be used. A host starts without the table, so a database that fails is a warning here;
+/// it is an error of the tables that a host needs. Without a file that is configured, it does not start.
 pub(super) fn dispatcher(config: &Config) -> anyhow::Result<Vec<Finding>> {
     let dispatcher = config.dispatcher.dispatcher(&config.database);
     let sets = match block_on(dispatcher.reload())? {
@@ -300,6 +303,12 @@ mod tests {
             addresses(&config, true).unwrap()[..],
             [Finding::Wrong(_)]
         ));
+        // A host with this starts without the database.
+        config.database.required = false;
+        assert!(matches!(
+            addresses(&config, true).unwrap()[..],
+            [Finding::Skipped(_)]
+        ));
     }
 
     #[test]
@@ -369,7 +378,7 @@ mod tests {
         let with_file = Config::parse(&format!("[dispatcher]\nfile = {file:?}\n")).unwrap();
         let findings = dispatcher(&with_file).unwrap();
         assert!(
-            matches!(&findings[..], [Finding::Good(sets), Finding::Wrong(_)] if sets.ends_with(": 1 destination in 1 set"))
+            matches!(&findings[..], [Finding::Good(sets), Finding::Skipped(_)] if sets.ends_with(": 1 destination in 1 set"))
         );
         std::fs::remove_file(&file).unwrap();
         let findings = dispatcher(&with_file).unwrap();
@@ -389,7 +398,7 @@ mod tests {
         std::fs::write(folder.path().join("calls.allow"), text).unwrap();
         let findings = rules(&config);
         assert!(
-            matches!(&findings[..], [Finding::Good(set), Finding::Wrong(line)]
+            matches!(&findings[..], [Finding::Good(set), Finding::Skipped(line)]
                 if set.ends_with("calls: 1 allow, 0 deny") && line.contains("calls.allow line 2"))
         );
         config.permissions.folder = folder.path().join("nowhere");

@@ -191,7 +191,7 @@ fn database(config: &Config) -> Vec<Line> {
         match finding {
         Finding::Good(text) => Line::new("database", Status::Ok, text),
         Finding::Odd(text) => Line::new("database", Status::Warn, text),
-        Finding::Wrong(text) => Line::new("database", Status::Fail, text)
+        Finding::Skipped(text) | Finding::Wrong(text) => Line::new("database", Status::Fail, text)
             .mend("`portcullis check` checks all tables; docs/database.md lists the rights that are needed"),
     }
     };

@@ -11,6 +11,8 @@ use super::print::{clean, count};
 pub(super) enum Finding {
     Good(String),
     Odd(String),
+    /// An error with which a host starts all the same, such as a row that it skips.
+    Skipped(String),
     Wrong(String),
 }
 
@@ -20,7 +22,7 @@ impl Finding {
         let (kind, text) = match self {
             Self::Good(text) => ("good", text),
             Self::Odd(text) => ("warning", text),
-            Self::Wrong(text) => ("error", text),
+            Self::Skipped(text) | Self::Wrong(text) => ("error", text),
         };
         json!({"kind": kind, "text": text})
     }
@@ -45,10 +47,11 @@ impl<E: fmt::Display, W: fmt::Display> Found<'_, E, W> {
         };
         let named = self.errors.iter().map(|error| error.to_string());
         let untold = more(self.skipped, self.errors.len(), "that cannot be used");
-        let wrong = named.chain(untold).map(Finding::Wrong);
+        let skipped = named.chain(untold).map(Finding::Skipped);
         let named = self.warnings.iter().map(|warning| warning.to_string());
         let untold = more(self.warned, self.warnings.len(), "with a warning");
-        wrong.chain(named.chain(untold).map(Finding::Odd)).collect()
+        let odd = named.chain(untold).map(Finding::Odd);
+        skipped.chain(odd).collect()
     }
 }
 

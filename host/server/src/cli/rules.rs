@@ -76,7 +76,8 @@ fn check(config: &Config, format: Format, out: &mut impl Write) -> anyhow::Resul
     let mut code = ExitCode::SUCCESS;
     let findings = check_tables::rules(config);
     if format.json {
-        let is_wrong = |finding: &Finding| matches!(finding, Finding::Wrong(_));
+        let is_wrong =
+            |finding: &Finding| matches!(finding, Finding::Skipped(_) | Finding::Wrong(_));
         if findings.iter().any(is_wrong) {
             code = ExitCode::FAILURE;
         }
@@ -88,7 +89,7 @@ fn check(config: &Config, format: Format, out: &mut impl Write) -> anyhow::Resul
         match finding {
             Finding::Good(text) => writeln!(out, "{}", clean(&text))?,
             Finding::Odd(text) => writeln!(out, "warning: {}", clean(&text))?,
-            Finding::Wrong(text) => {
+            Finding::Skipped(text) | Finding::Wrong(text) => {
                 writeln!(out, "error: {}", clean(&text))?;
                 code = ExitCode::FAILURE;
             }
