@@ -34,7 +34,7 @@ host=$!
 bounded curl --fail --silent "http://$3/readyz"
 kill -INT "$host"
 wait "$host"
-found() { journalctl --directory=/run/log/journal --identifier=portcullis "$@"; }
+found() { journalctl --quiet --directory=/run/log/journal --identifier=portcullis "$@"; }
 ended() { found --output=export | grep -q ending; }
 bounded ended
 # Warnings only; by the name of an event; all.
