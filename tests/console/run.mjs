@@ -250,6 +250,13 @@ async function lifeOfSettings(page, seat, collides) {
   await settings.getByRole("button", { name: "Show the settings" }).waitFor();
 }
 
+/** Requests with an unknown method, until their sender is held. */
+async function isHeld(page) {
+  const scan = () => unknown.send("example.com", "SCAN", "bob", given.tablesSip);
+  const stranger = row(page, given.unknown).filter({ hasText: /malformed|refusals/ });
+  await under(scan, () => stranger.getByText("held", { exact: true }).waitFor());
+}
+
 async function cancelled(page) {
   await page.getByRole("button", { name: "Monitor only" }).click();
   await page.getByRole("dialog").waitFor();
@@ -484,10 +491,7 @@ const operator = {
   "sees a stranger that is held, and releases it": async (page) => {
     await asOperator(page, given.tables);
     await view(page, "Edge");
-    const scan = () => unknown.send("example.com", "SCAN", "bob", given.tablesSip);
-    await under(scan, async () => {
-      await row(page, given.unknown).filter({ hasText: /malformed|refusals/ }).getByText("held", { exact: true }).waitFor();
-    });
+    await isHeld(page);
     await page.getByRole("button", { name: `Release ${given.unknown}` }).click();
     await said(page, `${given.unknown} is released`);
     await page.getByText("Nobody is held or banned.").waitFor();
@@ -531,6 +535,9 @@ const operator = {
     await under(() => [known.send("example.com"), unknown.send(`${given.tenant}.example`)], () => allLooks(page, "operator"));
     await asOperator(page, given.tables);
     await eachLook(page, (look) => storedTables(page, ["Stored rows", "Stored peers"], `operator-stored-${look}`));
+    await view(page, "Edge");
+    await isHeld(page);
+    await eachLook(page, (look) => filledEdge(page, `operator-edge-${look}`));
   },
 };
 
@@ -722,6 +729,14 @@ async function storedTables(page, panels, name) {
   await accessible(page, name);
   await fits(page, name);
   if (given.pictures) await picture(page, name, panel(page, panels[0]));
+}
+
+/** Checks the view of others, with a gateway and a stranger. */
+async function filledEdge(page, name) {
+  await row(page, given.gateway).waitFor();
+  await accessible(page, name);
+  await fits(page, name);
+  if (given.pictures) await picture(page, name);
 }
 
 /** Brings a view into a state with something to see. */

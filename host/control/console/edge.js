@@ -72,7 +72,7 @@ function gatewaysOf(session, { source, loaded_at: loaded, table_is_absent: isAbs
   ];
   const rows = sets.flatMap((set) => set.destinations.map((destination) => ({ ...destination, set: set.id })));
   const down = sets.filter((set) => set.destinations.every((one) => !one.is_open)).map((set) => set.id);
-  const nothing = isAbsent ? "The database has no table of gateways: `portcullis db migrate` creates it." : "There is no set: `portcullis dispatcher add` adds one.";
+  const nothing = isAbsent ? "The database has no table of gateways: portcullis db migrate creates it." : "There is no set: portcullis dispatcher add adds one.";
   return h(
     "section",
     { class: "panel", "data-key": "gateways" },

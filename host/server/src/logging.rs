@@ -250,6 +250,13 @@ impl<'a> MakeWriter<'a> for Background {
     fn make_writer(&'a self) -> Self {
         self.clone()
     }
+
+    fn make_writer_for(&'a self, event: &Metadata<'_>) -> Self {
+        Self {
+            head: self.form.head(*event.level()),
+            ..self.clone()
+        }
+    }
 }
 
 fn background(

@@ -132,7 +132,9 @@ mod tests {
             let findings = borrowed(&config, &settings, tenant).into_iter();
             let hosts = findings.map(|finding| match finding {
                 Finding::Odd(text) => text.split(' ').nth(3).unwrap().to_owned(),
-                Finding::Good(text) | Finding::Wrong(text) => panic!("{text}"),
+                Finding::Good(text) | Finding::Skipped(text) | Finding::Wrong(text) => {
+                    panic!("{text}")
+                }
             });
             hosts.collect::<Vec<_>>()
         };
