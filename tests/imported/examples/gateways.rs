@@ -185,6 +185,9 @@ impl Script {
 
     /// gateways.cfg:24: `request_route`
     fn request_route(&mut self) -> Route {
+        if request::method().eq_ignore_ascii_case("ACK") {
+            return Err(self.relay());
+        }
         self.failure_route = "failure_next".to_owned();
         if uri::user(&self.uri())
             .unwrap_or_default()
@@ -234,7 +237,7 @@ impl Script {
         return Err(self.relay());
     }
 
-    /// gateways.cfg:48: `failure_route[NEXT]`
+    /// gateways.cfg:53: `failure_route[NEXT]`
     fn failure_next(&mut self) -> Route {
         if matches!(reply_code(), 408 | 500..=599) && self.next_destination() {
             self.failure_route = "failure_next".to_owned();
