@@ -5,7 +5,10 @@
 mod edge;
 
 use edge::{CALLER, Edge, headers, local, request, response, start_line, udp};
-use portcullis_sip::{Arrival, ConnectionId, Received, Target, Transport, mark};
+use portcullis_sip::{
+    Arrival, Choice, ConnectionId, Forward, Framing, Index, Limits, Message, Received, Target,
+    Transport, mark, scan,
+};
 
 const TLS: &str = "198.51.100.1:5061";
 
@@ -109,6 +112,49 @@ fn a_sips_request_goes_out_over_tls_or_not_at_all() {
 }
 
 #[test]
+fn another_request_uri_neither_permits_nor_hides_a_way_without_tls() {
+    let edge = edge();
+    let way = |received: &str, other: &str, hop: &str| {
+        let text = request("INVITE", received, &[]);
+        let mut index = Index::default();
+        let limits = Limits::default();
+        scan(text.as_bytes(), Framing::Datagram, &limits, &mut index).unwrap();
+        let forward = Forward {
+            target: Target::NextHop(hop),
+            request_uri: Some(other.as_bytes()),
+            changes: &[],
+            branch: None,
+            is_of_client: false,
+            choice: Choice::FIRST,
+            asks_for_load: false,
+        };
+        let (message, mut out) = (Message::new(text.as_bytes(), &index), Vec::new());
+        let sent = edge
+            .proxy
+            .forward(message, &udp(CALLER), &edge.routes, &forward, &mut out);
+        sent.map_or_else(
+            |error| error.code(),
+            |sent| u16::from(sent.to.transport == Transport::Tls),
+        )
+    };
+    let (sip, sips) = ("sip:grace@example.net", "sips:grace@example.com");
+    // The code of the error, or whether it goes over TLS.
+    for (received, other, hop, expected) in [
+        (sips, sip, "plain", 480),
+        (sip, sips, "plain", 480),
+        (sips, sip, "secure", 1),
+        (sip, sips, "secure", 1),
+        (sip, sip, "plain", 0),
+    ] {
+        assert_eq!(
+            way(received, other, hop),
+            expected,
+            "{received} {other} {hop}"
+        );
+    }
+}
+
+#[test]
 fn the_name_that_led_to_a_next_hop_goes_with_the_request() {
     let edge = edge();
     let name = |text: &str, target| {
@@ -126,6 +172,54 @@ fn the_name_that_led_to_a_next_hop_goes_with_the_request() {
         Some("gw.example.net")
     );
     assert_eq!(edge.routes.name_of_mark(mark("other.example")), None);
+}
+
+/// A proxy names itself by its address in Record-Route, and its certificate names its domain.
+#[test]
+fn a_request_within_a_dialog_demands_the_name_that_led_to_the_next_hop() {
+    let edge = edge();
+    let invite = request("INVITE", "sip:grace@example.com", &[]);
+    let (to, sent) = edge
+        .relay_to(&invite, &udp(CALLER), Target::NextHop("secure"))
+        .unwrap();
+    assert_eq!(to.addr.to_string(), "192.0.2.90:5061");
+    let own = headers(&sent, "Record-Route");
+    assert_eq!(own.len(), 2, "one for each side: {own:?}");
+    let name = |theirs: &str, contact: &str| {
+        // The route set of the caller has the order of the way.
+        let routes = [own[1], own[0], theirs].into_iter();
+        let routes: Vec<_> = routes
+            .filter(|value| !value.is_empty())
+            .map(|value| format!("Route: {value}"))
+            .collect();
+        let routes: Vec<_> = routes.iter().map(String::as_str).collect();
+        let bye = request("BYE", contact, &routes).replace(
+            "To: <sip:grace@example.com>\r\n",
+            "To: <sip:grace@example.com>;tag=g\r\n",
+        );
+        let (to, _) = edge.relay(&bye, &udp(CALLER)).unwrap();
+        assert_eq!(to.transport, Transport::Tls, "{theirs} {contact}");
+        to.name
+    };
+    let (there, contact) = ("192.0.2.90:5061", "sip:grace@198.51.100.77");
+    let expected = Some(mark("gw.example.net"));
+    for theirs in [
+        format!("<sip:{there};transport=tls;lr>"),
+        format!("<sips:{there};lr>"),
+    ] {
+        assert_eq!(name(&theirs, contact), expected, "{theirs}");
+    }
+    assert_eq!(
+        name("<sip:192.0.2.90:5071;transport=tls;lr>", contact),
+        expected
+    );
+    let direct = format!("sip:grace@{there};transport=tls");
+    assert_eq!(name("", &direct), expected);
+    // No name leads to another address, and one that is configured as it is proves itself as such.
+    for other in ["192.0.2.91", "192.0.2.7"] {
+        let theirs = format!("<sip:{other}:5061;transport=tls;lr>");
+        assert_eq!(name(&theirs, contact), None, "{theirs}");
+    }
 }
 
 #[test]

@@ -232,7 +232,7 @@ impl<'a> Planner<'a, '_> {
         };
         let leg = match token {
             Some(_) => leg,
-            None => self.leg_by_flow(leg, dialog),
+            None => self.named(self.leg_by_flow(leg, dialog), dialog),
         };
         let is_received = uri.as_ptr() == received.as_ptr();
         if !is_received {
@@ -451,6 +451,25 @@ impl<'a> Planner<'a, '_> {
                 self.along(leg, flow)
             }
             Some(End::Caller(_) | End::Callee(_)) | None => leg,
+        }
+    }
+
+    /// The name that the peer has to prove over TLS, where a URI has its address only, as most values of Record-Route and many of Contact do: that of
+    /// the next hop of the dialog, or the name that leads there. Certificates of SIP name domains (RFC 5922 §7), and seldom addresses.
+    fn named(&self, leg: Leg<'a>, dialog: Option<Dialog>) -> Leg<'a> {
+        if leg.name.is_some() || leg.connection.is_some() || !leg.transport.is_secure() {
+            return leg;
+        }
+        let ip = leg.addr.ip();
+        let hop = match dialog.map(|dialog| dialog.toward) {
+            Some(End::Callee(hop)) => hop.and_then(|mark| self.routes.hop_of_mark(mark)),
+            Some(End::Caller(_)) | None => None,
+        };
+        let is_there = |hop: &&Hop| hop.candidates.iter().any(|one| one.ip() == ip);
+        let of_hop = hop.filter(is_there).and_then(|hop| hop.name);
+        Leg {
+            name: of_hop.or_else(|| self.routes.name_at(ip)),
+            ..leg
         }
     }
 

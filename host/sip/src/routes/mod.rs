@@ -31,6 +31,8 @@ pub struct Routes {
     hop_marks: HashMap<u64, Box<str>>,
     names: HashMap<Box<[u8]>, Named>,
     hosts: HashMap<IpAddr, Ports>,
+    /// By address: the mark of the name that leads there. `None` if several names do, or the configuration has the address itself.
+    leading: HashMap<IpAddr, Option<u64>>,
     nets: Vec<(IpNet, Ports)>,
     /// The names of next hops and domains by their marks.
     marks: HashMap<u64, Box<str>>,
@@ -104,6 +106,12 @@ impl Routes {
         self.marks.get(&mark).map(|name| &**name)
     }
 
+    /// The [`mark`] of the only host name of a next hop or domain that leads to this address. `None` if there is none or another one, and if the
+    /// configuration has the address itself.
+    pub(crate) fn name_at(&self, ip: IpAddr) -> Option<u64> {
+        self.leading.get(&ip).copied().flatten()
+    }
+
     /// Whether this is the address of a next hop, or of a single host to which requests may go; whatever the port.
     pub fn has_address(&self, ip: IpAddr) -> bool {
         self.hosts.contains_key(&ip)
@@ -159,6 +167,7 @@ impl Routes {
         let Self {
             names,
             hosts,
+            leading,
             marks,
             ..
         } = self;
@@ -166,6 +175,14 @@ impl Routes {
         named.mark = mark(name);
         marks.insert(named.mark, name.into());
         named.ports.add(port);
+        let servers = named.servers.iter().flat_map(|(_, servers)| servers);
+        for candidate in named.addresses.iter().chain(servers) {
+            let mark = Some(named.mark);
+            let led = leading.entry(candidate.ip()).or_insert(mark);
+            if *led != mark {
+                *led = None;
+            }
+        }
         for candidate in &named.addresses {
             hosts.entry(candidate.ip()).or_default().add(port);
         }
@@ -184,6 +201,7 @@ impl Routes {
 
     fn permit_net(&mut self, net: IpNet, port: PortRule) {
         if net.prefix_len() == net.max_prefix_len() {
+            self.leading.insert(net.addr(), None);
             return self.hosts.entry(net.addr()).or_default().add(port);
         }
         match self.nets.iter_mut().find(|(known, _)| *known == net) {
@@ -367,6 +385,43 @@ mod tests {
         let six = SocketAddr::new(ip("2001:db8::7"), 5060);
         assert_eq!(*trunk.candidates, [Candidate::plain(Transport::Udp, six)]);
         assert!(routes.hop("Trunk").is_none());
+    }
+
+    #[test]
+    fn an_address_belongs_to_the_only_name_that_leads_there() {
+        let routes = routes();
+        for (address, name) in [
+            ("192.0.2.8", Some("gw.example.com")),
+            ("192.0.2.9", Some("gw.example.com")),
+            ("10.0.0.7", Some("pbx.example.com")),
+            // Configured as they are, or in a network, or unknown.
+            ("198.51.100.1", None),
+            ("2001:db8::7", None),
+            ("203.0.113.1", None),
+            ("192.0.2.200", None),
+            ("192.0.2.1", None),
+        ] {
+            assert_eq!(routes.name_at(ip(address)), name.map(mark), "{address}");
+        }
+        let shared = HashMap::from([
+            (
+                "a.example".to_owned(),
+                vec![ip("192.0.2.1"), ip("192.0.2.2")],
+            ),
+            (
+                "b.example".to_owned(),
+                vec![ip("192.0.2.2"), ip("192.0.2.3")],
+            ),
+        ]);
+        for last in ["sip:192.0.2.3", "sips:192.0.2.3:5071"] {
+            let mut builder = RoutesBuilder::new();
+            builder.domain("a.example").unwrap();
+            builder.hop("b", "sips:b.example").unwrap();
+            builder.hop("address", last).unwrap();
+            let routes = builder.build(&shared);
+            let names = ["192.0.2.1", "192.0.2.2", "192.0.2.3"].map(|one| routes.name_at(ip(one)));
+            assert_eq!(names, [Some(mark("a.example")), None, None], "{last}");
+        }
     }
 
     #[test]
