@@ -17,6 +17,10 @@ pub(crate) enum Lie {
     Address([u8; 4]),
     /// The header ends where the question should begin.
     Garbage,
+    /// The answer is too long for a datagram, and nobody listens on TCP.
+    Cut,
+    /// The answer to another question: this name has this address.
+    AnswerTo(&'static str, [u8; 4]),
 }
 
 /// Starts a server on this address that answers each query as `lie` says of its name, in lower case with a final dot. It ends with the process.
@@ -38,19 +42,35 @@ fn answer(query: &[u8], lie: &dyn Fn(&str) -> Lie) -> Option<Vec<u8>> {
     let kind = u16::from_be_bytes([question[question.len() - 4], question[question.len() - 3]]);
     // The question's name begins at byte 12.
     let own_name = [0xc0, 12];
-    let (code, record) = match lie(&name) {
+    let address = |ip: [u8; 4]| (kind == 1).then(|| (1_u16, ip.to_vec()));
+    let told = lie(&name);
+    let (code, record) = match told {
         Lie::Silence => return None,
         Lie::Garbage => return Some(query[..6].to_vec()),
         Lie::Failure => (2, None),
         Lie::NoName => (3, None),
-        Lie::Loop => (0, Some((5_u16, own_name.to_vec()))),
-        Lie::Address(ip) => (0, (kind == 1).then(|| (1, ip.to_vec()))),
+        Lie::Loop => (0, Some((5, own_name.to_vec()))),
+        Lie::Address(ip) | Lie::AnswerTo(_, ip) => (0, address(ip)),
+        Lie::Cut => (0, None),
     };
     let mut out = query[..2].to_vec();
-    // A response with recursion, and this code.
-    out.extend([0x85, 0x80 | code]);
+    // A response with recursion, and this code; for `Cut`, with the bit that says that there is more.
+    let flags = if told == Lie::Cut { 0x87 } else { 0x85 };
+    out.extend([flags, 0x80 | code]);
     out.extend([0, 1, 0, u8::from(record.is_some()), 0, 0, 0, 0]);
-    out.extend(question);
+    match told {
+        Lie::AnswerTo(other, _) => {
+            out.extend(labels(other));
+            out.extend(&question[question.len() - 4..]);
+        }
+        Lie::Silence
+        | Lie::Failure
+        | Lie::Loop
+        | Lie::NoName
+        | Lie::Address(_)
+        | Lie::Garbage
+        | Lie::Cut => out.extend(question),
+    }
     if let Some((kind, data)) = record {
         out.extend(own_name);
         out.extend(kind.to_be_bytes());
@@ -60,6 +80,16 @@ fn answer(query: &[u8], lie: &dyn Fn(&str) -> Lie) -> Option<Vec<u8>> {
         out.extend(data);
     }
     Some(out)
+}
+
+/// A name with a final dot, as it is in a message.
+fn labels(name: &str) -> Vec<u8> {
+    let labels = name.split('.').map(|label| {
+        let mut out = vec![label.len() as u8];
+        out.extend(label.as_bytes());
+        out
+    });
+    labels.flatten().collect()
 }
 
 /// The name of the question, and where it ends.

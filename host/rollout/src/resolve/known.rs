@@ -18,6 +18,8 @@ pub(super) struct Known {
     pub(super) error: Option<String>,
     /// When it should be resolved again.
     pub(super) due: Instant,
+    /// Whether it is being resolved.
+    pub(super) is_asking: bool,
     /// Whether there was a result.
     is_asked: bool,
     /// When it was resolved last.
@@ -37,9 +39,15 @@ impl Known {
             candidates: Vec::new(),
             error: None,
             due: now,
+            is_asking: false,
             is_asked: false,
             resolved: now,
         }
+    }
+
+    /// Whether the first result is on its way.
+    pub(super) fn is_awaited(&self) -> bool {
+        self.is_asking && !self.is_asked
     }
 
     /// Takes the result of a plan. Returns whether the addresses have changed.
@@ -50,7 +58,7 @@ impl Known {
         stale: Duration,
         least: Duration,
     ) -> bool {
-        self.is_asked = true;
+        (self.is_asking, self.is_asked) = (false, true);
         self.due = now + found.ttl.mul_f64(0.8).max(least);
         if let Some(error) = found.error() {
             self.error = Some(error);
@@ -72,11 +80,14 @@ impl Known {
     }
 }
 
-/// Logs what has changed, once for each name.
+/// Logs what has changed, once for each name, as soon as there are results for all questions about it.
 pub(super) fn tell(known: &HashMap<Lookup, Known>, told: &mut BTreeMap<Box<str>, Told>) {
     let mut names: BTreeMap<&str, Vec<(&Lookup, &Known)>> = BTreeMap::new();
     for (lookup, known) in known.iter().filter(|(_, known)| known.is_asked) {
         names.entry(&lookup.name).or_default().push((lookup, known));
+    }
+    for (lookup, _) in known.iter().filter(|(_, known)| !known.is_asked) {
+        names.remove(&*lookup.name);
     }
     for (name, mut all) in names {
         all.sort_unstable_by_key(|(lookup, _)| *lookup);

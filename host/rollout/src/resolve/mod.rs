@@ -14,7 +14,7 @@ use arc_swap::ArcSwap;
 use portcullis_resolve::Found;
 use portcullis_sip::{Lookup, RouteError, Routes, RoutesBuilder};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use portcullis_config::{RelayConfig, TenantConfig};
@@ -35,6 +35,8 @@ pub struct Resolver {
     builder: RoutesBuilder,
     dns: Arc<Dns>,
     known: HashMap<Lookup, Known>,
+    /// The names that are being resolved. Each has its result as soon as it comes: a name server that does not answer delays its own names only.
+    asking: JoinSet<(Found, Lookup)>,
     /// What the log said last, for each name.
     told: BTreeMap<Box<str>, Told>,
     /// How often all answers had been made to expire when the names were last looked at.
@@ -97,6 +99,7 @@ impl Resolver {
         let lookups = builder.lookups().into_iter();
         Self {
             known: lookups.map(|lookup| (lookup, Known::new(now))).collect(),
+            asking: JoinSet::new(),
             builder,
             dns: Arc::clone(dns),
             told: BTreeMap::new(),
@@ -114,46 +117,58 @@ impl Resolver {
         let names: HashSet<&str> = self.known.keys().map(|lookup| &*lookup.name).collect();
         let told = before.told.into_iter();
         self.told = told.filter(|(name, _)| names.contains(&**name)).collect();
+        self.asking = before.asking;
         self.age = before.age;
     }
 
-    /// Resolves the names whose answers are about to expire, all at once. A name that can no longer be resolved keeps its last addresses for
-    /// `stale` of `[resolver]`: an unavailable resolver must not stop calls. Returns whether an address has changed.
-    pub async fn resolve(&mut self) -> bool {
-        self.resolve_until(None).await
-    }
-
-    /// The same for at most the time of one query: the start of the host, or a new tenant, waits for it. [`Resolver::watch`] resolves the rest.
+    /// Begins to resolve the names whose answers are about to expire, and waits for those that have had no result yet, for at most the time of one
+    /// query: the start of the host, or a new tenant, waits for it. [`Resolver::watch`] takes the other results. Returns whether an address has
+    /// changed.
     pub async fn resolve_first(&mut self) -> bool {
         let deadline = Instant::now() + self.dns.patience();
-        self.resolve_until(Some(deadline)).await
-    }
-
-    async fn resolve_until(&mut self, deadline: Option<Instant>) -> bool {
-        let now = Instant::now();
-        let due = self.known.iter().filter(|(_, known)| known.due <= now);
-        let mut plans = JoinSet::new();
-        for lookup in due.map(|(lookup, _)| lookup.clone()) {
-            let dns = Arc::clone(&self.dns);
-            plans.spawn(async move { (dns.plan(&lookup).await, lookup) });
-        }
+        self.begin();
         let mut is_new = false;
-        loop {
-            let next = match deadline {
-                None => plans.join_next().await,
-                Some(deadline) => timeout_at(deadline, plans.join_next())
-                    .await
-                    .unwrap_or(None),
-            };
-            match next {
-                None => break,
-                Some(Ok((found, lookup))) => is_new |= self.learn(&lookup, found),
-                // A plan that panics would be an error of this program: its name is resolved again.
-                Some(Err(_)) => {}
-            }
+        while self.known.values().any(Known::is_awaited)
+            && let Ok(Some(result)) = timeout_at(deadline, self.asking.join_next()).await
+        {
+            is_new |= self.take(result);
         }
         known::tell(&self.known, &mut self.told);
         is_new
+    }
+
+    /// Begins to resolve the names whose answers are about to expire, each by itself.
+    fn begin(&mut self) {
+        let now = Instant::now();
+        let due = self.known.iter_mut();
+        for (lookup, known) in due.filter(|(_, known)| !known.is_asking && known.due <= now) {
+            known.is_asking = true;
+            let (dns, lookup) = (Arc::clone(&self.dns), lookup.clone());
+            self.asking
+                .spawn(async move { (dns.plan(&lookup).await, lookup) });
+        }
+    }
+
+    /// Takes a result. A name that can no longer be resolved keeps its last addresses for `stale` of `[resolver]`: an unavailable resolver must not
+    /// stop calls. Returns whether an address has changed.
+    fn take(&mut self, result: Result<(Found, Lookup), JoinError>) -> bool {
+        match result {
+            Ok((found, lookup)) => self.learn(&lookup, found),
+            // A plan that panics would be an error of this program: its name, which is not known here, is resolved again.
+            Err(_) => {
+                self.ask_again(Instant::now() + SOON);
+                false
+            }
+        }
+    }
+
+    /// Drops what is asked, and resolves all names again at this time.
+    fn ask_again(&mut self, at: Instant) {
+        self.asking = JoinSet::new();
+        for known in self.known.values_mut() {
+            known.is_asking = false;
+            known.due = at;
+        }
     }
 
     fn learn(&mut self, lookup: &Lookup, found: Found) -> bool {
@@ -182,22 +197,33 @@ impl Resolver {
 
     /// The same, with a resolver that can still be used when this ends or is dropped.
     pub async fn keep_up(&mut self, routes: Arc<ArcSwap<Routes>>, mut stop: watch::Receiver<bool>) {
-        while let Some(due) = self.known.values().map(|known| known.due).min() {
-            let pause = due.saturating_duration_since(Instant::now());
-            tokio::select! {
-                () = sleep(pause.clamp(SOON, LOOK)) => {}
-                () = self.dns.cleared(self.age) => {}
+        while self.has_names() {
+            self.begin();
+            let waiting = self.known.values().filter(|known| !known.is_asking);
+            let due = waiting.map(|known| known.due).min();
+            let pause = due.map_or(LOOK, |due| due.saturating_duration_since(Instant::now()));
+            let result = tokio::select! {
+                Some(result) = self.asking.join_next() => Some(result),
+                () = sleep(pause.clamp(SOON, LOOK)) => None,
+                () = self.dns.cleared(self.age) => None,
                 _ = stop.wait_for(|stop| *stop) => return,
+            };
+            if let Some(result) = result {
+                let mut is_new = self.take(result);
+                // What follows looks at all names, so it does that once for all results that have come.
+                while let Some(result) = self.asking.try_join_next() {
+                    is_new |= self.take(result);
+                }
+                known::tell(&self.known, &mut self.told);
+                if is_new {
+                    routes.store(Arc::new(self.routes()));
+                }
             }
             self.dns.look_at_files();
             let age = self.dns.age();
             if age != self.age {
                 self.age = age;
-                let now = Instant::now();
-                self.known.values_mut().for_each(|known| known.due = now);
-            }
-            if self.resolve().await {
-                routes.store(Arc::new(self.routes()));
+                self.ask_again(Instant::now());
             }
         }
     }
@@ -222,23 +248,33 @@ mod tests {
         Resolver::new(&Config::parse(text).unwrap().relay, &Dns::new(&config)).unwrap()
     }
 
+    /// Waits until every name has a result.
+    async fn resolve(resolver: &mut Resolver) -> bool {
+        resolver.begin();
+        let mut is_new = false;
+        while let Some(result) = resolver.asking.join_next().await {
+            is_new |= resolver.take(result);
+        }
+        is_new
+    }
+
     #[tokio::test]
     async fn names_get_addresses() {
         let mut resolver =
             resolver("[relay]\nnext-hop = \"sip:localhost:5080\"\ndomains = [\"192.0.2.0/24\"]\n");
         assert_eq!(resolver.known.len(), 1);
-        assert!(resolver.resolve().await);
+        assert!(resolve(&mut resolver).await);
         let known = resolver.known.values().next().unwrap();
         assert!(!known.candidates.is_empty());
         let ips: Vec<IpAddr> = known.candidates.iter().map(|one| one.ip()).collect();
         assert!(ips.iter().all(IpAddr::is_loopback), "{ips:?}");
-        assert!(!resolver.resolve().await, "no changes the second time");
+        assert!(!resolve(&mut resolver).await, "no changes the second time");
     }
 
     #[tokio::test]
     async fn a_name_without_addresses_is_unreachable() {
         let mut resolver = resolver("[relay]\nnext-hop = \"sip:nowhere.invalid:5060\"\n");
-        assert!(!resolver.resolve().await);
+        assert!(!resolve(&mut resolver).await);
         assert!(resolver.known.values().all(|known| known.error.is_some()));
         resolver.routes();
     }
@@ -263,13 +299,13 @@ mod tests {
     async fn a_new_resolver_knows_the_names_that_remain() {
         let text = "[relay]\nnext-hop = \"sip:localhost:5080\"\n";
         let mut before = resolver(text);
-        assert!(before.resolve().await);
+        assert!(before.resolve_first().await);
         let mut after = resolver(text);
         after.inherit(before);
         let known = after.known.values().next().unwrap();
         assert!(!known.candidates.is_empty());
         assert_eq!(after.told.len(), 1);
-        assert!(!after.resolve().await, "nothing is due");
+        assert!(!after.resolve_first().await, "nothing is due");
         let mut without = resolver("[relay]\nnext-hop = \"sip:192.0.2.1\"\n");
         without.inherit(after);
         assert!(without.known.is_empty() && without.told.is_empty());

@@ -148,7 +148,7 @@ impl Setup {
         let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
         let addresses = block_on(address_book(url, &self.rows));
         let mut resolver = Resolver::new(&config.relay, &Dns::new(&config.resolver)).unwrap();
-        block_on(resolver.resolve());
+        block_on(resolver.resolve_first());
         let (_never, stop) = watch::channel(false);
         let registry = Arc::new(Registry::new(&config, self.workers, stop).unwrap());
         registry.routes().store(Arc::new(resolver.routes()));
