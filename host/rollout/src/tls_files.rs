@@ -18,7 +18,7 @@ const SETTLE: Duration = Duration::from_millis(500);
 const LOOK: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// How long before its end a certificate is reported.
-const NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+pub const NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// Reads the files again whenever one of them changes, and reports certificates that expire soon. Never completes.
 pub async fn watch(tls: Arc<Tls>) {
@@ -84,6 +84,14 @@ fn tell_expiry(tls: &Tls) {
                 "a certificate expires within 14 days, or has expired: renew it"
             );
         }
+    }
+    for (section, until) in tls.outdated_lists(SystemTime::now()) {
+        warn!(
+            event = "tls_list_outdated",
+            section,
+            until = rfc3339(until),
+            "a revocation list should have been replaced, and stays in use: what has been revoked since then is accepted"
+        );
     }
     for client in tls.clients() {
         if client.verifies() && client.authorities() == 0 {

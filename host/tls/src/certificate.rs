@@ -153,7 +153,7 @@ fn address(bytes: &[u8]) -> Option<IpAddr> {
 }
 
 /// The time of a number of seconds since 1970, which may be earlier.
-fn at(seconds: i64) -> SystemTime {
+pub(crate) fn at(seconds: i64) -> SystemTime {
     let distance = Duration::from_secs(seconds.unsigned_abs());
     let time = match seconds < 0 {
         true => UNIX_EPOCH.checked_sub(distance),

@@ -16,7 +16,7 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 use crate::certificate::Certificate;
 use crate::error::TlsError;
 use crate::names::NameIndex;
-use crate::pem::{Place, read_pair};
+use crate::pem::{Place, Revocations, read_pair};
 use crate::profile::{Authorities, RelayProfile};
 use crate::server::{Dates, Inside, versions};
 
@@ -27,6 +27,8 @@ pub struct Client {
     pub section: String,
     /// What the certificate of this host says, if it shows one.
     pub certificate: Option<Certificate>,
+    /// When the revocation lists should have been followed by others; `None` without lists, or if they do not say that.
+    pub lists_until: Option<SystemTime>,
     /// The name that each peer must have, in place of that of the next hop.
     name: Option<ServerName<'static>>,
     config: Arc<ClientConfig>,
@@ -82,8 +84,9 @@ impl Client {
             true => authorities(section, &profile.authorities)?,
             false => Arc::new(RootCertStore::empty()),
         };
+        let (with_lists, lists_until) = with_lists(section, profile, &roots, provider)?.unzip();
         let verifier = Arc::new(Verifier {
-            with_lists: with_lists(section, profile, &roots, provider)?,
+            with_lists,
             roots,
             verifies: profile.verify,
             wildcards: profile.wildcards,
@@ -105,6 +108,7 @@ impl Client {
         Ok(Self {
             section: section.to_owned(),
             certificate,
+            lists_until: lists_until.flatten(),
             name: name.map_err(|_| TlsError::Authorities {
                 file,
                 what: format!("`name` in [{section}] is not a host name"),
@@ -184,17 +188,17 @@ fn authorities(section: &str, authorities: &Authorities) -> Result<Arc<RootCertS
     }
 }
 
-/// What checks chains with the revocation lists of the profile; `None` if it has none.
+/// What checks chains with the revocation lists of the profile, and until when these are meant; `None` if it has none.
 fn with_lists(
     section: &str,
     profile: &RelayProfile,
     roots: &Arc<RootCertStore>,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<WebPkiServerVerifier>>, TlsError> {
+) -> Result<Option<(Arc<WebPkiServerVerifier>, Option<SystemTime>)>, TlsError> {
     let Some(file) = profile.crl.as_deref().filter(|_| profile.verify) else {
         return Ok(None);
     };
-    let lists = Place {
+    let Revocations { lists, until } = Place {
         section,
         key: "crl",
         file,
@@ -214,7 +218,7 @@ fn with_lists(
         Authorities::System => Path::new("the system"),
     };
     verifier
-        .map(Some)
+        .map(|verifier| Some((verifier, until)))
         .map_err(|error| TlsError::of_verifier(&error, authorities, Some(file)))
 }
 

@@ -4,13 +4,17 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::InconsistentKeys;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
+use x509_parser::prelude::FromDer;
+use x509_parser::revocation_list::CertificateRevocationList;
 
+use crate::certificate::at;
 use crate::error::TlsError;
 
 /// The largest file in bytes: lists of revoked certificates are the longest.
@@ -22,6 +26,13 @@ pub(crate) struct Place<'p> {
     pub(crate) section: &'p str,
     pub(crate) key: &'static str,
     pub(crate) file: &'p Path,
+}
+
+/// Revocation lists.
+pub(crate) struct Revocations {
+    pub(crate) lists: Vec<CertificateRevocationListDer<'static>>,
+    /// When the next one of the first of them should have come (RFC 5280 §5.1.2.5); `None` if no list says that.
+    pub(crate) until: Option<SystemTime>,
 }
 
 /// Reads a certificate, followed by those of its issuers, with its key. `section` is the section of the configuration that has them as
@@ -95,15 +106,16 @@ impl Place<'_> {
     }
 
     /// The revocation lists in the file, at least one.
-    pub(crate) fn revocations(
-        self,
-    ) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    pub(crate) fn revocations(self) -> Result<Revocations, TlsError> {
         let bytes = self.bytes()?;
         let all: Result<Vec<_>, _> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
-        let all = all.map_err(|error| self.is_no_pem(error))?;
-        match all.is_empty() {
+        let lists = all.map_err(|error| self.is_no_pem(error))?;
+        match lists.is_empty() {
             true => Err(TlsError::NoCrl(self.file.to_owned())),
-            false => Ok(all),
+            false => Ok(Revocations {
+                until: lists.iter().filter_map(next_update).min(),
+                lists,
+            }),
         }
     }
 
@@ -130,4 +142,10 @@ impl Place<'_> {
             error,
         }
     }
+}
+
+/// When the list that follows this one should have come. One that cannot be read is refused by what checks certificates with it.
+fn next_update(list: &CertificateRevocationListDer<'_>) -> Option<SystemTime> {
+    let (_, list) = CertificateRevocationList::from_der(list.as_ref()).ok()?;
+    list.next_update().map(|time| at(time.timestamp()))
 }

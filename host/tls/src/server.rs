@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use rustls::crypto::CryptoProvider;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, ProducesTickets, ServerConfig, WebPkiClientVerifier};
 use rustls::sign::SingleCertAndKey;
 use rustls::{SupportedProtocolVersion, version};
@@ -11,7 +12,7 @@ use rustls::{SupportedProtocolVersion, version};
 use crate::certificate::Certificate;
 use crate::error::TlsError;
 use crate::names::{NameIndex, covers_any};
-use crate::pem::{Place, read_pair};
+use crate::pem::{Place, Revocations, read_pair};
 use crate::profile::{ClientAuth, MinVersion, Profile};
 
 /// What is spoken inside TLS.
@@ -43,6 +44,8 @@ pub struct Server {
     pub profile: Profile,
     /// What its certificate says.
     pub certificate: Certificate,
+    /// When the revocation lists should have been followed by others; `None` without lists, or if they do not say that.
+    pub lists_until: Option<SystemTime>,
     /// For clients that offer the protocol of the listener, and for all others: a client need not know ALPN, and one that offers another protocol is
     /// served.
     for_sip: Arc<ServerConfig>,
@@ -97,7 +100,8 @@ impl Server {
         let builder = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(versions(profile.min_version))
             .map_err(refused)?;
-        let builder = match clients(profile, &section, provider)? {
+        let (clients, lists_until) = clients(profile, &section, provider)?.unzip();
+        let builder = match clients {
             Some(verifier) => builder.with_client_cert_verifier(verifier),
             None => builder.with_no_client_auth(),
         };
@@ -120,6 +124,7 @@ impl Server {
         Ok(Self {
             profile: profile.clone(),
             certificate,
+            lists_until: lists_until.flatten(),
             for_sip: with(Inside::Sip),
             for_websocket: with(Inside::WebSocket),
             without_protocol: Arc::new(config),
@@ -173,12 +178,12 @@ impl Servers {
     }
 }
 
-/// What checks the certificates of clients; `None` if they need none.
+/// What checks the certificates of clients, and until when its revocation lists are meant; `None` if clients need no certificates.
 fn clients(
     profile: &Profile,
     section: &str,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<Arc<dyn rustls::server::danger::ClientCertVerifier>>, TlsError> {
+) -> Result<Option<(Arc<dyn ClientCertVerifier>, Option<SystemTime>)>, TlsError> {
     let (ClientAuth::Optional | ClientAuth::Required, Some(file)) =
         (profile.client_auth, &profile.client_ca)
     else {
@@ -187,15 +192,19 @@ fn clients(
     let place = |key, file| Place { section, key, file };
     let roots = place("client-ca", file.as_path()).authorities()?;
     let mut builder = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(provider));
+    let mut lists_until = None;
     if let Some(crl) = &profile.crl {
-        let lists = place("crl", crl.as_path()).revocations()?;
+        let Revocations { lists, until } = place("crl", crl.as_path()).revocations()?;
+        lists_until = until;
         // A list of one authority says nothing of the certificates of another one.
         builder = builder.with_crls(lists).allow_unknown_revocation_status();
     }
     if profile.client_auth == ClientAuth::Optional {
         builder = builder.allow_unauthenticated();
     }
-    let verifier = builder.build().map(Some);
+    let verifier = builder
+        .build()
+        .map(|verifier| Some((verifier, lists_until)));
     verifier.map_err(|error| TlsError::of_verifier(&error, file, profile.crl.as_deref()))
 }
 

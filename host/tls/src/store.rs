@@ -195,9 +195,31 @@ impl Tls {
         (client, Reloaded { section, result })
     }
 
+    /// The sections whose files were refused at the last reload, and why. They have what they had before.
+    pub fn faults(&self) -> Vec<(String, String)> {
+        self.faults.lock().clone()
+    }
+
+    /// The sections with a revocation list that should have been replaced before this time, and when. What has been revoked since then is accepted.
+    pub fn outdated_lists(&self, now: SystemTime) -> Vec<(String, SystemTime)> {
+        let servers = self.servers.load();
+        let servers = servers.all.iter();
+        let servers = servers.map(|server| {
+            let section = format!("tls.{}", server.profile.name);
+            (section, server.lists_until)
+        });
+        let clients = self.clients.load();
+        let clients = clients
+            .all()
+            .map(|client| (client.section.clone(), client.lists_until));
+        let all = servers.chain(clients);
+        all.filter_map(|(section, until)| Some((section, until.filter(|until| *until < now)?)))
+            .collect()
+    }
+
     /// The certificates in use.
     pub fn list(&self) -> Vec<Listed> {
-        let faults = self.faults.lock().clone();
+        let faults = self.faults();
         let fault = |section: &str| {
             let found = faults.iter().find(|(one, _)| one == section);
             found.map(|(_, fault)| fault.clone())

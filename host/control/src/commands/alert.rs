@@ -6,9 +6,11 @@ use std::time::SystemTime;
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_config::TokenRole;
+use portcullis_rollout::tls_files::NOTICE;
 use portcullis_rpc::Fault;
 use portcullis_store::StoreError;
 use portcullis_text::rfc3339;
+use portcullis_tls::Tls;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -66,6 +68,12 @@ pub enum AlertKind {
     StoreUnreachable,
     /// No destination of a set of the dispatcher gets requests.
     SetDown,
+    /// New files of a certificate, its key, its authorities or a revocation list were refused, and the previous ones stay in use.
+    CertificateRefused,
+    /// A certificate expires within 14 days, or has expired.
+    CertificateExpires,
+    /// A revocation list should have been replaced, and stays in use.
+    RevocationListOutdated,
 }
 
 /// An alert that has not been looked up in the acknowledgements.
@@ -75,6 +83,8 @@ pub(super) struct Alert {
     since: Option<SystemTime>,
     /// The set of the dispatcher, if it concerns one.
     set: Option<u32>,
+    /// The section of the configuration, if it concerns its certificate.
+    section: Option<String>,
     text: String,
 }
 
@@ -89,6 +99,7 @@ impl Alert {
                 seat: Some(files.seat().name.to_string()),
                 since: Some(alert.at),
                 set: None,
+                section: None,
                 text: alert.text,
             })
         });
@@ -99,6 +110,7 @@ impl Alert {
             seat: Some(name),
             since: None,
             set: None,
+            section: None,
         });
         let away = control.registry.deployments().storing().err().flatten();
         let away = away.filter(StoreError::is_away);
@@ -107,6 +119,7 @@ impl Alert {
             seat: None,
             since: None,
             set: None,
+            section: None,
             text: format!("pushed policies: {error}"),
         });
         let down = control.shared.dispatcher.status().down.into_iter();
@@ -115,12 +128,66 @@ impl Alert {
             seat: None,
             since: Some(since),
             set: Some(set),
+            section: None,
             text: format!(
                 "dispatcher: no destination of set {set} has got requests since {}",
                 rfc3339(since)
             ),
         });
-        alerts.chain(wrong).chain(away).chain(down).collect()
+        let certificates = control.shared.handshakes.as_ref();
+        let certificates =
+            certificates.map_or_else(Vec::new, |all| Self::of_certificates(all.tls()));
+        let others = wrong.chain(away).chain(down).chain(certificates);
+        alerts.chain(others).collect()
+    }
+
+    /// Those about the certificates of SIP.
+    fn of_certificates(tls: &Tls) -> Vec<Self> {
+        let refused = tls.faults().into_iter().map(|(section, fault)| Self {
+            kind: AlertKind::CertificateRefused,
+            seat: None,
+            since: None,
+            set: None,
+            text: format!(
+                "[{section}]: new TLS files refused, the previous ones stay in use: {fault}"
+            ),
+            section: Some(section),
+        });
+        let now = SystemTime::now();
+        let expiring = tls.list().into_iter().filter_map(|listed| {
+            let until = listed.certificate.not_after;
+            let since = until.checked_sub(NOTICE).filter(|since| *since < now)?;
+            let expires = if until < now {
+                "has expired"
+            } else {
+                "expires"
+            };
+            let section = listed.section;
+            Some(Self {
+                kind: AlertKind::CertificateExpires,
+                seat: None,
+                since: Some(since),
+                set: None,
+                text: format!(
+                    "[{section}]: the certificate {expires} at {}",
+                    rfc3339(until)
+                ),
+                section: Some(section),
+            })
+        });
+        let outdated = tls.outdated_lists(now).into_iter();
+        let outdated = outdated.map(|(section, until)| Self {
+            kind: AlertKind::RevocationListOutdated,
+            seat: None,
+            since: Some(until),
+            set: None,
+            text: format!(
+                "[{section}]: a revocation list should have been replaced at {}: what has been revoked since then is accepted",
+                rfc3339(until)
+            ),
+            section: Some(section),
+        });
+        refused.chain(expiring).chain(outdated).collect()
     }
 
     /// The alert as a line of the status.
@@ -135,6 +202,7 @@ impl Alert {
     fn id(&self) -> String {
         let mut hasher = DefaultHasher::new();
         (self.kind, &self.seat, self.since, self.set).hash(&mut hasher);
+        self.section.hash(&mut hasher);
         format!("{:016x}", hasher.finish())
     }
 

@@ -67,6 +67,9 @@ fn write(all: &[AlertStatus], out: &mut impl Write) -> anyhow::Result<()> {
             AlertKind::TenantUnusable => "tenant-unusable",
             AlertKind::StoreUnreachable => "store-unreachable",
             AlertKind::SetDown => "set-down",
+            AlertKind::CertificateRefused => "certificate-refused",
+            AlertKind::CertificateExpires => "certificate-expires",
+            AlertKind::RevocationListOutdated => "revocation-list-outdated",
         };
         let since = alert.since.as_ref().map(ToString::to_string);
         table.push([

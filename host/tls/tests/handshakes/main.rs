@@ -8,8 +8,11 @@ mod office;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
-use portcullis_tls::{ClientAuth, Inside, MinVersion, Profile, Session, Settings, Tls, TlsError};
+use portcullis_tls::{
+    ClientAuth, Inside, MinVersion, Profile, RelayProfile, Session, Settings, Tls, TlsError,
+};
 use rcgen::{DnType, SanType, SerialNumber, date_time_ymd};
 use rustls::client::Resumption;
 use rustls::crypto::ring;
@@ -262,6 +265,36 @@ fn a_reload_with_a_fault_keeps_what_there_is_and_names_the_fault() {
     office.issue_for("one", &["one.example"]);
     assert!(matches!(tls.reload()[0].result, Ok(true)));
     assert_eq!(tls.list()[0].fault, None);
+}
+
+#[test]
+fn lists_that_should_have_been_replaced_are_known() {
+    let office = Office::new();
+    office.issue_for("edge", &["edge.example"]);
+    let crl = office.revoke("crl.pem", 77);
+    let verifying = Profile {
+        client_auth: ClientAuth::Required,
+        client_ca: Some(office.path("ca.pem")),
+        crl: Some(crl.clone()),
+        ..office.profile("edge")
+    };
+    let settings = Settings {
+        profiles: vec![verifying],
+        relay: RelayProfile {
+            crl: Some(crl),
+            ..office.relay()
+        },
+        ..Settings::default()
+    };
+    let tls = Tls::open(&settings).unwrap();
+    // The list says that the next one comes with the year 2034.
+    let next = UNIX_EPOCH + Duration::from_secs(2_019_686_400);
+    assert_eq!(tls.outdated_lists(next), []);
+    let later = next + Duration::from_secs(1);
+    let outdated = ["tls.edge", "relay.tls"].map(|section| (section.to_owned(), next));
+    assert_eq!(tls.outdated_lists(later), outdated);
+    let without = office.open(vec![office.profile("edge")]);
+    assert_eq!(without.outdated_lists(later), []);
 }
 
 #[test]

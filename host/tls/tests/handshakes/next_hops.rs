@@ -146,6 +146,15 @@ fn the_host_that_led_there_chooses_the_profile_of_a_connection() {
     let listed = tls.list();
     assert_eq!(listed.len(), 1);
     assert!(listed[0].fault.as_ref().unwrap().contains("edge.key"));
+    assert_eq!(tls.faults()[0].0, listed[0].section);
+
+    // A section without a certificate of its own is not in the list, and its fault is known all the same.
+    own.write("ca.pem", "no authority");
+    tls.reload();
+    let faults = tls.faults();
+    let sections: Vec<_> = faults.iter().map(|(section, _)| section.as_str()).collect();
+    assert_eq!(sections, ["relay.tls", "relay.tls-profiles.carrier"]);
+    assert!(faults[0].1.contains("ca.pem"), "{faults:?}");
     assert!(client(name).certificate.is_some());
 }
 
