@@ -248,6 +248,53 @@ fn peers_a_link_local_next_hop_is_reached_over_tcp() {
     }
     let opened = host.metric("portcullis_connections_total", &["direction=\"opened\""]);
     assert_eq!(opened, 1.0);
+    // Operators reach it as well, if they say which link they mean.
+    let uri = "sip:[fe80::2]:5080;transport=tcp";
+    let said = host.run(&format!("probe {uri} --from fe80::1%near0"));
+    assert!(said.contains("SIP/2.0 200 OK"), "{said}");
+    let via = gateway.next().headers("Via")[0].to_owned();
+    assert!(via.starts_with("SIP/2.0/TCP [fe80::1]:"), "{via}");
+    let said = host.refused(&format!("probe {uri}"));
+    assert!(said.contains("--from fe80::1%eth0"), "{said}");
+    assert_eq!(host.complaints(), [""; 0]);
+}
+
+/// Gateways of the dispatcher on a link are pinged from the link-local address of the host, over each transport.
+#[test]
+fn peers_link_local_destinations_are_pinged_on_their_link() {
+    apart();
+    ip("link add near0 type veth peer name far0");
+    for words in [
+        "addr add fe80::1/64 dev near0 nodad",
+        "addr add fe80::2/64 dev far0 nodad",
+        "link set near0 up",
+        "link set far0 up",
+    ] {
+        ip(words);
+    }
+    let at = |port| SocketAddrV6::new(THEIRS, port, 0, index_of("far0"));
+    let gateways = [5_080, 5_081].map(|port| Callee::start(at(port).into()));
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let list = folder.path().join("dispatcher.list");
+    let rows = "1 sip:[fe80::2]:5080\n1 sip:[fe80::2]:5081;transport=tcp\n";
+    std::fs::write(&list, rows).expect("the list can be written");
+    let host = Builder::new()
+        .listen("udp:[fe80::1%near0]:5060")
+        .listen("tcp:[fe80::1%near0]:5060")
+        .set("dispatcher", &format!("file = {list:?}"))
+        .set("dispatcher", "ping = \"1s\"")
+        .start();
+    for (gateway, transport) in gateways.iter().zip(["UDP", "TCP"]) {
+        let ping = gateway.next();
+        assert_eq!(ping.first_word(), "OPTIONS");
+        let via = ping.headers("Via")[0].to_owned();
+        let expected = format!("SIP/2.0/{transport} [fe80::1]:5060;branch=");
+        assert!(via.starts_with(&expected), "{via}");
+    }
+    wait::until("both gateways have answered", || {
+        let good = host.metric("portcullis_dispatcher_pings_total", &["result=\"good\""]);
+        (good >= 2.0).then_some(())
+    });
     assert_eq!(host.complaints(), [""; 0]);
 }
 

@@ -5,13 +5,13 @@ mod secure;
 mod wire;
 
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use portcullis_config::{Config, Host, NextHop, parse_duration};
+use portcullis_config::{Config, Host, Listen, NextHop, Socket, parse_duration};
 use portcullis_rollout::resolve::Dns;
 use portcullis_sip::{Candidate, Transport, is_readable_uri};
 
@@ -38,7 +38,8 @@ pub(super) struct Args {
     /// Send the request there, whatever its URI: udp:HOST:PORT, tcp:HOST:PORT or tls:HOST:PORT
     #[arg(long, value_name = "udp:HOST:PORT")]
     target: Option<String>,
-    /// The source: an address of this machine, for example 127.0.0.10, with a port if it matters
+    /// The source: an address of this machine, for example 127.0.0.10, with a port if it matters. A link-local one has its interface, as in
+    /// fe80::1%eth0 or [fe80::1%eth0]:5060, which is also the link of a link-local target
     #[arg(long, value_name = "ADDRESS[:PORT]")]
     from: Option<String>,
     /// The method
@@ -131,10 +132,36 @@ fn open_one(
         Transport::Tls => Some(Secure::new(&args.tls, config, &target.hop.host)?),
         Transport::Ws | Transport::Wss => bail!("probe does not speak WebSocket"),
     };
-    let wire = Wire::open(to.transport, target.from, to.addr)?;
+    let peer = on_link(to.addr, target.from)?;
+    let wire = Wire::open(to.transport, target.from, peer)?;
     match secure {
         None => Ok(wire),
-        Some(secure) => wire.over(|socket| secure.connect(socket, to.addr, args.timeout, out)),
+        Some(secure) => wire.over(|socket| secure.connect(socket, peer, args.timeout, out)),
+    }
+}
+
+/// The address of a peer, on the link of the source if it is link-local (RFC 4007 §6).
+fn on_link(peer: SocketAddr, from: Option<SocketAddr>) -> anyhow::Result<SocketAddr> {
+    let SocketAddr::V6(addr) = peer else {
+        return Ok(peer);
+    };
+    if !addr.ip().is_unicast_link_local() {
+        return Ok(peer);
+    }
+    let Some(SocketAddr::V6(from)) = from.filter(|from| zone_of(*from) != 0) else {
+        bail!(
+            "{} is link-local: --from says which link is meant, for example --from fe80::1%eth0",
+            addr.ip()
+        );
+    };
+    Ok(SocketAddrV6::new(*addr.ip(), addr.port(), 0, from.scope_id()).into())
+}
+
+/// The number of the interface of a link-local address; 0 for others.
+fn zone_of(addr: SocketAddr) -> u32 {
+    match addr {
+        SocketAddr::V4(_) => 0,
+        SocketAddr::V6(addr) => addr.scope_id(),
     }
 }
 
@@ -345,9 +372,36 @@ fn parse_source(text: &str) -> anyhow::Result<SocketAddr> {
     if let Ok(ip) = text.parse::<IpAddr>() {
         return Ok(SocketAddr::new(ip, 0));
     }
+    if text.contains('%') {
+        return parse_zoned_source(text);
+    }
     text.parse().with_context(|| {
         format!("--from {text}: not an address; write for example 127.0.0.10 or 127.0.0.10:5060")
     })
+}
+
+/// A link-local address with its interface: `fe80::1%eth0` or `[fe80::1%eth0]:5060`.
+fn parse_zoned_source(text: &str) -> anyhow::Result<SocketAddr> {
+    let place = match text.starts_with('[') {
+        true => format!("udp:{text}"),
+        false => format!("udp:[{text}]"),
+    };
+    let listen = Listen::parse(&place).map_err(|bad| {
+        anyhow::anyhow!(
+            "--from {text}: {}; write for example fe80::1%eth0 or [fe80::1%eth0]:5060",
+            bad.what
+        )
+    })?;
+    let sockets = Socket::of(&listen).with_context(|| format!("--from {text}"))?;
+    let mut addr = sockets
+        .first()
+        .context("the interface has no address")?
+        .addr;
+    // What `listen` has by default is no port to send from.
+    if !text.contains("]:") {
+        addr.set_port(0);
+    }
+    Ok(addr)
 }
 
 fn parse_timeout(text: &str) -> Result<Duration, String> {
@@ -443,6 +497,25 @@ mod tests {
     }
 
     #[test]
+    fn a_link_local_target_is_on_the_link_of_the_source() {
+        let addr = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let link = addr("[fe80::2]:5060");
+        let source = SocketAddrV6::new("fe80::1".parse().unwrap(), 0, 0, 7);
+        let peer = on_link(link, Some(source.into())).unwrap();
+        assert_eq!(
+            (peer.ip(), peer.port(), zone_of(peer)),
+            (link.ip(), 5060, 7)
+        );
+        for other in ["192.0.2.1:5060", "[2001:db8::1]:5060"] {
+            assert_eq!(on_link(addr(other), None).unwrap(), addr(other));
+        }
+        for from in [None, Some(addr("[2001:db8::1]:0"))] {
+            let error = on_link(link, from).unwrap_err().to_string();
+            assert!(error.contains("--from fe80::1%eth0"), "{error}");
+        }
+    }
+
+    #[test]
     fn a_target_can_be_apart_from_the_request_uri() {
         for (words, uri, addr, transport) in [
             (
@@ -476,6 +549,12 @@ mod tests {
             ("127.0.0.1:5060", "write \"sip:HOST:PORT\""),
             ("sip:127.0.0.1 --from localhost", "127.0.0.10"),
             ("sip:127.0.0.1 --from ::1", "one is IPv4, the other IPv6"),
+            ("sip:[::1] --from fe80::1%", "[fe80::1%eth0]:5060"),
+            ("sip:[::1] --from 192.0.2.1%lo", "[fe80::1%eth0]:5060"),
+            (
+                "sip:[fe80::2] --from fe80::1%no-such-interface",
+                "no-such-interface",
+            ),
             ("sip:127.0.0.1 --timeout 5", "with its unit"),
             ("sip:127.0.0.1 --method ACK", "followed by its ACK"),
             ("sip:127.0.0.1 --user a\u{7f}b", "%XX"),

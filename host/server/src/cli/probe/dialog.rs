@@ -32,6 +32,8 @@ pub(super) struct Answer {
 impl Request {
     /// The first request of a call.
     pub(super) fn new(method: &str, uri: &str, transport: Transport, local: SocketAddr) -> Self {
+        // The zone of a link-local address means nothing to other machines (RFC 4007 §6).
+        let local = SocketAddr::new(local.ip(), local.port());
         let mut request = Self {
             text: Vec::new(),
             method: method.to_owned(),
@@ -228,6 +230,8 @@ fn random() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddrV6;
+
     use super::*;
 
     fn request() -> Request {
@@ -251,6 +255,15 @@ mod tests {
         assert!(!ours.is_answered_by(&answer(&request(), "401 No", "")));
         assert!(Answer::read(b"BYE sip:a@b SIP/2.0\r\n\r\n".to_vec()).is_none());
         assert!(Answer::read(b"SIP/2.0 2".to_vec()).is_none());
+    }
+
+    #[test]
+    fn a_zone_is_not_told_to_others() {
+        let local = SocketAddrV6::new("fe80::1".parse().unwrap(), 5062, 0, 3);
+        let request = Request::new("OPTIONS", "sip:[fe80::2]", Transport::Udp, local.into());
+        let text = String::from_utf8(request.text).unwrap();
+        assert!(text.contains("Via: SIP/2.0/UDP [fe80::1]:5062;"), "{text}");
+        assert!(!text.contains('%'), "{text}");
     }
 
     #[test]
