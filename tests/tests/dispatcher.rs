@@ -167,6 +167,42 @@ fn calls_are_counted_until_their_bye() {
     wait::until("the call has ended", || (load(&host) == 0.0).then_some(()));
 }
 
+#[test]
+fn a_disabled_gateway_keeps_its_calls_until_its_row_is_gone() {
+    let builder = open_all(Builder::new());
+    let gateways = gateways(&builder, 2);
+    let rows = lines(&gateways);
+    let (host, folder) = start(builder, &rows, 8);
+    let mut caller = host.udp(CALLER);
+    let [(one, its_answer), (other, other_answer)] = [(); 2].map(|()| {
+        let invite = caller.request("INVITE", "sip:bob@example.com");
+        let answer = caller.ask(&invite);
+        assert_eq!(answer.start_line(), "SIP/2.0 200 OK");
+        assert_eq!(gateways[0].next().first_word(), "INVITE");
+        (invite, answer)
+    });
+    let first = format!("sip:{}", gateways[0].addr());
+    host.run(&format!("dispatcher set-state d 1 {first}"));
+    assert_eq!(ask(&host, 1), "SIP/2.0 200 OK");
+    assert_eq!(gateways[1].next().first_word(), "MESSAGE");
+    let bye = one.within(&its_answer, "BYE", 2);
+    assert_eq!(caller.ask(&bye).start_line(), "SIP/2.0 200 OK");
+    assert_eq!(gateways[0].next().first_word(), "BYE");
+    wait::until("the other call is counted", || {
+        (host.metric("portcullis_dispatcher_calls", &[]) == 1.0).then_some(())
+    });
+
+    // The row says that requests may go there.
+    std::fs::write(folder.path().join("dispatcher.list"), &rows[1])
+        .expect("the list can be written");
+    let mut number = 2;
+    wait::until("requests within the call are refused", || {
+        number += 1;
+        let info = other.within(&other_answer, "INFO", number);
+        (caller.ask(&info).code() == 403).then_some(())
+    });
+}
+
 /// A Kamailio with this list.
 fn kamailio(list: &str, builder: &Builder) -> (Kamailio, TempDir) {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
@@ -228,22 +264,46 @@ fn peers_kamcmd_says_the_same_about_both() {
         &["dispatcher.set_duid_state", "i", "1", "zzz"],
         &["dispatcher.list", "short"],
         &["dispatcher.reload"],
+        &["dispatcher.add"],
+        &["dispatcher.add", "1"],
+        &["dispatcher.add", "x", "sip:127.0.0.1:7009"],
+        &["dispatcher.add", "1", "sip:127.0.0.1:7009"],
+        &[
+            "dispatcher.add",
+            "1",
+            "sip:127.0.0.1:7010",
+            "8",
+            "5",
+            "duid=c;weight=5",
+        ],
+        &["dispatcher.remove"],
+        &["dispatcher.remove", "1"],
+        &["dispatcher.remove", "1", "sip:127.0.0.1:7001"],
+        &["dispatcher.remove", "1", "sip:127.0.0.1:7999"],
     ] {
         let ours = said(&host.folder().join("ctl"), words);
         assert_eq!(ours, said(&kamailio.ctl(), words), "{words:?}");
     }
+    // Kamailio turns the order of rows with the same priority around with each change.
+    let uris = |socket: &std::path::Path| {
+        let [listed, _] = said(socket, &["dispatcher.list", "short"]);
+        let lines = listed.lines().map(str::trim);
+        let mut uris: Vec<_> = lines
+            .filter(|line| line.starts_with("URI: "))
+            .map(str::to_owned)
+            .collect();
+        uris.sort_unstable();
+        uris
+    };
+    let ours = uris(&host.folder().join("ctl"));
+    assert_eq!(ours, uris(&kamailio.ctl()));
+    assert_eq!(ours.len(), 6, "two more, and one less: {ours:?}");
 }
 
 #[test]
 fn peers_kamailio_chooses_the_same() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
-    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
-    let mut random = move |most: u64| {
-        seed ^= seed << 13;
-        seed ^= seed >> 7;
-        seed ^= seed << 17;
-        seed % most
-    };
+    let mut random = numbers();
     let flags = [0, 0, 0, 2, 1, 4, 8];
     let mut list = String::new();
     for set in 1..=6 {
@@ -278,7 +338,7 @@ fn peers_kamailio_chooses_the_same() {
             (7, uri.clone()),
             (8, String::new()),
         ] {
-            let theirs = chosen_by_kamailio(&caller, to, set, algorithm, &text);
+            let theirs = chosen_by_kamailio(&caller, to, "MESSAGE", (set, algorithm), &text);
             let quoted = if algorithm == 8 {
                 String::new()
             } else {
@@ -299,12 +359,210 @@ fn peers_kamailio_chooses_the_same() {
     drop(kamailio);
 }
 
+/// Numbers below the given ones that look random, and are the same in each run (xorshift).
+fn numbers() -> impl FnMut(u64) -> u64 {
+    let mut seed = 0x2545_f491_4f6c_dd1d_u64;
+    move |most| {
+        seed ^= seed << 13;
+        seed ^= seed >> 7;
+        seed ^= seed << 17;
+        seed % most
+    }
+}
+
+/// So many numbers from 1 on, whose sum is 100: then Kamailio's table of 100 slots has each weight exactly.
+fn shares(count: u64, random: &mut impl FnMut(u64) -> u64) -> Vec<u64> {
+    let mut left = 100;
+    let mut shares = Vec::new();
+    for others in (0..count).rev() {
+        let share = match others {
+            0 => left,
+            others => 1 + random((left - others) / 2),
+        };
+        left -= share;
+        shares.push(share);
+    }
+    shares
+}
+
+const SHARING: u8 = 6;
+
+/// Gateways with random rows in set 1. For algorithms that give the share of one that is down to the same others as Kamailio, the last one is disabled.
+struct Sharing {
+    gateways: Vec<Callee>,
+    weights: Vec<u64>,
+    list: String,
+}
+
+impl Sharing {
+    fn start(builder: &Builder, algorithm: u8) -> Self {
+        let mut random = numbers();
+        let weights = shares(SHARING.into(), &mut random);
+        let gateways = gateways(builder, SHARING);
+        let mut list = String::new();
+        for (number, (gateway, weight)) in gateways.iter().zip(&weights).enumerate() {
+            let is_last = number + 1 == gateways.len();
+            let flags = match (algorithm, is_last) {
+                (4 | 10 | 13, true) => 4,
+                _ => [0, 2][random(2) as usize],
+            };
+            list += &format!(
+                "1 sip:{} {flags} {} duid=g{number};weight={weight};rweight={weight};maxload={}\n",
+                gateway.addr(),
+                random(2),
+                1 + random(3)
+            );
+        }
+        Self {
+            gateways,
+            weights,
+            list,
+        }
+    }
+
+    /// The gateway that gets the next request.
+    fn next(&self) -> usize {
+        wait::until("a gateway has the request", || {
+            let mut gateways = self.gateways.iter();
+            gateways.position(|gateway| gateway.taken().is_some())
+        })
+    }
+
+    /// The gateway with this URI. `None` for an empty text.
+    fn number_of(&self, uri: &str) -> Option<usize> {
+        let is_it = |gateway: &Callee| format!("sip:{}", gateway.addr()) == uri;
+        let found = self.gateways.iter().position(is_it);
+        assert_eq!(found.is_none(), uri.is_empty(), "{uri}");
+        found
+    }
+}
+
+/// The gateways that get so many requests, one after the other, through the host and by Kamailio's choice. `None`: none is left.
+fn asked(algorithm: u8, method: &str, requests: usize) -> (Sharing, [Vec<Option<usize>>; 2]) {
+    let builder = Builder::new();
+    let sharing = Sharing::start(&builder, algorithm);
+    let (kamailio, _list) = kamailio(&sharing.list, &builder);
+    let to = builder.lease().addr(2, 5060);
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let policy = folder.path().join("dispatching.wasm");
+    std::fs::write(&policy, dispatching(algorithm, 1)).expect("the policy can be written");
+    let list = folder.path().join("dispatcher.list");
+    std::fs::write(&list, &sharing.list).expect("the list can be written");
+    let host = builder
+        .policy(&policy)
+        .set("dispatcher", &format!("file = {list:?}"))
+        .set("dispatcher", "ping = \"0s\"")
+        .start();
+    let socket = UdpSocket::bind((host.lease().ip(CALLER), 0)).expect("a free address");
+    socket
+        .set_read_timeout(Some(wait::PATIENCE))
+        .expect("a time limit");
+    let mut caller = host.udp(CALLER);
+    let mut calls = 0_u32;
+    let mut all = [Vec::new(), Vec::new()];
+    for number in 0..requests {
+        let call = format!("call-{number}");
+        let mut request = caller.request(method, "sip:bob@example.com");
+        request.call_id.clone_from(&call);
+        let code = caller.ask(&request).code();
+        all[0].push(match code {
+            503 => None,
+            200 => Some(sharing.next()),
+            code => panic!("{code}"),
+        });
+        if method == "INVITE" && code == 200 {
+            calls += 1;
+            wait::until("the call is counted", || {
+                let counted = host.metric("portcullis_dispatcher_calls", &[]);
+                (counted == f64::from(calls)).then_some(())
+            });
+        }
+        let theirs = chosen_by_kamailio(&socket, to, method, (1, algorithm), &call);
+        let first = theirs.split(' ').next().unwrap_or_default();
+        all[1].push(sharing.number_of(first));
+    }
+    drop(kamailio);
+    (sharing, all)
+}
+
+#[test]
+fn peers_turns_loads_and_latencies_choose_what_kamailio_chooses() {
+    for (algorithm, method, requests) in [
+        (4, "MESSAGE", 20),
+        (13, "MESSAGE", 20),
+        // More calls than there is room for.
+        (10, "INVITE", 1 + 3 * usize::from(SHARING - 1)),
+    ] {
+        let (sharing, [ours, theirs]) = asked(algorithm, method, requests);
+        assert_eq!(ours, theirs, "algorithm {algorithm}\n{}", sharing.list);
+        assert_eq!(algorithm == 10, ours.contains(&None), "{ours:?}");
+    }
+}
+
+#[test]
+fn peers_weights_and_chance_share_requests_out_as_kamailio_does() {
+    const REQUESTS: usize = 200;
+    for algorithm in [6, 9, 11] {
+        let (sharing, all) = asked(algorithm, "MESSAGE", REQUESTS);
+        let [ours, theirs] = all.map(|chosen| {
+            let mut counts = vec![0_u64; sharing.gateways.len()];
+            for gateway in chosen {
+                counts[gateway.expect("a gateway is up")] += 1;
+            }
+            counts
+        });
+        let what = format!(
+            "algorithm {algorithm}: ours {ours:?}, Kamailio's {theirs:?}\n{}",
+            sharing.list
+        );
+        if algorithm == 6 {
+            // Chi-square with five degrees of freedom exceeds 36 once in a million runs.
+            let expected = REQUESTS as f64 / ours.len() as f64;
+            for counts in [&ours, &theirs] {
+                let square = |count: &u64| (*count as f64 - expected).powi(2) / expected;
+                assert!(counts.iter().map(square).sum::<f64>() < 36.0, "{what}");
+            }
+            continue;
+        }
+        // Twice Kamailio's table of 100 slots, and an even sequence.
+        let expected: Vec<_> = sharing.weights.iter().map(|weight| 2 * weight).collect();
+        assert_eq!(theirs, expected, "{what}");
+        let mut both = ours.iter().zip(&expected);
+        assert!(both.all(|(own, share)| own.abs_diff(*share) <= 4), "{what}");
+    }
+}
+
+#[test]
+fn peers_all_gateways_of_a_set_get_a_request_at_once_as_with_kamailio() {
+    let builder = Builder::new();
+    let gateways = gateways(&builder, 3);
+    let list = lines(&gateways);
+    let (kamailio, _list) = kamailio(&list.join("\n"), &builder);
+    let theirs = builder.lease().addr(2, 5060);
+    let (host, _folder) = start(builder, &list, 12);
+    for server in [host.sip(), theirs] {
+        let mut caller = host.udp(CALLER);
+        caller.turn_to(server);
+        let request = caller.request("MESSAGE", "sip:bob@example.com");
+        let request = request
+            .header("X-Set: 1")
+            .header("X-Algorithm: 12")
+            .header("X-Relay: yes");
+        assert_eq!(caller.ask(&request).code(), 200, "{server}");
+        for gateway in &gateways {
+            assert_eq!(gateway.next().header("X-Relay"), Some("yes"), "{server}");
+        }
+        assert!(gateways.iter().all(Callee::saw_nothing_more), "{server}");
+    }
+    drop(kamailio);
+}
+
 /// The URIs that Kamailio chooses, in their order.
 fn chosen_by_kamailio(
     caller: &UdpSocket,
     to: std::net::SocketAddr,
-    set: u64,
-    algorithm: u8,
+    method: &str,
+    (set, algorithm): (u64, u8),
     text: &str,
 ) -> String {
     let local = caller.local_addr().expect("a bound socket has an address");
@@ -321,8 +579,8 @@ fn chosen_by_kamailio(
     let call_id = if call_id.is_empty() { "call" } else { call_id };
     let branch = format!("z9hG4bK{set}{algorithm}{}", text.len());
     let request = format!(
-        "MESSAGE {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch={branch}\r\nFrom: <{uri}>;tag=1\r\nTo: <{uri}>\r\nCall-ID: {call_id}\r\n\
-         CSeq: 1 MESSAGE\r\nMax-Forwards: 70\r\nX-Set: {set}\r\nX-Algorithm: {algorithm}\r\nX-Key: {text}\r\nContent-Length: 0\r\n\r\n"
+        "{method} {uri} SIP/2.0\r\nVia: SIP/2.0/UDP {local};branch={branch}\r\nFrom: <{uri}>;tag=1\r\nTo: <{uri}>\r\nCall-ID: {call_id}\r\n\
+         CSeq: 1 {method}\r\nMax-Forwards: 70\r\nX-Set: {set}\r\nX-Algorithm: {algorithm}\r\nX-Key: {text}\r\nContent-Length: 0\r\n\r\n"
     );
     caller
         .send_to(request.as_bytes(), to)

@@ -360,6 +360,62 @@ fn peers_trusted_dumps_and_reloads_look_the_same() {
     }
 }
 
+/// Rows that `kamctl` writes, and what all tools say of them. Each row has a priority of its own.
+#[test]
+fn peers_the_dispatcher_looks_the_same() {
+    let builder = Builder::new().set("dispatcher", "ping = \"0s\"");
+    let both = Both::start_with(&["WITH_TM", "WITH_DISPATCHER"], &[], builder);
+    let lists = || {
+        for (tool, words) in DISPATCHER_LISTS {
+            let [kamailio, portcullis] =
+                [&both.kamailio, &both.portcullis].map(|tools| tools.run(tool, words));
+            let (kamailio, portcullis) = (without_data(&kamailio), without_data(&portcullis));
+            assert_eq!(portcullis, kamailio, "{FAULT_DATA:?}: {tool:?} {words}");
+        }
+    };
+    let reload = || {
+        for (tool, words) in DISPATCHER_RELOADS {
+            let said = both.same(tool, words);
+            let done = "Ok. Dispatcher successfully reloaded.";
+            assert!(said.contains(done), "{tool:?} {words}: {said}");
+        }
+    };
+    lists();
+    // Both servers have one table: the tools for either of them write it.
+    for words in [
+        "dispatcher add 1 sip:127.0.0.1:7001 8 10 duid=a;weight=50 North",
+        "dispatcher add 1 sip:127.0.0.1:7002",
+        "dispatcher add 1 sip:127.0.0.1:7003;transport=tcp 1 7 duid=c;maxload=3;x=y",
+        "dispatcher add 1 sip:127.0.0.1:7004 0 5 duid=d;rweight=9 South",
+    ] {
+        both.portcullis.run(Kamctl, words);
+    }
+    reload();
+    lists();
+    let said = both.same(Kamcmd, "dispatcher.list");
+    assert_eq!(said.matches("URI: sip:127.0.0.1:70").count(), 4, "{said}");
+    both.same(Kamcmd, "dispatcher.set_state ip 1 sip:127.0.0.1:7001");
+    both.same(Kamcmd, "dispatcher.set_duid_state d 1 c");
+    lists();
+
+    // Kamailio forgets at a reload what an operator has said: here, it is what the row says.
+    both.same(Kamcmd, "dispatcher.set_duid_state i 1 c");
+    for port in [7001, 7002] {
+        let id = format!("SELECT id FROM dispatcher WHERE destination = 'sip:127.0.0.1:{port}'");
+        let id = both.database.sql("kamailio", &id);
+        both.portcullis
+            .run(Kamctl, &format!("dispatcher rm {}", id.trim()));
+    }
+    reload();
+    let said = both.same(Kamcmd, "dispatcher.list short");
+    assert_eq!(said.matches("URI: sip:127.0.0.1:70").count(), 2, "{said}");
+    let said = both.same(Kamctl, "dispatcher show");
+    assert!(
+        said.contains("sip:127.0.0.1:7004") && !said.contains(":7001"),
+        "{said}"
+    );
+}
+
 #[test]
 fn peers_pairs_of_texts_give_the_same_results() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
@@ -466,6 +522,24 @@ const TRUSTED_RELOADS: [(Tool, &str); 4] = [
     (Kamctl, "trusted reload"),
     (Kamctl, "rpc permissions.trustedReload"),
     (Kamcli, "rpc permissions.trustedReload"),
+];
+
+/// All ways to ask for a reload of the sets.
+const DISPATCHER_RELOADS: [(Tool, &str); 5] = [
+    (Kamcmd, "dispatcher.reload"),
+    (Kamctl, "dispatcher reload"),
+    (Kamctl, "rpc dispatcher.reload"),
+    (Kamcli, "dispatcher reload"),
+    (Kamcli, "rpc dispatcher.reload"),
+];
+
+/// All ways to see the sets.
+const DISPATCHER_LISTS: [(Tool, &str); 5] = [
+    (Kamcmd, "dispatcher.list"),
+    (Kamctl, "dispatcher dump"),
+    (Kamctl, "rpc dispatcher.list"),
+    (Kamcli, "dispatcher list"),
+    (Kamcli, "rpc dispatcher.list"),
 ];
 
 /// The fields of a peer's row.

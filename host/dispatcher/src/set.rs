@@ -1,5 +1,6 @@
 //! A set of destinations, and the choice among them.
 
+use std::cell::Cell;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -261,12 +262,18 @@ impl<F: Fn(&Member) -> bool> Choice<'_, F> {
             }))
         };
         let mut chosen = Chosen::default();
-        let Some(first) = self.take_turn(|start| best(start, &Chosen::default())) else {
+        // Equal ones follow each other from there, too (Kamailio: `ds_manage_route_algo13`).
+        let begin = Cell::new(0);
+        let first = self.take_turn(|start| {
+            begin.set(start);
+            best(start, &Chosen::default())
+        });
+        let Some(first) = first else {
             return chosen;
         };
         chosen.push(first);
         while chosen.len() < self.most
-            && let Some(slot) = best(first, &chosen)
+            && let Some(slot) = best(begin.get(), &chosen)
         {
             chosen.push(slot);
         }

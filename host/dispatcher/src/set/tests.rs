@@ -193,6 +193,20 @@ fn latency_lowers_a_priority() {
     assert_eq!(first(), [1, 2, 0]);
 }
 
+/// Kamailio sorts the list from the slot that is next in turn on, and leaves equal ones in that order.
+#[test]
+fn equal_latencies_follow_each_other_from_the_slot_that_is_next() {
+    let rows = [("d", 50), ("c", 50), ("b", 100), ("a", 100)];
+    let members = rows.map(|(uri, priority)| member(uri, priority, ""));
+    let set = Set::new(1, members.into(), Arc::new(Turns::new()));
+    // Three turns of another algorithm.
+    for slot in 0..3 {
+        assert_eq!(chosen(&set, Algorithm::RoundRobin, None)[0], slot);
+    }
+    assert_eq!(chosen(&set, Algorithm::Latency, None), [0, 1, 3, 2]);
+    assert_eq!(chosen(&set, Algorithm::Latency, None), [1, 0, 2, 3]);
+}
+
 #[test]
 fn srv_takes_the_lowest_priority_first() {
     let rows = [("a", 10), ("b", 20), ("c", 10), ("d", 30)];

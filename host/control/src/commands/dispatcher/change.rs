@@ -68,7 +68,7 @@ impl Procedure for Add {
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<String, Fault> {
         let added = control.shared.dispatcher.add_until_reload(&self.0).await;
-        added.map_err(|error| Fault::new(500, "Adding destination failed").because(error))?;
+        added.map_err(|error| Fault::new(500, "Adding dispatcher dst failed").because(error))?;
         Ok("Ok. Dispatcher destination added.".to_owned())
     }
 }
