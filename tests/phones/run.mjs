@@ -1,9 +1,12 @@
 // JsSIP in a real browser, over WebSocket through a host that the caller has started, to a registrar behind it and a phone over UDP.
 //
-// node run.mjs '{"ws", "sip", "phone", "modules"}'
+// node run.mjs '{"ws", "sip", "phone", "page", "stranger", "modules"}'
+//
+// The host takes connections of the origin `page`, and none of `stranger`.
 //
 // The phone of this script has no media: the answers and offers of its calls come from a second connection of the page.
 
+import { strict as assert } from "node:assert";
 import { readFileSync } from "node:fs";
 import { createServer } from "node:http";
 import { createRequire } from "node:module";
@@ -80,12 +83,17 @@ const PAGE = `
 `;
 
 const script = bundle();
-const server = createServer((request, response) => {
-  const isScript = request.url === "/jssip.js";
-  response.setHeader("Content-Type", isScript ? "text/javascript" : "text/html");
-  response.end(isScript ? script : `<!doctype html><script src="/jssip.js"></script><script>${PAGE}${MEDIA}</script>`);
-});
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+const serve = async (place) => {
+  const server = createServer((request, response) => {
+    const isScript = request.url === "/jssip.js";
+    response.setHeader("Content-Type", isScript ? "text/javascript" : "text/html");
+    response.end(isScript ? script : `<!doctype html><script src="/jssip.js"></script><script>${PAGE}${MEDIA}</script>`);
+  });
+  const [address, port] = place.split(":");
+  await new Promise((resolve) => server.listen(Number(port), address, resolve));
+  return server;
+};
+const servers = [await serve(given.page), await serve(given.stranger)];
 
 const phone = await new Phone(given).begin();
 const browser = await chromium.launch({
@@ -101,7 +109,7 @@ try {
       throw new Error(`${what} does not come; the page has told ${JSON.stringify(await page.evaluate(() => told))}`);
     });
   const open = async () => {
-    await page.goto(`http://127.0.0.1:${server.address().port}/`);
+    await page.goto(`http://${given.page}/`);
     await page.evaluate((ws) => begin(ws), given.ws);
     await told("registered");
   };
@@ -154,8 +162,21 @@ try {
   await phone.next("SIP/2.0 200 ");
   await told("ended remote");
   console.log("the page was loaded again");
+
+  // The same page of another origin.
+  const stranger = await context.newPage();
+  await stranger.goto(`http://${given.stranger}/`);
+  const connect = (ws) =>
+    new Promise((resolve) => {
+      const socket = new WebSocket(ws, "sip");
+      socket.onopen = () => resolve("connected");
+      socket.onerror = () => resolve("refused");
+    });
+  assert.equal(await page.evaluate(connect, given.ws), "connected");
+  assert.equal(await stranger.evaluate(connect, given.ws), "refused");
+  console.log("a page of another origin was refused");
 } finally {
   await browser.close();
-  server.close();
+  for (const server of servers) server.close();
   phone.socket.close();
 }

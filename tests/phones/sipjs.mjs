@@ -1,6 +1,6 @@
 // SIP.js in a real browser, over WebSocket and TLS through a host that the caller has started, to a registrar behind it and a phone over UDP.
 //
-// node sipjs.mjs '{"ws", "sip", "phone", "modules"}'
+// node sipjs.mjs '{"ws", "sip", "phone", "page", "modules"}'
 
 import { readFile } from "node:fs/promises";
 import { createServer } from "node:http";
@@ -71,7 +71,8 @@ const server = createServer(async (request, response) => {
     response.writeHead(404).end();
   }
 });
-await new Promise((resolve) => server.listen(0, "127.0.0.1", resolve));
+const [address, port] = given.page.split(":");
+await new Promise((resolve) => server.listen(Number(port), address, resolve));
 
 const phone = await new Phone(given).begin();
 const browser = await chromium.launch({
@@ -89,10 +90,14 @@ try {
       throw new Error(`${what} does not come; the page has told ${JSON.stringify(await page.evaluate(() => globalThis.told))}`);
     });
 
-  await page.goto(`http://127.0.0.1:${server.address().port}/`);
-  await told("loaded");
-  await page.evaluate((ws) => begin(ws), given.ws);
-  await told("registered");
+  const open = async () => {
+    await page.goto(`http://${given.page}/`);
+    await told("loaded");
+    await page.evaluate((ws) => begin(ws), given.ws);
+    await told("registered");
+  };
+
+  await open();
   phone.request("REGISTER", "sip:example.com");
   await phone.next("SIP/2.0 200 ");
   console.log("both are registered");
@@ -109,22 +114,36 @@ try {
   console.log("the browser has called");
 
   // The phone calls the browser, and hangs up.
-  await page.evaluate(() => told.splice(0));
-  phone.request("INVITE", "sip:ada@example.com", { body: await page.evaluate(() => offer()) });
-  const answer = await phone.next("SIP/2.0 200 ");
-  const dialog = {
-    id: answer.one("Call-ID"),
-    own: answer.one("From"),
-    other: answer.one("To"),
-    routes: answer.all("Record-Route").reverse(),
+  const call = async () => {
+    await page.evaluate(() => told.splice(0));
+    phone.request("INVITE", "sip:ada@example.com", { body: await page.evaluate(() => offer()) });
+    const answer = await phone.next("SIP/2.0 200 ");
+    const dialog = {
+      id: answer.one("Call-ID"),
+      own: answer.one("From"),
+      other: answer.one("To"),
+      routes: answer.all("Record-Route").reverse(),
+    };
+    const uri = uriOf(answer.one("Contact"));
+    phone.request("ACK", uri, { dialog });
+    await told("Established");
+    return { uri, dialog };
   };
-  const uri = uriOf(answer.one("Contact"));
-  phone.request("ACK", uri, { dialog });
-  await told("Established");
-  phone.request("BYE", uri, { dialog, cseq: 2 });
-  await phone.next("SIP/2.0 200 ");
-  await told("Terminated");
+  const hangUp = async ({ uri, dialog }) => {
+    phone.request("BYE", uri, { dialog, cseq: 2 });
+    await phone.next("SIP/2.0 200 ");
+    await told("Terminated");
+  };
+  await hangUp(await call());
   console.log("the phone has called");
+
+  // The page is loaded again in the middle of a call: its connection is gone, and it registers again.
+  const { uri, dialog } = await call();
+  await open();
+  phone.request("BYE", uri, { dialog, cseq: 2 });
+  await phone.next("SIP/2.0 430 ");
+  await hangUp(await call());
+  console.log("the page was loaded again");
 } finally {
   await browser.close();
   server.close();

@@ -1,18 +1,30 @@
-//! JsSIP and SIP.js in a real browser, driven by the scripts in `tests/phones`: they register at Kamailio through the host, call a phone over UDP and
-//! are called.
+//! JsSIP and SIP.js in a real browser, driven by the scripts in `tests/phones`: they register at Kamailio through the host, call a phone over UDP,
+//! are called, and load their pages again in the middle of a call.
 
 #![forbid(unsafe_code)]
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use portcullis_testkit::certificates::{authority, certificate};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{Kamailio, REGISTRAR};
+use portcullis_testkit::lease::Lease;
 use portcullis_testkit::policy;
 use serde_json::json;
 
 const CORE: u8 = 3;
+
+/// Where the page of the browser is loaded from: the only origin that the host accepts.
+fn page(lease: &Lease) -> SocketAddr {
+    lease.addr(11, 8090)
+}
+
+/// Another origin.
+fn stranger(lease: &Lease) -> SocketAddr {
+    lease.addr(12, 8090)
+}
 
 /// The packages of `tests/phones/package-lock.json`, which `cargo xtask test` installs.
 fn modules() -> PathBuf {
@@ -31,6 +43,8 @@ fn run(script: &str, host: &Host, ws: &str) {
         "ws": ws,
         "sip": host.sip().to_string(),
         "phone": host.lease().ip(10).to_string(),
+        "page": page(host.lease()).to_string(),
+        "stranger": stranger(host.lease()).to_string(),
         "modules": modules(),
     });
     let script = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -48,13 +62,15 @@ fn run(script: &str, host: &Host, ws: &str) {
     assert!(run.status.success(), "{said}{failed}\n{}", host.log());
 }
 
-/// A host with a registrar behind it, whose peers are clients.
+/// A host with a registrar behind it, whose peers are clients. It takes WebSocket connections of the page only.
 fn start(change: impl FnOnce(Builder) -> Builder) -> (Host, Kamailio) {
     let builder = Builder::new().policy(policy("observe"));
     let sip = builder.lease().addr(1, 5060);
     let core = builder.lease().addr(CORE, 5080);
     let kamailio = Kamailio::start(REGISTRAR, &[("ADDR", core.to_string())], &[]);
+    let origins = format!("origins = [\"http://{}\"]", page(builder.lease()));
     let builder = builder
+        .set("websocket", &origins)
         .set("nat", &format!("clients = [\"udp:{sip}\"]"))
         .set("relay", &format!("next-hop = \"sip:{core}\""));
     (change(builder).start(), kamailio)
@@ -68,11 +84,13 @@ fn peers_a_browser_registers_calls_is_called_and_loads_its_page_again() {
     });
     let ws = host.lease().addr(1, 8088);
     run("run.mjs", &host, &format!("ws://{ws}/"));
+    let refused = host.metric("portcullis_websockets_refused_total", &[]);
+    assert_eq!(refused, 1.0, "the page of another origin");
     assert_eq!(host.complaints(), [""; 0]);
 }
 
 #[test]
-fn peers_a_browser_over_tls_registers_calls_and_is_called() {
+fn peers_a_browser_over_tls_registers_calls_is_called_and_loads_its_page_again() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
     authority(folder.path(), "ca");
     certificate(folder.path(), "edge", "DNS:edge.example");
