@@ -513,12 +513,19 @@ fn peers_sipvicious_is_stopped_and_its_neighbour_is_not() {
             requests <= most + while_held,
             "{tool} {words}: {requests} requests were relayed"
         );
-        if number == 0 {
-            // It has thousands of users left to try.
-            wait::until("requests of the held source are dropped", || {
-                (dropped(&host, "held") > 0.0).then_some(())
-            });
-        }
+        // It has thousands of users or passwords left to try. Two requests a second pass, and one answer to the challenge of each.
+        let (lost, since) = (dropped(&host, "held"), Instant::now());
+        let at = seen.load(Ordering::Relaxed);
+        wait::until("requests of the held source are dropped", || {
+            (dropped(&host, "held") >= lost + 50.0).then_some(())
+        });
+        let more = seen.load(Ordering::Relaxed) - at;
+        let passes = 2 + 2 * (1 + since.elapsed().as_secs());
+        println!("{tool} {words}: {more} more in {:?}", since.elapsed());
+        assert!(
+            more <= 2 * passes + 2,
+            "{tool} {words}: {more} requests were relayed while it was held"
+        );
         let _ended = child.kill();
         let _status = child.wait();
     }

@@ -161,8 +161,15 @@ impl Strangers {
             guard.forget(ip);
             return false;
         }
+        let answers = || {
+            let answers = nonce_in(message).is_some_and(|nonce| guard.take_nonce(ip, nonce, now));
+            if answers {
+                guard.note_answer(ip, call_of(message.bytes()), now);
+            }
+            answers
+        };
         let is_proved = matches!(self.shared.proxy.dialog(message), DialogSeal::Valid(_))
-            || nonce_in(message).is_some_and(|nonce| guard.take_nonce(ip, nonce, now))
+            || answers()
             || user_in(message, HeaderName::From)
                 .is_some_and(|name| guard.knows_user(ip, guard.user(name), now));
         if is_proved || guard.take_held(ip, now) {
@@ -312,10 +319,12 @@ impl Strangers {
         if to.transport.is_reliable() || Answer::of(code_of(response)) != Answer::Challenge {
             return;
         }
-        if let Some(guard) = self.guard_for(to.addr.ip())
+        let (ip, now) = (to.addr.ip(), Instant::now());
+        if let Some(guard) = self.guard_for(ip)
             && let Some(nonce) = nonce_of(response)
+            && !guard.is_answer(ip, call_of(response), now)
         {
-            guard.note_nonce(to.addr.ip(), nonce, Instant::now());
+            guard.note_nonce(ip, nonce, now);
         }
     }
 
@@ -467,6 +476,28 @@ fn nonce_of(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
+/// The Call-ID, and the number in CSeq, of a message that may not have been scanned; empty where there is none.
+fn call_of(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let (mut call_id, mut number): (&[u8], &[u8]) = (b"", b"");
+    for line in bytes.split(|byte| *byte == b'\n').skip(1) {
+        let line = line.trim_ascii_end();
+        if line.is_empty() {
+            break;
+        }
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            continue;
+        };
+        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
+        if name.eq_ignore_ascii_case(b"Call-ID") || name.eq_ignore_ascii_case(b"i") {
+            call_id = value;
+        } else if name.eq_ignore_ascii_case(b"CSeq") {
+            let end = value.iter().position(|byte| !byte.is_ascii_digit());
+            number = &value[..end.unwrap_or(value.len())];
+        }
+    }
+    (call_id, number)
+}
+
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
     let mut windows = bytes.windows(what.len());
     windows.position(|window| window.eq_ignore_ascii_case(what))
@@ -495,6 +526,26 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_request_and_its_response_are_of_the_same_call() {
+        let is = |text: &str, call_id: &str, number: &str| {
+            let expected = (call_id.as_bytes(), number.as_bytes());
+            assert_eq!(call_of(text.as_bytes()), expected, "{text}");
+        };
+        is(
+            "REGISTER sip:a SIP/2.0\r\ni:a@b\r\nCSeq:2 REGISTER\r\n\r\nCall-ID: x\r\n",
+            "a@b",
+            "2",
+        );
+        is(
+            "SIP/2.0 401 Unauthorized\r\ncall-id :  a@b \r\nCSEQ:\t2\tREGISTER\r\n\r\n",
+            "a@b",
+            "2",
+        );
+        is("SIP/2.0 401 \r\nCSeq: \r\n", "", "");
+        is("", "", "");
     }
 
     #[test]
