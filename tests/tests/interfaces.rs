@@ -215,9 +215,9 @@ fn peers_a_link_local_address_serves_its_link_and_its_zone_stays_here() {
     assert_eq!(host.complaints(), [""; 0]);
 }
 
-/// A gateway on the link that has no other address, over TCP: the host opens the connection from its own link-local address.
+/// A gateway on the link that has no other address: the host sends to it from its own link-local address.
 #[test]
-fn peers_a_link_local_next_hop_is_reached_over_tcp() {
+fn peers_a_link_local_next_hop_is_reached_over_udp_and_tcp() {
     apart();
     ip("link add near0 type veth peer name far0");
     for words in [
@@ -230,33 +230,38 @@ fn peers_a_link_local_next_hop_is_reached_over_tcp() {
     }
     let gateway = SocketAddrV6::new(THEIRS, 5_080, 0, index_of("far0"));
     let gateway = Callee::start(gateway.into());
-    let host = Builder::new()
-        .policy(policy("observe"))
-        .listen("tcp:[fe80::1%near0]:5060")
-        .set("relay", "next-hop = \"sip:[fe80::2]:5080;transport=tcp\"")
-        .start();
-    let mut caller = host.udp(10);
-    for _ in 0..2 {
-        let options = caller.request("OPTIONS", "sip:bob@example.com");
-        assert_eq!(caller.ask(&options).code(), 200);
-        let seen = gateway.next();
-        let via = seen.headers("Via")[0].to_owned();
-        assert!(
-            via.starts_with("SIP/2.0/TCP [fe80::1]:5060;branch="),
-            "{via}"
+    for transport in ["udp", "tcp"] {
+        let next_hop = format!("next-hop = \"sip:[fe80::2]:5080;transport={transport}\"");
+        let host = Builder::new()
+            .policy(policy("observe"))
+            .listen(&format!("{transport}:[fe80::1%near0]:5060"))
+            .set("relay", &next_hop)
+            .start();
+        let mut caller = host.udp(10);
+        let own = format!(
+            "SIP/2.0/{} [fe80::1]:5060;branch=",
+            transport.to_uppercase()
         );
+        for _ in 0..2 {
+            let options = caller.request("OPTIONS", "sip:bob@example.com");
+            assert_eq!(caller.ask(&options).code(), 200);
+            let seen = gateway.next();
+            let via = seen.headers("Via")[0].to_owned();
+            assert!(via.starts_with(&own), "{via}");
+        }
+        let opened = host.metric("portcullis_connections_total", &["direction=\"opened\""]);
+        assert_eq!(opened, if transport == "tcp" { 1.0 } else { 0.0 });
+        // Operators reach it as well, if they say which link they mean.
+        let uri = format!("sip:[fe80::2]:5080;transport={transport}");
+        let said = host.run(&format!("probe {uri} --from fe80::1%near0"));
+        assert!(said.contains("SIP/2.0 200 OK"), "{said}");
+        let via = gateway.next().headers("Via")[0].to_owned();
+        let own = format!("SIP/2.0/{} [fe80::1]:", transport.to_uppercase());
+        assert!(via.starts_with(&own), "{via}");
+        let said = host.refused(&format!("probe {uri}"));
+        assert!(said.contains("--from fe80::1%eth0"), "{said}");
+        assert_eq!(host.complaints(), [""; 0]);
     }
-    let opened = host.metric("portcullis_connections_total", &["direction=\"opened\""]);
-    assert_eq!(opened, 1.0);
-    // Operators reach it as well, if they say which link they mean.
-    let uri = "sip:[fe80::2]:5080;transport=tcp";
-    let said = host.run(&format!("probe {uri} --from fe80::1%near0"));
-    assert!(said.contains("SIP/2.0 200 OK"), "{said}");
-    let via = gateway.next().headers("Via")[0].to_owned();
-    assert!(via.starts_with("SIP/2.0/TCP [fe80::1]:"), "{via}");
-    let said = host.refused(&format!("probe {uri}"));
-    assert!(said.contains("--from fe80::1%eth0"), "{said}");
-    assert_eq!(host.complaints(), [""; 0]);
 }
 
 /// Gateways of the dispatcher on a link are pinged from the link-local address of the host, over each transport.
