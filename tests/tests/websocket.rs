@@ -150,6 +150,18 @@ fn handshakes_are_answered_as_the_standard_and_the_configuration_say() {
 }
 
 #[test]
+fn check_warns_while_any_page_may_connect() {
+    let warning = "warning: any page that a browser of your users shows may connect over WebSocket";
+    let host = builder().start();
+    let said = host.run("check");
+    assert!(said.contains(warning), "{said}");
+    let origins = "origins = [\"https://phone.example.com\"]";
+    let host = builder().set("websocket", origins).start();
+    let said = host.run("check");
+    assert!(!said.contains(warning), "{said}");
+}
+
+#[test]
 fn a_browser_registers_calls_and_is_called() {
     let (host, mut core) = start();
     let mut browser = browser(&host);

@@ -1,4 +1,4 @@
-//! Whether this machine has the addresses of `listen`, and which ones the names of interfaces stand for.
+//! Whether this machine has the addresses of `listen`, which ones the names of interfaces stand for, and who may connect from pages.
 
 use std::io;
 use std::net::{IpAddr, UdpSocket};
@@ -10,6 +10,11 @@ use super::findings::Finding;
 /// A finding for each item. Ports may be in use by the running host, but the addresses must exist.
 pub(super) fn check(config: &Config) -> Vec<Finding> {
     let mut findings: Vec<_> = config.listen.iter().map(finding).collect();
+    let has_websocket = config.listen.iter().any(|one| one.transport.is_websocket());
+    if has_websocket && config.websocket.rules.origins.is_empty() {
+        let text = "any page that a browser of your users shows may connect over WebSocket; name yours in `origins` of [websocket]";
+        findings.push(Finding::Odd(text.to_owned()));
+    }
     let is_wrong = |finding: &Finding| matches!(finding, Finding::Wrong(_));
     if findings.iter().any(is_wrong) {
         return findings;
