@@ -43,16 +43,14 @@ pub(super) fn parameter(
         _ => match column_or_table(name) {
             Some(key) => draft.set("dispatcher", key, value.text(), origin()),
             None => {
-                if let Some(mend) = explanation(name) {
-                    // A database URL contains a password.
-                    let shown = if name == "db_url" {
-                        "…"
-                    } else {
-                        value.text()
-                    };
-                    let what = format!("dispatcher: {name} = {}", excerpt(shown));
-                    findings.push(Finding::at(place, what, mend));
-                }
+                // A database URL contains a password.
+                let shown = if name == "db_url" {
+                    "…"
+                } else {
+                    value.text()
+                };
+                let what = format!("dispatcher: {name} = {}", excerpt(shown));
+                findings.push(Finding::at(place, what, explanation(name)));
             }
         },
     }
@@ -70,9 +68,9 @@ fn column_or_table(name: &str) -> Option<&'static str> {
     })
 }
 
-/// What to know about a parameter without a counterpart; `None` if there is nothing to do.
-fn explanation(name: &str) -> Option<&'static str> {
-    Some(match name {
+/// What to know about a parameter without a counterpart, or with a value that has none.
+fn explanation(name: &str) -> &'static str {
+    match name {
         "db_url" => {
             "the table of the dispatcher is in the database of [database]: it must be the same one"
         }
@@ -90,7 +88,7 @@ fn explanation(name: &str) -> Option<&'static str> {
             "calls are always counted, from the answer to the BYE: see `calls` in [dispatcher]"
         }
         "xavp_dst" | "xavp_dst_mode" | "xavp_ctx" | "xavp_ctx_mode" | "dst_avp" | "grp_avp"
-        | "cnt_avp" | "dstid_avp" | "attrs_avp" | "sock_avp" => {
+        | "cnt_avp" | "dstid_avp" | "attrs_avp" | "sock_avp" | "setid_pvname" | "attrs_pvname" => {
             "no variable is needed: relay_to_set keeps the further destinations, which are tried after a failure"
         }
         "outbound_proxy" | "ds_timer_mode" | "event_callback" | "ds_latency_estimator_alpha" => {
@@ -99,6 +97,20 @@ fn explanation(name: &str) -> Option<&'static str> {
         "ds_attrs_none" | "ds_load_mode" | "ds_db_extra_attrs" | "reload_delta" => {
             "no counterpart; invalid rows are skipped and named"
         }
-        _ => return None,
-    })
+        "ds_dns_mode" | "ds_dns_interval" | "ds_dns_ttl" => {
+            "not needed: the names of destinations are resolved in advance, and again by their TTLs ([resolver], docs/names.md)"
+        }
+        "ds_probing_threshold" | "ds_probing_threshhold" => {
+            "not a number from 1 to 100: `down-after` in [dispatcher] is the number of failures"
+        }
+        "ds_inactive_threshold" => {
+            "not a number from 1 to 100: `up-after` in [dispatcher] is the number of successes"
+        }
+        "ds_hash_expire" => {
+            "not a number of seconds from 60: `longest-call` in [dispatcher] ends calls whose BYE never comes"
+        }
+        "ds_ping_interval" => "not a number of seconds: `ping` in [dispatcher]",
+        "ds_probing_mode" => "not a number from 0 to 3: `probe` in [dispatcher]",
+        _ => "this import does not know the parameter",
+    }
 }

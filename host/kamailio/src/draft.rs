@@ -168,6 +168,13 @@ impl Draft {
             .retain(|entry| (&*entry.section, entry.key) != (section, key));
     }
 
+    /// The items of a list so far.
+    pub(super) fn items(&self, section: &str, key: &str) -> impl Iterator<Item = &str> {
+        let same = |entry: &&Entry| (&*entry.section, entry.key) == (section, key);
+        let items = self.entries.iter().find(same).map(|entry| &entry.items);
+        items.into_iter().flatten().map(|item| &*item.value)
+    }
+
     pub(super) fn has(&self, section: &str, key: &str) -> bool {
         let same = |entry: &Entry| (&*entry.section, entry.key) == (section, key);
         self.entries.iter().any(same)
@@ -421,13 +428,14 @@ fn plain(text: &str) -> String {
 }
 
 /// The sections of a file, in order; the first one has no header.
-const SECTIONS: [&str; 12] = [
+const SECTIONS: [&str; 13] = [
     "",
     "database",
     "permissions",
     "dispatcher",
     "policy",
     "relay",
+    "nat",
     "websocket",
     "resolver",
     "control",

@@ -64,12 +64,14 @@ fn of_websocket(name: &str) -> &'static str {
         "keepalive_timeout" => {
             "not a number above 0: `ping` in [websocket] is the time of silence before a ping"
         }
-        "keepalive_interval" | "keepalive_processes" | "timer_interval" => {
-            "not needed: each connection has its own timer"
+        "keepalive_interval" | "keepalive_processes" | "timer_interval" | "rm_delay_interval" => {
+            "not needed: each connection has its own timer, and is removed when it ends"
         }
         "ping_application_data" => "pings have data of the host's own",
         "sub_protocols" => "the only protocol is sip",
-        "cors_mode" => "`origins` in [websocket] lists whose pages may connect",
+        "cors_mode" => {
+            "not needed: browsers do not ask for CORS before they open a WebSocket; `origins` in [websocket] lists whose pages may connect"
+        }
         "verbose_list" => {
             "`portcullis tls connections` lists those over TLS; `portcullis_connections_open` counts all"
         }

@@ -9,6 +9,9 @@ use super::finding::{Finding, Place};
 use super::statement::Listen;
 use super::surroundings::Surroundings;
 
+/// Kamailio's default port of TLS.
+const SIPS_PORT: u16 = 5061;
+
 /// Settings that apply to every `listen` line, wherever they are in the file.
 #[derive(Clone, Debug)]
 pub(super) struct Common {
@@ -16,6 +19,10 @@ pub(super) struct Common {
     pub(super) port: Option<String>,
     /// `disable_tcp`
     pub(super) tcp: bool,
+    /// `enable_tls`: whether a socket without a transport stands for TLS, too.
+    pub(super) tls: bool,
+    /// `tls_port_no`: the default port of TLS.
+    pub(super) tls_port: Option<String>,
     /// `advertised_address`, with `advertised_port` if there is one.
     pub(super) advertise: Option<String>,
 }
@@ -62,7 +69,8 @@ impl Common {
             let advertise = listen.advertise.as_ref().or(self.advertise.as_ref());
             for transport in self.transports(socket.transport) {
                 for host in &hosts {
-                    let mut entry = format!("{transport}:{host}:{}", self.port(socket.port));
+                    let port = self.port(transport, &socket);
+                    let mut entry = format!("{transport}:{host}:{port}");
                     if let Some(advertise) = advertise {
                         entry += &format!(" advertise {advertise}");
                     }
@@ -72,10 +80,15 @@ impl Common {
         }
     }
 
-    /// Writes the sockets that Kamailio binds without a `listen` line: every IPv4 address, over UDP and TCP.
+    /// Writes the sockets that Kamailio binds without a `listen` line: every IPv4 address, over UDP, TCP and, if it is enabled, TLS.
     pub(super) fn listen_everywhere(&self, draft: &mut Draft) {
+        let anywhere = Socket {
+            transport: None,
+            host: "0.0.0.0",
+            port: None,
+        };
         for transport in self.transports(None) {
-            let mut entry = format!("{transport}:0.0.0.0:{}", self.port(None));
+            let mut entry = format!("{transport}:0.0.0.0:{}", self.port(transport, &anywhere));
             if let Some(advertise) = &self.advertise {
                 entry += &format!(" advertise {advertise}");
             }
@@ -87,14 +100,33 @@ impl Common {
     fn transports<'a>(&self, named: Option<&'a str>) -> Vec<&'a str> {
         match named {
             Some(transport) => vec![transport],
+            None if self.tcp && self.tls => vec!["udp", "tcp", "tls"],
             None if self.tcp => vec!["udp", "tcp"],
             None => vec!["udp"],
         }
     }
 
-    fn port(&self, named: Option<&str>) -> String {
-        let port = named.or(self.port.as_deref());
-        port.map_or_else(|| SIP_PORT.to_string(), str::to_owned)
+    /// The port of a socket over this transport. A socket with a port and without a transport has TLS at the next port.
+    fn port(&self, transport: &str, socket: &Socket<'_>) -> String {
+        let is_tls = transport.eq_ignore_ascii_case("tls");
+        match (socket.port, socket.transport) {
+            (Some(port), None) if is_tls => {
+                let next = port
+                    .parse::<u16>()
+                    .ok()
+                    .and_then(|port| port.checked_add(1));
+                next.map_or_else(|| port.to_owned(), |next| next.to_string())
+            }
+            (Some(port), _) => port.to_owned(),
+            (None, _) if is_tls => {
+                let port = self.tls_port.clone();
+                port.unwrap_or_else(|| SIPS_PORT.to_string())
+            }
+            (None, _) => {
+                let port = self.port.clone();
+                port.unwrap_or_else(|| SIP_PORT.to_string())
+            }
+        }
     }
 }
 

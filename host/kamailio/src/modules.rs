@@ -119,8 +119,11 @@ fn explanation(name: &str) -> Option<&'static str> {
             "name the listen addresses of phones behind NAT in `clients` of [nat]: the host writes their flow into Path and Record-Route, \
              leaves Contact alone and answers keep-alives; the registrar needs use_path (docs/nat.md)"
         }
+        "stun" => "STUN is answered on the UDP ports of SIP: see `stun` in [nat]",
         "websocket" => {
-            "add \"ws:ADDRESS:PORT\" to `listen`; path, origins and pings are in [websocket] (docs/websocket.md)."
+            "browsers have addresses of their own: Kamailio takes them at a port of SIP over TCP or TLS, so write \"ws:\" in place of \"tcp:\", or \
+             \"wss:\" in place of \"tls:\", before the address of that port in `listen`, and `origins` in [websocket] in place of the checks in \
+             event_route[xhttp:request] (docs/websocket.md)"
         }
         "xhttp" => "HTTP for operators is on a port of its own: see `listen` in [control]",
         "pike" => {

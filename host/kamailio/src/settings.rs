@@ -68,6 +68,8 @@ pub(super) fn setting(
             };
             draft.set("sip", "server-header", header, Origin::line(place));
         }
+        "force_rport" if is_off(value) => {}
+        "force_rport" => draft.switch_on("sip", "force-rport", Origin::line(place)),
         "server_signature" if value.number() == Some(0) => {
             draft.set("sip", "server-header", String::new(), Origin::line(place));
         }
@@ -98,8 +100,8 @@ pub(super) fn setting(
             Origin::line(place),
         ),
         // Read before: they apply to all listen lines.
-        "port" | "disable_tcp" | "advertised_address" | "advertised_port" | "run_dir"
-        | "rundir" => {}
+        "port" | "disable_tcp" | "enable_tls" | "tls_enable" | "disable_tls" | "tls_disable"
+        | "tls_port_no" | "advertised_address" | "advertised_port" | "run_dir" | "rundir" => {}
         _ => match explanation(name, value) {
             Some(mend) => {
                 let what = format!("{name} = {}", excerpt(value.text()));
@@ -245,10 +247,6 @@ fn is_not_needed(name: &str) -> bool {
         "mpath",
         "loadpath",
         "mhomed",
-        "enable_tls",
-        "tls_enable",
-        "disable_tls",
-        "tls_disable",
         "enable_sctp",
         "disable_sctp",
         "server_signature",

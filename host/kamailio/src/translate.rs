@@ -39,6 +39,8 @@ pub(super) fn translate(
         pike: Pike::default(),
         tls: Tls::default(),
         pings: dispatcher::Pings::default(),
+        flows: None,
+        has_websocket: false,
     };
     for statement in statements {
         if let What::Set { name, value } = &statement.what
@@ -66,6 +68,10 @@ struct Translator<'s> {
     pike: Pike,
     tls: Tls,
     pings: dispatcher::Pings,
+    /// The first call that keeps phones behind NAT reachable.
+    flows: Option<Place>,
+    /// Whether the module `websocket` is loaded.
+    has_websocket: bool,
 }
 
 impl Translator<'_> {
@@ -92,6 +98,7 @@ impl Translator<'_> {
                 self.endpoints.module(name, place);
                 self.pings.module(name, place);
                 self.modules.module(name, place);
+                self.has_websocket |= name == "websocket";
             }
             What::Parameter {
                 modules,
@@ -112,6 +119,9 @@ impl Translator<'_> {
                 function,
                 arguments,
             } if functions::is_of_tm(function) || functions::is_of_flows(function) => {
+                if functions::is_of_flows(function) {
+                    self.flows.get_or_insert_with(|| place.clone());
+                }
                 self.tm_calls.call(function, arguments, place);
             }
             What::Call {
@@ -188,6 +198,9 @@ impl Translator<'_> {
         if pattern.is_match("pike") {
             self.pike.parameter(name, value, place, findings);
         }
+        if pattern.is_match("htable") && name == "htable" {
+            self.pike.table(value, place);
+        }
         if pattern.is_match("tls") {
             self.tls.parameter(name, value, place, findings);
         }
@@ -206,6 +219,8 @@ impl Translator<'_> {
         if !statements.iter().any(listens) {
             self.common.listen_everywhere(&mut self.draft);
         }
+        self.note_clients();
+        self.note_browsers();
         self.endpoints.write(&mut self.draft, &mut self.findings);
         self.pike.write(&mut self.draft);
         let (file, surroundings) = (self.file, self.surroundings);
@@ -235,6 +250,47 @@ impl Translator<'_> {
         self.findings.extend(self.left_out.findings());
         (self.draft, self.findings)
     }
+
+    /// Says what is left to write for browsers.
+    fn note_browsers(&mut self) {
+        const LINES: [&str; 4] = [
+            "Kamailio takes browsers at a port of SIP. Here they have a port of their own: in `listen`, write \"ws:\" before its",
+            "address in place of \"tcp:\", or \"wss:\" in place of \"tls:\". `origins` says whose pages may connect, as the checks in",
+            "event_route[xhttp:request] do.",
+            "origins = [\"https://phone.example.com\"]",
+        ];
+        if self.has_websocket {
+            LINES
+                .into_iter()
+                .for_each(|line| self.draft.note("websocket", line));
+        }
+    }
+
+    /// Names the listen addresses whose peers may be phones behind NAT, if the routing logic keeps such phones reachable.
+    fn note_clients(&mut self) {
+        let Some(place) = &self.flows else {
+            return;
+        };
+        let of_phones = |listen: &&str| {
+            let has_transport = ["udp:", "tcp:", "tls:"]
+                .iter()
+                .any(|transport| listen.starts_with(transport));
+            has_transport && listen.chars().all(|c| c.is_ascii_graphic())
+        };
+        let listens = self.draft.items("", "listen");
+        let listens = listens.map(|listen| listen.split(' ').next().unwrap_or(listen));
+        let listens: Vec<_> = listens
+            .filter(of_phones)
+            .map(|one| format!("{one:?}"))
+            .collect();
+        let why = format!(
+            "{}: the routing logic keeps phones behind NAT reachable. Name the listen addresses of phones, or write flows::keep() in the policy:",
+            place.short()
+        );
+        self.draft.note("nat", why);
+        self.draft
+            .note("nat", format!("clients = [{}]", listens.join(", ")));
+    }
 }
 
 /// The settings that apply to all listen lines, the last of each.
@@ -252,8 +308,23 @@ fn common(statements: &[Statement]) -> Common {
     Common {
         port: last("port").map(|port| port.text().to_owned()),
         tcp: last("disable_tcp").and_then(Value::number).unwrap_or(0) == 0,
+        tls: statements.iter().rev().find_map(serves_tls) == Some(true),
+        tls_port: last("tls_port_no").map(|port| port.text().to_owned()),
         advertise: last("advertised_address")
             .map(|address| format!("{}{}", address.text(), advertised_port.unwrap_or_default())),
+    }
+}
+
+/// Whether a setting switches TLS on or off.
+fn serves_tls(statement: &Statement) -> Option<bool> {
+    let What::Set { name, value } = &statement.what else {
+        return None;
+    };
+    let is_on = value.number().is_some_and(|number| number != 0);
+    match name.as_str() {
+        "enable_tls" | "tls_enable" => Some(is_on),
+        "disable_tls" | "tls_disable" => Some(!is_on),
+        _ => None,
     }
 }
 

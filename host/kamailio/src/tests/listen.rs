@@ -115,3 +115,70 @@ fn force_rport_is_taken_over_once() {
     let config = Config::parse(&without.text).unwrap();
     assert_eq!(config.sip.force_rport, ForceRport::Never);
 }
+
+#[test]
+fn tls_is_served_where_kamailio_serves_it() {
+    // As `kamailio -c` of 5.6.3 says.
+    let tls = "enable_tls=yes\nloadmodule \"tls.so\"\nmodparam(\"tls\", \"certificate\", \"/a.pem\")\nmodparam(\"tls\", \"private_key\", \"/a.key\")\n";
+    for (text, expected) in [
+        (
+            "",
+            &["udp:0.0.0.0:5060", "tcp:0.0.0.0:5060", "tls:0.0.0.0:5061"][..],
+        ),
+        (
+            "port=5080",
+            &["udp:0.0.0.0:5080", "tcp:0.0.0.0:5080", "tls:0.0.0.0:5061"],
+        ),
+        (
+            "listen=127.0.0.1:5070",
+            &[
+                "udp:127.0.0.1:5070",
+                "tcp:127.0.0.1:5070",
+                "tls:127.0.0.1:5071",
+            ],
+        ),
+        (
+            "listen=127.0.0.1\nport=5080\ntls_port_no=5099",
+            &[
+                "udp:127.0.0.1:5080",
+                "tcp:127.0.0.1:5080",
+                "tls:127.0.0.1:5099",
+            ],
+        ),
+        ("listen=udp:127.0.0.1", &["udp:127.0.0.1:5060"]),
+        ("listen=tls:127.0.0.1\nport=5080", &["tls:127.0.0.1:5061"]),
+        (
+            "enable_tls=no\nlisten=127.0.0.1",
+            &["udp:127.0.0.1:5060", "tcp:127.0.0.1:5060"],
+        ),
+        ("disable_tcp=yes\nlisten=127.0.0.1", &["udp:127.0.0.1:5060"]),
+    ] {
+        let import = listens(&format!("{tls}{text}"), expected);
+        assert!(!said(&import).concat().contains("enable_tls"));
+    }
+}
+
+/// As in Kamailio's example `edge_websocket.cfg`.
+#[test]
+fn an_edge_for_browsers_says_what_is_left_to_write() {
+    let import = listens(
+        "force_rport=yes\nlisten=udp:192.0.2.1\nlisten=tcp:192.0.2.1:80\nloadmodule \"stun.so\"\nloadmodule \"websocket.so\"\n",
+        &["udp:192.0.2.1:5060", "tcp:192.0.2.1:80"],
+    );
+    let config = Config::parse(&import.text).unwrap();
+    assert_eq!(config.sip.force_rport, ForceRport::Always);
+    let note = "[websocket]\n# Kamailio takes browsers at a port of SIP.";
+    assert!(import.text.contains(note), "{}", import.text);
+    let origins = "\n# origins = [\"https://phone.example.com\"]\n";
+    assert!(import.text.contains(origins), "{}", import.text);
+    let said = said(&import).join("\n");
+    for text in [
+        "k.cfg:4: module stun: STUN is answered on the UDP ports of SIP",
+        "k.cfg:5: module websocket: browsers have addresses of their own",
+    ] {
+        assert!(said.contains(text), "{text} is not in\n{said}");
+    }
+    let off = imported("force_rport=no\n");
+    let config = Config::parse(&off.text).unwrap();
+    assert_eq!(config.sip.force_rport, ForceRport::Never);
+}

@@ -3,6 +3,7 @@
 mod control;
 mod dispatcher;
 mod listen;
+mod page;
 mod text;
 mod tls;
 

@@ -163,6 +163,11 @@ fn the_rate_of_pike_becomes_that_of_the_guard() {
     assert!(file.contains("[guard]\nrate = 6  #"), "{file}");
     assert!(file.contains("burst = 16"), "{file}");
     assert!(said(&import).join("\n").contains("pike: remove_latency"));
+    let table = "modparam(\"htable\", \"htable\", \"ipban=>size=8;autoexpire=3600;\")\n\
+                 modparam(\"htable\", \"htable\", \"users=>size=8;autoexpire=60;\")\n";
+    let bans = imported(&format!("{table}{text}")).text;
+    assert!(bans.contains("ban = \"3600s\"  # k.cfg:1: "), "{bans}");
+    assert!(!imported(table).text.contains("[guard]"));
     let wrong = imported("modparam(\"pike\", \"sampling_time_unit\", 0)\n");
     assert!(said(&wrong).join("\n").contains("not a number above 0"));
 }

@@ -263,4 +263,10 @@ fn calls_that_write_and_follow_an_alias_are_replaced_by_flows() {
     ] {
         assert!(said.contains(text), "{text} is not in\n{said}");
     }
+    // Whose peers are phones is for the operator to say.
+    let note = "[nat]\n# k.cfg:3: the routing logic keeps phones behind NAT reachable.";
+    assert!(import.text.contains(note), "{}", import.text);
+    let clients = "\n# clients = [\"udp:0.0.0.0:5060\", \"tcp:0.0.0.0:5060\"]\n";
+    assert!(import.text.contains(clients), "{}", import.text);
+    assert!(Config::parse(&import.text).unwrap().nat.clients.is_empty());
 }
