@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::mem;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::edit::write_decimal;
@@ -345,8 +346,10 @@ impl Returning {
         }
     }
 
-    /// Writes the values of a Via header field, from `at` in the field on, without the parameters that a server behind this host may have written, and with
-    /// those of this host in the first value that remains (§5.2, §5.4). `bytes` is the message; it has been written up to `done`, which advances.
+    /// Writes the values of a Via header field, from `at` in the field on. The first value that remains is that of the previous hop: it gets the parameters of
+    /// this host in place of those that a server behind this host has written (§5.2). The others are those of hops before the previous one: what their
+    /// clients have offered stays, because their servers have yet to answer it. What only a server writes is removed: their servers have not seen the
+    /// response, so somebody else has written it. `bytes` is the message; it has been written up to `done`, which advances.
     pub(crate) fn write(
         &mut self,
         bytes: &[u8],
@@ -369,7 +372,11 @@ impl Returning {
             };
             let base = field.value_range.start + at;
             for param in via.params.clone().filter(is_feedback) {
-                write_up_to(base + param.range.start, base + param.range.end, out);
+                let cut = match is_next {
+                    true => param.range,
+                    false => values_of(&param, text),
+                };
+                write_up_to(base + cut.start, base + cut.end, out);
             }
             if let Feedback::Given(demand) = self.feedback
                 && is_next
@@ -393,6 +400,22 @@ pub(crate) fn is_feedback(param: &Param<'_>) -> bool {
         && ["oc", "oc-seq", "oc-algo", "oc-validity"]
             .iter()
             .any(|name| param.is(name))
+}
+
+/// The part of a parameter of overload control, in `via`, that only the server of the client writes whose Via it is (§4): the value of `oc`, and all of
+/// `oc-validity` and `oc-seq`. Empty in `oc-algo`: the client lists its algorithms there.
+fn values_of(param: &Param<'_>, via: &[u8]) -> Range<usize> {
+    let Range { start, end } = param.range;
+    if param.is("oc-algo") {
+        return end..end;
+    }
+    if !param.is("oc") {
+        return start..end;
+    }
+    let written = via.get(start..end).unwrap_or_default();
+    let mut parts = written.split(|byte| *byte == b'=');
+    let name = parts.next().unwrap_or_default().trim_ascii_end();
+    start + name.len()..end
 }
 
 fn unquoted(value: &[u8]) -> &[u8] {
@@ -619,14 +642,39 @@ mod tests {
         let by_rate = told.replacen("40;oc-algo=\"loss\"", "90;oc-algo=\"rate\"", 1);
         assert_eq!(returned(given, ";o=3", plain), by_rate);
         // A server behind this host has written into them, by accident or on purpose.
-        let spoilt = "Via: SIP/2.0/UDP a;oc=99;branch=1;oc-validity=60000;oc-seq=9.9 , SIP/2.0/TCP b;OC-ALGO=\"loss\"\r\n\
-                      Via: SIP/2.0/UDP c ; oc = 3;x=\"oc\";oc;oc";
-        let cleaned = plain.replacen("UDP c;x", "UDP c ;x", 1);
+        let spoilt = "Via: SIP/2.0/UDP a;oc=99;branch=1;oc-validity=60000;oc-seq=9.9;OC-ALGO=\"loss\" , SIP/2.0/TCP b;oc-seq=1\r\n\
+                      Via: SIP/2.0/UDP c; oc-validity = 3;x=\"oc\"";
         assert_eq!(returned(Feedback::Untouched, ";o=1", spoilt), spoilt);
-        assert_eq!(returned(Feedback::Removed, ";o=1", spoilt), cleaned);
-        assert_eq!(returned(given, "", spoilt), cleaned);
-        let told = cleaned.replacen("branch=1", &format!("branch=1{values}"), 1);
+        assert_eq!(returned(Feedback::Removed, ";o=1", spoilt), plain);
+        assert_eq!(returned(given, "", spoilt), plain);
         assert_eq!(returned(given, ";o=1", spoilt), told);
+    }
+
+    /// §4.1, §5.6: the previous hop may have left the offer of its own client where it was, and reads it there when the response comes back.
+    #[test]
+    fn the_offer_of_a_hop_before_the_previous_one_comes_back_without_values() {
+        let asked = Asked::default();
+        asked.set(40, 90, 700_000);
+        let demand = asked.current(OverloadAlgorithm::Loss).unwrap();
+        let previous = "Via: SIP/2.0/UDP a;branch=1";
+        let offers = ", SIP/2.0/TCP b;oc;oc-algo=\"loss,rate\";branch=2\r\n\
+                      Via: SIP/2.0/UDP c ; OC;x=\"oc=1\";oc-algo=\"loss\"";
+        // Servers behind this host have written into them, by accident or on purpose.
+        let spoilt = ", SIP/2.0/TCP b;oc=99;oc-algo=\"loss,rate\";oc-validity=60000;branch=2;oc-seq=9.9\r\n\
+                      Via: SIP/2.0/UDP c ; OC = 7;x=\"oc=1\";oc-validity;oc-algo=\"loss\"";
+        let values = ";oc=40;oc-algo=\"loss\";oc-validity=1500;oc-seq=7.00000";
+        for others in [offers, spoilt] {
+            let vias = format!("{previous}{others}");
+            assert_eq!(
+                returned(Feedback::Removed, ";o=1", &vias),
+                format!("{previous}{offers}")
+            );
+            assert_eq!(
+                returned(Feedback::Given(demand), ";o=1", &vias),
+                format!("{previous}{values}{offers}")
+            );
+            assert_eq!(returned(Feedback::Untouched, ";o=1", &vias), vias);
+        }
     }
 
     #[test]
@@ -634,7 +682,7 @@ mod tests {
         let vias = "Via: SIP/2.0/UDP a;x=\";oc=1\r\nVia: SIP/2.0/UDP b;oc=2";
         assert_eq!(
             returned(Feedback::Removed, ";o=1", vias),
-            vias.replace(";oc=2", "")
+            vias.replace("oc=2", "oc")
         );
     }
 }
