@@ -27,10 +27,28 @@ impl Load {
 /// The most requests per second of each client that is limited by rate: the same number for all of them, so that those that send little are not limited.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FairRate {
-    /// What these clients sent in a second before the host was overloaded, all together.
-    capacity: u64,
-    /// What each of them may send.
+    /// What these clients have sent in a second while the host was not overloaded, all together.
+    own: Lately,
+    /// What all clients have sent then.
+    all: Lately,
+    /// What each of them may send; `None` while the host is not overloaded.
     each: Option<u32>,
+    /// What all of them together may send without a loss, since the overload began.
+    capacity: u64,
+}
+
+/// What the host has served in the busiest second of late. One quiet second says nothing about what the host can serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lately(u64);
+
+/// The part by which a second counts less in each second after it: half as much after 22 seconds.
+const FADING: u64 = 32;
+
+impl Lately {
+    fn note(&mut self, served: u64) {
+        let faded = self.0 - self.0.div_ceil(FADING);
+        self.0 = served.max(faded);
+    }
 }
 
 impl FairRate {
@@ -39,13 +57,20 @@ impl FairRate {
     pub fn step(&mut self, loss: u8, rates: &mut [u32], all: u64) -> u32 {
         let sum: u64 = rates.iter().copied().map(u64::from).sum();
         if loss == 0 {
-            // Without such a client, one that comes now may send as much as all others have.
-            self.capacity = if sum > 0 { sum } else { all };
-            self.each = None;
+            // The first such second after an overload is one in which the clients have obeyed.
+            if self.each.take().is_none() {
+                self.own.note(sum);
+                self.all.note(all);
+            }
             return 0;
         }
-        if self.capacity == 0 {
-            self.capacity = sum.max(all);
+        if self.each.is_none() {
+            // The host has taken the requests of this second, too. Those that were lost in a queue are not among them.
+            self.capacity = self.own.0.max(sum);
+            if self.capacity == 0 {
+                // Without such a client, one that comes now may send as much as all others have.
+                self.capacity = self.all.0.max(all);
+            }
         }
         let total = self.capacity * u64::from(100 - loss.min(100)) / 100;
         let each = fair(rates, self.each, total);
@@ -103,9 +128,45 @@ mod tests {
         assert_eq!(rate.step(0, &mut [20, 10, 20], 2_000), 0);
         assert_eq!(
             rate.step(20, &mut [20, 10, 20], 2_000),
-            15,
-            "a new beginning"
+            770,
+            "what they sent while they were limited says nothing"
         );
+    }
+
+    #[test]
+    fn a_quiet_second_changes_little() {
+        let busy = [900, 60, 40];
+        // What the largest client may send if the overload begins after these seconds, in which those clients and all of them send so much.
+        let after = |seconds: &[([u32; 3], u64)], mut began: [u32; 3], all: u64| {
+            let mut rate = FairRate::default();
+            for (mut rates, all) in [(busy, 2_000)].iter().chain(seconds).copied() {
+                assert_eq!(rate.step(0, &mut rates, all), 0);
+            }
+            rate.step(20, &mut began, all)
+        };
+        assert_eq!(after(&[], busy, 2_000), 700);
+        // 968 of 1,000 are left after a second, 936 after another one. Neither silence of these clients nor that of all counts as what the host can serve.
+        for quiet in [([0, 0, 0], 2_000), ([0, 0, 0], 0), ([3, 0, 0], 4)] {
+            assert_eq!(after(&[quiet], [800, 60, 40], 2_000), 674, "{quiet:?}");
+            assert_eq!(after(&[quiet; 2], [800, 60, 40], 2_000), 649, "{quiet:?}");
+        }
+        // Long after, what the overload began with counts, and not a flood that is lost before it is counted.
+        let quiet = [([1, 0, 0], 1); 300];
+        assert_eq!(after(&quiet, [800, 60, 40], 2_000), 620);
+    }
+
+    #[test]
+    fn a_second_fades_and_is_forgotten() {
+        let mut lately = Lately::default();
+        lately.note(1_000);
+        let mut left = || {
+            lately.note(0);
+            lately.0
+        };
+        let seconds: Vec<_> = (0..300).map(|_| left()).collect();
+        assert!((480..520).contains(&seconds[21]), "{}", seconds[21]);
+        assert!(seconds.is_sorted_by(|a, b| a > b || *b == 0));
+        assert_eq!(seconds.last(), Some(&0));
     }
 
     #[test]
