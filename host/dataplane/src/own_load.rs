@@ -40,6 +40,8 @@ struct OwnLoad {
     rate: FairRate,
     /// Requests so far.
     requests: u64,
+    /// When they were counted.
+    looked: Option<Instant>,
     /// Percentage that clients are asked to keep back.
     asked: u8,
     /// Messages lost so far because workers were too slow.
@@ -63,8 +65,12 @@ impl OwnLoad {
         let requests = shared.counters.iter().map(requests_of).sum();
         let lately = requests - std::mem::replace(&mut self.requests, requests).min(requests);
         let now = Instant::now();
+        let since = self
+            .looked
+            .replace(now)
+            .map(|last| now.saturating_duration_since(last));
         let mut rates = shared.client_load.rates(now);
-        let rate = self.rate.step(asked, &mut rates, lately);
+        let rate = self.rate.step(asked, &mut rates, per_second(lately, since));
         shared.client_load.refuse(asked, now);
         shared.proxy.ask_clients(asked, rate, sequence());
     }
@@ -90,6 +96,12 @@ impl OwnLoad {
         }
         is_losing.then_some("messages were lost because the workers are too slow")
     }
+}
+
+/// How many requests a second these are, since the last look. An overloaded machine may be late with a look; the first one counts as a second.
+fn per_second(requests: u64, since: Option<Duration>) -> u64 {
+    let millis = since.map_or(1_000, |since| since.as_millis().max(1));
+    u64::try_from(u128::from(requests) * 1_000 / millis).unwrap_or(u64::MAX)
 }
 
 fn lost_by(worker: &WorkerCounters) -> u64 {
@@ -122,6 +134,25 @@ fn sequence() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_late_look_counts_no_more_requests_a_second() {
+        for (requests, since, expected) in [
+            (900, None, 900),
+            (900, Some(1_000), 900),
+            (2_700, Some(3_000), 900),
+            (450, Some(500), 900),
+            (7, Some(0), 7_000),
+            (u64::MAX, Some(1), u64::MAX),
+        ] {
+            let since = since.map(Duration::from_millis);
+            assert_eq!(
+                per_second(requests, since),
+                expected,
+                "{requests} {since:?}"
+            );
+        }
+    }
 
     #[test]
     fn a_limit_is_nearly_reached_at_90_percent() {
