@@ -104,6 +104,8 @@ fn a_registered_client_is_pinged_as_long_as_it_answers() {
             via.starts_with(&format!("SIP/2.0/UDP {};branch=", host.sip())),
             "{via}"
         );
+        // The answer takes the way back of the ping, whatever the host is called in Via.
+        assert!(via.ends_with(";rport"), "{via}");
         call_ids.push(ping.header("Call-ID").map(str::to_owned));
         client.send(&answer);
         // A copy counts once, and an answer from elsewhere never.

@@ -27,6 +27,10 @@ const MARK: u8 = b'p';
 /// The same for a ping to a client.
 const FLOW_MARK: u8 = b'k';
 
+/// What follows the branch of a ping to a client: it answers to the address and port that the ping comes from (RFC 3581). Its NAT has a binding for these,
+/// which is the one to keep, whatever this host has in Via.
+const RPORT: &[u8] = b";rport";
+
 /// A request of the host itself to a next hop.
 #[derive(Clone, Copy, Debug)]
 pub struct Ping<'p> {
@@ -77,6 +81,7 @@ impl Proxy {
             mark: MARK,
             number: &call_id,
             seal: self.keys.current().ping(ping.number),
+            params: b"",
         };
         write(leg.place, ping, &branch, out);
         Ok(Forwarded {
@@ -126,6 +131,7 @@ impl Proxy {
             mark: FLOW_MARK,
             number: &digits,
             seal: self.keys.current().flow_ping(number, client),
+            params: RPORT,
         };
         write(place, &ping, &branch, out);
         Some(Destination {
@@ -182,6 +188,8 @@ struct PingBranch<'b> {
     /// As digits. It is the Call-ID and the tag as well.
     number: &'b [u8],
     seal: u64,
+    /// What follows it in Via.
+    params: &'static [u8],
 }
 
 /// The request URI of a ping to a client. A zone means something on this machine only.
@@ -197,6 +205,7 @@ fn write(place: &Place, ping: &Ping<'_>, branch: &PingBranch<'_>, out: &mut Vec<
         mark,
         number: call_id,
         seal,
+        params,
     } = *branch;
     let sent_by = place.sent_by();
     let mut add = |parts: &[&[u8]]| out.extend(parts.iter().copied().flatten());
@@ -204,7 +213,7 @@ fn write(place: &Place, ping: &Ping<'_>, branch: &PingBranch<'_>, out: &mut Vec<
     add(&[&place.via, MAGIC_COOKIE, &[mark], call_id]);
     write_hex(seal, out);
     let mut add = |parts: &[&[u8]]| out.extend(parts.iter().copied().flatten());
-    add(&[b"\r\nMax-Forwards: "]);
+    add(&[params, b"\r\nMax-Forwards: "]);
     write_decimal(MAX_FORWARDS.into(), out);
     let mut add = |parts: &[&[u8]]| out.extend(parts.iter().copied().flatten());
     match from {
@@ -320,12 +329,15 @@ mod tests {
                 "OPTIONS sip:{client} SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.9:5060;branch=z9hG4bKk0000000000001234"
             );
             assert!(request.starts_with(&beginning), "{request}");
+            let via = request.lines().nth(1).unwrap();
+            assert!(via.ends_with(";rport"), "{via}");
             let from = "\r\nFrom: <sip:keepalive@192.0.2.9:5060>;tag=0000000000001234\r\n";
             assert!(request.contains(from), "{request}");
             let pinged = read(&request, |message| proxy.flow_pinged(message));
             assert_eq!(pinged, Some((client, 0x1234)));
             let first = format!("OPTIONS sip:{client} SIP/2.0");
             let answer = request.replacen(&first, "SIP/2.0 200 OK", 1);
+            let answer = answer.replacen(";rport", ";rport=5060;received=192.0.2.9", 1);
             let number = |proxy: &Proxy, text: &str, from: SocketAddr| {
                 read(text, |message| proxy.flow_ping_of(message, from))
             };
