@@ -147,11 +147,11 @@ impl Key {
         mac_of_numbers(self.ping, [number])
     }
 
-    /// The seal of a ping with this number to a client at this address.
-    pub(crate) fn flow_ping(&self, number: u64, client: SocketAddr) -> u64 {
+    /// The seal of a ping with this number to a client at this address, in this period.
+    pub(crate) fn flow_ping(&self, number: u64, client: SocketAddr, period: u32) -> u64 {
         let (upper, lower) = words_of(client.ip());
-        let port = client.port().into();
-        mac_of_numbers(self.flow_ping, [number, upper, lower, port])
+        let port_and_period = u64::from(period) << 16 | u64::from(client.port());
+        mac_of_numbers(self.flow_ping, [number, upper, lower, port_and_period])
     }
 
     /// The number of a call in draws among the servers of a name.

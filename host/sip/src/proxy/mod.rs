@@ -232,9 +232,15 @@ impl Proxy {
         self.keys.current().steering()
     }
 
-    /// The period of four minutes in which a receipt is given.
+    /// The period of four minutes in which a receipt is given, or a client is pinged.
     fn period(&self) -> u32 {
         self.now().0 / 4
+    }
+
+    /// The periods whose receipts are accepted now. Clocks of hosts differ.
+    fn accepted_periods(&self) -> [u32; 3] {
+        let now = self.period();
+        [now, now.saturating_sub(1), now.saturating_add(1)]
     }
 
     fn now(&self) -> Minute {
@@ -443,9 +449,7 @@ impl Proxy {
             return false;
         };
         let mut keys = self.keys.all();
-        let now = self.period();
-        // Clocks of hosts differ.
-        let periods = [now, now.saturating_sub(1), now.saturating_add(1)];
+        let periods = self.accepted_periods();
         keys.any(|key| {
             let mut periods = periods.iter();
             periods.any(|period| tag == own_tag(key, ack, &top, source, *period))

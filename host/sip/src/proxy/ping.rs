@@ -1,7 +1,7 @@
 //! Requests of the host itself, which ask whether a next hop answers (RFC 3261 §11), or keep the flow of a client open.
 //!
 //! The branch to a next hop is `z9hG4bKp`, 16 digits that number the ping, and 16 digits that seal them with a key of their own. That to a client
-//! begins with `z9hG4bKk`, and its seal includes the address of the client. They are the branches of no
+//! begins with `z9hG4bKk`, and its seal includes the address of the client and the time. They are the branches of no
 //! transaction, so an answer is a response that nothing else claims.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -100,7 +100,7 @@ impl Proxy {
     /// The number of the ping that this message answers, or that this message is. `None` for anything else: nobody else can write such a
     /// branch.
     pub fn ping_of(&self, message: Message<'_>) -> Option<u64> {
-        self.numbered(message, MARK, Key::ping)
+        self.numbered(message, MARK, |key, number, seal| key.ping(number) == seal)
     }
 
     /// Writes a ping to a client over UDP, along the flow from this socket of the host to the address of the client: an OPTIONS, so that the client
@@ -130,7 +130,7 @@ impl Proxy {
         let branch = PingBranch {
             mark: FLOW_MARK,
             number: &digits,
-            seal: self.keys.current().flow_ping(number, client),
+            seal: self.keys.current().flow_ping(number, client, self.period()),
             params: RPORT,
         };
         write(place, &ping, &branch, out);
@@ -145,10 +145,12 @@ impl Proxy {
     }
 
     /// The number of the ping to the client at this address that a message answers. Nobody else can write such a branch, so whoever answers has
-    /// received the ping there.
+    /// received the ping there. It counts for four to eight minutes: later, somebody else may have the address.
     pub fn flow_ping_of(&self, message: Message<'_>, client: SocketAddr) -> Option<u64> {
-        self.numbered(message, FLOW_MARK, |key, number| {
-            key.flow_ping(number, client)
+        let periods = self.accepted_periods();
+        self.numbered(message, FLOW_MARK, |key, number, seal| {
+            let mut periods = periods.iter();
+            periods.any(|period| key.flow_ping(number, client, *period) == seal)
         })
     }
 
@@ -166,7 +168,7 @@ impl Proxy {
         &self,
         message: Message<'_>,
         mark: u8,
-        seal_of: impl Fn(&Key, u64) -> u64,
+        is_seal: impl Fn(&Key, u64, u64) -> bool,
     ) -> Option<u64> {
         let top = TopVia::of(message)?;
         if !self.identity.is_our_via(&top.via) {
@@ -177,8 +179,7 @@ impl Proxy {
         let (number, seal) = digits.split_at_checked(HEX_DIGITS)?;
         let (number, seal) = (read_hex(number)?, read_hex(seal)?);
         let mut keys = self.keys.all();
-        keys.any(|key| seal_of(key, number) == seal)
-            .then_some(number)
+        keys.any(|key| is_seal(key, number, seal)).then_some(number)
     }
 }
 
@@ -349,6 +350,12 @@ mod tests {
             let changed = answer.replace("z9hG4bKk", "z9hG4bKp");
             assert_eq!(number(&proxy, &changed, client), None);
             assert_eq!(self::number(&proxy, &answer), None);
+            // Who has the address ten minutes later has not received the ping.
+            proxy.set_time(3 * 60);
+            assert_eq!(number(&proxy, &answer, client), Some(0x1234));
+            proxy.set_time(10 * 60);
+            assert_eq!(number(&proxy, &answer, client), None);
+            proxy.set_time(0);
         }
         let (nowhere, client) = ("192.0.2.9:5061", "198.51.100.7:40000");
         let (nowhere, client) = (nowhere.parse().unwrap(), client.parse().unwrap());
