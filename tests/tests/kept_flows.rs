@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::mpsc::{Sender, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_testkit::callee::ok_to;
 use portcullis_testkit::host::{Builder, Host};
@@ -22,6 +22,11 @@ const MOST_SILENT: usize = 3;
 
 /// A host that pings the clients that register, once a second, and a registrar that the test plays.
 fn start(nat: &str) -> (Host, Caller) {
+    start_with(nat, "")
+}
+
+/// The same with keys of `[sip]`.
+fn start_with(nat: &str, sip_keys: &str) -> (Host, Caller) {
     let builder = Builder::new().policy(policy("observe")).workers(2);
     let sip = builder.lease().addr(1, 5060);
     let core = builder.lease().addr(CORE, 5080);
@@ -29,6 +34,7 @@ fn start(nat: &str) -> (Host, Caller) {
         .set("nat", &format!("clients = [\"udp:{sip}\", \"tcp:{sip}\"]"))
         .set("nat", "ping = \"1s\"")
         .set("nat", nat)
+        .set("sip", sip_keys)
         .set("relay", &format!("next-hop = \"sip:{core}\""))
         .start();
     let core = Caller::udp_from(core, host.sip());
@@ -204,6 +210,59 @@ fn a_client_whose_port_is_closed_is_not_pinged_again() {
     assert_eq!(pings(&host, "unreachable"), 1.0);
     // The first ping may have come before the port was closed.
     assert!(pings(&host, "silent") <= 1.0);
+}
+
+/// Whoever has an account can register with forged addresses: the host sends no more to them than any other answer. One that proves itself is pinged
+/// like all clients.
+#[test]
+fn an_address_that_has_not_proved_itself_gets_few_pings() {
+    const PORTS: usize = 12;
+    const ALLOWANCE: usize = 1_024;
+    let (host, mut core) = start_with("", &format!("unproved-bytes = {ALLOWANCE}"));
+    let begun = Instant::now();
+    let mut victims: Vec<_> = (0..PORTS).map(|_| host.udp(CLIENT)).collect();
+    let contacts = "Contact: <sip:ada@10.99.0.9:5060>;expires=600\r\n";
+    let mut sent = 0;
+    for victim in &mut victims {
+        let request = of_phone(victim).bytes();
+        sent += request.len();
+        victim.send(&request);
+        let seen = core.receive();
+        core.send(&answer(&seen, &core, 200, contacts));
+    }
+    wait::until("pings are kept back", || {
+        (pings(&host, "kept_back") >= 1.0).then_some(())
+    });
+    wait::until("all flows are given up", || {
+        (pinged_flows(&host) == 0.0).then_some(())
+    });
+    let (mut received, mut last_ping) = (0, None);
+    for victim in &mut victims {
+        while let Some(message) = victim.receive_within(Duration::from_millis(20)) {
+            received += message.bytes.len();
+            if message.first_word() == "OPTIONS" {
+                last_ping = Some((victim.local(), message));
+            }
+        }
+    }
+    // An eighth of the allowance comes back each second.
+    let seconds = usize::try_from(begun.elapsed().as_secs()).expect("a short time") + 2;
+    let most = sent + ALLOWANCE + seconds * ALLOWANCE / 8;
+    assert!(
+        received <= most,
+        "{sent} in, {received} out, {most} at most"
+    );
+
+    let (local, ping_to_victim) = last_ping.expect("the allowance is enough for a ping");
+    let prover = victims.iter_mut().find(|victim| victim.local() == local);
+    let prover = prover.expect("one of them was pinged");
+    prover.send(&ok_to(&ping_to_victim, local));
+    let mut client = host.udp(CLIENT);
+    register(&mut client, &mut core, 600);
+    for _ in 0..2 {
+        let (_, answer) = ping(&mut client);
+        client.send(&answer);
+    }
 }
 
 #[test]

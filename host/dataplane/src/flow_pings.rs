@@ -29,8 +29,16 @@ pub struct FlowPings {
     is_asked: Notify,
 }
 
-/// A flow, and the seconds for which its registration still lasts.
-pub type Registration = (ClientFlow, u32);
+/// A flow that is pinged, as one process tells it to the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Registration {
+    /// The flow.
+    pub flow: ClientFlow,
+    /// For how many seconds its registration still lasts.
+    pub seconds: u32,
+    /// Number of pings in a row without an answer.
+    pub silent: u8,
+}
 
 /// The path of a client over UDP.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -65,6 +73,13 @@ pub enum FlowEvent {
         /// The number of the ping.
         number: u64,
     },
+    /// The ping with this number was not sent: the address of its client has not proved itself, and has been sent as much as it may be.
+    KeptBack {
+        /// The flow.
+        flow: ClientFlow,
+        /// The number.
+        number: u64,
+    },
 }
 
 /// Numbers of pings by what has become of them.
@@ -76,6 +91,8 @@ pub struct FlowPingResults {
     pub silent: AtomicU64,
     /// Not delivered.
     pub unreachable: AtomicU64,
+    /// Not sent to an address that has not proved itself.
+    pub kept_back: AtomicU64,
 }
 
 impl Default for FlowPings {
@@ -146,14 +163,19 @@ mod tests {
             local: "192.0.2.9:5060".parse().unwrap(),
             client: "198.51.100.7:40000".parse().unwrap(),
         };
+        let registration = Registration {
+            flow,
+            seconds: 60,
+            silent: 1,
+        };
         let answer = async {
             let asked = pings.question().await;
-            asked.send(vec![(flow, 60)]).unwrap();
+            asked.send(vec![registration]).unwrap();
         };
         let (all, ()) = tokio::join!(pings.all(), answer);
-        assert_eq!(all, [(flow, 60)]);
+        assert_eq!(all, [registration]);
         pings.inherit(all);
-        assert_eq!(pings.take_inherited(), [(flow, 60)]);
+        assert_eq!(pings.take_inherited(), [registration]);
         assert!(pings.take_inherited().is_empty());
     }
 

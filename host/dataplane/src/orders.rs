@@ -42,8 +42,8 @@ pub struct NamesPage {
 pub(crate) enum Order {
     /// To send a request of the host itself. Nobody waits for the end of this.
     Send { bytes: Box<[u8]>, to: Destination },
-    /// To send these. Nobody waits for the end of this.
-    SendAll(Vec<(Box<[u8]>, Destination)>),
+    /// To send these pings along flows of clients, unless too much has been sent to a client. Nobody waits for the end of this.
+    Ping(Vec<(Box<[u8]>, Destination)>),
     /// To decide on everything that waits for a decision.
     Settle(Answer<()>),
     /// To duplicate its sockets.
@@ -220,17 +220,13 @@ impl Orders {
         sent.map_err(|_| gone(worker))
     }
 
-    /// Has a worker send requests of the host itself. What becomes of them is noted in [`FlowPings`](crate::flow_pings::FlowPings).
+    /// Has a worker send pings along flows of clients. What becomes of them is noted in [`FlowPings`](crate::flow_pings::FlowPings).
     ///
     /// # Errors
     /// When the worker has ended.
-    pub fn send_all(
-        &self,
-        worker: usize,
-        requests: Vec<(Box<[u8]>, Destination)>,
-    ) -> io::Result<()> {
+    pub fn ping(&self, worker: usize, requests: Vec<(Box<[u8]>, Destination)>) -> io::Result<()> {
         let queue = self.queues.get(worker).ok_or_else(|| gone(worker))?;
-        let sent = queue.sender.send(Order::SendAll(requests));
+        let sent = queue.sender.send(Order::Ping(requests));
         sent.map_err(|_| gone(worker))
     }
 

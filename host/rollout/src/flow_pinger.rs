@@ -86,8 +86,8 @@ impl FlowPinger {
                 _ = stop.wait_for(|stop| *stop) => return,
             }
             let now = Instant::now();
-            for (flow, seconds) in pings.take_inherited() {
-                self.take(FlowEvent::Registered { flow, seconds }, now, pings);
+            for registration in pings.take_inherited() {
+                self.inherit(&registration, now, pings);
             }
             while let Some(event) = pings.next_now() {
                 self.take(event, now, pings);
@@ -104,22 +104,44 @@ impl FlowPinger {
     /// The flows whose registration lasts.
     fn registrations(&self, now: Instant) -> Vec<Registration> {
         let now = now.saturating_duration_since(self.start);
-        let left = self.turns.all().map(|(flow, until)| {
+        let left = self.turns.all().map(|(flow, until, silent)| {
             let left = until.saturating_sub(now).as_secs();
-            (flow, u32::try_from(left).unwrap_or(u32::MAX))
+            let seconds = u32::try_from(left).unwrap_or(u32::MAX);
+            Registration {
+                flow,
+                seconds,
+                silent,
+            }
         });
-        left.filter(|(_, seconds)| *seconds > 0).collect()
+        left.filter(|one| one.seconds > 0).collect()
+    }
+
+    /// Goes on with what the process before has pinged.
+    fn inherit(&mut self, registration: &Registration, now: Instant, pings: &FlowPings) {
+        let until = self.until(registration.seconds, now);
+        let taken = (self.turns).inherit(registration.flow, until, registration.silent);
+        self.note_taken(taken, pings);
+    }
+
+    /// When a registration ends that lasts for so many seconds.
+    fn until(&self, seconds: u32, now: Instant) -> Duration {
+        let lasts = Duration::from_secs(seconds.into()).min(self.longest);
+        now.saturating_duration_since(self.start) + lasts
+    }
+
+    fn note_taken(&mut self, taken: bool, pings: &FlowPings) {
+        if !taken {
+            self.refused += 1;
+            count(&pings.refused, 1);
+        }
     }
 
     fn take(&mut self, event: FlowEvent, now: Instant, pings: &FlowPings) {
         match event {
             FlowEvent::Registered { flow, seconds } => {
-                let lasts = Duration::from_secs(seconds.into()).min(self.longest);
-                let until = now.saturating_duration_since(self.start) + lasts;
-                if !self.turns.register(flow, until) {
-                    self.refused += 1;
-                    count(&pings.refused, 1);
-                }
+                let until = self.until(seconds, now);
+                let taken = self.turns.register(flow, until);
+                self.note_taken(taken, pings);
             }
             FlowEvent::Answered { flow, number } => {
                 // Others are late, or copies.
@@ -133,6 +155,11 @@ impl FlowPinger {
                 let is_it = |&local| turns.undelivered(&ClientFlow { local, client }, number);
                 if locals.any(is_it) {
                     count(&pings.results.unreachable, 1);
+                }
+            }
+            FlowEvent::KeptBack { flow, number } => {
+                if self.turns.kept_back(&flow, number) {
+                    count(&pings.results.kept_back, 1);
                 }
             }
         }
@@ -164,7 +191,7 @@ impl FlowPinger {
         for (worker, part) in turn.pings.chunks(each).enumerate() {
             let requests: Vec<_> = part.iter().filter_map(|ping| self.written(ping)).collect();
             // A worker that has ended is one of a host that ends.
-            let _ending = self.shared.orders.send_all(worker, requests);
+            let _ending = self.shared.orders.ping(worker, requests);
         }
     }
 

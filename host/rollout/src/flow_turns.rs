@@ -35,6 +35,8 @@ struct Kept {
     waits_for: Option<u64>,
     /// Number of pings in a row without an answer.
     silent: u8,
+    /// Whether the process before may have pinged it, and this one has not yet: the number of that ping is not known.
+    is_inherited: bool,
 }
 
 /// What has become of the flows of a turn since their turn before.
@@ -66,9 +68,10 @@ impl FlowTurns {
         self.flows.len()
     }
 
-    /// All flows, and when their registrations end.
-    pub(crate) fn all(&self) -> impl Iterator<Item = (ClientFlow, Duration)> {
-        self.flows.iter().map(|(flow, kept)| (*flow, kept.until))
+    /// All flows, when their registrations end, and the number of their pings in a row without an answer.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (ClientFlow, Duration, u8)> {
+        let flows = self.flows.iter();
+        flows.map(|(flow, kept)| (*flow, kept.until, kept.silent))
     }
 
     /// When the next turn comes.
@@ -100,9 +103,22 @@ impl FlowTurns {
             until,
             waits_for: None,
             silent: 0,
+            is_inherited: false,
         };
         self.flows.insert(flow, kept);
         true
+    }
+
+    /// Notes a flow that the process before has pinged, so many times in a row without an answer. Otherwise as [`FlowTurns::register`]: what has
+    /// registered here counts more.
+    pub(crate) fn inherit(&mut self, flow: ClientFlow, until: Duration, silent: u8) -> bool {
+        let is_new = !self.flows.contains_key(&flow);
+        let is_taken = self.register(flow, until);
+        if is_new && let Some(kept) = self.flows.get_mut(&flow) {
+            kept.silent = silent;
+            kept.is_inherited = true;
+        }
+        is_taken
     }
 
     /// Notes an answer. Returns false if nothing waits for it.
@@ -110,10 +126,25 @@ impl FlowTurns {
         let Some(kept) = self.flows.get_mut(flow) else {
             return false;
         };
-        let is_expected = kept.waits_for == Some(number);
+        let is_expected = kept.waits_for == Some(number) || kept.is_inherited;
         if is_expected {
             kept.waits_for = None;
             kept.silent = 0;
+            kept.is_inherited = false;
+        }
+        is_expected
+    }
+
+    /// Notes that a ping was not sent, because its client has not proved its address: it counts like one without an answer. Returns false if nothing
+    /// waits for its answer.
+    pub(crate) fn kept_back(&mut self, flow: &ClientFlow, number: u64) -> bool {
+        let Some(kept) = self.flows.get_mut(flow) else {
+            return false;
+        };
+        let is_expected = kept.waits_for == Some(number);
+        if is_expected {
+            kept.waits_for = None;
+            kept.silent = kept.silent.saturating_add(1);
         }
         is_expected
     }
@@ -143,7 +174,7 @@ impl FlowTurns {
                 };
                 if kept.waits_for.take().is_some() {
                     taken.silent += 1;
-                    kept.silent += 1;
+                    kept.silent = kept.silent.saturating_add(1);
                 }
                 let is_silent = kept.silent >= MOST_SILENT;
                 if is_silent || kept.until <= now {
@@ -155,6 +186,7 @@ impl FlowTurns {
                 }
                 let number = number();
                 kept.waits_for = Some(number);
+                kept.is_inherited = false;
                 taken.pings.push((*flow, number));
                 true
             });
@@ -269,6 +301,51 @@ mod tests {
             }
         }
         assert_eq!((sent, turns.len()), (30, 1));
+    }
+
+    #[test]
+    fn a_ping_that_is_kept_back_counts_like_one_without_an_answer() {
+        let mut turns = turns(9);
+        turns.register(flow(1), HOUR);
+        let (mut pings, mut given_up) = (0, Vec::new());
+        while given_up.is_empty() {
+            let now = turns.due();
+            let turn = turns.take(now, || 5);
+            pings += turn.pings.len();
+            assert_eq!(turn.silent, 0);
+            given_up = turn.given_up;
+            if !turn.pings.is_empty() {
+                assert!(!turns.kept_back(&flow(1), 4) && !turns.kept_back(&flow(2), 5));
+                assert!(turns.kept_back(&flow(1), 5) && !turns.kept_back(&flow(1), 5));
+            }
+        }
+        assert_eq!(
+            (pings, &given_up[..]),
+            (usize::from(MOST_SILENT), &[flow(1)][..])
+        );
+    }
+
+    #[test]
+    fn an_upgrade_begins_no_new_count_and_takes_the_answer_to_the_last_ping() {
+        let mut turns = turns(9);
+        assert!(turns.inherit(flow(1), HOUR, 2));
+        assert_eq!(turns.all().collect::<Vec<_>>(), [(flow(1), HOUR, 2)]);
+        let until = turns.due() + INTERVAL * 10;
+        let (pings, given_up) = run(&mut turns, until, false);
+        assert_eq!((pings.len(), &given_up[..]), (1, &[flow(1)][..]));
+
+        assert!(turns.inherit(flow(2), HOUR, 2));
+        assert!(turns.answered(&flow(2), 77), "a ping of the process before");
+        assert!(!turns.answered(&flow(2), 77), "a copy");
+        let until = turns.due() + INTERVAL * 10;
+        let (pings, _) = run(&mut turns, until, false);
+        assert_eq!(pings.len(), usize::from(MOST_SILENT));
+
+        assert!(turns.register(flow(3), HOUR));
+        assert!(turns.inherit(flow(3), HOUR * 2, 2));
+        let all: Vec<_> = turns.all().collect();
+        assert_eq!(all, [(flow(3), HOUR * 2, 0)], "it has registered here");
+        assert!(!turns.answered(&flow(3), 77));
     }
 
     #[test]

@@ -225,15 +225,33 @@ impl Pipeline {
     pub(crate) fn may_send_datagram(&self, datagram: &[u8], to: SocketAddr) -> bool {
         let is_paid = self.responder.pays_for(datagram, to);
         if !is_paid {
-            self.reporter.lose(&Loss {
-                lost: Lost::AnswerLimit,
-                bytes: datagram,
-                transport: Transport::Udp,
-                peer: to,
-                detail: &"the address has not proved itself: see `unproved-bytes` in [sip]",
-            });
+            self.lose_unpaid(datagram, to);
         }
         is_paid
+    }
+
+    /// Whether this ping along the flow of a client may be sent: it counts like an answer to the client, who may have forged the address that it has
+    /// registered from. Counts the loss of one that may not, and notes it for the control side.
+    pub(crate) fn may_ping(&self, ping: &[u8], to: &Destination) -> bool {
+        let is_paid = self
+            .responder
+            .may_request(to.transport, to.addr, ping.len());
+        if !is_paid {
+            self.lose_unpaid(ping, to.addr);
+            pings::keep_back(ping, to, &self.shared);
+        }
+        is_paid
+    }
+
+    #[cold]
+    fn lose_unpaid(&self, datagram: &[u8], to: SocketAddr) {
+        self.reporter.lose(&Loss {
+            lost: Lost::AnswerLimit,
+            bytes: datagram,
+            transport: Transport::Udp,
+            peer: to,
+            detail: &"the address has not proved itself: see `unproved-bytes` in [sip]",
+        });
     }
 
     /// Decides on a deferred request.

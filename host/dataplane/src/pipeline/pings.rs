@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use portcullis_sip::{Arrival, Framing, Index, Limits, Message, StartLine, scan};
+use portcullis_sip::{Arrival, Destination, Framing, Index, Limits, Message, StartLine, scan};
 
 use crate::flow_pings::{ClientFlow, FlowEvent};
 use crate::pings::PingFate;
@@ -39,6 +39,18 @@ pub(super) fn is_answered_by_client(
     };
     pings.note(FlowEvent::Answered { flow, number });
     true
+}
+
+/// Notes for the control side that a ping along the flow of a client is not sent.
+pub(super) fn keep_back(bytes: &[u8], to: &Destination, shared: &Shared) {
+    let mut index = Index::default();
+    let _whole = scan(bytes, Framing::Datagram, &Limits::NONE, &mut index);
+    let pinged = shared.proxy.flow_pinged(Message::new(bytes, &index));
+    if let (Some(pings), Some(local), Some((_, number))) = (&shared.flow_pings, to.from, pinged) {
+        let client = to.addr;
+        let flow = ClientFlow { local, client };
+        pings.note(FlowEvent::KeptBack { flow, number });
+    }
 }
 
 /// Whether a request that was not delivered is a ping. Notes it for the control side, with the reason. An ICMP error quotes only the beginning of

@@ -194,7 +194,7 @@ impl Pipeline {
             || !self
                 .dialog_of(message, judgement)
                 .is_some_and(|dialog| dialog.calls_back())
-            || self.responder.may_call_back(to.transport, to.addr, bytes)
+            || self.responder.may_request(to.transport, to.addr, bytes)
     }
 
     /// Answers a request that cannot be relayed.

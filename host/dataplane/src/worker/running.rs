@@ -232,10 +232,10 @@ impl Running {
                 self.worker.borrow_mut().send_own(&bytes, to);
                 flush_all(&self.worker).await;
             }
-            Order::SendAll(requests) => {
+            Order::Ping(requests) => {
                 for some in requests.chunks(BATCH) {
                     for (bytes, to) in some {
-                        self.worker.borrow_mut().send_own(bytes, *to);
+                        self.worker.borrow_mut().send_ping(bytes, *to);
                     }
                     flush_all(&self.worker).await;
                 }

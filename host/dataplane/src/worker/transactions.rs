@@ -123,6 +123,13 @@ impl Worker {
         }
     }
 
+    /// Sends a ping along the flow of a client, if so much may be sent to its address.
+    pub(super) fn send_ping(&mut self, bytes: &[u8], to: Destination) {
+        if self.pipeline.may_ping(bytes, &to) {
+            self.send_own(bytes, to);
+        }
+    }
+
     /// Notes in its transaction that a request was not delivered, or that a ping was not, for this reason if it is known. Returns false if it is
     /// neither.
     pub(super) fn fail_undelivered(&mut self, bytes: &[u8], why: Option<&dyn Display>) -> bool {

@@ -22,7 +22,7 @@ pub(super) const LONGEST_DESTINATION: usize = 480;
 /// Most calls in one note: each has 24 bytes.
 pub(super) const CALLS_AT_ONCE: usize = 1_024;
 
-/// Most flows in one note: each has a line of two addresses and a number.
+/// Most flows in one note: each has a line of two addresses and two numbers.
 pub(super) const FLOWS_AT_ONCE: usize = 256;
 
 /// A message between the two processes.
@@ -173,9 +173,10 @@ impl Note {
                 return bytes;
             }
             Self::Flows(flows) => {
-                let lines = flows
-                    .iter()
-                    .map(|(flow, seconds)| format!("\n{} {} {seconds}", flow.local, flow.client));
+                let lines = flows.iter().map(|one| {
+                    let (ClientFlow { local, client }, seconds) = (one.flow, one.seconds);
+                    format!("\n{local} {client} {seconds} {}", one.silent)
+                });
                 format!("flows{}", lines.collect::<String>())
             }
             Self::Lent => "lent".into(),
@@ -275,7 +276,12 @@ fn flow_of(line: &str) -> Option<Registration> {
         local: words.next()?.parse().ok()?,
         client: words.next()?.parse().ok()?,
     };
-    Some((flow, words.next()?.parse().ok()?))
+    Some(Registration {
+        flow,
+        seconds: words.next()?.parse().ok()?,
+        // The last word is new.
+        silent: words.next().map_or(Some(0), |word| word.parse().ok())?,
+    })
 }
 
 fn key_of(digits: &str) -> Option<[u8; 16]> {
@@ -352,20 +358,16 @@ mod tests {
             },
             Note::Flows(Vec::new()),
             Note::Flows(vec![
-                (
-                    ClientFlow {
-                        local: "192.0.2.9:5060".parse().unwrap(),
-                        client: "198.51.100.7:40000".parse().unwrap(),
-                    },
-                    3_600,
-                ),
-                (
-                    ClientFlow {
-                        local: "[2001:db8::9]:5060".parse().unwrap(),
-                        client: "[2001:db8::7]:40000".parse().unwrap(),
-                    },
-                    u32::MAX,
-                ),
+                Registration {
+                    flow: flow("192.0.2.9:5060", "198.51.100.7:40000"),
+                    seconds: 3_600,
+                    silent: 0,
+                },
+                Registration {
+                    flow: flow("[2001:db8::9]:5060", "[2001:db8::7]:40000"),
+                    seconds: u32::MAX,
+                    silent: 2,
+                },
             ]),
             Note::Lent,
             Note::Taken("http 127.0.0.1:8060".into()),
@@ -388,6 +390,24 @@ mod tests {
         ] {
             assert_eq!(Note::parse(other.as_bytes()), None, "{other}");
         }
+    }
+
+    fn flow(local: &str, client: &str) -> ClientFlow {
+        ClientFlow {
+            local: local.parse().unwrap(),
+            client: client.parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_flow_of_a_version_that_counts_no_silent_pings_is_read() {
+        let note = Note::parse(b"flows\n192.0.2.9:5060 198.51.100.7:40000 60");
+        let expected = Registration {
+            flow: flow("192.0.2.9:5060", "198.51.100.7:40000"),
+            seconds: 60,
+            silent: 0,
+        };
+        assert_eq!(note, Some(Note::Flows(vec![expected])));
     }
 
     #[test]

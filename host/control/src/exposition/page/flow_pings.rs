@@ -22,6 +22,7 @@ impl Page<'_, '_> {
                 ("answered", value(|pings| &pings.results.answered)),
                 ("silent", value(|pings| &pings.results.silent)),
                 ("unreachable", value(|pings| &pings.results.unreachable)),
+                ("kept_back", value(|pings| &pings.results.kept_back)),
             ],
         )?;
         self.gauge(

@@ -270,15 +270,16 @@ impl Responder {
     }
 
     /// Whether this datagram may be sent: everything but a request counts in the account of an address that has not proved itself. What the host
-    /// sends over UDP passes here, whatever has written it. For requests see [`Responder::may_call_back`].
+    /// sends over UDP passes here, whatever has written it. For requests see [`Responder::may_request`].
     #[inline]
     pub(super) fn pays_for(&self, datagram: &[u8], to: SocketAddr) -> bool {
         is_request(datagram) || self.has_paid(to.ip(), datagram.len())
     }
 
-    /// Whether a request of this size may be sent to the caller of its dialog. It counts in the same account: whoever has forged the address of the caller and
-    /// has the callee at its hand could make the host send requests there, each of them ten times.
-    pub(super) fn may_call_back(&self, transport: Transport, to: SocketAddr, bytes: usize) -> bool {
+    /// Whether a request of this size may be sent to the caller of its dialog, or to a client to keep its flow open. It counts in the same account: whoever has
+    /// forged the address of the caller and has the callee at its hand could make the host send requests there, each of them ten times, and whoever registers
+    /// with forged addresses three pings to each port.
+    pub(super) fn may_request(&self, transport: Transport, to: SocketAddr, bytes: usize) -> bool {
         transport.is_reliable() || self.has_paid(to.ip(), bytes)
     }
 

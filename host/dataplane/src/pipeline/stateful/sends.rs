@@ -39,7 +39,7 @@ impl Sends<'_> {
                 What::Request | What::RequestRetransmission => {
                     let relay = sent.id.and_then(|id| self.relays.get(id));
                     !relay.is_some_and(|relay| relay.calls_back)
-                        || responder.may_call_back(transport, to, sent.bytes.len())
+                        || responder.may_request(transport, to, sent.bytes.len())
                 }
                 What::Reply | What::ReplyRetransmission | What::ResponseRetransmission => {
                     may_answer()
