@@ -1,7 +1,7 @@
 //! Files in PEM.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -122,16 +122,19 @@ impl Place<'_> {
     fn bytes(self) -> Result<Vec<u8>, TlsError> {
         let mut bytes = Vec::new();
         let read =
-            File::open(self.file).and_then(|file| file.take(LARGEST).read_to_end(&mut bytes));
-        match read {
-            Ok(_) => Ok(bytes),
-            Err(error) => Err(TlsError::File {
-                section: self.section.to_owned(),
-                key: self.key,
-                file: self.file.to_owned(),
-                error,
-            }),
-        }
+            File::open(self.file).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+        let error = match read {
+            Ok(_) if bytes.len() as u64 <= LARGEST => return Ok(bytes),
+            // The lists that do not fit would be missing.
+            Ok(_) => io::Error::other("it is larger than 16 MiB"),
+            Err(error) => error,
+        };
+        Err(TlsError::File {
+            section: self.section.to_owned(),
+            key: self.key,
+            file: self.file.to_owned(),
+            error,
+        })
     }
 
     fn is_no_pem(self, error: pem::Error) -> TlsError {
@@ -148,4 +151,25 @@ impl Place<'_> {
 fn next_update(list: &CertificateRevocationListDer<'_>) -> Option<SystemTime> {
     let (_, list) = CertificateRevocationList::from_der(list.as_ref()).ok()?;
     list.next_update().map(|time| at(time.timestamp()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a file that is cut, the lists at its end would be missing, and nobody would notice.
+    #[test]
+    fn a_file_that_is_too_large_is_refused_and_not_cut() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let place = Place {
+            section: "relay.tls",
+            key: "crl",
+            file: file.path(),
+        };
+        file.as_file().set_len(LARGEST).unwrap();
+        assert_eq!(place.bytes().unwrap().len() as u64, LARGEST);
+        file.as_file().set_len(LARGEST + 1).unwrap();
+        let error = place.bytes().unwrap_err().to_string();
+        assert!(error.contains("larger than 16 MiB"), "{error}");
+    }
 }
