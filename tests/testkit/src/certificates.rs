@@ -43,6 +43,19 @@ pub fn certificate(folder: &Path, name: &str, host: &str) {
 /// # Panics
 /// If openssl is not installed, or fails.
 pub fn revocations(folder: &Path, names: &[&str]) {
+    write_revocations(folder, names, "");
+}
+
+/// The same for a list whose time is over.
+///
+/// # Panics
+/// If openssl is not installed, or fails.
+pub fn expired_revocations(folder: &Path, names: &[&str]) {
+    let times = "-crl_lastupdate 20200101000000Z -crl_nextupdate 20200102000000Z";
+    write_revocations(folder, names, times);
+}
+
+fn write_revocations(folder: &Path, names: &[&str], times: &str) {
     let config = "[ca]\ndefault_ca = own\n[own]\ndatabase = index.txt\ncrlnumber = crlnumber\ndefault_md = sha256\n\
          default_crl_days = 2\ncrl_extensions = list\n[list]\nauthorityKeyIdentifier = keyid:always\n";
     for (name, text) in [
@@ -56,7 +69,10 @@ pub fn revocations(folder: &Path, names: &[&str]) {
     for name in names {
         openssl(folder, &format!("ca {authority} -revoke {name}.pem"));
     }
-    openssl(folder, &format!("ca {authority} -gencrl -out crl.pem"));
+    openssl(
+        folder,
+        &format!("ca {authority} -gencrl {times} -out crl.pem"),
+    );
 }
 
 fn openssl(folder: &Path, words: &str) {
