@@ -16,7 +16,7 @@ use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureSc
 use crate::certificate::Certificate;
 use crate::error::TlsError;
 use crate::names::NameIndex;
-use crate::pem::{Place, Revocations, read_pair};
+use crate::pem::{Place, Revocations, WithLists, read_pair};
 use crate::profile::{Authorities, RelayProfile};
 use crate::server::{Dates, Inside, versions};
 
@@ -194,7 +194,7 @@ fn with_lists(
     profile: &RelayProfile,
     roots: &Arc<RootCertStore>,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<(Arc<WebPkiServerVerifier>, Option<SystemTime>)>, TlsError> {
+) -> Result<WithLists<Arc<WebPkiServerVerifier>>, TlsError> {
     let Some(file) = profile.crl.as_deref().filter(|_| profile.verify) else {
         return Ok(None);
     };

@@ -35,6 +35,9 @@ pub(crate) struct Revocations {
     pub(crate) until: Option<SystemTime>,
 }
 
+/// What checks certificates, if anything does, and until when its revocation lists are meant.
+pub(crate) type WithLists<V> = Option<(V, Option<SystemTime>)>;
+
 /// Reads a certificate, followed by those of its issuers, with its key. `section` is the section of the configuration that has them as
 /// `certificate` and `key`.
 ///

@@ -12,7 +12,7 @@ use rustls::{SupportedProtocolVersion, version};
 use crate::certificate::Certificate;
 use crate::error::TlsError;
 use crate::names::{NameIndex, covers_any};
-use crate::pem::{Place, Revocations, read_pair};
+use crate::pem::{Place, Revocations, WithLists, read_pair};
 use crate::profile::{ClientAuth, MinVersion, Profile};
 
 /// What is spoken inside TLS.
@@ -183,7 +183,7 @@ fn clients(
     profile: &Profile,
     section: &str,
     provider: &Arc<CryptoProvider>,
-) -> Result<Option<(Arc<dyn ClientCertVerifier>, Option<SystemTime>)>, TlsError> {
+) -> Result<WithLists<Arc<dyn ClientCertVerifier>>, TlsError> {
     let (ClientAuth::Optional | ClientAuth::Required, Some(file)) =
         (profile.client_auth, &profile.client_ca)
     else {
