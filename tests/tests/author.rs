@@ -2,13 +2,19 @@
 
 #![forbid(unsafe_code)]
 
-use std::io::{BufRead, BufReader};
+use std::ffi::OsString;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 
 use portcullis_testkit::guests::rejecting;
-use portcullis_testkit::host::{Builder, Host};
-use portcullis_testkit::{binary, root};
+use portcullis_testkit::host::{Builder, Host, signal};
+use portcullis_testkit::lease::Lease;
+use portcullis_testkit::sip::Caller;
+use portcullis_testkit::{binary, root, wait};
 
 /// The token of the tenant whose policy is written.
 const TOKEN: &str = "acme-0123456789abcdef";
@@ -22,12 +28,22 @@ fn command(folder: &Path, words: &str) -> Command {
     command
         .current_dir(folder)
         .env("NO_COLOR", "1")
+        .env("PATH", path())
         .env("PORTCULLIS_TOKEN", TOKEN)
         // The dependency of the SDK is in cargo's home, because the bundled policies have it, and most of it has been built for them.
         .env("CARGO_NET_OFFLINE", "true")
         .env("CARGO_TARGET_DIR", root().join("target/policies-build"))
         .args(words.split_whitespace());
     command
+}
+
+/// PATH, and behind it the compilers that `cargo xtask languages` has installed.
+fn path() -> OsString {
+    let tools = root().join("target/languages/tools");
+    let tools = ["npm/node_modules/.bin", "venv/bin"].map(|folder| tools.join(folder));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let all = std::env::split_paths(&path).chain(tools);
+    std::env::join_paths(all).expect("no folder has a colon in its name")
 }
 
 fn text(output: &Output) -> String {
@@ -75,8 +91,11 @@ fn make(language: &str) {
             sees_the_canary(&folder, &words, &host);
             return;
         }
-        // It serves until Ctrl-C.
         if words.starts_with("policy dev") {
+            let mut dev = Dev::start(&folder, &words, host.lease());
+            dev.wait_for(&format!("serving {name}.wasm on {}", dev.listen));
+            dev.wait_for(" passed\n");
+            dev.end("INT");
             continue;
         }
         let output = run(&folder, &words);
@@ -93,6 +112,223 @@ fn make(language: &str) {
         assert!(said.contains(part), "{words}: {said}");
     }
     panic!("the page does not come to `policy tail`");
+}
+
+/// A running `policy dev`. Whatever it has started ends with this value.
+struct Dev {
+    child: Child,
+    /// What it has written so far, to standard output and standard error.
+    said: Arc<Mutex<String>>,
+    listen: SocketAddr,
+    callee: SocketAddr,
+}
+
+impl Dev {
+    /// Starts the command on two addresses of the lease.
+    fn start(folder: &Path, words: &str, lease: &Lease) -> Self {
+        let [listen, callee] = [11, 12].map(|peer| lease.addr(peer, 5060));
+        let mut child = command(folder, words)
+            .args(["--listen", &listen.to_string()])
+            .args(["--callee", &callee.to_string()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()
+            .expect("portcullis runs");
+        let said = Arc::default();
+        keep(child.stdout.take().expect("a pipe"), &said);
+        keep(child.stderr.take().expect("a pipe"), &said);
+        Self {
+            child,
+            said,
+            listen,
+            callee,
+        }
+    }
+
+    fn said(&self) -> String {
+        self.said.lock().expect("no reader panics").clone()
+    }
+
+    fn wait_for(&mut self, text: &str) {
+        self.wait_until(text, || {});
+    }
+
+    /// Does something again and again until the command has written a text.
+    fn wait_until(&mut self, text: &str, mut act: impl FnMut()) {
+        let found = wait::within(wait::PATIENCE, || {
+            act();
+            let said = self.said();
+            if let Some(status) = self.child.try_wait().expect("the child can be asked") {
+                panic!("policy dev has ended, {status}: {said}");
+            }
+            said.contains(text).then_some(())
+        });
+        assert!(found.is_some(), "no {text:?} in: {}", self.said());
+    }
+
+    /// Ends the command, as Ctrl-C and `kill` do. Nothing of it stays: its addresses are free.
+    fn end(mut self, name: &str) {
+        signal(self.child.id(), name);
+        let status = wait::until("policy dev ends", || {
+            self.child.try_wait().expect("the child can be asked")
+        });
+        assert!(status.success(), "{status}: {}", self.said());
+        for addr in [self.listen, self.callee] {
+            UdpSocket::bind(addr).expect("neither host nor callee is left");
+        }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // The host and the callee are in the group of the command.
+            let group = format!("-{}", self.child.id());
+            let _gone = Command::new("kill")
+                .args(["-s", "KILL", "--", &group])
+                .status();
+            let _reaped = self.child.wait();
+        }
+    }
+}
+
+/// Appends what comes from a pipe, in a thread that ends with the pipe.
+fn keep(mut pipe: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
+    let said = Arc::clone(said);
+    std::thread::spawn(move || {
+        let mut chunk = [0; 4096];
+        while let Ok(length @ 1..) = pipe.read(&mut chunk) {
+            let text = String::from_utf8_lossy(&chunk[..length]);
+            *said.lock().expect("no reader panics") += &text;
+        }
+    });
+}
+
+#[test]
+fn policy_dev_serves_what_is_saved() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let made = run(folder.path(), "policy new acl");
+    assert!(made.status.success(), "{}", text(&made));
+    let folder = folder.path().join("acl");
+    let source = folder.join("src/lib.rs");
+    let first = std::fs::read_to_string(&source).expect("the template has a source");
+    let save = |text: &str| std::fs::write(&source, text).expect("the source can be written");
+
+    let lease = Lease::new();
+    let mut dev = Dev::start(&folder, "policy dev", &lease);
+    dev.wait_for("serving acl.wasm on ");
+    dev.wait_for("4 cases passed\n");
+    // The table of the host has all addresses of loopback.
+    let mut caller = Caller::udp(lease.ip(20), dev.listen);
+    let mut call = || {
+        let request = caller.request("INVITE", "sip:bob@example.com");
+        caller.ask(&request).code()
+    };
+    // Decisions are shown from a moment on that nothing tells.
+    dev.wait_until("acl.wasm generation 1: relay", || assert_eq!(call(), 200));
+    assert!(
+        dev.said().contains("INVITE sip:bob@example.com"),
+        "{}",
+        dev.said()
+    );
+
+    let closed = first.replace("=> relay(),", "=> reject(480, \"Closed today\"),");
+    assert_ne!(closed, first);
+    save(&closed);
+    dev.wait_for(": generation 2\n");
+    // The template's cases still expect a relay.
+    dev.wait_for("4 cases, 1 failed\n");
+    dev.wait_until("acl.wasm generation 2: reject 480 Closed today", || {
+        assert_eq!(call(), 480);
+    });
+
+    save(&closed.replace("fn decide()", "fn decide("));
+    dev.wait_for("the build has failed");
+    assert_eq!(call(), 480, "the last policy stays");
+    save(&first);
+    dev.wait_for(": generation 3\n");
+    assert_eq!(call(), 200);
+    dev.end("TERM");
+}
+
+/// The page in the directory of a policy leads from its first build to an activation on a host, with the variables that it names.
+#[test]
+fn the_readme_of_a_policy_leads_to_a_host() {
+    let folder = tempfile::tempdir().expect("a temporary directory can be made");
+    let host = Builder::new()
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]")
+        .set("tenants.acme", &format!("token = \"{TOKEN}\""))
+        .start();
+    let made = run(folder.path(), "policy new acl");
+    assert!(made.status.success(), "{}", text(&made));
+    let folder = folder.path().join("acl");
+    let url = format!("http://{}", host.lease().addr(1, 8060));
+    let tries = |words: &str| {
+        let mut command = command(&folder, words);
+        let output = command.env("PORTCULLIS_URL", &url).output();
+        output.expect("portcullis runs")
+    };
+    let does = |words: &str| {
+        let output = tries(words);
+        let said = text(&output);
+        assert!(output.status.success(), "{words}: {said}");
+        said
+    };
+    let mut caller = host.udp(10);
+    let mut call = || {
+        let request = caller.request("INVITE", "sip:bob@acme.example");
+        caller.ask(&request).start_line().to_owned()
+    };
+    let readme = std::fs::read_to_string(folder.join("README.md")).expect("a page");
+    let (_, commands) = readme
+        .split_once("\n## The loop\n")
+        .expect("the section is there");
+    let mut done = 0;
+    for line in commands.lines() {
+        let Some(words) = line.strip_prefix("    portcullis ") else {
+            continue;
+        };
+        let (words, _) = words.split_once('#').unwrap_or((words, ""));
+        let words = words
+            .trim()
+            .replace("SEAT", "acme")
+            .replace("GENERATION", "2");
+        // It serves until it is ended: `policy_dev_serves_what_is_saved`.
+        if words == "policy dev" {
+            continue;
+        }
+        if words.ends_with("--shadow") {
+            let source = folder.join("src/lib.rs");
+            let text = std::fs::read_to_string(&source).expect("the source is there");
+            let text = text.replace("Address not authorised", "Not from here");
+            std::fs::write(&source, text).expect("the source can be written");
+            does("policy build");
+        }
+        let part = match words.split_whitespace().nth(1) {
+            Some("build") => "log, permissions, request",
+            Some("test") => "4 cases passed\n",
+            Some("check") => "can be used",
+            Some("push") if words.ends_with("--activate") => "acme: generation 1, ",
+            Some("push") => "acme: generation 2, ",
+            Some("diff") => "acme: generation 2 against 1: ",
+            Some("canary" | "activate") => "acme: generation 2, ",
+            _ => panic!("the page has another command: {words}"),
+        };
+        if words.starts_with("policy diff") {
+            // A trial without a request has no result yet, and the candidate decides behind the answer.
+            assert_eq!(call(), "SIP/2.0 401 Address not authorised");
+            wait::until("the candidate has decided", || {
+                tries(&words).status.success().then_some(())
+            });
+        }
+        let said = does(&words);
+        assert!(said.contains(part), "{words}: {said}");
+        done += 1;
+    }
+    assert_eq!(done, 8);
+    assert_eq!(call(), "SIP/2.0 401 Not from here");
 }
 
 /// Calls until the canary has decided, as the command shows.
@@ -154,6 +390,11 @@ fn a_policy_in_zig_builds_where_zig_is() {
 #[test]
 fn a_policy_in_go_builds_where_go_is() {
     make_if_there("go", "Go");
+}
+
+#[test]
+fn a_policy_in_assemblyscript_builds_where_asc_is() {
+    make_if_there("assemblyscript", "AssemblyScript");
 }
 
 #[test]

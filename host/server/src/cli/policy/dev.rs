@@ -1,7 +1,7 @@
 //! `portcullis policy dev`: a host on loopback with a callee behind it, which follows the policy while one writes it.
 
 use std::ffi::OsString;
-use std::io::BufRead;
+use std::io::{self, BufRead};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode};
@@ -10,10 +10,11 @@ use std::time::{Duration, Instant, SystemTime};
 use anyhow::{Context, bail};
 use portcullis_author::file_of;
 use portcullis_cases::Suite;
-use portcullis_config::Config;
+use portcullis_config::{Config, DATABASE_VARIABLE};
 use portcullis_control::commands::policy::PolicyReload;
 use portcullis_policy::Scope;
 use serde_json::{Value, json};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::super::client::Client;
 use super::super::database::block_on;
@@ -24,11 +25,14 @@ use super::test::write_report;
 /// Interval between two looks at the files.
 const LOOK: Duration = Duration::from_millis(300);
 
-/// Limit of the time until the host answers.
-const START: Duration = Duration::from_secs(30);
+/// Limit of the time until the host answers. It compiles the policy first, which takes minutes for an interpreter on a busy machine.
+const START: Duration = Duration::from_secs(300);
 
 /// The cases of a policy in its directory.
 const CASES: &str = "cases.toml";
+
+/// Folders that builds write.
+const WRITTEN: [&str; 5] = ["target", "node_modules", "build", "dist", "__pycache__"];
 
 /// Most files of the sources whose time is read.
 const MOST_FILES: usize = 5_000;
@@ -99,9 +103,11 @@ pub(super) fn run(args: &Args, found: (Config, Option<PathBuf>)) -> anyhow::Resu
     let around = Surroundings::new(found);
     let work = &Work::of(args)?;
     if !args.listen.ip().is_loopback() || !args.callee.ip().is_loopback() {
-        bail!("only on loopback: a host for development has no token, and relays for everyone");
+        bail!(
+            "only on loopback: a host for development relays for everyone; --listen and --callee name addresses of 127.0.0.0/8, or ::1"
+        );
     }
-    work.build();
+    work.build_saved();
     if !work.policy.exists() {
         bail!(
             "{} does not exist: build it, or give the command that does with --build",
@@ -115,24 +121,47 @@ pub(super) fn run(args: &Args, found: (Config, Option<PathBuf>)) -> anyhow::Resu
     let file = folder.path().join("portcullis.toml");
     std::fs::write(&file, &text)?;
     let config = Config::load(&file)?;
-    let answer = ["answer".into(), args.callee.to_string().into()];
-    let _callee = Running::start(&answer)?;
-    let serve = ["serve".into(), "--config".into(), file.into_os_string()];
-    let mut host = Running::start(&serve)?;
-    let client = host.client(&config)?;
-    let decisions = Client::of_own_host(&config)?;
+    // What is saved while the host starts is a change.
+    let seen = Seen::now(work);
+    block_on(serve(work, &around, (&config, file), seen))??;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Serves the policy until a signal ends it.
+async fn serve(
+    work: &Work<'_>,
+    around: &Surroundings,
+    (config, file): (&Config, PathBuf),
+    mut seen: Seen,
+) -> anyhow::Result<()> {
+    let Args { listen, callee, .. } = work.args;
+    let mut ends = Ends::new()?;
+    let mut peer = Running::start("callee", &["answer".into(), callee.to_string().into()])?;
+    let words = ["serve".into(), "--config".into(), file.into_os_string()];
+    let mut host = Running::start("host", &words)?;
+    let shown = work.policy.strip_prefix(".").unwrap_or(&work.policy);
+    let shown = shown.display();
+    eprintln!("starting a host, which compiles {shown}");
+    let Some(client) = host.client(config, &mut ends).await? else {
+        return Ok(());
+    };
+    peer.check()?;
+    let decisions = Client::of_own_host(config)?;
     std::thread::Builder::new()
         .name("decisions".to_owned())
         .spawn(move || show_decisions(&decisions))?;
-    let Args { listen, callee, .. } = args;
-    eprintln!(
-        "serving {} on {listen}, callee on {callee}; Ctrl-C ends both",
-        work.policy.display()
-    );
+    eprintln!("serving {shown} on {listen}, callee on {callee}; Ctrl-C ends both");
     eprintln!("try: portcullis probe sip:bob@example.com --target udp:{listen} --method INVITE");
-    work.run_cases(&around);
-    block_on(follow(work, &around, &client, &mut host))??;
-    Ok(ExitCode::SUCCESS)
+    work.run_cases(around);
+    loop {
+        tokio::select! {
+            () = ends.next() => return Ok(()),
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        host.check()?;
+        peer.check()?;
+        seen = work.follow(seen, around, &client);
+    }
 }
 
 impl<'a> Work<'a> {
@@ -151,6 +180,16 @@ impl<'a> Work<'a> {
             build,
             cases,
         })
+    }
+
+    /// Builds, and once more if a source has changed meanwhile: it may have been saved after the compiler had read it. A build that writes among
+    /// its sources runs twice.
+    fn build_saved(&self) {
+        let before = Seen::now(self).sources;
+        self.build();
+        if Seen::now(self).sources != before {
+            self.build();
+        }
     }
 
     fn build(&self) {
@@ -193,37 +232,48 @@ impl<'a> Work<'a> {
             eprintln!("{}", clean(&format!("{error:#}")));
         }
     }
-}
 
-/// Looks for changes until Ctrl-C, or until the host ends.
-async fn follow(
-    work: &Work<'_>,
-    around: &Surroundings,
-    client: &Client,
-    host: &mut Running,
-) -> anyhow::Result<()> {
-    let mut seen = Seen::now(work);
-    loop {
-        tokio::select! {
-            ended = tokio::signal::ctrl_c() => return Ok(ended?),
-            () = tokio::time::sleep(LOOK) => {}
+    /// Does what the changes of files since the last look ask for.
+    fn follow(&self, seen: Seen, around: &Surroundings, client: &Client) -> Seen {
+        if Seen::now(self).sources != seen.sources {
+            self.build_saved();
         }
-        if let Some(status) = host.0.try_wait()? {
-            bail!("the host has ended: {status}");
-        }
-        let now = Seen::now(work);
-        if now.sources != seen.sources {
-            work.build();
-        }
-        let now = Seen::now(work);
+        let now = Seen::now(self);
         let is_new = now.policy != seen.policy;
         if is_new && now.policy.is_some() {
             reload(client);
         }
         if is_new || now.cases != seen.cases {
-            work.run_cases(around);
+            self.run_cases(around);
         }
-        seen = now;
+        now
+    }
+}
+
+/// The signals that end the command: Ctrl-C, the end of its terminal, and `kill`. Ended by the default action of the last two, it would leave
+/// the host and the callee behind, on their ports.
+struct Ends {
+    interrupt: Signal,
+    hangup: Signal,
+    terminate: Signal,
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    /// Completes when there is such a signal.
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.hangup.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
     }
 }
 
@@ -252,8 +302,8 @@ fn state(file: &Path) -> Option<(SystemTime, u64)> {
     Some((metadata.modified().ok()?, metadata.len()))
 }
 
-/// The newest source below a folder, and the number of sources. What builds write is left out: `target`, `node_modules`, hidden folders, and
-/// WebAssembly files.
+/// The newest source below a folder, and the number of sources. What builds and editors write is left out: WebAssembly files, the folders of
+/// [`WRITTEN`], and what is hidden or a backup.
 fn newest(folder: &Path) -> Option<(SystemTime, usize)> {
     let mut folders = vec![folder.to_owned()];
     let (mut last, mut count) = (None, 0);
@@ -261,11 +311,13 @@ fn newest(folder: &Path) -> Option<(SystemTime, usize)> {
         for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let name = name.to_string_lossy();
-            let is_written = ["target", "node_modules", "build", "dist"].contains(&&*name);
+            if name.starts_with('.') || name.ends_with('~') {
+                continue;
+            }
             let Ok(metadata) = entry.metadata() else {
                 continue;
             };
-            if metadata.is_dir() && !is_written && !name.starts_with('.') {
+            if metadata.is_dir() && !WRITTEN.contains(&&*name) {
                 folders.push(entry.path());
             }
             if !metadata.is_file() || name.ends_with(".wasm") || name == "Cargo.lock" {
@@ -395,38 +447,60 @@ fn config_text(
 }
 
 /// A process that ends with this one.
-struct Running(Child);
+struct Running {
+    name: &'static str,
+    child: Child,
+}
 
 impl Running {
-    fn start(words: &[OsString]) -> anyhow::Result<Self> {
+    fn start(name: &'static str, words: &[OsString]) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("the program has no file")?;
-        let child = Command::new(program).args(words).spawn();
-        Ok(Self(child.context("a process cannot be started")?))
+        let mut command = Command::new(program);
+        // The variable is for another host, and would replace the tables of this one.
+        command.args(words).env_remove(DATABASE_VARIABLE);
+        let child = command.spawn();
+        let child = child.with_context(|| format!("the {name} cannot be started"))?;
+        Ok(Self { name, child })
     }
 
-    /// Waits until the host answers. It generates its token at the start, so that each attempt reads the token again.
-    fn client(&mut self, config: &Config) -> anyhow::Result<Client> {
+    /// # Errors
+    /// If the process has ended.
+    fn check(&mut self) -> anyhow::Result<()> {
+        let name = self.name;
+        match self.child.try_wait()? {
+            None => Ok(()),
+            Some(status) => bail!(
+                "the {name} has ended ({status}), and says why above; if another program has its address, --listen and --callee name others"
+            ),
+        }
+    }
+
+    /// Waits until the host answers; `None` if a signal ends the command before. The host generates its token at the start, so that each attempt
+    /// reads the token again.
+    async fn client(&mut self, config: &Config, ends: &mut Ends) -> anyhow::Result<Option<Client>> {
         let end = Instant::now() + START;
         loop {
             let client = Client::of_own_host(config)?;
-            if client.call::<Value>("portcullis.status", json!([])).is_ok() {
-                return Ok(client);
-            }
-            if let Some(status) = self.0.try_wait()? {
-                bail!("the host does not start: {status}");
-            }
+            let refused = match client.call::<Value>("portcullis.status", json!([])) {
+                Ok(_) => return Ok(Some(client)),
+                Err(error) => error,
+            };
+            self.check()?;
             if Instant::now() >= end {
-                bail!("the host does not answer within {START:?}");
+                return Err(refused.context(format!("the host does not answer within {START:?}")));
             }
-            std::thread::sleep(LOOK / 3);
+            tokio::select! {
+                () = ends.next() => return Ok(None),
+                () = tokio::time::sleep(LOOK / 3) => {}
+            }
         }
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        let _ended = self.0.kill();
-        let _reaped = self.0.wait();
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
     }
 }
 
@@ -527,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_build_writes_is_no_source() {
+    fn what_builds_and_editors_write_is_no_source() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str| {
             let file = folder.path().join(name);
@@ -542,6 +616,9 @@ mod tests {
             "p.wasm",
             ".git/HEAD",
             "Cargo.lock",
+            "src/.lib.rs.swp",
+            "src/lib.rs~",
+            "__pycache__/x.pyc",
         ] {
             write(name);
         }
