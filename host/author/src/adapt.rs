@@ -50,8 +50,10 @@ pub struct Adapted {
     pub embedded: bool,
     /// Whether it expected WASI, and has the floor in it now.
     pub floor: bool,
-    /// Core instances that are one now; 0 if there was nothing to merge.
+    /// Core instances that were merged; 0 if there was nothing to merge.
     pub merged: usize,
+    /// Core instances that were made of them.
+    pub groups: usize,
     /// Why core instances that share memory or a table were not merged.
     pub unmerged: Option<String>,
 }
@@ -107,11 +109,22 @@ pub fn adapt(bytes: &[u8]) -> Result<Adapted, AdaptError> {
 }
 
 impl Adapted {
+    /// How many core modules were merged, for people; `None` if there was nothing to merge.
+    pub fn merging(&self) -> Option<String> {
+        let into = match self.groups {
+            0 => return None,
+            1 => "one".to_owned(),
+            groups => groups.to_string(),
+        };
+        Some(format!("{} core modules merged into {into}", self.merged))
+    }
+
     fn merge(self) -> Self {
         let merged = portcullis_merge::merge(&self.bytes);
         Self {
             bytes: merged.bytes,
             merged: merged.instances,
+            groups: merged.groups,
             unmerged: merged.unmerged,
             ..self
         }
@@ -137,6 +150,7 @@ fn adapt_component(bytes: &[u8], found: &Inspection) -> Result<Adapted, AdaptErr
         embedded: false,
         floor: wasi.is_some(),
         merged: 0,
+        groups: 0,
         unmerged: None,
     })
 }
@@ -147,6 +161,7 @@ fn adapt_module(bytes: &[u8], found: &Inspection) -> Result<Adapted, AdaptError>
         embedded: found.world.is_none(),
         floor: found.imports.iter().any(|import| import.interface == WASI),
         merged: 0,
+        groups: 0,
         unmerged: None,
     };
     if adapted.embedded {
@@ -429,6 +444,12 @@ mod tests {
         assert!(found.asks_for("log") && found.asks_for("request"));
         assert!(found.exports.iter().any(|export| export.name == "decide"));
         assert!(adapted.merged > 1, "{:?}", adapted.unmerged);
+        assert!((1..adapted.merged).contains(&adapted.groups));
+        let said = adapted.merging().unwrap();
+        assert!(
+            said.starts_with(&format!("{} core modules merged", adapted.merged)),
+            "{said}"
+        );
         let again = adapt(&adapted.bytes).unwrap();
         assert!(!again.floor);
         assert_eq!(again.bytes, adapted.bytes);

@@ -30,6 +30,8 @@ pub struct Built {
     pub inspection: Inspection,
     /// Whether the floor for WASI was linked into it.
     pub floor: bool,
+    /// How many core modules were merged, for people.
+    pub merging: Option<String>,
 }
 
 /// Why a policy could not be built.
@@ -361,6 +363,7 @@ impl Work<'_> {
             file,
             inspection,
             floor: adapted.floor,
+            merging: adapted.merging(),
         })
     }
 

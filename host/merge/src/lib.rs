@@ -23,6 +23,8 @@ mod plan;
 mod problem;
 mod rewrite;
 
+use std::collections::BTreeSet;
+
 use wasm_encoder::{Component, ComponentSectionId, RawSection};
 use wasmparser::{
     ComponentAlias, ComponentOuterAliasKind, Parser, Payload, Validator, WasmFeatures,
@@ -32,7 +34,7 @@ use graph::Graph;
 use layout::{Layout, each_section, section};
 use plan::{Found, plan};
 use problem::Problem;
-use rewrite::rewrite;
+use rewrite::{Rewritten, rewrite};
 
 /// What became of a component.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +43,9 @@ pub struct Merged {
     pub bytes: Vec<u8>,
     /// Core instances that were merged. 0 means that the bytes are those that were given.
     pub instances: usize,
-    /// Why an instance that shares memory or a table with others was not merged with them.
+    /// Core instances that were made of them.
+    pub groups: usize,
+    /// Why an instance that shares memory or a table with others was not merged with them. Instances have the numbers of the result.
     pub unmerged: Option<String>,
 }
 
@@ -60,6 +64,7 @@ pub fn merge(bytes: &[u8]) -> Merged {
     Merged {
         bytes: bytes.to_vec(),
         instances: 0,
+        groups: 0,
         unmerged,
     }
 }
@@ -104,35 +109,41 @@ const MOST_GROUPS: usize = 16;
 /// Merges nested components first, then the groups of the component itself, the largest one first.
 fn merge_all(bytes: &[u8]) -> Result<Merged, Problem> {
     let mut merged = merge_nested(bytes)?;
-    for number in 0..MOST_GROUPS {
+    // What has been merged, by the present number. It can be a member again: instances may join it once others have.
+    let mut groups = BTreeSet::new();
+    let mut obstacle = None;
+    for round in 0..=MOST_GROUPS {
         let (rewritten, found) = match merge_group(&merged.bytes) {
             Ok(own) => own,
             Err(problem) => {
-                let obstacle = Some(problem.to_string());
-                (
-                    None,
-                    Found {
-                        plan: None,
-                        obstacle,
-                    },
-                )
+                obstacle = Some(problem.to_string());
+                break;
             }
         };
-        // Instances have other numbers once a group is merged.
-        if number == 0 {
-            merged.unmerged = merged.unmerged.take().or(found.obstacle);
-        }
-        let (Some(bytes), Some(plan)) = (rewritten, found.plan) else {
+        obstacle = found.obstacle;
+        let (Some(rewritten), Some(plan)) = (rewritten, found.plan) else {
             break;
         };
-        merged.bytes = bytes;
-        merged.instances += plan.members.len();
+        if round == MOST_GROUPS {
+            obstacle = Some(format!("it has more than {MOST_GROUPS} groups"));
+            break;
+        }
+        merged.bytes = rewritten.bytes;
+        merged.instances += plan.members.difference(&groups).count();
+        let others = groups.difference(&plan.members);
+        let mut now: BTreeSet<_> = others
+            .filter_map(|one| rewritten.instances.get(one).copied())
+            .collect();
+        now.insert(rewritten.merged);
+        groups = now;
     }
+    merged.groups += groups.len();
+    merged.unmerged = merged.unmerged.take().or(obstacle);
     Ok(merged)
 }
 
 /// The component with its largest group merged, if there is one.
-fn merge_group(bytes: &[u8]) -> Result<(Option<Vec<u8>>, Found), Problem> {
+fn merge_group(bytes: &[u8]) -> Result<(Option<Rewritten>, Found), Problem> {
     let graph = Graph::new(Layout::parse(bytes)?)?;
     let found = plan(&graph)?;
     let rewritten = found.plan.as_ref().map(|plan| rewrite(&graph, plan));
@@ -142,7 +153,7 @@ fn merge_group(bytes: &[u8]) -> Result<(Option<Vec<u8>>, Found), Problem> {
 /// Replaces the nested components, and copies everything else.
 fn merge_nested(bytes: &[u8]) -> Result<Merged, Problem> {
     let mut component = Component::new();
-    let (mut instances, mut unmerged) = (0, None);
+    let (mut instances, mut groups, mut unmerged) = (0, 0, None);
     each_section(bytes, |payload| {
         if matches!(payload, Payload::Version { .. } | Payload::End(_)) {
             return Ok(());
@@ -154,6 +165,7 @@ fn merge_nested(bytes: &[u8]) -> Result<Merged, Problem> {
         }
         let merged = merge_all(data)?;
         instances += merged.instances;
+        groups += merged.groups;
         unmerged = unmerged.take().or(merged.unmerged);
         let data = &merged.bytes;
         component.section(&RawSection { id, data });
@@ -166,6 +178,7 @@ fn merge_nested(bytes: &[u8]) -> Result<Merged, Problem> {
     Ok(Merged {
         bytes,
         instances,
+        groups,
         unmerged,
     })
 }

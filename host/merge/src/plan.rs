@@ -30,7 +30,7 @@ pub(crate) struct Plan {
 pub(crate) struct Found {
     /// A group of at least two.
     pub(crate) plan: Option<Plan>,
-    /// Why an instance that uses the memory or the table of the group is not a member.
+    /// Why an instance that uses the memory or the table of the group, or of any instance if there is no group, is not a member.
     pub(crate) obstacle: Option<String>,
 }
 
@@ -64,7 +64,7 @@ pub(crate) fn plan(graph: &Graph<'_>) -> Result<Found, Problem> {
         .collect();
     let with_memory = candidates.iter().filter(|one| one.defines_memory);
     let mut best = Found::default();
-    let mut most = 0;
+    let (mut most, mut obstacle) = (0, None);
     for seed in with_memory.take(MOST_MEMORIES) {
         let found = Search {
             graph,
@@ -72,9 +72,13 @@ pub(crate) fn plan(graph: &Graph<'_>) -> Result<Found, Problem> {
             running: &running,
         }
         .grow(seed);
+        obstacle = obstacle.or_else(|| found.1.obstacle.clone());
         if found.0 > most {
             (most, best) = found;
         }
+    }
+    if best.plan.is_none() {
+        best.obstacle = obstacle;
     }
     Ok(best)
 }

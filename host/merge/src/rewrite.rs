@@ -19,11 +19,20 @@ use crate::module::Kind;
 use crate::plan::Plan;
 use crate::problem::Problem;
 
+/// A component whose group is merged.
+pub(crate) struct Rewritten {
+    pub(crate) bytes: Vec<u8>,
+    /// The number of the merged core instance.
+    pub(crate) merged: u32,
+    /// The new numbers of the other core instances that are made of modules.
+    pub(crate) instances: HashMap<u32, u32>,
+}
+
 /// Writes a component whose group is merged.
 ///
 /// # Errors
 /// If the group cannot be linked.
-pub(crate) fn rewrite(graph: &Graph<'_>, plan: &Plan) -> Result<Vec<u8>, Problem> {
+pub(crate) fn rewrite(graph: &Graph<'_>, plan: &Plan) -> Result<Rewritten, Problem> {
     let mut writer = Writer {
         graph,
         plan,
@@ -49,7 +58,12 @@ pub(crate) fn rewrite(graph: &Graph<'_>, plan: &Plan) -> Result<Vec<u8>, Problem
         writer.make_merged()?;
     }
     writer.close();
-    Ok(writer.component.finish())
+    let merged = writer.merged.ok_or(Problem::Stray("core instances"))?;
+    Ok(Rewritten {
+        bytes: writer.component.finish(),
+        merged,
+        instances: writer.instances,
+    })
 }
 
 /// What others use of the members.

@@ -251,9 +251,42 @@ fn each_group_of_a_component_becomes_one_module() {
         (core instance $i2 (instantiate $m2))
         (core instance $i3 (instantiate $m3 (with "0" (instance $i2)))))"#;
     let merged = merged(text);
-    assert_eq!((merged.instances, &merged.unmerged), (4, &None));
+    assert_eq!((merged.instances, merged.groups), (4, 2));
+    assert_eq!(merged.unmerged, None);
     assert_eq!(modules(&merged.bytes).len(), 2);
     assert_eq!(merge(&merged.bytes).bytes, merged.bytes);
+}
+
+#[test]
+fn an_instance_that_joins_later_is_counted_once() {
+    // The first would start behind the second, until the second is merged with the third.
+    let text = r#"(component
+        (core module $m0 (func $start) (start $start))
+        (core module $m1 (func (export "f")) (func $start) (start $start))
+        (core module $m2 (import "0" "f" (func)) (memory 1))
+        (core instance $i0 (instantiate $m0))
+        (core instance $i1 (instantiate $m1))
+        (core instance $i2 (instantiate $m2 (with "0" (instance $i1)))))"#;
+    let merged = merged(text);
+    assert_eq!((merged.instances, merged.groups), (3, 1));
+    assert_eq!((modules(&merged.bytes).len(), merged.unmerged), (1, None));
+}
+
+#[test]
+fn what_is_not_merged_has_the_number_of_the_result() {
+    let text = r#"(component
+        (core module $m0 (memory (export "memory") 1))
+        (core module $m1 (import "0" "memory" (memory 1)) (data (i32.const 0) "a"))
+        (core module $m2 (import "0" "memory" (memory 1)) (memory 1))
+        (core instance $i0 (instantiate $m0))
+        (core instance $i1 (instantiate $m1 (with "0" (instance $i0))))
+        (core instance $i2 (instantiate $m2 (with "0" (instance $i0)))))"#;
+    let merged = merged(text);
+    assert_eq!((merged.instances, merged.groups), (2, 1));
+    let said = merged.unmerged.clone().unwrap();
+    assert!(said.contains("two memories"), "{said}");
+    // A second call reads the same numbers.
+    assert_eq!(merge(&merged.bytes).unmerged, merged.unmerged);
 }
 
 #[test]

@@ -26,11 +26,12 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     let output = args.output.display().to_string();
     fs::write(&args.output, &adapted.bytes).with_context(|| format!("cannot write {output}"))?;
 
-    let merged = format!("with {} core modules merged into one", adapted.merged);
+    let merged = adapted.merging();
+    let merged = format!("with {}", merged.as_deref().unwrap_or_default());
     let done: Vec<_> = [
         (adapted.embedded, "with the world it is for"),
         (adapted.floor, "with the floor for WASI"),
-        (adapted.merged > 0, &merged),
+        (adapted.groups > 0, &merged),
     ]
     .into_iter()
     .filter_map(|(is_done, what)| is_done.then_some(what))
@@ -41,7 +42,11 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     };
     writeln!(out, "{}: {done}", clean(&output))?;
     if let Some(reason) = adapted.unmerged {
-        writeln!(out, "  core modules not merged: {}", clean(&reason))?;
+        writeln!(
+            out,
+            "  not all core modules could be merged: {}",
+            clean(&reason)
+        )?;
     }
     Ok(())
 }

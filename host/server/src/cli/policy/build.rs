@@ -40,10 +40,13 @@ pub(super) fn run(args: &Args, out: &mut impl Write) -> anyhow::Result<()> {
     line("digest:", &format!("sha256:{}", found.digest))?;
     line("memory:", &show_size(found.memory_bytes))?;
     line("uses:", &interfaces.join(", "))?;
+    if let Some(merging) = &built.merging {
+        line("modules:", merging)?;
+    }
     if built.floor {
         line(
             "wasi:",
-            "inside the file: standard error is the log, the time is the host's; no files and no network",
+            "inside the file: what the policy prints is the log, the time is the host's; no files and no network",
         )?;
     }
     Ok(())
