@@ -16,8 +16,15 @@ use portcullis_testkit::mariadb::MariaDb;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::{binary, policy, root};
 
-const NAMES: [&str; 7] = [
-    "edge", "failover", "fork", "gateways", "groups", "numbers", "rewrite",
+const NAMES: [&str; 8] = [
+    "edge",
+    "failover",
+    "fork",
+    "gateways",
+    "groups",
+    "numbers",
+    "rewrite",
+    "variables",
 ];
 
 /// A request as `METHOD USER`, and further header fields. `From` and `To` replace those of the request.
@@ -67,6 +74,19 @@ const REWRITE: &[Question] = &[
     ("INVITE dst", &[]),
     ("INVITE bob", &["X-Old: 1"]),
     ("MESSAGE +4930", &[]),
+];
+
+const VARIABLES: &[Question] = &[
+    ("INVITE bob", &[]),
+    ("INVITE bob", &["X-Mark: 1"]),
+    ("INVITE 030", &[]),
+    ("INVITE 030", &["X-Mark: 1"]),
+    ("INVITE 0030", &[]),
+    ("INVITE 0030", &["X-Mark: 1"]),
+    ("MESSAGE bob", &[]),
+    ("MESSAGE 07", &[]),
+    // Nothing of the last request is left.
+    ("INVITE bob", &[]),
 ];
 
 const GROUPS: &[Question] = &[("INVITE 100", &[]), ("MESSAGE 100", &[])];
@@ -240,6 +260,11 @@ fn peers_imported_numbers_decide_as_kamailio_does() {
 #[test]
 fn peers_imported_rewriting_decides_as_kamailio_does() {
     compare("rewrite", REWRITE);
+}
+
+#[test]
+fn peers_imported_variables_decide_as_kamailio_does() {
+    compare("variables", VARIABLES);
 }
 
 /// The folder is not touched if it has a policy already.

@@ -8,6 +8,7 @@ use super::kinds::advice;
 use super::pattern::Matching;
 use super::routes::Routes;
 use super::syntax::{Call, Expression, Operator, Term};
+use super::tables::table_of;
 use super::values::{Value, is_header, value};
 
 /// A Rust expression of type `bool`. An operand without counterpart is a call of `untranslated`, which ends the script: whatever the
@@ -39,12 +40,13 @@ pub(super) fn condition(expression: &Expression, routes: &Routes, context: &mut 
         }
         Term::Word(word) if matches!(&**word, "1" | "true" | "yes") => "true".into(),
         Term::Word(word) if matches!(&**word, "0" | "false" | "no") => "false".into(),
-        Term::Variable(_)
-        | Term::Sum(_)
-        | Term::Text(_)
-        | Term::Word(_)
-        | Term::Address(_)
-        | Term::Other => untranslated(expression, context),
+        Term::Variable(_) => match value(expression, context) {
+            Some(Value::Number(number)) => format!("{number} != 0"),
+            Some(Value::Owned(_) | Value::Borrowed(_)) | None => untranslated(expression, context),
+        },
+        Term::Sum(_) | Term::Text(_) | Term::Word(_) | Term::Address(_) | Term::Other => {
+            untranslated(expression, context)
+        }
     }
 }
 
@@ -91,6 +93,11 @@ fn negated(code: &str) -> String {
         "false" => return "true".into(),
         _ => {}
     }
+    if let Some(number) = code.strip_suffix(" != 0")
+        && !number.contains(' ')
+    {
+        return format!("{number} == 0");
+    }
     let is_call = |code: &str| !code.contains([' ', '\n']) || is_one_call(code);
     match code.strip_prefix('!') {
         Some(rest) if is_call(rest) => rest.to_owned(),
@@ -132,8 +139,7 @@ fn untranslated(expression: &Expression, context: &mut Context) -> String {
     };
     let mend = advice(text).unwrap_or("no counterpart");
     let mend = format!("{mend}: the policy answers 500 where this decides");
-    context.need(Helper::Untranslated);
-    context.leave(&expression.place, text, &mend);
+    context.close(&expression.place, text, &mend);
     format!("untranslated({}, {text:?})?", expression.place.line)
 }
 
@@ -170,6 +176,19 @@ fn comparison(
             "uri" | "from_uri" | "to_uri" => return None,
             _ => {}
         }
+    }
+    let is_null = |one: &Expression| matches!(&one.term, Term::Variable(name) if name == "$null");
+    let is_var =
+        |one: &Expression| matches!(&one.term, Term::Variable(name) if name.starts_with("$var("));
+    if let Term::Variable(name) = &left.term
+        && is_null(right)
+        && table_of(name).is_some_and(|table| context.empty_tables.contains(table))
+    {
+        return equality(operator, "true".into());
+    }
+    // One that has never been set is the number 0.
+    if is_var(left) && is_null(right) || is_null(left) && is_var(right) {
+        return None;
     }
     let right_literal = right.literal();
     let (left, right) = (value(left, context)?, value(right, context)?);
@@ -213,6 +232,12 @@ fn of_myself(operator: Operator, left: &Expression, context: &mut Context) -> Op
     let (Term::Word(left) | Term::Variable(left)) = &left.term else {
         return None;
     };
+    if matches!(&**left, "src_ip" | "$si") {
+        context.need(Helper::Myself);
+        context.need(Helper::MyAddress);
+        let is_own = "is_my_address(&request::source_address())";
+        return equality(operator, is_own.to_owned());
+    }
     let uri = match &**left {
         "uri" | "$ru" if context.is_stateful() => "self.uri()",
         "uri" | "$ru" => "request::uri()",
@@ -328,8 +353,49 @@ fn function(
         }
         // The host has done this before it calls a policy.
         ("mf_process_maxfwd_header" | "sanity_check" | "record_route" | "force_rport", _)
+        // The guard drops floods.
+        | ("pike_check_req", [])
+        // A policy is called for requests, each of which has a transaction.
+        | ("is_request" | "t_newtran", [])
         // It fails only if it cannot be read, and nothing is to be read.
         | ("handle_ruri_alias", []) => Some("true".into()),
+        // Neither responses nor branches come to a policy.
+        ("is_reply" | "t_is_branch_route", []) => Some("false".into()),
+        ("isdsturiset", []) => Some(match context.is_stateful() {
+            true => "self.destination.is_some()".into(),
+            false => "false".into(),
+        }),
+        ("is_first_hop", []) => {
+            context.need(Helper::FirstHop);
+            Some("is_first_hop()".into())
+        }
+        ("strempty", [text]) => match value(text, context)? {
+            Value::Owned(code) | Value::Borrowed(code) => Some(format!("{code}.is_empty()")),
+            Value::Number(_) => None,
+        },
+        ("starts_with", [text, prefix]) => {
+            let prefix = prefix.literal()?.to_owned();
+            match value(text, context)? {
+                Value::Owned(code) | Value::Borrowed(code) => {
+                    Some(format!("{code}.starts_with({prefix:?})"))
+                }
+                Value::Number(_) => None,
+            }
+        }
+        ("isflagset" | "isbflagset", [_]) => {
+            let flag = context.flag(call)?;
+            if call.name == "isbflagset" {
+                context.need(Helper::BranchFlags);
+            }
+            Some(format!("self.has_flag({flag})"))
+        }
+        ("t_is_set", [what]) if what.literal() == Some("failure_route") => {
+            Some(match context.has(Part::FailureRoute) {
+                true => "!self.failure_route.is_empty()".into(),
+                // Nothing has set one.
+                false => "false".into(),
+            })
+        }
         ("nat_uac_test", [flags]) => nat_uac_test(flags.literal()?, context),
         (
             "t_check_trans" | "t_precheck_trans" | "t_lookup_request" | "t_lookup_cancel"

@@ -1,7 +1,8 @@
 //! What the translation collects besides code: helpers, remarks, counts.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::syntax::Call;
 use crate::finding::{Finding, Place};
 
 /// A part of the policy that is written only if something uses it.
@@ -29,6 +30,14 @@ pub(super) enum Helper {
     BranchReplied,
     /// Whether any target was silent.
     AnyTimeout,
+    /// Whether Route has a value of somebody else.
+    OtherRoutes,
+    /// Where the flags of branches begin.
+    BranchFlags,
+    /// Whether the request comes from where it began.
+    FirstHop,
+    /// Whether an address is one of this host. `Myself` has the addresses.
+    MyAddress,
 }
 
 /// What a policy keeps between the statements of a script.
@@ -46,29 +55,58 @@ pub(super) enum Part {
     Headers,
     /// The destination of a set of the dispatcher.
     Set,
+    /// The flags that the script reads.
+    Flags,
+    /// The variables of the script.
+    Variables,
+}
+
+/// A variable of the script, such as `$var(i)`, as a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Variable {
+    pub(super) field: String,
+    /// Whether it is a number; otherwise a text.
+    pub(super) is_number: bool,
+    /// Whether failure routes get it.
+    pub(super) is_in_memo: bool,
 }
 
 /// Facts about the script, and what its translation collects.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Context {
     /// What the policy keeps between the statements of the script. Routes are methods if there is anything.
     pub(super) parts: BTreeSet<Part>,
+    /// The flags that the script reads, as Rust expressions. Nothing depends on the others.
+    flags: BTreeSet<String>,
+    /// The variables of the script that the policy keeps, by name.
+    pub(super) variables: BTreeMap<String, Variable>,
+    /// The tables of `htable` that nothing fills.
+    pub(super) empty_tables: BTreeSet<String>,
+    /// The custom parameters of the configuration, by `GROUP.NAME`.
+    pub(super) parameters: BTreeMap<String, String>,
     pub(super) helpers: BTreeSet<Helper>,
     pub(super) findings: Vec<Finding>,
     /// Statements and conditions that are in the policy.
     pub(super) translated: usize,
-    /// Statements and operands that are comments in the policy.
+    /// Statements and operands that are comments in the policy, or end the script.
     pub(super) left: usize,
+    /// Those that end the script.
+    pub(super) closed: usize,
 }
 
 impl Context {
-    pub(super) fn new(parts: BTreeSet<Part>) -> Self {
+    pub(super) fn new(parts: BTreeSet<Part>, flags: BTreeSet<String>) -> Self {
         Self {
             parts,
+            flags,
+            variables: BTreeMap::new(),
+            empty_tables: BTreeSet::new(),
+            parameters: BTreeMap::new(),
             helpers: BTreeSet::new(),
             findings: Vec::new(),
             translated: 0,
             left: 0,
+            closed: 0,
         }
     }
 
@@ -82,10 +120,22 @@ impl Context {
         self.parts.contains(&part)
     }
 
+    /// The flag that this call reads or changes, as a Rust expression, if the policy keeps it.
+    pub(super) fn flag(&self, call: &Call) -> Option<String> {
+        flag_of(call).filter(|flag| self.flags.contains(flag))
+    }
+
     /// Notes something that is not in the policy.
     pub(super) fn leave(&mut self, place: &Place, what: &str, mend: &str) {
         self.left += 1;
         self.remark(place, what, mend);
+    }
+
+    /// Notes something that ends the script where it decides.
+    pub(super) fn close(&mut self, place: &Place, what: &str, mend: &str) {
+        self.closed += 1;
+        self.need(Helper::Untranslated);
+        self.leave(place, what, mend);
     }
 
     /// Notes something that the author should know.
@@ -101,5 +151,19 @@ impl Context {
     /// What precedes the name of a function that may be a method.
     pub(super) fn receiver(&self) -> &'static str {
         if self.is_stateful() { "self." } else { "" }
+    }
+}
+
+/// The flag of a request or of its branch that this call reads or changes, as a Rust expression; `None` if it is another function, or its flag is
+/// not a number.
+pub(super) fn flag_of(call: &Call) -> Option<String> {
+    let [flag] = &call.arguments[..] else {
+        return None;
+    };
+    let flag: u32 = flag.literal()?.parse().ok().filter(|flag| *flag < 32)?;
+    match &*call.name {
+        "isflagset" | "setflag" | "resetflag" => Some(flag.to_string()),
+        "isbflagset" | "setbflag" | "resetbflag" => Some(format!("BRANCH + {flag}")),
+        _ => None,
     }
 }

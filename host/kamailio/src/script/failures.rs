@@ -397,3 +397,42 @@ fn destinations_of_a_set_are_chosen_as_the_script_says() {
         script.source
     );
 }
+
+#[test]
+fn a_failure_route_has_the_flags_of_the_request() {
+    let script = translated(
+        "request_route { setflag(5); t_set_fr(0, 5000); t_on_failure(\"F\"); t_relay(); }\n\
+         failure_route[F] { if (isflagset(5)) { $du = \"sip:192.0.2.2\"; t_relay(); } }\n",
+    );
+    has(
+        &script,
+        &[
+            "first: part(3).and_then(|time| time.parse().ok()),
+             ring: part(4).and_then(|time| time.parse().ok()),
+             flags: part(5).and_then(|flags| flags.parse().ok()).unwrap_or_default(),",
+            "number(self.first), number(self.ring), self.flags.to_string(),",
+            "if self.has_flag(5) {",
+        ],
+    );
+}
+
+#[test]
+fn a_failure_route_has_the_avps_of_the_request() {
+    let script = translated(
+        "request_route { $avp(exten) = $rU; t_on_failure(\"F\"); t_relay(); }\n\
+         failure_route[F] { if ($avp(exten) != $null) { $du = \"sip:\" + $avp(exten) + \"@192.0.2.2\"; t_relay(); } }\n",
+    );
+    has(
+        &script,
+        &[
+            "avp_exten: part(3).unwrap_or_default(),",
+            "text(destination), self.avp_exten.clone(), ];
+             let are_lines = memo.iter().all(|part| !part.contains('\\n'));
+             let memo = memo.join(\"\\n\");
+             if memo.len() > 256 || !are_lines {",
+            "self.avp_exten = uri::user(&self.uri()).unwrap_or_default().to_string();",
+            "self.destination = Some(format!(\"sip:{}@192.0.2.2\", self.avp_exten.clone()));",
+        ],
+    );
+    assert_eq!(script.left, 0);
+}

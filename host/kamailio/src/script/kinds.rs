@@ -36,6 +36,32 @@ pub(super) fn is_private(variable: &str) -> bool {
     PRIVATE.contains(&name)
 }
 
+/// Whether a function, as an operand of a condition, changes nothing.
+pub(super) fn is_question(function: &str) -> bool {
+    matches!(
+        function,
+        "check_route_param"
+            | "has_body"
+            | "has_totag"
+            | "is_direction"
+            | "is_first_hop"
+            | "is_method"
+            | "is_present_hf"
+            | "is_reply"
+            | "is_request"
+            | "isbflagset"
+            | "isdsturiset"
+            | "isflagset"
+            | "nat_uac_test"
+            | "sdp_content"
+            | "starts_with"
+            | "strempty"
+            | "t_is_branch_route"
+            | "t_is_failure_route"
+            | "t_is_set"
+    )
+}
+
 /// What the author can do about a statement or an operand without counterpart, if that can be said.
 pub(super) fn advice(text: &str) -> Option<&'static str> {
     if text.contains("$rs") {
@@ -46,6 +72,30 @@ pub(super) fn advice(text: &str) -> Option<&'static str> {
     // A condition may stand in parentheses, and may be negated.
     let call = text.trim_start_matches(['(', '!', ' ']);
     let calls = |names: &[&str]| names.iter().any(|name| call.starts_with(name));
+    if let Some((name, arguments)) = call.split_once('(')
+        && is_reply(name)
+        && arguments.trim_start_matches(['"', ' ']).starts_with('2')
+    {
+        return Some(
+            "a policy gives no answer below 300, and the host itself answers OPTIONS that are for it, before it calls a policy",
+        );
+    }
+    if calls(&["save(", "lookup(", "registered(", "reg_fetch_contacts("]) {
+        return Some(
+            "there is no registrar: name the server that keeps the locations in [relay.next-hops], and write return Err(relay_to(\"NAME\"))",
+        );
+    }
+    if calls(&[
+        "auth_check(",
+        "auth_challenge(",
+        "www_auth",
+        "proxy_auth",
+        "pv_auth",
+    ]) {
+        return Some(
+            "there are no passwords here: allow addresses, or leave it to the server behind to challenge",
+        );
+    }
     if calls(&["ds_select_domain(", "ds_next_domain("]) {
         return Some(
             "a set leaves the request URI as it is. If the gateways accept that, write ds_select_dst and ds_next_dst in their place; if they need \
@@ -66,10 +116,10 @@ pub(super) fn is_removable(name: &str) -> bool {
     is_header(name) && HeaderName::of(name.as_bytes()).may_be_edited()
 }
 
-/// Whether a function without counterpart neither decides nor changes where the request goes: media, accounting, timers, statistics, flags, and
-/// what is done to replies.
+/// Whether a function without counterpart neither decides nor changes where the request goes: media, accounting, timers, statistics, flags,
+/// connections, and what is done to replies.
 pub(super) fn is_harmless(function: &str) -> bool {
-    const PREFIXES: [&str; 20] = [
+    const PREFIXES: [&str; 22] = [
         "acc_",
         "avp_",
         "cnxcc_",
@@ -88,10 +138,12 @@ pub(super) fn is_harmless(function: &str) -> bool {
         "sip_trace",
         "siptrace",
         "statsd_",
+        "set_forward_",
+        "set_reply_",
         "t_reset_",
         "xavp_",
     ];
-    const NAMES: [&str; 25] = [
+    const NAMES: [&str; 28] = [
         "add_rr_param",
         "append_to_reply",
         "append_hf",
@@ -112,12 +164,45 @@ pub(super) fn is_harmless(function: &str) -> bool {
         "t_on_reply",
         "t_set_auto_inv_100",
         "t_set_disable_6xx",
+        "t_set_disable_failover",
+        "t_set_disable_internal_reply",
         "t_set_fr",
         "t_set_max_lifetime",
+        "t_set_no_e2e_cancel_reason",
         "t_set_retr",
         "update_stat",
         "unforce_rtp_proxy",
     ];
+    PREFIXES.iter().any(|prefix| function.starts_with(prefix)) || NAMES.contains(&function)
+}
+
+/// Whether a function reads its arguments only, whatever else it does. A name of a variable in another one may say where a result goes.
+pub(super) fn reads_arguments(function: &str) -> bool {
+    is_log(function)
+        || is_reply(function)
+        || is_relay(function)
+        || is_question(function)
+        || rewritten_by(function).is_some()
+        || function.starts_with("allow_")
+        || matches!(
+            function,
+            "append_branch" | "append_hf" | "append_to_reply" | "route"
+        )
+}
+
+/// Whether a harmless function has a counterpart for some arguments.
+pub(super) fn may_be_code(function: &str) -> bool {
+    const NAMES: [&str; 8] = [
+        "add_contact_alias",
+        "add_path",
+        "add_path_received",
+        "append_hf",
+        "append_to_reply",
+        "set_contact_alias",
+        "t_on_failure",
+        "t_set_fr",
+    ];
+    const PREFIXES: [&str; 2] = ["fix_nated_", "t_reset_"];
     PREFIXES.iter().any(|prefix| function.starts_with(prefix)) || NAMES.contains(&function)
 }
 
@@ -188,6 +273,7 @@ pub(super) fn is_built_in(name: &str) -> bool {
         "handle_ruri_alias",
         "loose_route",
         "mf_process_maxfwd_header",
+        "pike_check_req",
         "record_route",
         "record_route_preset",
         "sanity_check",

@@ -1,14 +1,16 @@
 //! Translates the routing logic into the source of a policy: `portcullis import --policy`.
 //!
 //! The `parser` makes a tree (`syntax`) of the preprocessor's tokens. `writer` writes each route as a function, with `conditions`, `values`
-//! and regular expressions (`pattern`). `source` writes the file, with the `state` of the script. What has no counterpart is a comment, or ends
-//! the script with 500 where a decision depends on it.
+//! and regular expressions (`pattern`). `source` writes the file, with the `state` of the script and its `variables`. What
+//! has no counterpart is a comment, or ends the script with 500 where a decision depends on it.
 
 mod after_failure;
 mod conditions;
 mod context;
 #[cfg(test)]
 mod failures;
+#[cfg(test)]
+mod idioms;
 mod kinds;
 #[cfg(test)]
 mod pages;
@@ -19,9 +21,11 @@ mod settings;
 mod source;
 mod state;
 mod syntax;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod values;
+mod variables;
 mod writer;
 
 use std::collections::BTreeSet;
@@ -47,6 +51,8 @@ pub struct Script {
     pub translated: usize,
     /// Statements and conditions that are comments there, or end the script with 500.
     pub left: usize,
+    /// Those of them that end the script with 500.
+    pub closed: usize,
     /// What the author should know, in the order of the lines.
     pub findings: Vec<Finding>,
 }
@@ -63,6 +69,7 @@ pub(super) fn translate(file: &Path, tokens: &[Token], settings: &Settings) -> S
             source: Source::empty(&name).text(),
             translated: 0,
             left: 1,
+            closed: 0,
             findings: vec![finding],
         };
     };
@@ -70,7 +77,11 @@ pub(super) fn translate(file: &Path, tokens: &[Token], settings: &Settings) -> S
     let is_used = |route: &&Route| std::ptr::eq(*route, main) || reached.has(route);
     let (used, unused): (Vec<_>, Vec<_>) = routes.iter().partition(is_used);
     let names = Routes::of(&routes);
-    let mut context = Context::new(state::parts(&used, &reached));
+    let flags = state::flags(&used, &unused);
+    let mut context = Context::new(state::parts(&used, &reached, &flags), flags);
+    context.parameters = parser::parameters(tokens);
+    context.empty_tables = tables::empty(&routes, tokens);
+    variables::keep(&used, &unused, &reached, tokens, &mut context);
     let followed = followed(&used);
     let functions: Vec<_> = used
         .iter()
@@ -116,6 +127,7 @@ pub(super) fn translate(file: &Path, tokens: &[Token], settings: &Settings) -> S
     let source = Source {
         name: &name,
         parts: &context.parts,
+        variables: &context.variables,
         helpers: &context.helpers,
         functions: &functions,
         after_failures: &after_failures,
@@ -125,6 +137,7 @@ pub(super) fn translate(file: &Path, tokens: &[Token], settings: &Settings) -> S
         source: source.text(),
         translated: context.translated,
         left: context.left,
+        closed: context.closed,
         findings: context.findings,
     }
 }

@@ -1,5 +1,7 @@
 //! Parses the routes (Kamailio: `core/cfg.y`). What is not understood becomes `Other` with its text, and the parser goes on behind it.
 
+use std::collections::BTreeMap;
+
 use crate::finding::Place;
 use crate::lexer::Kind;
 use crate::preprocessor::Token;
@@ -8,6 +10,9 @@ use super::syntax::{Action, Call, Expression, Operator, Route, Statement, Term, 
 
 /// The deepest nesting of blocks and expressions. What is nested deeper is `Other`.
 const DEEPEST: usize = 200;
+
+/// Most cases of a `switch` that is understood: each is a condition within the one before.
+const MOST_CASES: usize = 50;
 
 /// Returns the routes of a configuration.
 pub(super) fn routes(tokens: &[Token]) -> Vec<Route> {
@@ -24,6 +29,25 @@ pub(super) fn routes(tokens: &[Token]) -> Vec<Route> {
         }
     }
     routes
+}
+
+/// The custom parameters of a configuration that are texts, by `GROUP.NAME`: `pstn.gw_ip = "192.0.2.1" desc "gateway"`.
+pub(super) fn parameters(tokens: &[Token]) -> BTreeMap<String, String> {
+    let mut parameters = BTreeMap::new();
+    for window in tokens.windows(5) {
+        let kinds = [0, 1, 2, 3, 4].map(|at| &window[at].kind);
+        if let [
+            Kind::Word(group),
+            Kind::Sign('.'),
+            Kind::Word(name),
+            Kind::Sign('='),
+            Kind::Text(value),
+        ] = kinds
+        {
+            parameters.insert(format!("{group}.{name}"), value.clone());
+        }
+    }
+    parameters
 }
 
 struct Parser<'t> {
@@ -135,6 +159,10 @@ impl Parser<'_> {
         }
         let action = match self.kind(0) {
             Some(Kind::Word(word)) if word == "if" => return self.condition(),
+            Some(Kind::Word(word)) if word == "switch" => match self.switch() {
+                Some(action) => return action,
+                None => None,
+            },
             Some(Kind::Word(word)) => self.word_action(&word.clone()),
             Some(Kind::Variable(variable)) => self.assignment(variable.clone()),
             _ => None,
@@ -166,6 +194,104 @@ impl Parser<'_> {
             condition,
             then,
             otherwise,
+        }
+    }
+
+    /// `switch (value) { case 1: … break; default: … }` as conditions; nothing is consumed if it is something else, or a case goes on in the next one.
+    fn switch(&mut self) -> Option<Action> {
+        let start = self.at;
+        let action = self.cases();
+        if action.is_none() {
+            self.at = start;
+        }
+        action
+    }
+
+    fn cases(&mut self) -> Option<Action> {
+        self.at += 1;
+        if !self.take('(') {
+            return None;
+        }
+        let value = self.expression();
+        let is_simple = matches!(value.term, Term::Variable(_) | Term::Word(_));
+        if !is_simple || !self.take(')') || !self.take('{') {
+            return None;
+        }
+        let (mut cases, mut otherwise) = (Vec::new(), Vec::new());
+        while !self.take('}') {
+            let start = self.at;
+            let mut tested: Option<Expression> = None;
+            let mut is_default = false;
+            while let Some(word @ ("case" | "default")) = self.word() {
+                is_default |= word == "default";
+                let is_case = word == "case";
+                self.at += 1;
+                if is_case {
+                    let label = self.value();
+                    let is_known = matches!(label.term, Term::Text(_) | Term::Word(_));
+                    let pair = (Box::new(value.clone()), Box::new(label));
+                    let equal = self.term(start, Term::Compare(Operator::Equal, pair.0, pair.1));
+                    tested = Some(match tested {
+                        None => equal,
+                        Some(other) => self.term(start, Term::Or(Box::new(other), Box::new(equal))),
+                    });
+                    if !is_known {
+                        return None;
+                    }
+                }
+                if !self.take(':') {
+                    return None;
+                }
+            }
+            let body = self.case()?;
+            match tested {
+                _ if is_default => otherwise = body,
+                Some(tested) if cases.len() < MOST_CASES => cases.push((start, tested, body)),
+                Some(_) | None => return None,
+            }
+        }
+        let mut statements = otherwise;
+        for (start, condition, then) in cases.into_iter().rev() {
+            let otherwise = std::mem::take(&mut statements);
+            statements = vec![Statement {
+                place: self.place(start),
+                text: condition.text.clone(),
+                action: Action::If {
+                    condition,
+                    then,
+                    otherwise,
+                },
+            }];
+        }
+        Some(Action::Block(statements))
+    }
+
+    /// The statements of a case; `None` if the script goes on in the next case.
+    fn case(&mut self) -> Option<Vec<Statement>> {
+        let mut statements: Vec<Statement> = Vec::new();
+        loop {
+            if self.at >= self.tokens.len() {
+                return None;
+            }
+            if self.is('}') {
+                return Some(statements);
+            }
+            match self.word() {
+                Some("break") => {
+                    self.at += 1;
+                    self.take(';');
+                    return Some(statements);
+                }
+                Some("case" | "default") => {
+                    let last = statements.last().map(|last| &last.action);
+                    let ends = matches!(last, Some(Action::Exit | Action::Return(_)));
+                    return ends.then_some(statements);
+                }
+                Some(_) | None => {}
+            }
+            if !self.take(';') {
+                statements.push(self.statement());
+            }
         }
     }
 

@@ -176,6 +176,56 @@ pub(super) fn for_each_variable<'s>(statements: &'s [Statement], visit: &mut dyn
     }
 }
 
+/// Calls `visit` for each expression in these statements: conditions, values and arguments, and what they are made of.
+pub(super) fn for_each_expression<'s>(
+    statements: &'s [Statement],
+    visit: &mut dyn FnMut(&'s Expression),
+) {
+    for statement in statements {
+        match &statement.action {
+            Action::If {
+                condition,
+                then,
+                otherwise,
+            } => {
+                expressions_of(condition, visit);
+                for_each_expression(then, visit);
+                for_each_expression(otherwise, visit);
+            }
+            Action::Block(inner) => for_each_expression(inner, visit),
+            Action::Call(call) => {
+                for argument in &call.arguments {
+                    expressions_of(argument, visit);
+                }
+            }
+            Action::Assign { value, .. } => expressions_of(value, visit),
+            Action::Exit | Action::Return(_) | Action::Other => {}
+        }
+    }
+}
+
+fn expressions_of<'s>(expression: &'s Expression, visit: &mut dyn FnMut(&'s Expression)) {
+    visit(expression);
+    match &expression.term {
+        Term::Or(left, right) | Term::And(left, right) | Term::Compare(_, left, right) => {
+            expressions_of(left, visit);
+            expressions_of(right, visit);
+        }
+        Term::Not(inner) => expressions_of(inner, visit),
+        Term::Call(call) => {
+            for argument in &call.arguments {
+                expressions_of(argument, visit);
+            }
+        }
+        Term::Sum(parts) => {
+            for part in parts {
+                expressions_of(part, visit);
+            }
+        }
+        Term::Text(_) | Term::Variable(_) | Term::Word(_) | Term::Address(_) | Term::Other => {}
+    }
+}
+
 fn calls_of<'s>(expression: &'s Expression, visit: &mut dyn FnMut(&'s Call)) {
     match &expression.term {
         Term::Or(left, right) | Term::And(left, right) | Term::Compare(_, left, right) => {

@@ -1,9 +1,9 @@
 //! The file of a policy.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
-use super::context::{Helper, Part};
+use super::context::{Helper, Part, Variable};
 use super::settings::Settings;
 use super::{pattern, state};
 
@@ -12,6 +12,7 @@ pub(super) struct Source<'s> {
     /// The name of the configuration.
     pub(super) name: &'s str,
     pub(super) parts: &'s BTreeSet<Part>,
+    pub(super) variables: &'s BTreeMap<String, Variable>,
     pub(super) helpers: &'s BTreeSet<Helper>,
     /// The routes as functions.
     pub(super) functions: &'s [String],
@@ -26,6 +27,7 @@ impl<'s> Source<'s> {
         Self {
             name,
             parts: &NO_PARTS,
+            variables: &NO_VARIABLES,
             helpers: &NO_HELPERS,
             functions: &[],
             after_failures: &[],
@@ -47,7 +49,12 @@ impl<'s> Source<'s> {
                 text.push_str(function);
             }
         } else {
-            let script = state::script(self.parts, self.settings.first, self.functions);
+            let script = state::script(
+                self.parts,
+                self.variables,
+                self.settings.first,
+                self.functions,
+            );
             text.push_str(&script);
             text.push_str(&self.functions.join("\n"));
             text.push_str("}\n");
@@ -155,6 +162,10 @@ impl<'s> Source<'s> {
             Helper::BranchTimeout => BRANCH_TIMEOUT,
             Helper::BranchReplied => BRANCH_REPLIED,
             Helper::AnyTimeout => ANY_TIMEOUT,
+            Helper::OtherRoutes => OTHER_ROUTES,
+            Helper::BranchFlags => BRANCH_FLAGS,
+            Helper::FirstHop => FIRST_HOP,
+            Helper::MyAddress => MY_ADDRESS,
         };
         constant.to_owned()
     }
@@ -162,6 +173,7 @@ impl<'s> Source<'s> {
 
 /// A configuration without routes.
 static NO_PARTS: BTreeSet<Part> = BTreeSet::new();
+static NO_VARIABLES: BTreeMap<String, Variable> = BTreeMap::new();
 static NO_HELPERS: BTreeSet<Helper> = BTreeSet::new();
 static NO_SETTINGS: Settings = Settings {
     own: Vec::new(),
@@ -274,6 +286,37 @@ fn branch_replied(line: u32) -> Route {
         _ => Ok(false),
     }
 }
+"#;
+
+const OTHER_ROUTES: &str = r#"
+/// Whether Route has a value that does not name this host. The host removes its own values.
+fn has_other_routes() -> bool {
+    request::headers("Route").iter().any(|line| {
+        let mut values = line.split('>').filter_map(|value| value.split_once('<'));
+        !line.contains('<') || values.any(|(_, place)| !is_myself(place))
+    })
+}
+"#;
+
+const FIRST_HOP: &str = r#"
+/// Whether Via has one value: the request comes from where it began.
+fn is_first_hop() -> bool {
+    let lines = request::headers("Via");
+    lines.len() == 1 && !lines.iter().any(|line| line.contains(','))
+}
+"#;
+
+const MY_ADDRESS: &str = r#"
+/// Whether an address is that at which the request has arrived, or one that `listen` names.
+fn is_my_address(address: &str) -> bool {
+    let is_own = |(name, _): &(&str, Option<u16>)| name.trim_matches(['[', ']']) == address;
+    address == request::local_address() || OWN.iter().any(is_own)
+}
+"#;
+
+const BRANCH_FLAGS: &str = r#"
+/// The flags of the branch (`setbflag`) follow the 32 flags of the request.
+const BRANCH: u32 = 32;
 "#;
 
 const ANY_TIMEOUT: &str = r#"

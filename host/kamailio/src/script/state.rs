@@ -1,15 +1,43 @@
 //! The state of a script in its policy: what it has changed, and what its failure routes need.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::context::Part;
-use super::kinds::{changes_target, is_target};
+use super::context::{Part, Variable, flag_of};
+use super::kinds::{changes_target, is_question, is_target};
 use super::routes::{Reached, for_each_call, for_each_variable};
 use super::syntax::{Expression, Route};
 
-/// What the policy of these routes has to keep.
-pub(super) fn parts(routes: &[&Route], reached: &Reached<'_>) -> BTreeSet<Part> {
+/// The flags that these routes read, as Rust expressions, without those that routes change that no policy has.
+pub(super) fn flags(routes: &[&Route], others: &[&Route]) -> BTreeSet<String> {
+    let mut flags = BTreeSet::new();
+    for route in routes {
+        for_each_call(&route.body, &mut |call| {
+            if matches!(&*call.name, "isflagset" | "isbflagset") {
+                flags.extend(flag_of(call));
+            }
+        });
+    }
+    for route in others {
+        for_each_call(&route.body, &mut |call| {
+            let flag = flag_of(call).filter(|_| !is_question(&call.name));
+            if let Some(flag) = flag {
+                flags.remove(&flag);
+            }
+        });
+    }
+    flags
+}
+
+/// What the policy of these routes, which read these flags, has to keep.
+pub(super) fn parts(
+    routes: &[&Route],
+    reached: &Reached<'_>,
+    flags: &BTreeSet<String>,
+) -> BTreeSet<Part> {
     let mut parts = BTreeSet::new();
+    if !flags.is_empty() {
+        parts.insert(Part::Flags);
+    }
     let has_failure_route = routes.iter().any(|route| route.kind == "failure_route");
     if has_failure_route {
         parts.insert(Part::FailureRoute);
@@ -42,7 +70,12 @@ pub(super) fn parts(routes: &[&Route], reached: &Reached<'_>) -> BTreeSet<Part> 
 }
 
 /// The type that has routes as its methods, up to them. `first` is `fr_timer` in milliseconds, and `functions` are the routes.
-pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[String]) -> String {
+pub(super) fn script(
+    parts: &BTreeSet<Part>,
+    variables: &BTreeMap<String, Variable>,
+    first: Option<u32>,
+    functions: &[String],
+) -> String {
     let has = |part| parts.contains(&part);
     let times = Times {
         is_set: has(Part::Times),
@@ -58,6 +91,7 @@ pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[St
         (Part::Times, TIMES),
         (Part::Headers, HEADERS),
         (Part::Set, SELECTED_FIELD),
+        (Part::Flags, FLAGS),
     ] {
         text.push_str(if has(part) { fields } else { "" });
     }
@@ -65,9 +99,22 @@ pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[St
         .iter()
         .any(|function| function.contains("self.next_destination()"));
     text.push_str(if has_next { SET_FIELD } else { "" });
+    for (name, variable) in variables {
+        let field = &variable.field;
+        let ty = if variable.is_number { "i64" } else { "String" };
+        text.push_str(&format!("    /// `{name}`\n    {field}: {ty},\n"));
+    }
     text.push_str("}\n\nimpl Script {\n");
+    let in_memo = variables.values().filter(|one| one.is_in_memo);
+    let in_memo: Vec<_> = in_memo.map(|one| &*one.field).collect();
+    let memo = Memo {
+        times,
+        has_set: has_next,
+        has_flags: has(Part::Flags),
+        variables: &in_memo,
+    };
     if has(Part::FailureRoute) {
-        text.push_str(&after_failure(has(Part::Branches), has_next, times));
+        text.push_str(&after_failure(has(Part::Branches), memo));
     }
     let reads_uri = |function: &String| function.contains("self.uri()");
     if functions.iter().any(reads_uri) || has(Part::Branches) {
@@ -78,7 +125,7 @@ pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[St
         text.push_str(&target(times, has(Part::Headers)));
     }
     if has(Part::FailureRoute) {
-        text.push_str(&kept(has_next, times));
+        text.push_str(&kept(memo));
     }
     if has(Part::FailureRoute) || has(Part::Branches) {
         text.push_str(&has_target(parts));
@@ -97,7 +144,26 @@ pub(super) fn script(parts: &BTreeSet<Part>, first: Option<u32>, functions: &[St
         text.push_str(&SELECT.replace("NOTE", note));
         text.push_str(next);
     }
+    for (call, method) in [
+        ("self.has_flag(", HAS_FLAG),
+        ("self.set_flag(", SET_FLAG),
+        ("self.reset_flag(", RESET_FLAG),
+    ] {
+        let is_called = functions.iter().any(|function| function.contains(call));
+        text.push_str(if is_called { method } else { "" });
+    }
     text
+}
+
+/// What a failure route gets beside `$ru` and `$du`.
+#[derive(Clone, Copy)]
+struct Memo<'m> {
+    times: Times,
+    /// The set and the algorithm of `ds_select_dst`.
+    has_set: bool,
+    has_flags: bool,
+    /// Fields of texts.
+    variables: &'m [&'m str],
 }
 
 /// The times of targets.
@@ -140,6 +206,31 @@ const SELECTED_FIELD: &str =
     selected: Option<Verdict>,
 ";
 
+const FLAGS: &str = "    /// `setflag` and `setbflag`: a bit for each flag.
+    flags: u64,
+";
+
+const HAS_FLAG: &str = "    /// `isflagset`, `isbflagset`
+    fn has_flag(&self, flag: u32) -> bool {
+        self.flags & (1 << flag) != 0
+    }
+
+";
+
+const SET_FLAG: &str = "    /// `setflag`, `setbflag`
+    fn set_flag(&mut self, flag: u32) {
+        self.flags |= 1 << flag;
+    }
+
+";
+
+const RESET_FLAG: &str = "    /// `resetflag`, `resetbflag`
+    fn reset_flag(&mut self, flag: u32) {
+        self.flags &= !(1 << flag);
+    }
+
+";
+
 const URI: &str = "    /// `$ru`
     fn uri(&self) -> String {
         self.request_uri.clone().unwrap_or_else(request::uri)
@@ -148,7 +239,13 @@ const URI: &str = "    /// `$ru`
 ";
 
 /// The constructor for failure routes.
-fn after_failure(has_branches: bool, has_set: bool, times: Times) -> String {
+fn after_failure(has_branches: bool, memo: Memo<'_>) -> String {
+    let Memo {
+        times,
+        has_set,
+        has_flags,
+        variables,
+    } = memo;
     let mut text =
         "    /// The function for a failure route, and the state in which the route begins.
     fn after_failure() -> (String, Self) {
@@ -172,14 +269,26 @@ fn after_failure(has_branches: bool, has_set: bool, times: Times) -> String {
             "            first: part(3).and_then(|time| time.parse().ok()),\n            ring: part(4).and_then(|time| time.parse().ok()),\n",
         );
     }
+    let mut at = if times.is_set { 5 } else { 3 };
     if has_set {
-        let at = if times.is_set { 5 } else { 3 };
         let (set, algorithm) = (at, at + 1);
+        at += 2;
         text.push_str(&format!(
             "            set: part({set})
                 .and_then(|set| set.parse().ok())
                 .zip(part({algorithm}).and_then(|algorithm| algorithm.parse().ok())),
 "
+        ));
+    }
+    if has_flags {
+        text.push_str(&format!(
+            "            flags: part({at}).and_then(|flags| flags.parse().ok()).unwrap_or_default(),\n"
+        ));
+        at += 1;
+    }
+    for (at, field) in (at..).zip(variables) {
+        text.push_str(&format!(
+            "            {field}: part({at}).unwrap_or_default(),\n"
         ));
     }
     text.push_str(
@@ -365,7 +474,13 @@ const TARGET_TIMER: &str = "        target = target.within(Duration::from_millis
 ";
 
 /// The memo for the failure route.
-fn kept(has_set: bool, times: Times) -> String {
+fn kept(memo: Memo<'_>) -> String {
+    let Memo {
+        times,
+        has_set,
+        has_flags,
+        variables,
+    } = memo;
     let mut text = "    /// With the memo that `after_failure` reads.
     fn kept(&self, verdict: Verdict) -> Verdict {
         if self.failure_route.is_empty() {
@@ -397,18 +512,33 @@ fn kept(has_set: bool, times: Times) -> String {
             "            of_set(|(set, _)| set),\n            of_set(|(_, algorithm)| algorithm.into()),\n",
         );
     }
-    text.push_str(
-        "        ];
-        let memo = memo.join(\"\\n\");
-        if memo.len() > 256 {
-            log::error!(\"no failure route for this request: $ru and $du are too long to be kept\");
-            return verdict.memo(\"\");
-        }
-        verdict.memo(memo)
+    if has_flags {
+        text.push_str("            self.flags.to_string(),\n");
     }
+    for field in variables {
+        text.push_str(&format!("            self.{field}.clone(),\n"));
+    }
+    // A variable may have any letter; a URI has no line break.
+    let (are_lines, or_not, what) = match variables {
+        [] => ("", "", "$ru and $du are too long to be kept"),
+        [..] => (
+            "        let are_lines = memo.iter().all(|part| !part.contains('\\n'));\n",
+            " || !are_lines",
+            "$ru, $du and the $avp are too long to be kept, or have line breaks",
+        ),
+    };
+    text.push_str(&format!(
+        "        ];
+{are_lines}        let memo = memo.join(\"\\n\");
+        if memo.len() > 256{or_not} {{
+            log::error!(\"no failure route for this request: {what}\");
+            return verdict.memo(\"\");
+        }}
+        verdict.memo(memo)
+    }}
 
-",
-    );
+"
+    ));
     text
 }
 

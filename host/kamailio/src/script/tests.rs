@@ -8,7 +8,7 @@ use super::*;
 use crate::preprocessor::Preprocessor;
 use crate::surroundings::Machine;
 
-fn translated(text: &str) -> Script {
+pub(super) fn translated(text: &str) -> Script {
     let file = Path::new("/etc/k/k.cfg");
     let (tokens, _) = Preprocessor::new(file, text, &[], &Machine).run();
     let own = [
@@ -23,7 +23,7 @@ fn translated(text: &str) -> Script {
 }
 
 /// The lines of the main route.
-fn main_route(text: &str) -> Vec<String> {
+pub(super) fn main_route(text: &str) -> Vec<String> {
     let script = translated(&format!("request_route {{\n{text}\n}}\n"));
     let (_, behind) = script.source.split_once("request_route(").expect("a call");
     let (_, behind) = behind.split_once("-> Route {\n").expect("a function");
@@ -47,7 +47,7 @@ fn closing(lines: &[String]) -> usize {
     lines.len()
 }
 
-fn said(script: &Script) -> Vec<String> {
+pub(super) fn said(script: &Script) -> Vec<String> {
     script.findings.iter().map(Finding::to_string).collect()
 }
 
@@ -142,6 +142,10 @@ fn conditions_have_their_operators() {
         ("$time(hour) >= 18", "i64::from(now(ZONE).hour) >= 18"),
         ("proto == UDP", "request::transport() == \"UDP\""),
         ("!uri == myself", "!is_myself(&request::uri())"),
+        (
+            "src_ip == myself",
+            "is_my_address(&request::source_address())",
+        ),
         (
             "allow_address(\"7\", \"$si\", \"$sp\")",
             "allow_address(7, &request::source_address(), request::source_port())",

@@ -1,6 +1,6 @@
 //! Values of a script: pseudo-variables, core keywords and texts as Rust expressions.
 
-use super::context::{Context, Helper};
+use super::context::{Context, Helper, Variable};
 use super::syntax::{Expression, Term};
 
 /// A Rust expression.
@@ -61,6 +61,19 @@ pub(super) fn value(expression: &Expression, context: &mut Context) -> Option<Va
 
 /// `"sip:" + $rU + "@10.0.0.7"`
 fn sum(parts: &[Expression], context: &mut Context) -> Option<Value> {
+    // The first one says what `+` does.
+    if let [first, rest @ ..] = parts
+        && let Value::Number(first) = value(first, context)?
+    {
+        let mut sum = first;
+        for part in rest {
+            let Value::Number(number) = value(part, context)? else {
+                return None;
+            };
+            sum = format!("i64::wrapping_add({sum}, {number})");
+        }
+        return Some(Value::Number(sum));
+    }
     let (mut format, mut arguments) = (String::new(), String::new());
     for part in parts {
         if let Term::Text(text) = &part.term {
@@ -75,6 +88,19 @@ fn sum(parts: &[Expression], context: &mut Context) -> Option<Value> {
 
 /// A pseudo-variable. One that is unset is an empty text in a comparison, here as in Kamailio.
 pub(super) fn variable(name: &str, context: &mut Context) -> Option<Value> {
+    if let Some(parameter) = name.strip_prefix("$sel(cfg_get.") {
+        let text = context.parameters.get(parameter.strip_suffix(')')?)?;
+        return Some(Value::Borrowed(format!("{text:?}")));
+    }
+    if let Some(variable) = context.variables.get(name) {
+        let Variable {
+            field, is_number, ..
+        } = variable;
+        return Some(match is_number {
+            true => Value::Number(format!("self.{field}")),
+            false => Value::Owned(format!("self.{field}.clone()")),
+        });
+    }
     let uri = if context.is_stateful() {
         "self.uri()"
     } else {

@@ -3,7 +3,7 @@
 use crate::finding::Place;
 
 use super::super::conditions::destination;
-use super::super::context::Part;
+use super::super::context::{Helper, Part};
 use super::super::kinds::{is_log, is_private, is_removable, rewritten_by};
 use super::super::syntax::{Call, Expression, Statement, Term};
 use super::super::values::{Value, braced, formatted, is_header, value};
@@ -56,6 +56,35 @@ impl Writer<'_> {
                     "edits::remove_header({:?});",
                     literal(0).unwrap_or_default()
                 ));
+                true
+            }
+            // The host removes its own values of Route.
+            ("remove_hf", [_])
+                if literal(0).is_some_and(|name| name.eq_ignore_ascii_case("route")) =>
+            {
+                for helper in [Helper::OtherRoutes, Helper::Myself, Helper::Untranslated] {
+                    self.context.need(helper);
+                }
+                let mend = "the host removes its own values; where Route has another one, the policy answers 500 here";
+                self.context.remark(place, "remove_hf(\"Route\")", mend);
+                self.line("if has_other_routes() {");
+                let what = "remove_hf(\"Route\")";
+                self.line(&format!("    untranslated({}, {what:?})?;", place.line));
+                self.line("}");
+                true
+            }
+            ("setflag" | "setbflag" | "resetflag" | "resetbflag", [_]) => {
+                let Some(flag) = self.context.flag(call) else {
+                    return false;
+                };
+                if matches!(&*call.name, "setbflag" | "resetbflag") {
+                    self.context.need(Helper::BranchFlags);
+                }
+                let change = match &*call.name {
+                    "setflag" | "setbflag" => "set_flag",
+                    _ => "reset_flag",
+                };
+                self.line(&format!("self.{change}({flag});"));
                 true
             }
             ("t_on_failure", [_]) if self.context.has(Part::FailureRoute) => {
@@ -202,6 +231,18 @@ impl Writer<'_> {
         let Some(value) = value(expression, self.context).filter(|_| !is_null) else {
             return false;
         };
+        if let Some(variable) = self.context.variables.get(name) {
+            let code = match (variable.is_number, &value) {
+                (true, Value::Number(code)) => code.clone(),
+                (false, Value::Owned(_) | Value::Borrowed(_)) => value.as_owned(),
+                (true, Value::Owned(_) | Value::Borrowed(_)) | (false, Value::Number(_)) => {
+                    return false;
+                }
+            };
+            let line = format!("self.{} = {code};", variable.field);
+            self.line(&line);
+            return true;
+        }
         if matches!(value, Value::Number(_)) {
             return false;
         }

@@ -7,8 +7,11 @@ mod decisions;
 mod effects;
 
 use super::conditions::condition;
-use super::context::{Context, Helper};
-use super::kinds::{advice, is_built_in, is_harmless, is_log, is_relay, is_reply, relaying};
+use super::context::Context;
+use super::kinds::{
+    advice, is_built_in, is_harmless, is_log, is_private, is_question, is_relay, is_reply,
+    may_be_code, relaying,
+};
 use super::routes::Routes;
 use super::syntax::{Action, Call, Expression, Statement, Term};
 use super::values::formatted;
@@ -132,6 +135,10 @@ impl<'c> Writer<'c> {
         rest: Rest,
     ) -> bool {
         let Some(call) = relaying(tested) else {
+            if self.is_idle(tested, [then, otherwise]) {
+                self.leave(statement);
+                return false;
+            }
             return self.chain("if", tested, [then, otherwise], rest);
         };
         let ends = self.call(call, statement, behind, rest);
@@ -146,6 +153,16 @@ impl<'c> Writer<'c> {
         self.block(otherwise, rest)
     }
 
+    /// Whether a condition without counterpart protects nothing that a policy does: then nothing depends on its result.
+    fn is_idle(&self, tested: &Expression, branches: [&[Statement]; 2]) -> bool {
+        let is_inert = |statements| is_inert(statements, self.context);
+        if !only_asks(tested) || !branches.into_iter().all(is_inert) {
+            return false;
+        }
+        let mut trial = self.context.clone();
+        condition(tested, self.routes, &mut trial).contains("untranslated(")
+    }
+
     /// `if … else if … else …`; `begin` is what precedes the condition.
     fn chain(
         &mut self,
@@ -154,6 +171,7 @@ impl<'c> Writer<'c> {
         [then, otherwise]: [&[Statement]; 2],
         rest: Rest,
     ) -> bool {
+        let (before, helpers) = (self.lines.len(), self.context.helpers.clone());
         let code = condition(tested, self.routes, self.context);
         self.context.translated += 1;
         // What the host has checked before.
@@ -162,9 +180,18 @@ impl<'c> Writer<'c> {
             return self.block(taken, rest);
         }
         self.line(&format!("{begin} {code} {{"));
+        let begun = self.lines.len();
         let then_ends = self.inner(then, rest);
         if otherwise.is_empty() {
-            self.line("}");
+            let is_empty = begin == "if" && self.lines.len() == begun;
+            match is_empty && only_asks(tested) && !code.contains("untranslated(") {
+                // Nothing depends on it: the host does what it protects.
+                true => {
+                    self.lines.truncate(before);
+                    self.context.helpers = helpers;
+                }
+                false => self.line("}"),
+            }
             return false;
         }
         if let [next] = otherwise
@@ -266,10 +293,9 @@ impl<'c> Writer<'c> {
 
     /// Ends the function where a decision cannot be translated.
     fn close(&mut self, statement: &Statement) {
-        self.context.need(Helper::Untranslated);
         let mend = advice(&statement.text).unwrap_or("no counterpart");
         let mend = format!("{mend}: the policy answers 500 here");
-        self.context.leave(&statement.place, &statement.text, &mend);
+        self.context.close(&statement.place, &statement.text, &mend);
         let line = format!(
             "untranslated({}, {:?})?;",
             statement.place.line, statement.text
@@ -282,6 +308,40 @@ impl<'c> Writer<'c> {
         self.lines.push_str(text);
         self.lines.push('\n');
     }
+}
+
+/// Whether a condition changes nothing.
+fn only_asks(expression: &Expression) -> bool {
+    match &expression.term {
+        Term::Or(left, right) | Term::And(left, right) | Term::Compare(_, left, right) => {
+            only_asks(left) && only_asks(right)
+        }
+        Term::Not(inner) => only_asks(inner),
+        Term::Sum(parts) => parts.iter().all(only_asks),
+        Term::Call(call) => is_question(&call.name),
+        Term::Text(_) | Term::Variable(_) | Term::Word(_) | Term::Address(_) => true,
+        Term::Other => false,
+    }
+}
+
+/// Whether nothing of these statements becomes code of a policy, because nothing depends on them there.
+fn is_inert(statements: &[Statement], context: &Context) -> bool {
+    statements.iter().all(|statement| match &statement.action {
+        Action::Call(call) => {
+            let has_counterpart = context.flag(call).is_some() || may_be_code(&call.name);
+            is_built_in(&call.name) || is_harmless(&call.name) && !has_counterpart
+        }
+        Action::Assign { variable, .. } => {
+            is_private(variable) && !context.variables.contains_key(variable)
+        }
+        Action::Block(inner) => is_inert(inner, context),
+        Action::If {
+            condition,
+            then,
+            otherwise,
+        } => only_asks(condition) && is_inert(then, context) && is_inert(otherwise, context),
+        Action::Exit | Action::Return(_) | Action::Other => false,
+    })
 }
 
 /// What Kamailio does in these statements and behind them.

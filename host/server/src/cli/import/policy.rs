@@ -42,11 +42,18 @@ pub(super) fn write(
     let (library, folder) = (library.display(), folder.display());
     match script.left {
         0 => eprintln!("{library}: {translated} translated, nothing left."),
-        left => eprintln!(
-            "{library}: {translated} translated, {left} left: comments, or calls of untranslated(), to be replaced by hand."
-        ),
+        left => {
+            let comments = count(left.saturating_sub(script.closed) as u64, "comment");
+            let closed = count(script.closed as u64, "call");
+            eprintln!(
+                "{library}: {translated} translated, {left} left: {comments}, on which no decision depends, and {closed} of untranslated(), which \
+                 answer 500 where they decide: replace them by hand."
+            );
+        }
     }
-    eprintln!("Next: portcullis policy build {folder}");
+    eprintln!(
+        "Next: portcullis policy build {folder}; in this folder, `portcullis policy dev` serves it and shows its decisions"
+    );
     Ok(())
 }
 

@@ -1,0 +1,108 @@
+//! The tables of Kamailio's `htable` that nothing fills, because what would fill them has no counterpart: `$sht(ipban=>$si) = 1` where
+//! `pike_check_req()` fails. What a script reads of them is `$null`.
+
+use std::collections::BTreeSet;
+
+use super::syntax::{Action, Call, Expression, Route, Statement, Term};
+use crate::lexer::Kind;
+use crate::preprocessor::Token;
+
+/// The table of `$sht(TABLE=>key)`.
+pub(super) fn table_of(variable: &str) -> Option<&str> {
+    let (table, _) = variable.strip_prefix("$sht(")?.split_once("=>")?;
+    Some(table.trim())
+}
+
+/// The tables of the configuration, without those that a route or a database may fill.
+pub(super) fn empty(routes: &[Route], tokens: &[Token]) -> BTreeSet<String> {
+    let mut tables = BTreeSet::new();
+    for token in tokens {
+        match &token.kind {
+            // `modparam("htable", "htable", "ipban=>size=8;autoexpire=300;")`
+            Kind::Text(text) => {
+                if let Some((table, how)) = text.split_once("=>")
+                    && how.contains("size=")
+                    && !how.contains("dbtable")
+                {
+                    tables.insert(table.trim().to_owned());
+                }
+            }
+            Kind::Word(_)
+            | Kind::Variable(_)
+            | Kind::Sign(_)
+            | Kind::Directive { .. }
+            | Kind::Unclosed(_) => {}
+        }
+    }
+    for route in routes {
+        fill(&route.body, &mut tables);
+    }
+    tables
+}
+
+/// Removes the tables that these statements may fill.
+fn fill(statements: &[Statement], tables: &mut BTreeSet<String>) {
+    for statement in statements {
+        match &statement.action {
+            Action::If {
+                condition,
+                then,
+                otherwise,
+            } => {
+                fill_by(condition, tables);
+                if !is_flood(condition) {
+                    fill(then, tables);
+                }
+                fill(otherwise, tables);
+            }
+            Action::Block(inner) => fill(inner, tables),
+            Action::Assign { variable, .. } => {
+                if let Some(table) = table_of(variable) {
+                    tables.remove(table);
+                }
+            }
+            Action::Call(call) => fill_by_call(call, tables),
+            // It may hold anything.
+            Action::Other => tables.clear(),
+            Action::Exit | Action::Return(_) => {}
+        }
+    }
+}
+
+fn fill_by(condition: &Expression, tables: &mut BTreeSet<String>) {
+    match &condition.term {
+        Term::Or(left, right) | Term::And(left, right) | Term::Compare(_, left, right) => {
+            fill_by(left, tables);
+            fill_by(right, tables);
+        }
+        Term::Not(inner) => fill_by(inner, tables),
+        Term::Sum(parts) => parts.iter().for_each(|part| fill_by(part, tables)),
+        Term::Call(call) => fill_by_call(call, tables),
+        Term::Other => tables.clear(),
+        Term::Text(_) | Term::Variable(_) | Term::Word(_) | Term::Address(_) => {}
+    }
+}
+
+/// `sht_lock`, `sht_reset` and their kin name a table in any form, and other functions may write their result into `$sht(…)`.
+fn fill_by_call(call: &Call, tables: &mut BTreeSet<String>) {
+    if call.name.starts_with("sht_") {
+        tables.clear();
+    }
+    for argument in &call.arguments {
+        let (Term::Text(text) | Term::Variable(text)) = &argument.term else {
+            continue;
+        };
+        for behind in text.split("$sht(").skip(1) {
+            let table = behind.split("=>").next().unwrap_or_default();
+            tables.remove(table.trim());
+        }
+    }
+}
+
+/// Whether this is true for a flood only: the guard drops floods before.
+fn is_flood(condition: &Expression) -> bool {
+    let Term::Not(inner) = &condition.term else {
+        return false;
+    };
+    matches!(&inner.term, Term::Call(call) if call.name == "pike_check_req")
+}
