@@ -54,6 +54,18 @@ expect 192.0.2.7 sh -c 'portcullis address add 200 192.0.2.7 && portcullis addre
 kill -INT "$host"
 wait "$host" || fail "the host did not end well: $(cat /run/log)"
 
+step "what authors need comes with the package"
+cd /run
+portcullis policy new acl --lang rust
+for file in src/lib.rs cases.toml vendor/portcullis-sdk/src/lib.rs; do
+    [ -s "acl/$file" ] || fail "policy new writes no $file"
+done
+cp /usr/share/portcullis/policies/address-acl.wasm acl/acl.wasm
+expect "can be used" portcullis policy check acl/acl.wasm
+expect "reject 401" portcullis policy run acl/acl.wasm --no-tables --from 203.0.113.9
+rm -r acl
+cd /
+
 step "upgrade of a running host: the configuration is kept, and the process is asked to upgrade itself"
 echo "# mine" >>"$config"
 touch /run/active
