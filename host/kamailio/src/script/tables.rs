@@ -17,21 +17,13 @@ pub(super) fn table_of(variable: &str) -> Option<&str> {
 pub(super) fn empty(routes: &[Route], tokens: &[Token]) -> BTreeSet<String> {
     let mut tables = BTreeSet::new();
     for token in tokens {
-        match &token.kind {
-            // `modparam("htable", "htable", "ipban=>size=8;autoexpire=300;")`
-            Kind::Text(text) => {
-                if let Some((table, how)) = text.split_once("=>")
-                    && how.contains("size=")
-                    && !how.contains("dbtable")
-                {
-                    tables.insert(table.trim().to_owned());
-                }
-            }
-            Kind::Word(_)
-            | Kind::Variable(_)
-            | Kind::Sign(_)
-            | Kind::Directive { .. }
-            | Kind::Unclosed(_) => {}
+        // `modparam("htable", "htable", "ipban=>size=8;autoexpire=300;")`
+        if let Kind::Text(text) = &token.kind
+            && let Some((table, how)) = text.split_once("=>")
+            && how.contains("size=")
+            && !how.contains("dbtable")
+        {
+            tables.insert(table.trim().to_owned());
         }
     }
     for route in routes {
