@@ -481,9 +481,8 @@ impl Running {
         let end = Instant::now() + START;
         loop {
             let client = Client::of_own_host(config)?;
-            let refused = match client.call::<Value>("portcullis.status", json!([])) {
-                Ok(_) => return Ok(Some(client)),
-                Err(error) => error,
+            let Err(refused) = client.call::<Value>("portcullis.status", json!([])) else {
+                return Ok(Some(client));
             };
             self.check()?;
             if Instant::now() >= end {
