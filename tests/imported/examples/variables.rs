@@ -131,7 +131,7 @@ fn untranslated(line: u32, what: &str) -> Route {
 }
 
 /// What `alias` and `listen` name, with their ports.
-const OWN: &[(&str, Option<u16>)] = &[];
+const OWN: &[(&str, Option<u16>)] = &[("", Some(5060))];
 
 /// Whether a URI leads to this host. An alias without a port is for all ports.
 fn is_myself(place: &str) -> bool {
