@@ -72,8 +72,8 @@ fn make(language: &str) {
     let name = format!("{language}-acl");
 
     let page = std::fs::read_to_string(root().join("docs/authors.md")).expect("the page");
-    let lines = page.lines().skip_while(|line| !line.starts_with("    "));
-    for line in lines.take_while(|line| line.starts_with("    ")) {
+    let lines = page.lines().skip_while(|line| !line.starts_with("```sh"));
+    for line in lines.skip(1).take_while(|line| *line != "```") {
         let (words, _) = line.split_once('#').unwrap_or((line, ""));
         let words = words
             .trim()
@@ -209,16 +209,17 @@ fn keep(mut pipe: impl Read + Send + 'static, said: &Arc<Mutex<String>>) {
 #[test]
 fn policy_dev_serves_what_is_saved() {
     let folder = tempfile::tempdir().expect("a temporary directory can be made");
-    let made = run(folder.path(), "policy new acl");
+    // No other test has this name: in the directory of all builds, cargo tells packages of one name apart by their versions only.
+    let made = run(folder.path(), "policy new office");
     assert!(made.status.success(), "{}", text(&made));
-    let folder = folder.path().join("acl");
+    let folder = folder.path().join("office");
     let source = folder.join("src/lib.rs");
     let first = std::fs::read_to_string(&source).expect("the template has a source");
     let save = |text: &str| std::fs::write(&source, text).expect("the source can be written");
 
     let lease = Lease::new();
     let mut dev = Dev::start(&folder, "policy dev", &lease);
-    dev.wait_for("serving acl.wasm on ");
+    dev.wait_for("serving office.wasm on ");
     dev.wait_for("4 cases passed\n");
     // The table of the host has all addresses of loopback.
     let mut caller = Caller::udp(lease.ip(20), dev.listen);
@@ -227,7 +228,7 @@ fn policy_dev_serves_what_is_saved() {
         caller.ask(&request).code()
     };
     // Decisions are shown from a moment on that nothing tells.
-    dev.wait_until("acl.wasm generation 1: relay", || assert_eq!(call(), 200));
+    dev.wait_until("office.wasm generation 1: relay", || assert_eq!(call(), 200));
     assert!(
         dev.said().contains("INVITE sip:bob@example.com"),
         "{}",
@@ -240,7 +241,7 @@ fn policy_dev_serves_what_is_saved() {
     dev.wait_for(": generation 2\n");
     // The template's cases still expect a relay.
     dev.wait_for("4 cases, 1 failed\n");
-    dev.wait_until("acl.wasm generation 2: reject 480 Closed today", || {
+    dev.wait_until("office.wasm generation 2: reject 480 Closed today", || {
         assert_eq!(call(), 480);
     });
 

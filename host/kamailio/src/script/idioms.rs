@@ -60,7 +60,8 @@ fn a_condition_without_counterpart_is_left_out_only_where_nothing_depends_on_it(
         ("if (sdp_content()) xlog(\"first\\n\");", false),
     ] {
         let lines = main_route(&format!("{text}\nt_relay();"));
-        let is_comment = lines[0].starts_with("// k.cfg:2: not translated: if (");
+        let comment = "// k.cfg:2: not translated: if (";
+        let is_comment = lines.iter().any(|line| line.starts_with(comment));
         assert_eq!(is_comment, is_left_out, "{text}: {lines:?}");
     }
 }

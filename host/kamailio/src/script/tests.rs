@@ -178,7 +178,7 @@ fn an_operand_without_counterpart_ends_the_script_where_it_decides() {
     assert_eq!(
         said,
         [
-            "/etc/k/k.cfg:2: auth_check(\"$fd\", \"subscriber\", \"1\"): no counterpart: the policy answers 500 where this decides"
+            "/etc/k/k.cfg:2: auth_check(\"$fd\", \"subscriber\", \"1\"): there are no passwords here: allow addresses, or leave it to the server behind to challenge: the policy answers 500 where this decides"
         ]
     );
 }

@@ -231,7 +231,7 @@ fn parameters_of_the_modules_of_clients_are_keys_or_explained() {
     assert_eq!(config.nat.ping.as_secs(), 25);
     let said = said(&import).join("\n");
     for text in [
-        "k.cfg:2: websocket: cors_mode = 2: `origins` in [websocket]",
+        "k.cfg:2: websocket: cors_mode = 2: not needed: browsers do not ask for CORS before they open a WebSocket",
         "k.cfg:4: nathelper: received_avp = $avp(RECEIVED): the registrar gets the flow in Path",
         "k.cfg:5: path: use_received = 1: the flow of a client",
         "k.cfg:6: outbound: flow_token_secret = …: flows are sealed with the key",
