@@ -388,14 +388,14 @@ impl Guard {
     /// Remembers that a request of this source, with this Call-ID and this number in CSeq, has passed because it answers a challenge. If it is
     /// challenged again, its answer was wrong, and the answer to the new challenge is no proof: otherwise whoever guesses passwords would pass
     /// with each guess.
-    pub fn note_answer(&self, ip: IpAddr, call: (&[u8], &[u8]), now: Instant) {
+    pub fn note_answer(&self, ip: IpAddr, call: (&[u8], u32), now: Instant) {
         let now = second(self.clock.at(now));
         let hash = self.hasher.hash_one((Prefix::of(ip), call));
         self.nonces.set(hash, now, now.saturating_add(NONCE_TIME));
     }
 
     /// Whether a request with this Call-ID and CSeq has passed because it answers a challenge.
-    pub fn is_answer(&self, ip: IpAddr, call: (&[u8], &[u8]), now: Instant) -> bool {
+    pub fn is_answer(&self, ip: IpAddr, call: (&[u8], u32), now: Instant) -> bool {
         let hash = self.hasher.hash_one((Prefix::of(ip), call));
         self.nonces.has(hash, second(self.clock.at(now)))
     }

@@ -201,15 +201,15 @@ fn an_answer_to_a_challenge_counts_once_from_its_address_and_in_time() {
 fn a_request_that_answers_a_challenge_is_known_by_its_call_and_number() {
     let (guard, now) = guard(|_| {});
     let is_answer = |source, call, now| guard.is_answer(ip(source), call, now);
-    let call: (&[u8], &[u8]) = (b"a@b", b"2");
+    let call: (&[u8], u32) = (b"a@b", 2);
     guard.note_answer(ip(NEIGHBOUR), call, now);
     assert!(is_answer(NEIGHBOUR, call, now));
     assert!(
         is_answer(NEIGHBOUR, call, now),
         "a response may be repeated"
     );
-    assert!(!is_answer(NEIGHBOUR, (b"a@b", b"3"), now));
-    assert!(!is_answer(NEIGHBOUR, (b"a@c", b"2"), now));
+    assert!(!is_answer(NEIGHBOUR, (b"a@b", 3), now));
+    assert!(!is_answer(NEIGHBOUR, (b"a@c", 2), now));
     assert!(!is_answer(SCANNER, call, now));
     assert!(!is_answer(NEIGHBOUR, call, now + Duration::from_secs(61)));
 }

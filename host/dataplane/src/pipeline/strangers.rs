@@ -164,7 +164,7 @@ impl Strangers {
         let answers = || {
             let answers = nonce_in(message).is_some_and(|nonce| guard.take_nonce(ip, nonce, now));
             if answers {
-                guard.note_answer(ip, call_of(message.bytes()), now);
+                guard.note_answer(ip, call_of(message), now);
             }
             answers
         };
@@ -322,7 +322,7 @@ impl Strangers {
         let (ip, now) = (to.addr.ip(), Instant::now());
         if let Some(guard) = self.guard_for(ip)
             && let Some(nonce) = nonce_of(response)
-            && !guard.is_answer(ip, call_of(response), now)
+            && !guard.is_answer(ip, call_in(response), now)
         {
             guard.note_nonce(ip, nonce, now);
         }
@@ -476,26 +476,46 @@ fn nonce_of(bytes: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// The Call-ID, and the number in CSeq, of a message that may not have been scanned; empty where there is none.
-fn call_of(bytes: &[u8]) -> (&[u8], &[u8]) {
+/// What a request and its responses have in common: the Call-ID, and the number in CSeq.
+fn call_of(request: Message<'_>) -> (&[u8], u32) {
+    let call_id = request.header(HeaderName::CallId);
+    let number = request.cseq().map_or(0, |cseq| cseq.number);
+    (
+        call_id.map_or(&b""[..], |field| first_word(field.value)),
+        number,
+    )
+}
+
+/// The same of a response that has not been scanned; empty and 0 where it is missing. Servers copy the fields of the request, with its folds.
+fn call_in(response: &[u8]) -> (&[u8], u32) {
     let (mut call_id, mut number): (&[u8], &[u8]) = (b"", b"");
-    for line in bytes.split(|byte| *byte == b'\n').skip(1) {
-        let line = line.trim_ascii_end();
-        if line.is_empty() {
-            break;
-        }
-        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
-            continue;
+    let mut name = None;
+    for line in response.split(|byte| *byte == b'\n').skip(1) {
+        let value = match line {
+            [] | [b'\r'] => break,
+            // The line belongs to the field before it (RFC 3261 §7.3.1).
+            [b' ' | b'\t', ..] => line,
+            [..] => {
+                let mut parts = line.splitn(2, |byte| *byte == b':');
+                name = parts
+                    .next()
+                    .map(|name| HeaderName::of(name.trim_ascii_end()));
+                parts.next().unwrap_or_default()
+            }
         };
-        let (name, value) = (line[..colon].trim_ascii(), line[colon + 1..].trim_ascii());
-        if name.eq_ignore_ascii_case(b"Call-ID") || name.eq_ignore_ascii_case(b"i") {
-            call_id = value;
-        } else if name.eq_ignore_ascii_case(b"CSeq") {
-            let end = value.iter().position(|byte| !byte.is_ascii_digit());
-            number = &value[..end.unwrap_or(value.len())];
+        if name == Some(HeaderName::CallId) && call_id.is_empty() {
+            call_id = first_word(value);
+        } else if name == Some(HeaderName::CSeq) && number.is_empty() {
+            number = first_word(value);
         }
     }
-    (call_id, number)
+    let number = std::str::from_utf8(number).unwrap_or_default();
+    (call_id, number.parse().unwrap_or_default())
+}
+
+fn first_word(text: &[u8]) -> &[u8] {
+    let mut words = text.split(u8::is_ascii_whitespace);
+    words.find(|word| !word.is_empty()).unwrap_or_default()
 }
 
 fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
@@ -505,6 +525,8 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_sip::{Framing, Index, Limits, scan};
+
     use super::*;
 
     #[test]
@@ -528,24 +550,41 @@ mod tests {
         }
     }
 
+    /// However the request is written: otherwise whoever guesses passwords would hide that a challenge is one to a wrong answer.
     #[test]
     fn a_request_and_its_response_are_of_the_same_call() {
-        let is = |text: &str, call_id: &str, number: &str| {
-            let expected = (call_id.as_bytes(), number.as_bytes());
-            assert_eq!(call_of(text.as_bytes()), expected, "{text}");
+        const REST: &str = "Via: SIP/2.0/UDP a;branch=z9hG4bK1\r\nFrom: <sip:a@b>;tag=1\r\nTo: <sip:a@b>\r\nContent-Length: 0\r\n\r\n";
+        let of_request = |before: &str, fields: &str| {
+            let text = format!("{before}REGISTER sip:a SIP/2.0\r\n{fields}\r\n{REST}");
+            let mut index = Index::default();
+            let scanned = scan(
+                text.as_bytes(),
+                Framing::Datagram,
+                &Limits::default(),
+                &mut index,
+            );
+            assert_eq!(scanned, Ok(()), "{text}");
+            let (call_id, number) = call_of(Message::new(text.as_bytes(), &index));
+            (call_id.to_vec(), number)
         };
-        is(
-            "REGISTER sip:a SIP/2.0\r\ni:a@b\r\nCSeq:2 REGISTER\r\n\r\nCall-ID: x\r\n",
-            "a@b",
-            "2",
-        );
-        is(
-            "SIP/2.0 401 Unauthorized\r\ncall-id :  a@b \r\nCSEQ:\t2\tREGISTER\r\n\r\n",
-            "a@b",
-            "2",
-        );
-        is("SIP/2.0 401 \r\nCSeq: \r\n", "", "");
-        is("", "", "");
+        let of_response = |fields: &str| {
+            let text = format!("SIP/2.0 401 Unauthorized\r\n{fields}\r\n\r\nCall-ID: x\r\n");
+            let (call_id, number) = call_in(text.as_bytes());
+            (call_id.to_vec(), number)
+        };
+        let expected = (b"a@b".to_vec(), 2);
+        for fields in [
+            "Call-ID: a@b\r\nCSeq: 2 REGISTER",
+            "i:a@b\r\nCSEQ:\t02\tREGISTER",
+            "call-id :\r\n a@b\r\nCSeq:\r\n \r\n 2\r\n REGISTER",
+            "X: a\r\n \r\n Call-ID: x\r\nCall-ID: a@b\r\nCSeq: 2 REGISTER\r\nY: a\r\n\tCSeq: 3",
+        ] {
+            assert_eq!(of_request("", fields), expected, "{fields}");
+            assert_eq!(of_request("\r\n\r\n", fields), expected, "{fields}");
+            assert_eq!(of_response(fields), expected, "{fields}");
+        }
+        assert_eq!(of_response("CSeq: x"), (Vec::new(), 0));
+        assert_eq!(call_in(b""), (&b""[..], 0));
     }
 
     #[test]
