@@ -22,19 +22,18 @@ const MOST_SILENT: usize = 3;
 
 /// A host that pings the clients that register, once a second, and a registrar that the test plays.
 fn start(nat: &str) -> (Host, Caller) {
-    start_with(nat, "")
+    start_from(Builder::new(), nat)
 }
 
-/// The same with keys of `[sip]`.
-fn start_with(nat: &str, sip_keys: &str) -> (Host, Caller) {
-    let builder = Builder::new().policy(policy("observe")).workers(2);
+/// The same with other keys.
+fn start_from(builder: Builder, nat: &str) -> (Host, Caller) {
+    let builder = builder.policy(policy("observe")).workers(2);
     let sip = builder.lease().addr(1, 5060);
     let core = builder.lease().addr(CORE, 5080);
     let host = builder
         .set("nat", &format!("clients = [\"udp:{sip}\", \"tcp:{sip}\"]"))
         .set("nat", "ping = \"1s\"")
         .set("nat", nat)
-        .set("sip", sip_keys)
         .set("relay", &format!("next-hop = \"sip:{core}\""))
         .start();
     let core = Caller::udp_from(core, host.sip());
@@ -218,7 +217,10 @@ fn a_client_whose_port_is_closed_is_not_pinged_again() {
 fn an_address_that_has_not_proved_itself_gets_few_pings() {
     const PORTS: usize = 12;
     const ALLOWANCE: usize = 1_024;
-    let (host, mut core) = start_with("", &format!("unproved-bytes = {ALLOWANCE}"));
+    let builder = Builder::new()
+        .set("guard", "exempt = []")
+        .set("sip", &format!("unproved-bytes = \"{ALLOWANCE}B\""));
+    let (host, mut core) = start_from(builder, "");
     let begun = Instant::now();
     let mut victims: Vec<_> = (0..PORTS).map(|_| host.udp(CLIENT)).collect();
     let contacts = "Contact: <sip:ada@10.99.0.9:5060>;expires=600\r\n";
