@@ -58,7 +58,7 @@ fn a_ban_ends_by_itself() {
     let host = start(Builder::new().set("guard", "exempt = []\nban = \"5s\""));
     let mut scanner = host.tcp(SCANNER);
     assert!(scan(&mut scanner, 1_000) < 1_000, "it is not banned");
-    assert_eq!(state_of(&host, scanner.local().ip()), "banned");
+    // The log keeps it, however late this test looks.
     host.wait_for_log("event=\"source_banned\"");
     // Nobody releases it.
     host.wait_for_log("event=\"source_released\"");
