@@ -145,7 +145,7 @@ mod tests {
             rate.step(20, &mut began, all)
         };
         assert_eq!(after(&[], busy, 2_000), 700);
-        // 968 of 1,000 are left after a second, 936 after another one. Neither silence of these clients nor that of all counts as what the host can serve.
+        // 968 of 1,000 are left after a second, 937 after another one. Neither silence of these clients nor that of all counts as what the host can serve.
         for quiet in [([0, 0, 0], 2_000), ([0, 0, 0], 0), ([3, 0, 0], 4)] {
             assert_eq!(after(&[quiet], [800, 60, 40], 2_000), 674, "{quiet:?}");
             assert_eq!(after(&[quiet; 2], [800, 60, 40], 2_000), 649, "{quiet:?}");
