@@ -216,7 +216,7 @@ fn a_client_whose_port_is_closed_is_not_pinged_again() {
 #[test]
 fn an_address_that_has_not_proved_itself_gets_few_pings() {
     const PORTS: usize = 12;
-    const ALLOWANCE: usize = 1_024;
+    const ALLOWANCE: usize = 2_048;
     let builder = Builder::new()
         .set("guard", "exempt = []")
         .set("sip", &format!("unproved-bytes = \"{ALLOWANCE}B\""));
