@@ -48,7 +48,6 @@ fn start(builder: Builder, lines: &[String], algorithm: u8) -> (Host, TempDir) {
         .set("dispatcher", "ping = \"0s\"")
         .set("dispatcher", "down-after = 2")
         .set("dispatcher", "rest = \"3s\"")
-        .set("relay", "no-answer = \"200ms\"")
         .start();
     (host, folder)
 }
@@ -104,6 +103,7 @@ fn a_silent_gateway_is_left_out_and_tried_again() {
     let first = silent.local_addr().expect("a bound socket has an address");
     let mut list = lines(&gateways);
     list.push(format!("1 sip:{first} 0 200"));
+    let builder = builder.set("relay", "no-answer = \"200ms\"");
     let (host, _folder) = start(builder, &list, 8);
     for number in 0..2 {
         assert_eq!(
