@@ -29,17 +29,16 @@ const DNS: (u8, u16) = (53, 5300);
 
 /// A host that asks the name server of its network, and relays to this next hop.
 fn builder(hop: &str) -> Builder {
-    patient_builder(hop, "1s")
+    patient_builder(hop, "1s").set("relay", "no-answer = \"300ms\"")
 }
 
-/// The same, where a query may take this long.
+/// The same, where a query may take this long, and a server has the usual time for its first response.
 fn patient_builder(hop: &str, timeout: &str) -> Builder {
     let builder = Builder::new();
     let server = builder.lease().addr(DNS.0, DNS.1);
     builder
         .policy(policy("observe"))
         .set("relay", &format!("next-hop = \"{hop}\""))
-        .set("relay", "no-answer = \"300ms\"")
         .set("resolver", &format!("servers = [\"{server}\"]"))
         .set("resolver", "hosts-file = false")
         .set("resolver", "loopback = true")
@@ -311,7 +310,7 @@ fn many_servers(count: u16, name: &str, address: &str, priority: impl Fn(u16) ->
 fn peers_sixty_servers_come_over_tcp_and_calls_of_all_of_them_are_shared_out() {
     const SERVERS: u16 = 60;
     const CALLS: usize = 300;
-    let builder = builder("sip:carrier.example;transport=udp");
+    let builder = patient_builder("sip:carrier.example;transport=udp", "5s");
     let server = builder.lease().addr(DNS.0, DNS.1);
     let address = ip(&builder, 2);
     let _zone = Zone::start(
@@ -357,7 +356,7 @@ fn peers_sixty_servers_come_over_tcp_and_calls_of_all_of_them_are_shared_out() {
 #[test]
 fn peers_of_a_thousand_servers_the_first_by_priority_are_used() {
     const SERVERS: u16 = 1_000;
-    let builder = builder("sip:carrier.example;transport=udp");
+    let builder = patient_builder("sip:carrier.example;transport=udp", "5s");
     let server = builder.lease().addr(DNS.0, DNS.1);
     let address = ip(&builder, 2);
     let records = many_servers(SERVERS, "s", &address, |n| SERVERS - n);
