@@ -272,6 +272,7 @@ const operator = {
     await asOperator(page);
     await under(() => known.send("example.com"), async () => {
       await page.locator(".tile", { hasText: "requests / s" }).getByText(/^[1-9]/).waitFor();
+      await page.locator(".tile", { hasText: "relayed / s" }).getByText(/^[1-9]/).waitFor();
     });
     await page.getByText("1 entry is skipped in the address table").waitFor();
     await page.getByText("ready", { exact: true }).waitFor();

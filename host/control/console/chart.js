@@ -81,8 +81,8 @@ export function metrics(text) {
   const [tenants, buckets] = [{}, []];
   const names = {
     portcullis_requests_total: () => "requests",
-    portcullis_relayed_total: ({ kind }) => kind === "request" && "relayed",
-    portcullis_verdicts_total: ({ verdict }) => verdict === "reject" && "rejected",
+    // As in `/v1/stats`: what policies have decided. A request within its dialog has no verdict.
+    portcullis_verdicts_total: ({ verdict }) => ({ relay: "relayed", reject: "rejected" })[verdict],
     portcullis_policy_failures_total: () => "failed",
     portcullis_tenant_shed_total: () => "shed",
     portcullis_transactions_shed_total: () => "shed",
