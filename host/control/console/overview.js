@@ -11,18 +11,24 @@ export const overview = { id: "overview", title: "Overview", isShown: () => true
 
 /** Reads again every few seconds, and with each new sample of the rates. Returns how to end this. */
 export function follow(page, read, show, pause = 4000) {
-  let [timer, state, isEnded] = [null, null, false];
+  let [timer, state, turn, isEnded] = [null, null, 0, false];
   const paint = () => state && show(state);
   const tick = async () => {
-    if (!document.hidden || !state) {
+    turn += 1;
+    const [own, isShown] = [turn, !document.hidden || !state];
+    let found = state;
+    if (isShown) {
       try {
-        state = await read();
+        found = await read();
       } catch (error) {
-        state = state ?? { error };
+        found = state ?? { error };
       }
-      if (!isEnded) paint();
     }
-    if (!isEnded) timer = setTimeout(tick, pause);
+    // `again` has begun a later turn, which reads what is newer, and goes on.
+    if (isEnded || own !== turn) return;
+    state = found;
+    if (isShown) paint();
+    timer = setTimeout(tick, pause);
   };
   page.rates.listeners.add(paint);
   tick();
