@@ -93,7 +93,7 @@ impl Opened {
 }
 
 /// Whether the database answers and reports that the table differs from what is expected.
-fn is_of_the_table(error: &DatabaseError) -> bool {
+pub fn is_of_the_table(error: &DatabaseError) -> bool {
     matches!(
         error,
         DatabaseError::Database(Failure::Version { .. } | Failure::NoColumn { .. })

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use portcullis_address::{DatabaseError, Failure, RuleFolder, Watcher};
 use portcullis_config::Config;
 use portcullis_dispatcher::DispatcherError;
-use portcullis_rollout::address_task::counts;
+use portcullis_rollout::address_task::{counts, is_of_the_table};
 use portcullis_store::{Store, StoreError};
 
 use crate::modes;
@@ -26,22 +26,14 @@ pub(super) fn way(config: &Config) -> Vec<Finding> {
     found.map(Finding::Odd).into_iter().collect()
 }
 
-/// An unusable part of the database. As in Kamailio, a part that no policy uses is not an error.
-fn broken(error: &DatabaseError, is_asked: bool, config: &Config) -> Finding {
-    match error {
-        DatabaseError::Database(Failure::Version { .. } | Failure::NoColumn { .. })
-            if !is_asked =>
-        {
-            Finding::Odd(format!("{error}; no policy of the configuration uses it"))
-        }
-        DatabaseError::Database(_)
-        | DatabaseError::File { .. }
-        | DatabaseError::NoUsableLine { .. }
-        | DatabaseError::IsFile { .. }
-        | DatabaseError::Build(_) => match config.database.required {
-            true => Finding::Wrong(error.to_string()),
-            false => Finding::Skipped(error.to_string()),
-        },
+/// An unusable part of the database. As in Kamailio, a part that no policy uses is not an error. `ends_start`: a host does not start with it.
+fn broken(error: &DatabaseError, is_asked: bool, ends_start: bool) -> Finding {
+    if is_of_the_table(error) && !is_asked {
+        return Finding::Odd(format!("{error}; no policy of the configuration uses it"));
+    }
+    match ends_start {
+        true => Finding::Wrong(error.to_string()),
+        false => Finding::Skipped(error.to_string()),
     }
 }
 
@@ -59,7 +51,8 @@ pub(super) fn pushed(config: &Config) -> anyhow::Result<Vec<Finding>> {
         }
         // The checks of the tables have reported it.
         Err(error) if error.is_away() => Vec::new(),
-        Err(error) => vec![Finding::Wrong(error.to_string())],
+        // A host starts, and keeps what is pushed until it ends.
+        Err(error) => vec![Finding::Skipped(error.to_string())],
     })
 }
 
@@ -103,7 +96,7 @@ pub(super) fn addresses(config: &Config, is_asked: bool) -> anyhow::Result<Vec<F
     }
     let loaded = match block_on(database.load())? {
         Ok(loaded) => loaded,
-        Err(error) => return Ok(vec![broken(&error, is_asked, config)]),
+        Err(error) => return Ok(vec![broken(&error, is_asked, config.database.required)]),
     };
     let mut findings = vec![Finding::Good(format!(
         "{source}: {}",
@@ -178,7 +171,13 @@ pub(super) fn trusted(config: &Config, is_asked: bool) -> anyhow::Result<Vec<Fin
         }
         // The check of the addresses has reported it.
         Err(DatabaseError::Database(Failure::NoFile { .. })) => return Ok(Vec::new()),
-        Err(error) => return Ok(vec![broken(&error, is_asked, config)]),
+        Err(error) => {
+            // With any other error, or beside a file of addresses, a host starts without trusted peers.
+            let database = &config.database;
+            let ends_start =
+                database.required && database.address_file.is_none() && is_of_the_table(&error);
+            return Ok(vec![broken(&error, is_asked, ends_start)]);
+        }
     };
     let rows = count(loaded.table.len() as u64, "row");
     let resting = match loaded.ignored {
@@ -345,6 +344,19 @@ mod tests {
         assert!(
             matches!(&trusted(&config, false).unwrap()[..], [Finding::Odd(text)] if text.contains("no policy"))
         );
+        // A host with a file of addresses starts without trusted peers.
+        config.database.address_file = Some(folder.path().join("addresses"));
+        assert!(matches!(
+            trusted(&config, true).unwrap()[..],
+            [Finding::Skipped(_)]
+        ));
+        // Without a database, it is the addresses that end the start.
+        config.database.address_file = None;
+        config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned());
+        assert!(matches!(
+            trusted(&config, true).unwrap()[..],
+            [Finding::Skipped(_)]
+        ));
     }
 
     #[test]
