@@ -40,7 +40,8 @@ pub(super) struct Args {
     /// Print a configuration file with every key, its default and its meaning, and check nothing
     #[arg(long)]
     defaults: bool,
-    /// Fail only if a host could not start: rows, lines and stored tenants that cannot be used are listed, and are no failure
+    /// Fail only if a host could not start, or would lack a policy file: other errors, such as rows, lines and stored tenants that cannot be used,
+    /// are listed, and are no failure
     #[arg(long, conflicts_with = "defaults")]
     start: bool,
     #[command(flatten)]
@@ -76,7 +77,7 @@ struct Findings {
     all: Vec<(String, Finding)>,
     /// Number of errors.
     wrong: u64,
-    /// Of these, those with which a host does not start.
+    /// Of these, those with which a host does not start, or lacks a policy file.
     fatal: u64,
 }
 
