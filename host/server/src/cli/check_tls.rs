@@ -1,17 +1,15 @@
 //! Whether the certificates, keys and authorities of SIP over TLS can be used, and for how long.
 
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use portcullis_config::{Config, Host, Hosts, TenantConfig};
+use portcullis_rollout::tls_files::NOTICE;
 use portcullis_text::rfc3339;
 use portcullis_tls::{NamedRelayProfile, Settings, Tls};
 use rustls::pki_types::ServerName;
 
 use super::findings::Finding;
-
-/// How long before its end a certificate is reported.
-const NOTICE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 /// One finding for each certificate, or the first error; nothing without TLS.
 pub(super) fn check(config: &Config) -> Vec<Finding> {
