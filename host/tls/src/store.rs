@@ -26,7 +26,9 @@ pub struct Tls {
     ticketer: Arc<dyn ProducesTickets>,
     servers: ArcSwap<Servers>,
     clients: ArcSwap<Clients>,
-    /// One reload at a time. By section: why its files were refused at the last reload.
+    /// Held while a reload reads files, which may take long: nothing else waits for it.
+    turn: Mutex<()>,
+    /// By section: why its files were refused at the last reload.
     faults: Mutex<Vec<(String, String)>>,
 }
 
@@ -105,6 +107,7 @@ impl Tls {
             clients: ArcSwap::from_pointee(clients),
             provider,
             ticketer,
+            turn: Mutex::default(),
             faults: Mutex::default(),
         })
     }
@@ -133,9 +136,10 @@ impl Tls {
         self.clients.load().all().cloned().collect()
     }
 
-    /// Reads all files again. A section with a fault keeps what it has; all others get what their files contain now.
+    /// Reads all files again, after a reload that is in progress. A section with a fault keeps what it has; all others get what their files contain
+    /// now.
     pub fn reload(&self) -> Vec<Reloaded> {
-        let mut faults = self.faults.lock();
+        let _turn = self.turn.lock();
         let mut results = Vec::new();
         let before = self.servers.load_full();
         let mut all = Vec::new();
@@ -177,7 +181,7 @@ impl Tls {
             let error = one.result.as_ref().err()?;
             Some((one.section.clone(), error.to_string()))
         });
-        *faults = refused.collect();
+        *self.faults.lock() = refused.collect();
         results
     }
 

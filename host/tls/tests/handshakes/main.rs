@@ -6,8 +6,11 @@
 mod next_hops;
 mod office;
 
+use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::process::Command;
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
 use portcullis_tls::{
@@ -265,6 +268,30 @@ fn a_reload_with_a_fault_keeps_what_there_is_and_names_the_fault() {
     office.issue_for("one", &["one.example"]);
     assert!(matches!(tls.reload()[0].result, Ok(true)));
     assert_eq!(tls.list()[0].fault, None);
+}
+
+#[test]
+fn certificates_are_listed_while_a_reload_waits_for_a_file() {
+    let office = Office::new();
+    office.issue_for("edge", &["edge.example"]);
+    let tls = &office.open(vec![office.profile("edge")]);
+    let file = office.path("edge.pem");
+    std::fs::remove_file(&file).unwrap();
+    let made = Command::new("mkfifo").arg(&file).status().unwrap();
+    assert!(made.success());
+    let (listed, results) = thread::scope(|threads| {
+        let reload = threads.spawn(|| tls.reload());
+        // This succeeds when the reload has opened the file. Nothing comes from it until the end.
+        let pipe = OpenOptions::new().write(true).open(&file).unwrap();
+        let (told, listed) = mpsc::channel();
+        threads.spawn(move || told.send(tls.list()));
+        let listed = listed.recv_timeout(Duration::from_secs(60));
+        drop(pipe);
+        (listed, reload.join().unwrap())
+    });
+    assert_eq!(listed.unwrap()[0].fault, None);
+    assert!(results[0].result.is_err());
+    assert!(tls.list()[0].fault.is_some());
 }
 
 #[test]
