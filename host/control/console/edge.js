@@ -70,7 +70,7 @@ function gatewaysOf(session, { source, loaded_at: loaded, table_is_absent: isAbs
     { title: "calls", kind: "number", cell: (row) => count(row.calls) },
     { title: "", kind: "short", cell: session.hasCommand(SET_STATE) ? actions : () => "" },
   ];
-  const rows = sets.flatMap((set) => set.destinations.map((destination) => ({ ...destination, set: set.id })));
+  const rows = sets.flatMap((set) => set.destinations.map((destination, slot) => ({ ...destination, set: set.id, slot })));
   const down = sets.filter((set) => set.destinations.every((one) => !one.is_open)).map((set) => set.id);
   const nothing = isAbsent ? "The database has no table of gateways: portcullis db migrate creates it." : "There is no set: portcullis dispatcher add adds one.";
   return h(
@@ -86,7 +86,7 @@ function gatewaysOf(session, { source, loaded_at: loaded, table_is_absent: isAbs
       ["last error", problem && h("span", { class: "bad" }, problem)],
     ].map(([name, value]) => [name, value || null])),
     notes(down, errors),
-    table("Destinations of the dispatcher", columns, rows, { key: (row) => `${row.set} ${row.uri} ${row.attrs}`, nothing }),
+    table("Destinations of the dispatcher", columns, rows, { key: (row) => `${row.set} ${row.slot} ${row.uri}`, nothing }),
   );
 }
 
