@@ -252,6 +252,20 @@ fn cases_are_conditions() {
 }
 
 #[test]
+fn conditions_of_cases_are_not_nested_without_limit() {
+    let labels = "case \"1\": ".repeat(51);
+    let cases = "switch ($rU) { ".to_owned() + &"case \"1\": exit; ".repeat(50) + "default: ";
+    for other in [
+        format!("switch ($rU) {{ {labels} exit; }}"),
+        cases.repeat(150) + "exit; " + &"}".repeat(150),
+    ] {
+        let script = translated(&format!("request_route {{ {other} t_relay(); }}"));
+        let is_closed = script.source.contains("untranslated(1, \"switch ($rU");
+        assert!(is_closed, "{}", script.source);
+    }
+}
+
+#[test]
 fn what_a_reply_route_sets_is_not_known() {
     let script = translated(
         "request_route { setflag(5); $avp(x) = \"a\"; t_on_failure(\"F\"); t_on_reply(\"R\"); t_relay(); }\n\

@@ -11,7 +11,7 @@ use super::syntax::{Action, Call, Expression, Operator, Route, Statement, Term, 
 /// The deepest nesting of blocks and expressions. What is nested deeper is `Other`.
 const DEEPEST: usize = 200;
 
-/// Most cases of a `switch` that is understood: each is a condition within the one before.
+/// Most cases, and most labels, of a `switch` that is understood: each is a condition or an operand within the one before.
 const MOST_CASES: usize = 50;
 
 /// Returns the routes of a configuration.
@@ -200,7 +200,12 @@ impl Parser<'_> {
     /// `switch (value) { case 1: … break; default: … }` as conditions; nothing is consumed if it is something else, or a case goes on in the next one.
     fn switch(&mut self) -> Option<Action> {
         let start = self.at;
+        if self.depth + MOST_CASES > DEEPEST {
+            return None;
+        }
+        self.depth += MOST_CASES;
         let action = self.cases();
+        self.depth -= MOST_CASES;
         if action.is_none() {
             self.at = start;
         }
@@ -218,6 +223,7 @@ impl Parser<'_> {
             return None;
         }
         let (mut cases, mut otherwise) = (Vec::new(), Vec::new());
+        let mut labels = 0;
         while !self.take('}') {
             let start = self.at;
             let mut tested: Option<Expression> = None;
@@ -228,6 +234,7 @@ impl Parser<'_> {
                 self.at += 1;
                 if is_case {
                     let label = self.value();
+                    labels += 1;
                     let is_known = matches!(label.term, Term::Text(_) | Term::Word(_));
                     let pair = (Box::new(value.clone()), Box::new(label));
                     let equal = self.term(start, Term::Compare(Operator::Equal, pair.0, pair.1));
@@ -235,7 +242,7 @@ impl Parser<'_> {
                         None => equal,
                         Some(other) => self.term(start, Term::Or(Box::new(other), Box::new(equal))),
                     });
-                    if !is_known {
+                    if !is_known || labels > MOST_CASES {
                         return None;
                     }
                 }
@@ -246,8 +253,8 @@ impl Parser<'_> {
             let body = self.case()?;
             match tested {
                 _ if is_default => otherwise = body,
-                Some(tested) if cases.len() < MOST_CASES => cases.push((start, tested, body)),
-                Some(_) | None => return None,
+                Some(tested) => cases.push((start, tested, body)),
+                None => return None,
             }
         }
         let mut statements = otherwise;
