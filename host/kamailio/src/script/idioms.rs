@@ -90,6 +90,25 @@ fn flags_that_are_read_are_kept() {
 }
 
 #[test]
+fn a_flag_that_something_else_may_change_is_not_kept() {
+    for text in [
+        "setflag(FLT_A); if (isflagset(5)) exit; t_relay(); }",
+        "setbflag(6, 1); if (isbflagset(6)) exit; t_relay(); }",
+        "setflag(5); t_on_failure(\"F\"); t_relay(); } failure_route[F] { if (isflagset(5)) exit; }\n\
+         onreply_route { while (1) { resetflag(5); break; } }",
+        "setbflag(6); append_branch(\"sip:a@b\"); t_on_failure(\"F\"); t_relay(); } failure_route[F] { if (isbflagset(6)) exit; }",
+        "t_on_failure(\"F\"); t_relay(); } failure_route[F] { if (isbflagset(6)) exit; setbflag(6); $du = \"sip:b\"; t_relay(); }",
+    ] {
+        let script = translated(&format!("request_route {{ {text}"));
+        assert!(
+            script.source.contains("if untranslated(1, \"(is"),
+            "{text}\n{}",
+            script.source
+        );
+    }
+}
+
+#[test]
 fn variables_are_fields() {
     let script = translated(
         r#"

@@ -77,7 +77,7 @@ pub(super) fn translate(file: &Path, tokens: &[Token], settings: &Settings) -> S
     let is_used = |route: &&Route| std::ptr::eq(*route, main) || reached.has(route);
     let (used, unused): (Vec<_>, Vec<_>) = routes.iter().partition(is_used);
     let names = Routes::of(&routes);
-    let flags = state::flags(&used, &unused);
+    let flags = state::flags(&used, &unused, &reached);
     let mut context = Context::new(state::parts(&used, &reached, &flags), flags);
     context.parameters = parser::parameters(tokens);
     context.empty_tables = tables::empty(&routes, tokens);

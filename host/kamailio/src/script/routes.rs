@@ -226,6 +226,18 @@ fn expressions_of<'s>(expression: &'s Expression, visit: &mut dyn FnMut(&'s Expr
     }
 }
 
+/// Whether the parser has understood each of these statements.
+pub(super) fn is_understood(statements: &[Statement]) -> bool {
+    statements.iter().all(|statement| match &statement.action {
+        Action::If {
+            then, otherwise, ..
+        } => is_understood(then) && is_understood(otherwise),
+        Action::Block(inner) => is_understood(inner),
+        Action::Call(_) | Action::Assign { .. } | Action::Exit | Action::Return(_) => true,
+        Action::Other => false,
+    })
+}
+
 fn calls_of<'s>(expression: &'s Expression, visit: &mut dyn FnMut(&'s Call)) {
     match &expression.term {
         Term::Or(left, right) | Term::And(left, right) | Term::Compare(_, left, right) => {

@@ -4,27 +4,63 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::{Part, Variable, flag_of};
 use super::kinds::{changes_target, is_question, is_target};
-use super::routes::{Reached, for_each_call, for_each_variable};
+use super::routes::{Reached, for_each_call, for_each_variable, is_understood};
 use super::syntax::{Expression, Route};
 
-/// The flags that these routes read, as Rust expressions, without those that routes change that no policy has.
-pub(super) fn flags(routes: &[&Route], others: &[&Route]) -> BTreeSet<String> {
-    let mut flags = BTreeSet::new();
+/// The flags that these routes read, as Rust expressions, without those that something else may change: `others` are routes that no policy has.
+pub(super) fn flags(
+    routes: &[&Route],
+    others: &[&Route],
+    reached: &Reached<'_>,
+) -> BTreeSet<String> {
+    let (mut flags, mut after_failure) = (BTreeSet::new(), BTreeSet::new());
+    // A flag that is not a number here may be any of them.
+    let (mut any, mut any_of_branch) = (false, false);
+    // A failure route sees those of the branch whose response it handles.
+    let mut is_one_of_many = false;
     for route in routes {
-        for_each_call(&route.body, &mut |call| {
-            if matches!(&*call.name, "isflagset" | "isbflagset") {
-                flags.extend(flag_of(call));
-            }
-        });
+        let is_after_failure = reached.is_after_failure(route);
+        for_each_call(
+            &route.body,
+            &mut |call| match (&*call.name, flag_of(call)) {
+                ("isflagset" | "isbflagset", Some(flag)) => {
+                    if is_after_failure {
+                        after_failure.insert(flag.clone());
+                    }
+                    flags.insert(flag);
+                }
+                ("setflag" | "resetflag", None) => any = true,
+                ("setbflag" | "resetbflag", None) => any_of_branch = true,
+                ("setbflag" | "resetbflag", Some(_)) => is_one_of_many |= is_after_failure,
+                ("append_branch", _) => is_one_of_many = true,
+                _ => {}
+            },
+        );
     }
+    let mut changed = BTreeSet::new();
     for route in others {
-        for_each_call(&route.body, &mut |call| {
-            let flag = flag_of(call).filter(|_| !is_question(&call.name));
-            if let Some(flag) = flag {
-                flags.remove(&flag);
-            }
-        });
+        for_each_call(
+            &route.body,
+            &mut |call| match (&*call.name, flag_of(call)) {
+                (name, Some(flag)) if !is_question(name) => {
+                    changed.insert(flag);
+                }
+                ("setflag" | "resetflag", None) => any = true,
+                ("setbflag" | "resetbflag", None) => any_of_branch = true,
+                _ => {}
+            },
+        );
     }
+    let is_all_known = others.iter().all(|route| is_understood(&route.body));
+    flags.retain(|flag| {
+        let is_of_branch = flag.starts_with("BRANCH");
+        let is_lost = match is_of_branch {
+            true => any_of_branch || is_one_of_many && after_failure.contains(flag),
+            false => any,
+        };
+        let is_known = is_all_known || !after_failure.contains(flag);
+        !is_lost && is_known && !changed.contains(flag)
+    });
     flags
 }
 
