@@ -69,6 +69,8 @@ pub(super) struct Variable {
     pub(super) is_number: bool,
     /// Whether failure routes get it.
     pub(super) is_in_memo: bool,
+    /// Whether the script may set it to a text without letters, which is not `$null`.
+    pub(super) may_be_empty: bool,
 }
 
 /// Facts about the script, and what its translation collects.

@@ -154,6 +154,14 @@ fn a_variable_whose_value_is_not_known_is_not_kept() {
         "$avp(x) = 1; if ($avp(x) == 1) exit;",
         "$avp(x) = \"a\"; $avp(x) = $null; if ($avp(x) == \"a\") exit;",
         "$var(x) = \"a\"; if ($var(x) == $null) exit;",
+        // A text without letters is not $null.
+        "$avp(x) = \"\"; if ($avp(x) == $null) exit;",
+        "$avp(y) = $rU + \"\"; $avp(x) = $avp(y); if ($avp(x) != $null) exit;",
+        // One variable with two names, and names that are values.
+        "$avp(s:x) = \"a\"; $avp(x) = \"b\"; if ($avp(s:x) == \"a\") exit;",
+        "$avp(x) = \"a\"; $avp($var(n)) = \"b\"; if ($avp(x) == \"a\") exit;",
+        // It loads what a database has.
+        "$avp(x) = \"a\"; avp_db_load(\"$fu\", \"*\"); if ($avp(x) == \"a\") exit;",
         // The failure route is another call.
         "$var(x) = \"a\"; if ($var(x) == \"a\") exit; t_on_failure(\"F\"); t_relay(); } failure_route[F] { if ($var(x) == \"a\") exit;",
     ] {
@@ -164,15 +172,21 @@ fn a_variable_whose_value_is_not_known_is_not_kept() {
             script.source
         );
     }
-    let script = translated(
+    for text in [
         "modparam(\"permissions\", \"peer_tag_avp\", \"$avp(x)\")\n\
          request_route { $avp(x) = \"a\"; if ($avp(x) == \"a\") exit; t_relay(); }",
-    );
-    assert!(
-        script.source.contains("if untranslated(2, "),
-        "{}",
-        script.source
-    );
+        "modparam(\"auth_db\", \"load_credentials\", \"$avp(s:x)=email;rpid\")\n\
+         request_route { $avp(x) = \"a\"; if ($avp(x) == \"a\") exit; t_relay(); }",
+        "onreply_route { while (1) { $avp(x) = \"b\"; break; } }\n\
+         request_route { $avp(x) = \"a\"; if ($avp(x) == \"a\") exit; t_on_failure(\"F\"); t_relay(); } failure_route[F] { if ($avp(x) == \"a\") exit; }",
+    ] {
+        let script = translated(text);
+        assert!(
+            script.source.contains("if untranslated(2, "),
+            "{text}\n{}",
+            script.source
+        );
+    }
 }
 
 #[test]

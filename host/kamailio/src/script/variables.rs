@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::context::{Context, Part, Variable};
 use super::kinds::reads_arguments;
-use super::routes::{Reached, for_each_call, for_each_expression};
-use super::syntax::{Action, Expression, Route, Statement, Term};
+use super::routes::{Reached, for_each_call, for_each_expression, is_understood};
+use super::syntax::{Action, Call, Expression, Route, Statement, Term};
 use super::values::{Value, value};
 use crate::lexer::Kind;
 use crate::preprocessor::Token;
@@ -31,6 +31,9 @@ pub(super) fn keep(
     for route in routes {
         let is_after_failure = reached.is_after_failure(route);
         for_each_assignment(&route.body, &mut |name, value| {
+            if !is_variable(name) {
+                return mentioned.set(name);
+            }
             assigned.entry(name.to_owned()).or_default().push(value);
             if is_after_failure {
                 mentioned.after_failure.insert(name.to_owned());
@@ -46,37 +49,41 @@ pub(super) fn keep(
         });
         for_each_call(&route.body, &mut |call| {
             if !reads_arguments(&call.name) {
-                mentioned
-                    .elsewhere
-                    .extend(call.arguments.iter().flat_map(names_in));
+                mentioned.give(call);
             }
         });
     }
     for route in others {
-        for_each_assignment(&route.body, &mut |name, _| {
-            mentioned.elsewhere.insert(name.to_owned());
-        });
-        for_each_call(&route.body, &mut |call| {
-            let names = call.arguments.iter().flat_map(names_in);
-            mentioned.elsewhere.extend(names);
-        });
+        for_each_assignment(&route.body, &mut |name, _| mentioned.set(name));
+        for_each_call(&route.body, &mut |call| mentioned.give(call));
     }
     // `modparam("permissions", "peer_tag_avp", "$avp(i:707)")`
-    for token in tokens {
-        if let Kind::Text(text) = &token.kind
-            && is_variable(text.trim())
+    for window in tokens.windows(7) {
+        if let (Kind::Word(word), Kind::Text(text)) = (&window[0].kind, &window[6].kind)
+            && word.starts_with("modparam")
         {
-            mentioned.elsewhere.insert(text.trim().to_owned());
+            mentioned.elsewhere.extend(names(text));
         }
     }
+    let is_all_known = others.iter().all(|route| is_understood(&route.body));
     let Mentioned {
         read,
         elsewhere,
         after_failure,
+        is_any_avp_set,
     } = mentioned;
+    let written: BTreeSet<_> = assigned.keys().cloned().collect();
     assigned.retain(|name, _| {
-        let is_lost = after_failure.contains(name) && !name.starts_with("$avp(");
-        is_variable(name) && read.contains(name) && !elsewhere.contains(name) && !is_lost
+        let is_avp = name.starts_with("$avp(");
+        let is_lost = match is_avp {
+            true => is_any_avp_set || !is_all_known && after_failure.contains(name),
+            false => after_failure.contains(name),
+        };
+        // With two spellings, there would be two fields for one variable.
+        let has_twin = twin(name).is_some_and(|twin| {
+            read.contains(&twin) || written.contains(&twin) || elsewhere.contains(&twin)
+        });
+        read.contains(name) && !elsewhere.contains(name) && !has_twin && !is_lost
     });
     if assigned.len() > MOST {
         return;
@@ -95,6 +102,32 @@ struct Mentioned {
     elsewhere: BTreeSet<String>,
     /// What a failure route reads or sets.
     after_failure: BTreeSet<String>,
+    /// Whether something sets an `$avp` whose name is not known.
+    is_any_avp_set: bool,
+}
+
+impl Mentioned {
+    /// Notes that something sets this variable, or a value of it: `$(avp(x)[0])`.
+    fn set(&mut self, variable: &str) {
+        self.elsewhere.extend(names(variable));
+        self.is_any_avp_set |= variable.starts_with("$avp($");
+    }
+
+    /// Notes a call that may set the variables that it names, or all of a user: `avp_db_load`.
+    fn give(&mut self, call: &Call) {
+        self.elsewhere
+            .extend(call.arguments.iter().flat_map(names_in));
+        self.is_any_avp_set |= call.name.starts_with("avp_db_");
+    }
+}
+
+/// The other spelling of an `$avp`: `$avp(x)` for `$avp(s:x)`, and the reverse.
+fn twin(name: &str) -> Option<String> {
+    let inner = name.strip_prefix("$avp(")?;
+    Some(match inner.strip_prefix("s:") {
+        Some(short) => format!("$avp({short}"),
+        None => format!("$avp(s:{inner}"),
+    })
 }
 
 /// The variables that an expression names, without those of its parts.
@@ -162,6 +195,7 @@ fn with_types(
                 field: field_of(name, &mut taken),
                 is_number,
                 is_in_memo: after_failure.contains(name),
+                may_be_empty: false,
             };
             trial.variables.insert(name.clone(), variable);
             is_new = true;
@@ -191,11 +225,52 @@ fn with_types(
             }
         }
         if wrong.is_empty() {
-            return trial.variables;
+            return with_empty(assigned, trial.variables);
         }
         for name in wrong {
             trial.variables.remove(&name);
         }
+    }
+}
+
+/// Notes which variables may be texts without letters: Kamailio tells them from those that have never been set.
+fn with_empty(
+    assigned: &BTreeMap<String, Vec<&Expression>>,
+    mut variables: BTreeMap<String, Variable>,
+) -> BTreeMap<String, Variable> {
+    loop {
+        let is_new = |name: &&String| {
+            let is_noted = variables.get(*name).is_none_or(|one| one.may_be_empty);
+            !is_noted
+                && assigned[*name]
+                    .iter()
+                    .any(|one| may_be_empty(one, &variables))
+        };
+        let Some(name) = assigned.keys().find(is_new) else {
+            return variables;
+        };
+        if let Some(variable) = variables.get_mut(name) {
+            variable.may_be_empty = true;
+        }
+    }
+}
+
+fn may_be_empty(expression: &Expression, variables: &BTreeMap<String, Variable>) -> bool {
+    match &expression.term {
+        Term::Text(text) => text.is_empty(),
+        // A sum is a text, whatever its parts are.
+        Term::Sum(parts) => !parts
+            .iter()
+            .any(|part| matches!(&part.term, Term::Text(text) if !text.is_empty())),
+        Term::Variable(name) => variables.get(name).is_some_and(|one| one.may_be_empty),
+        Term::Or(..)
+        | Term::And(..)
+        | Term::Not(_)
+        | Term::Compare(..)
+        | Term::Call(_)
+        | Term::Word(_)
+        | Term::Address(_)
+        | Term::Other => false,
     }
 }
 
