@@ -184,6 +184,9 @@ fn comparison(
         && is_null(right)
         && table_of(name).is_some_and(|table| context.empty_tables.contains(table))
     {
+        let mend = "taken as $null: nothing in the configuration fills the table. What a program writes into it over RPC (htable.sets) is not seen here: \
+                    keep such addresses in a group of the table address";
+        context.remark(&left.place, name, mend);
         return equality(operator, "true".into());
     }
     let may_be_empty = |one: &Expression| matches!(&one.term, Term::Variable(name) if context.variables.get(name).is_some_and(|one| one.may_be_empty));
@@ -355,14 +358,19 @@ fn function(
         }
         // The host has done this before it calls a policy.
         ("mf_process_maxfwd_header" | "sanity_check" | "record_route" | "force_rport", _)
-        // The guard drops floods.
-        | ("pike_check_req", [])
         // A policy is called for requests, each of which has a transaction.
         | ("is_request" | "t_newtran", [])
         // It fails only if it cannot be read, and nothing is to be read.
         | ("handle_ruri_alias", []) => Some("true".into()),
+        ("pike_check_req", []) => {
+            let mend = "true: the guard drops floods before (`rate` in [guard]), but not those of sources that it exempts, such as those in the table address";
+            context.remark(&expression.place, "pike_check_req()", mend);
+            Some("true".into())
+        }
         // Neither responses nor branches come to a policy.
         ("is_reply" | "t_is_branch_route", []) => Some("false".into()),
+        // Also that of a set.
+        ("isdsturiset", []) if context.has(Part::Set) => None,
         ("isdsturiset", []) => Some(match context.is_stateful() {
             true => "self.destination.is_some()".into(),
             false => "false".into(),
@@ -375,6 +383,8 @@ fn function(
             Value::Owned(code) | Value::Borrowed(code) => Some(format!("{code}.is_empty()")),
             Value::Number(_) => None,
         },
+        // A text has variables within; here, only single variables are translated.
+        ("starts_with", [text, _]) if matches!(&text.term, Term::Text(text) if text.contains('$')) => None,
         ("starts_with", [text, prefix]) => {
             let prefix = prefix.literal()?.to_owned();
             match value(text, context)? {

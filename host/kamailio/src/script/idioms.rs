@@ -227,6 +227,12 @@ fn floods_are_left_to_the_guard() {
         ))
     };
     let script = flood("");
+    let said = said(&script);
+    assert!(
+        said[0].contains("$sht(ipban=>$si): taken as $null"),
+        "{said:?}"
+    );
+    assert!(said[1].contains("pike_check_req(): true"), "{said:?}");
     assert!(
         !script.source.contains("untranslated("),
         "{}",
@@ -240,11 +246,44 @@ fn floods_are_left_to_the_guard() {
         "if (has_totag()) { $sht(ipban=>$si) = 1; }",
         "sht_lock(\"ipban=>x\");",
         "sql_pvquery(\"c\", \"q\", \"$sht(ipban=>$si)\");",
+        "$var(x) = $shtinc(ipban=>$si);",
+        "xlog(\"$shtinc(ipban=>$si)\\n\");",
     ] {
         let script = flood(more);
         assert!(
             script.source.contains("if untranslated(2, "),
             "{more}\n{}",
+            script.source
+        );
+    }
+}
+
+#[test]
+fn a_table_may_have_values_without_an_assignment() {
+    for options in ["initval=1;", "dmqreplicate=1;", "dbtable=bans;"] {
+        let script = translated(&format!(
+            "modparam(\"htable\", \"htable\", \"ipban=>size=8;{options}\")\n\
+             request_route {{ if ($sht(ipban=>$si) != $null) {{ exit; }} t_relay(); }}"
+        ));
+        assert!(
+            script.source.contains("if untranslated(2, "),
+            "{options}\n{}",
+            script.source
+        );
+    }
+}
+
+#[test]
+fn what_only_seems_to_be_known_is_a_question() {
+    for text in [
+        // The destination of a set is one, too.
+        "ds_select_dst(\"1\", \"4\"); if (isdsturiset()) exit;",
+        "if (starts_with(\"$rU$fU\", \"00\")) exit;",
+    ] {
+        let script = translated(&format!("request_route {{ {text} t_relay(); }}"));
+        assert!(
+            script.source.contains("if untranslated(1, "),
+            "{text}\n{}",
             script.source
         );
     }

@@ -13,7 +13,7 @@ pub(super) fn table_of(variable: &str) -> Option<&str> {
     Some(table.trim())
 }
 
-/// The tables of the configuration, without those that a route or a database may fill.
+/// The tables of the configuration, without those that a route, a database or another server may fill, or that have a value for missing keys.
 pub(super) fn empty(routes: &[Route], tokens: &[Token]) -> BTreeSet<String> {
     let mut tables = BTreeSet::new();
     for token in tokens {
@@ -21,7 +21,9 @@ pub(super) fn empty(routes: &[Route], tokens: &[Token]) -> BTreeSet<String> {
         if let Kind::Text(text) = &token.kind
             && let Some((table, how)) = text.split_once("=>")
             && how.contains("size=")
-            && !how.contains("dbtable")
+            && !["dbtable", "initval", "dmqreplicate"]
+                .iter()
+                .any(|option| how.contains(option))
         {
             tables.insert(table.trim().to_owned());
         }
@@ -48,10 +50,11 @@ fn fill(statements: &[Statement], tables: &mut BTreeSet<String>) {
                 fill(otherwise, tables);
             }
             Action::Block(inner) => fill(inner, tables),
-            Action::Assign { variable, .. } => {
+            Action::Assign { variable, value } => {
                 if let Some(table) = table_of(variable) {
                     tables.remove(table);
                 }
+                fill_by(value, tables);
             }
             Action::Call(call) => fill_by_call(call, tables),
             // It may hold anything.
@@ -71,6 +74,12 @@ fn fill_by(condition: &Expression, tables: &mut BTreeSet<String>) {
         Term::Sum(parts) => parts.iter().for_each(|part| fill_by(part, tables)),
         Term::Call(call) => fill_by_call(call, tables),
         Term::Other => tables.clear(),
+        // `$shtinc(a=>b)` writes when it is read.
+        Term::Text(text) | Term::Variable(text)
+            if text.contains("$shtinc(") || text.contains("$shtdec(") =>
+        {
+            tables.clear()
+        }
         Term::Text(_) | Term::Variable(_) | Term::Word(_) | Term::Address(_) => {}
     }
 }
@@ -81,6 +90,7 @@ fn fill_by_call(call: &Call, tables: &mut BTreeSet<String>) {
         tables.clear();
     }
     for argument in &call.arguments {
+        fill_by(argument, tables);
         let (Term::Text(text) | Term::Variable(text)) = &argument.term else {
             continue;
         };
