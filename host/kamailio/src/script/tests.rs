@@ -327,6 +327,26 @@ fn a_target_without_counterpart_is_never_ignored() {
 }
 
 #[test]
+fn no_peer_gets_the_name_of_a_variable_unsaid() {
+    let script = translated(
+        "request_route { append_hf(\"X-A: $xavp(a)\\r\\n\"); append_to_reply(\"X-B: $xavp(b)\\r\\n\"); sl_send_reply(\"480\", \"No $xavp(c)\"); }",
+    );
+    for part in [
+        "// k.cfg:1: not translated: append_hf(",
+        "// k.cfg:1: not translated: append_to_reply(",
+        "return Err(reject(480, \"No $xavp(c)\"));",
+    ] {
+        assert!(script.source.contains(part), "{part}\n{}", script.source);
+    }
+    let said = said(&script).join("\n");
+    assert!(
+        said.contains("$xavp(c): no counterpart: the reason phrase"),
+        "{said}"
+    );
+    assert_eq!((script.left, script.closed), (2, 0));
+}
+
+#[test]
 fn headers_and_fixed_targets() {
     let lines = main_route(
         "append_hf(\"X-Trunk: $rU\\r\\n\"); remove_hf(\"X-Old\");\n\

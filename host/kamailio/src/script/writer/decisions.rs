@@ -110,7 +110,15 @@ impl Writer<'_> {
                     term: Term::Text(text) | Term::Word(text) | Term::Variable(text),
                     ..
                 },
-            ] => Some(self.text(text)),
+            ] => {
+                let (text, unknown) = self.text(text);
+                for name in unknown {
+                    let mend =
+                        "no counterpart: the reason phrase has its name instead of its value";
+                    self.context.remark(&statement.place, &name, mend);
+                }
+                Some(text)
+            }
             _ => None,
         };
         match reason {

@@ -33,19 +33,18 @@ impl Writer<'_> {
                 }
                 true
             }
-            ("append_to_reply", [line]) => match header_of(line) {
+            // A peer would get the name of a variable without counterpart.
+            ("append_to_reply", [line]) => match self.header(line) {
                 Some((name, text)) => {
-                    let text = self.text(text);
                     self.reply_headers
                         .push_str(&format!(".header({name:?}, {text})"));
                     true
                 }
                 None => false,
             },
-            ("append_hf", [line, ..]) => match header_of(line) {
+            ("append_hf", [line, ..]) => match self.header(line) {
                 Some((name, text)) => {
-                    let text = self.text(text);
-                    self.add_header(name, &text);
+                    self.add_header(&name, &text);
                     true
                 }
                 None => false,
@@ -151,6 +150,13 @@ impl Writer<'_> {
             }
             _ => self.rewrite(call),
         }
+    }
+
+    /// The name of a header field, and its value as a Rust expression; `None` if there is no counterpart.
+    fn header(&mut self, line: &Expression) -> Option<(String, String)> {
+        let (name, text) = header_of(line)?;
+        let (text, unknown) = self.text(text);
+        unknown.is_empty().then(|| (name.to_owned(), text))
     }
 
     /// Adds a header field whose value is this Rust expression. One that a failure route adds is for the targets that it names.

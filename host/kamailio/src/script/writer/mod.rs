@@ -267,13 +267,14 @@ impl<'c> Writer<'c> {
         false
     }
 
-    /// The Rust expression of a text with variables.
-    fn text(&mut self, text: &str) -> String {
-        let (format, arguments, _) = formatted(text, self.context);
-        match arguments.is_empty() {
+    /// The Rust expression of a text with variables, and those without counterpart, whose names are in the text.
+    fn text(&mut self, text: &str) -> (String, Vec<String>) {
+        let (format, arguments, unknown) = formatted(text, self.context);
+        let code = match arguments.is_empty() {
             true => format!("{text:?}"),
             false => format!("format!({format:?}{arguments})"),
-        }
+        };
+        (code, unknown)
     }
 
     /// Writes a statement without counterpart as a comment.
