@@ -145,6 +145,22 @@ impl Context {
         self.findings.push(Finding::at(place, what, mend));
     }
 
+    /// How far the collection is.
+    pub(super) fn mark(&self) -> Mark {
+        Mark {
+            helpers: self.helpers.clone(),
+            findings: self.findings.len(),
+            counts: (self.translated, self.left, self.closed),
+        }
+    }
+
+    /// Takes back what has been collected since a mark, after a trial.
+    pub(super) fn rewind(&mut self, mark: Mark) {
+        self.helpers = mark.helpers;
+        self.findings.truncate(mark.findings);
+        (self.translated, self.left, self.closed) = mark.counts;
+    }
+
     /// Marks a helper as used.
     pub(super) fn need(&mut self, helper: Helper) {
         self.helpers.insert(helper);
@@ -154,6 +170,15 @@ impl Context {
     pub(super) fn receiver(&self) -> &'static str {
         if self.is_stateful() { "self." } else { "" }
     }
+}
+
+/// A point of the collection.
+#[derive(Clone, Debug)]
+pub(super) struct Mark {
+    helpers: BTreeSet<Helper>,
+    findings: usize,
+    /// Translated, left and closed.
+    counts: (usize, usize, usize),
 }
 
 /// The flag of a request or of its branch that this call reads or changes, as a Rust expression; `None` if it is another function, or its flag is

@@ -154,13 +154,15 @@ impl<'c> Writer<'c> {
     }
 
     /// Whether a condition without counterpart protects nothing that a policy does: then nothing depends on its result.
-    fn is_idle(&self, tested: &Expression, branches: [&[Statement]; 2]) -> bool {
+    fn is_idle(&mut self, tested: &Expression, branches: [&[Statement]; 2]) -> bool {
         let is_inert = |statements| is_inert(statements, self.context);
         if !only_asks(tested) || !branches.into_iter().all(is_inert) {
             return false;
         }
-        let mut trial = self.context.clone();
-        condition(tested, self.routes, &mut trial).contains("untranslated(")
+        let before = self.context.mark();
+        let code = condition(tested, self.routes, self.context);
+        self.context.rewind(before);
+        code.contains("untranslated(")
     }
 
     /// `if … else if … else …`; `begin` is what precedes the condition.
