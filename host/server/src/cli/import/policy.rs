@@ -46,7 +46,7 @@ pub(super) fn write(
             let comments = count(left.saturating_sub(script.closed) as u64, "comment");
             let closed = count(script.closed as u64, "call");
             eprintln!(
-                "{library}: {translated} translated, {left} left: {comments}, on which no decision depends, and {closed} of untranslated(), which \
+                "{library}: {translated} translated, {left} left: {comments}, in place of what the policy does not do, and {closed} of untranslated(), which \
                  answer 500 where they decide: replace them by hand."
             );
         }
