@@ -109,16 +109,25 @@ impl Script {
         if self.var_tries == 0 {
             edits::add_header("X-Old", "first");
         }
+        if uri::user(&self.uri()).unwrap_or_default() == "100"
+            || uri::user(&self.uri()).unwrap_or_default() == "101"
+        {
+            edits::add_header("X-Old", "hundred");
+        } else if uri::user(&self.uri()).unwrap_or_default() == "102" {
+            return Err(reject(404, "No such user"));
+        } else {
+            edits::add_header("X-Old", "other");
+        }
         self.var_number = format!("{}x", self.avp_s_prefix.clone());
         edits::add_header("X-Number", &format!("{}", self.var_number.clone()));
         self.route_relay()?;
         Ok(true)
     }
 
-    /// variables.cfg:65: `route[RELAY]`
+    /// variables.cfg:76: `route[RELAY]`
     fn route_relay(&mut self) -> Route {
         if has_other_routes() {
-            untranslated(66, "remove_hf(\"Route\")")?;
+            untranslated(77, "remove_hf(\"Route\")")?;
         }
         return Err(self.relay());
     }

@@ -85,6 +85,10 @@ const VARIABLES: &[Question] = &[
     ("INVITE 0030", &["X-Mark: 1"]),
     ("MESSAGE bob", &[]),
     ("MESSAGE 07", &[]),
+    ("INVITE 100", &[]),
+    ("INVITE 101", &[]),
+    ("INVITE 102", &[]),
+    ("INVITE 10", &[]),
     // Nothing of the last request is left.
     ("INVITE bob", &[]),
 ];
