@@ -141,6 +141,19 @@ fn variables_are_fields() {
 }
 
 #[test]
+fn a_destination_that_has_never_been_set_is_none() {
+    let script = translated(
+        "request_route { if (has_body()) $avp(gw) = \"sip:192.0.2.7\"; $du = $avp(gw); t_on_failure(\"F\"); t_relay(); }\n\
+         failure_route[F] { $du = $avp(gw); t_relay(); t_reply(\"480\", \"No\"); }",
+    );
+    let line = "self.destination = Some(self.avp_gw.clone()).filter(|place| !place.is_empty());";
+    assert_eq!(script.source.matches(line).count(), 2, "{}", script.source);
+    // Without a target, the relay of a failure route fails.
+    let relay = "        if self.has_target() {\n            return Err(self.relay());\n        }\n        return Err(reject(480";
+    assert!(script.source.contains(relay), "{}", script.source);
+}
+
+#[test]
 fn a_variable_whose_value_is_not_known_is_not_kept() {
     for text in [
         // The result of a function, and what depends on it.

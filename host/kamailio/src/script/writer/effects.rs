@@ -252,7 +252,17 @@ impl Writer<'_> {
         if matches!(value, Value::Number(_)) {
             return false;
         }
+        // One that has never been set is `$null` there.
+        let may_be_null = matches!(&expression.term, Term::Variable(of)
+            if self.context.variables.contains_key(of) && !of.starts_with("$var("));
         match name {
+            "$du" | "$duri" if may_be_null => {
+                let code = value.as_owned();
+                self.line(&format!(
+                    "self.destination = Some({code}).filter(|place| !place.is_empty());"
+                ));
+                return true;
+            }
             "$du" | "$duri" => {
                 self.line(&format!("self.destination = Some({});", value.as_owned()));
             }
