@@ -190,7 +190,7 @@ fn comparison(
         return equality(operator, "true".into());
     }
     let may_be_empty = |one: &Expression| matches!(&one.term, Term::Variable(name) if context.variables.get(name).is_some_and(|one| one.may_be_empty));
-    // A `$var` that has never been set is the number 0, and a text without letters is not `$null`.
+    // A `$var` that has never been set is the number 0, and an empty text is not `$null`.
     let is_not_null = |one: &Expression| is_var(one) || may_be_empty(one);
     if is_not_null(left) && is_null(right) || is_null(left) && is_not_null(right) {
         return None;

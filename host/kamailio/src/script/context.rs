@@ -69,7 +69,7 @@ pub(super) struct Variable {
     pub(super) is_number: bool,
     /// Whether failure routes get it.
     pub(super) is_in_memo: bool,
-    /// Whether the script may set it to a text without letters, which is not `$null`.
+    /// Whether the script may set it to an empty text, which is not `$null`.
     pub(super) may_be_empty: bool,
 }
 

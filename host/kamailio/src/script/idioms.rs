@@ -167,7 +167,7 @@ fn a_variable_whose_value_is_not_known_is_not_kept() {
         "$avp(x) = 1; if ($avp(x) == 1) exit;",
         "$avp(x) = \"a\"; $avp(x) = $null; if ($avp(x) == \"a\") exit;",
         "$var(x) = \"a\"; if ($var(x) == $null) exit;",
-        // A text without letters is not $null.
+        // An empty text is not $null.
         "$avp(x) = \"\"; if ($avp(x) == $null) exit;",
         "$avp(y) = $rU + \"\"; $avp(x) = $avp(y); if ($avp(x) != $null) exit;",
         // One variable with two names, and names that are values.

@@ -78,7 +78,7 @@ fn fill_by(condition: &Expression, tables: &mut BTreeSet<String>) {
         Term::Text(text) | Term::Variable(text)
             if text.contains("$shtinc(") || text.contains("$shtdec(") =>
         {
-            tables.clear()
+            tables.clear();
         }
         Term::Text(_) | Term::Variable(_) | Term::Word(_) | Term::Address(_) => {}
     }

@@ -233,7 +233,7 @@ fn with_types(
     }
 }
 
-/// Notes which variables may be texts without letters: Kamailio tells them from those that have never been set.
+/// Notes which variables may be empty texts: Kamailio tells them from those that have never been set.
 fn with_empty(
     assigned: &BTreeMap<String, Vec<&Expression>>,
     mut variables: BTreeMap<String, Variable>,
