@@ -97,7 +97,6 @@ fn a_flag_that_something_else_may_change_is_not_kept() {
         "setflag(5); t_on_failure(\"F\"); t_relay(); } failure_route[F] { if (isflagset(5)) exit; }\n\
          onreply_route { while (1) { resetflag(5); break; } }",
         "setbflag(6); append_branch(\"sip:a@b\"); t_on_failure(\"F\"); t_relay(); } failure_route[F] { if (isbflagset(6)) exit; }",
-        "t_on_failure(\"F\"); t_relay(); } failure_route[F] { if (isbflagset(6)) exit; setbflag(6); $du = \"sip:b\"; t_relay(); }",
     ] {
         let script = translated(&format!("request_route {{ {text}"));
         assert!(
@@ -348,6 +347,23 @@ fn conditions_of_cases_are_not_nested_without_limit() {
         let is_closed = script.source.contains("untranslated(1, \"switch ($rU");
         assert!(is_closed, "{}", script.source);
     }
+}
+
+#[test]
+fn what_a_branch_route_sets_by_a_route_of_the_policy_is_said() {
+    let of = |branch: &str| {
+        let script = translated(&format!(
+            "request_route {{ route(MARK); t_on_failure(\"F\"); t_relay(); }}\n\
+             route[MARK] {{ if (has_body()) {{ setflag(5); $avp(x) = \"a\"; }} }}\n\
+             branch_route[B] {{ {branch} }}\n\
+             failure_route[F] {{ if (isflagset(5) && $avp(x) == \"a\") exit; }}"
+        ));
+        assert_eq!(script.closed, 0, "{}", script.source);
+        said(&script).join("\n")
+    };
+    let expected = "route[MARK]: branch, reply or event routes call it, too";
+    assert!(of("route(MARK);").contains(expected));
+    assert!(!of("exit;").contains(expected));
 }
 
 #[test]

@@ -37,7 +37,8 @@ use crate::preprocessor::Token;
 pub(super) use settings::Settings;
 
 use context::{Context, Helper, Part};
-use routes::{FAILURE_ROUTE, Reached, Routes, target};
+use kinds::is_question;
+use routes::{FAILURE_ROUTE, Reached, Routes, called_by, for_each_call, for_each_variable, target};
 use source::Source;
 use syntax::{Action, Route, Statement};
 use writer::{Rest, Writer, rest_of};
@@ -82,6 +83,15 @@ pub(super) fn translate(file: &Path, tokens: &[Token], settings: &Settings) -> S
     context.parameters = parser::parameters(tokens);
     context.empty_tables = tables::empty(&routes, tokens);
     variables::keep(&used, &unused, &reached, tokens, &mut context);
+    if !reached.failure_routes.is_empty() {
+        for route in called_by(&unused, &routes) {
+            if is_used(&route) && sets_what_is_kept(route, &context) {
+                let what = format!("{}[{}]", route.kind, route.name);
+                let mend = "branch, reply or event routes call it, too: the flags and variables that it sets there are not seen in failure routes";
+                context.remark(&route.place, &what, mend);
+            }
+        }
+    }
     let followed = followed(&used);
     let functions: Vec<_> = used
         .iter()
@@ -140,6 +150,19 @@ pub(super) fn translate(file: &Path, tokens: &[Token], settings: &Settings) -> S
         closed: context.closed,
         findings: context.findings,
     }
+}
+
+/// Whether a route sets a flag or a variable that failure routes get.
+fn sets_what_is_kept(route: &Route, context: &Context) -> bool {
+    let mut is_set = false;
+    for_each_call(&route.body, &mut |call| {
+        is_set |= !is_question(&call.name) && context.flag(call).is_some();
+    });
+    for_each_variable(&route.body, &mut |name| {
+        let variable = context.variables.get(name);
+        is_set |= variable.is_some_and(|variable| variable.is_in_memo);
+    });
+    is_set
 }
 
 /// The names of the routes behind whose calls something follows that a peer may notice.

@@ -122,6 +122,26 @@ fn find<'r>(routes: &'r [Route], kind: &str, name: &str) -> Option<&'r Route> {
     routes.iter().find(is_it)
 }
 
+/// The routes that branch, reply and event routes among `others` call, directly or by others.
+pub(super) fn called_by<'r>(others: &[&'r Route], routes: &'r [Route]) -> Vec<&'r Route> {
+    let (mut names, mut found) = (BTreeSet::new(), Vec::new());
+    let begin = others.iter().filter(|route| route.kind != "route");
+    let mut waiting: Vec<_> = begin.copied().collect();
+    while let Some(route) = waiting.pop() {
+        let mut called = Vec::new();
+        for_each_call(&route.body, &mut |call| called.extend(target(call)));
+        for name in called {
+            if names.insert(name)
+                && let Some(route) = find(routes, "route", name)
+            {
+                found.push(route);
+                waiting.push(route);
+            }
+        }
+    }
+    found
+}
+
 /// The route that this call calls.
 pub(super) fn target(call: &Call) -> Option<&str> {
     match (&*call.name, &call.arguments[..]) {

@@ -31,7 +31,6 @@ pub(super) fn flags(
                 }
                 ("setflag" | "resetflag", None) => any = true,
                 ("setbflag" | "resetbflag", None) => any_of_branch = true,
-                ("setbflag" | "resetbflag", Some(_)) => is_one_of_many |= is_after_failure,
                 ("append_branch", _) => is_one_of_many = true,
                 _ => {}
             },
