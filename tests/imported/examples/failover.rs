@@ -57,6 +57,10 @@ struct Script {
     ring: Option<u64>,
     /// Header fields for the targets of a failure route.
     headers: Vec<(&'static str, String)>,
+    /// `setflag` and `setbflag`: a bit for each flag.
+    flags: u64,
+    /// `$avp(called)`
+    avp_called: String,
 }
 
 impl Script {
@@ -75,6 +79,10 @@ impl Script {
             destination,
             first: part(3).and_then(|time| time.parse().ok()),
             ring: part(4).and_then(|time| time.parse().ok()),
+            flags: part(5)
+                .and_then(|flags| flags.parse().ok())
+                .unwrap_or_default(),
+            avp_called: part(6).unwrap_or_default(),
             ..Self::default()
         };
         (part(0).unwrap_or_default(), script)
@@ -138,10 +146,15 @@ impl Script {
             text(destination),
             number(self.first),
             number(self.ring),
+            self.flags.to_string(),
+            self.avp_called.clone(),
         ];
+        let are_lines = memo.iter().all(|part| !part.contains('\n'));
         let memo = memo.join("\n");
-        if memo.len() > 256 {
-            log::error!("no failure route for this request: $ru and $du are too long to be kept");
+        if memo.len() > 256 || !are_lines {
+            log::error!(
+                "no failure route for this request: $ru, $du and the $avp are too long to be kept, or have line breaks"
+            );
             return verdict.memo("");
         }
         verdict.memo(memo)
@@ -164,6 +177,16 @@ impl Script {
                 edits::add_header(name, &value);
             }
         }
+    }
+
+    /// `isflagset`, `isbflagset`
+    fn has_flag(&self, flag: u32) -> bool {
+        self.flags & (1 << flag) != 0
+    }
+
+    /// `setflag`, `setbflag`
+    fn set_flag(&mut self, flag: u32) {
+        self.flags |= 1 << flag;
     }
 
     /// failover.cfg:22: `request_route`
@@ -196,18 +219,20 @@ impl Script {
 
     /// failover.cfg:46: `route[RELAY]`
     fn route_relay(&mut self) -> Route {
+        self.avp_called = uri::user(&self.uri()).unwrap_or_default().to_string();
+        self.set_flag(5);
         self.failure_route = "failure_next".to_owned();
         return Err(self.relay());
     }
 
-    /// failover.cfg:54: `failure_route[NEXT]`
+    /// failover.cfg:56: `failure_route[NEXT]`
     fn failure_next(&mut self) -> Route {
         log::info!(
             "{}: {}",
             uri::user(&self.uri()).unwrap_or_default(),
             i64::from(reply_code())
         );
-        if branch_timeout() && !branch_replied(59)? {
+        if branch_timeout() && !branch_replied(61)? {
             self.route_second()?;
             if self.has_target() {
                 return Err(self.relay());
@@ -215,6 +240,7 @@ impl Script {
             return Err(drop_request());
         }
         if matches!(reply_code(), 408 | 500..=599) {
+            self.set_flag(6);
             self.add_header("X-Way", "second".to_owned());
             self.destination = Some(format!("sip:{}:5064", uri::host(&self.uri())));
             self.failure_route = "failure_last".to_owned();
@@ -245,7 +271,7 @@ impl Script {
         Ok(true)
     }
 
-    /// failover.cfg:86: `route[SECOND]`
+    /// failover.cfg:89: `route[SECOND]`
     fn route_second(&mut self) -> Route {
         self.add_header("X-Way", "timeout".to_owned());
         self.destination = Some(format!("sip:{}:5064", uri::host(&self.uri())));
@@ -253,9 +279,12 @@ impl Script {
         Ok(true)
     }
 
-    /// failover.cfg:92: `failure_route[LAST]`
+    /// failover.cfg:95: `failure_route[LAST]`
     fn failure_last(&mut self) -> Route {
         self.add_header("X-Way", "last".to_owned());
+        if self.has_flag(5) && self.has_flag(6) {
+            self.add_header("X-Way", format!("{} twice", self.avp_called.clone()));
+        }
         if any_timeout() && i64::from(reply_code()) != 404 {
             return Err(reject(504, "Too late"));
         } else if matches!(reply_code(), 500..=502 | 504..=509) || i64::from(reply_code()) == 404 {
@@ -265,7 +294,7 @@ impl Script {
         Ok(true)
     }
 
-    /// failover.cfg:104: `failure_route[REPLY]`
+    /// failover.cfg:110: `failure_route[REPLY]`
     fn failure_reply(&mut self) -> Route {
         if matches!(
             reply_code(),
