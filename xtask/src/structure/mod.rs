@@ -285,7 +285,7 @@ mod tests {
             assert!(found(folder, "TrustedTable").is_empty(), "{folder}");
         }
         for folder in ["page", "trust", "able"] {
-            let line = format!("TrustedTable: {folder}.rs, {folder}/c.rs");
+            let line = format!("TrustedTable: {folder}/c.rs, {folder}.rs");
             assert_eq!(found(folder, "TrustedTable"), [line]);
         }
     }
