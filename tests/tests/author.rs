@@ -229,7 +229,7 @@ fn policy_dev_serves_what_is_saved() {
     };
     // Decisions are shown from a moment on that nothing tells.
     dev.wait_until("office.wasm generation 1: relay", || {
-        assert_eq!(call(), 200)
+        assert_eq!(call(), 200);
     });
     assert!(
         dev.said().contains("INVITE sip:bob@example.com"),

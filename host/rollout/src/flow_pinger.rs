@@ -183,7 +183,7 @@ impl FlowPinger {
                 %client,
                 %local,
                 pings = MOST_SILENT,
-                "client does not answer pings, its flow is not kept open until it registers again"
+                "no answer to the last pings of a client, or none was sent because its address has not proved itself: its flow is not kept open until it registers again"
             );
         }
         let workers = self.shared.orders.workers().max(1);

@@ -256,6 +256,22 @@ impl Host {
         &self.lease
     }
 
+    /// Adds a destination to the table of the dispatcher, replaces it, and removes it: the user of the database may do all of that.
+    ///
+    /// # Panics
+    /// If the host refuses one of these.
+    pub fn changes_a_destination(&self) {
+        self.run("dispatcher add 1 sip:192.0.2.1");
+        let (_, rows) = self.get("/v1/dispatcher/rows").expect("the host answers");
+        let rows: serde_json::Value = serde_json::from_str(&rows).expect("JSON");
+        let path = format!("/v1/dispatcher/rows/{}", rows[0]["id"]);
+        let row = &b"{\"set\": 1, \"uri\": \"sip:192.0.2.2\"}"[..];
+        let replaced = self.ask(None, "PUT", &path, (Some("application/json"), row));
+        let said = String::from_utf8_lossy(&replaced.2);
+        assert_eq!(replaced.0, 200, "{said}");
+        self.run("dispatcher rm 1 sip:192.0.2.2");
+    }
+
     /// The directory that it runs in: `portcullis.toml`, `policy.wasm`, `table.db`, `log`.
     pub fn folder(&self) -> &Path {
         self.folder.path()
