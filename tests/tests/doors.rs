@@ -5,6 +5,7 @@
 use std::io::Write;
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
+use std::time::Instant;
 
 use portcullis_testkit::browser::{Browser, Frame, connect};
 use portcullis_testkit::callee::Callee;
@@ -487,6 +488,7 @@ fn frame(text: &str) -> Vec<u8> {
 
 #[test]
 fn clients_that_read_nothing_lose_their_answers_and_their_connection() {
+    let begun = Instant::now();
     let (host, folder) = start(|builder| builder);
     let mut neighbour = Neighbour::new(&host);
     let tls = |port| Line::secure(narrow(&host, port), folder.path(), NAME, &[]);
@@ -524,8 +526,11 @@ fn clients_that_read_nothing_lose_their_answers_and_their_connection() {
     });
     neighbour.is_answered();
     let told = complaints(&host);
-    assert_eq!(told.len(), 1, "{told:?}");
-    assert!(told[0].contains("event=\"queue_full\""), "{told:?}");
+    let minutes = begun.elapsed().as_secs() / 60;
+    assert!((1..=1 + minutes).contains(&(told.len() as u64)), "{told:?}");
+    for line in &told {
+        assert!(line.contains("event=\"queue_full\""), "{told:?}");
+    }
 }
 
 #[test]

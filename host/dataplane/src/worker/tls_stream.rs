@@ -10,6 +10,7 @@ use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::tcp::set_options;
 use crate::handshakes::Established;
 
 /// The halves of a connection.
@@ -18,8 +19,7 @@ use crate::handshakes::Established;
 /// When the worker's runtime does not take the socket.
 pub(super) fn halves(established: Established) -> io::Result<(TlsRead, TlsWrite)> {
     let socket = TcpStream::from_std(established.socket)?;
-    // Messages are written as a whole; delaying them to fill a segment only adds latency.
-    let _best_effort = socket.set_nodelay(true);
+    set_options(&socket);
     let shared = Rc::new(RefCell::new(TlsStream {
         socket,
         session: established.keys,
