@@ -5,6 +5,8 @@
 //! stays the same. Older kernels ignore slices.
 
 use std::io;
+#[cfg(target_os = "linux")]
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 #[cfg(target_os = "linux")]
@@ -22,9 +24,18 @@ pub(crate) const CLOCK: Duration = Duration::from_micros(100);
 /// on the same processor.
 pub const WORKER: Duration = Duration::from_micros(400);
 
+/// The slice of a thread in the background. It is longer than that of a worker, which therefore preempts such a thread, and not much longer
+/// than [`YIELDS`]: from Linux 6.18 on, a thread that yields gives up the rest of its slice for good.
+#[cfg(target_os = "linux")]
+const BACKGROUND: Duration = Duration::from_micros(500);
+
 /// Interval of [`yield_at_intervals`]: a worker waits about this long for the processor, in place of a tick of the scheduler.
 #[cfg(target_os = "linux")]
 const YIELDS: Duration = Duration::from_micros(300);
+
+/// The processor time in nanoseconds that the yielding thread had used when it last yielded.
+#[cfg(target_os = "linux")]
+static YIELDED_AT: AtomicU64 = AtomicU64::new(0);
 
 /// Requests a time slice for the calling thread. Has no effect on threads with another scheduling policy than the usual one.
 ///
@@ -54,8 +65,7 @@ pub fn to_background(niceness: u8) -> io::Result<()> {
     attributes.sched_policy = libc::SCHED_BATCH as u32;
     attributes.sched_priority = 0;
     attributes.sched_nice = attributes.sched_nice.max(niceness.into());
-    // The usual slice: with a long one, each yield would give up more time than the work has had.
-    attributes.sched_runtime = 0;
+    attributes.sched_runtime = BACKGROUND.as_nanos() as u64;
     set(&attributes)
 }
 
@@ -92,7 +102,10 @@ fn done(result: libc::c_long) -> io::Result<()> {
 ///
 /// Linux lets a running thread keep the processor until the next tick of the scheduler, up to 4 ms later, at any niceness. A worker that
 /// lost the processor to this thread would handle no request until then. The thread is interrupted by the signal `SIGALRM`, which the
-/// process must not use otherwise.
+/// process must not use otherwise. One thread of a process may yield in this way.
+///
+/// The timer runs while the thread waits for the processor, because one that follows the processor time fires at ticks only. A thread that
+/// has just received the processor keeps it, or it would never get further on a busy machine.
 ///
 /// # Errors
 /// If the system refuses the timer.
@@ -125,19 +138,32 @@ pub struct Yields {
     _timer: Timer,
 }
 
-/// Handles the signal. `sched_yield` is a mere system call, which always succeeds on Linux, so that `errno` stays as it is.
+/// Handles the signal. Both system calls always succeed on Linux with these arguments, so that `errno` stays as it is.
 #[cfg(target_os = "linux")]
+#[allow(
+    unsafe_code,
+    reason = "the standard library does not document its own functions as async-signal-safe"
+)]
 extern "C" fn give_way(_signal: libc::c_int) {
-    #[allow(
-        unsafe_code,
-        reason = "the standard library does not document its own function as async-signal-safe"
-    )]
-    // SAFETY: the system call has no arguments.
-    unsafe {
-        libc::sched_yield();
-    }
     #[cfg(test)]
-    tests::SIGNALS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    tests::SIGNALS.fetch_add(1, Ordering::Relaxed);
+    let mut used = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes a `timespec` to memory that is one. POSIX lists the function as async-signal-safe.
+    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut used) };
+    let used = used.tv_sec as u64 * 1_000_000_000 + used.tv_nsec as u64;
+    // A thread that started later than the last one to yield has used less.
+    let worked = used.checked_sub(YIELDED_AT.load(Ordering::Relaxed));
+    if worked.is_some_and(|worked| worked < YIELDS.as_nanos() as u64 / 2) {
+        return;
+    }
+    YIELDED_AT.store(used, Ordering::Relaxed);
+    // SAFETY: the system call has no arguments.
+    unsafe { libc::sched_yield() };
+    #[cfg(test)]
+    tests::YIELDED.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Does nothing on other systems.
@@ -160,12 +186,12 @@ pub fn yield_at_intervals() -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Instant;
 
     use super::*;
 
     pub(super) static SIGNALS: AtomicU64 = AtomicU64::new(0);
+    pub(super) static YIELDED: AtomicU64 = AtomicU64::new(0);
 
     #[test]
     fn every_thread_may_shorten_its_slice() {
@@ -197,13 +223,20 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_thread_that_computes_yields_at_intervals() {
+    fn a_thread_that_computes_yields_at_intervals_and_one_that_waits_does_not() {
         let signals = || SIGNALS.load(Ordering::Relaxed);
+        let yielded = || YIELDED.load(Ordering::Relaxed);
         let give_up = Instant::now() + Duration::from_secs(10);
         let yields = yield_at_intervals().unwrap();
-        while signals() < 3 && Instant::now() < give_up {}
+        while yielded() < 3 && Instant::now() < give_up {}
+        assert!(yielded() >= 3, "{}", yielded());
+        let (signals_before, yielded_before) = (signals(), yielded());
+        while signals() < signals_before + 200 && Instant::now() < give_up {
+            std::thread::park_timeout(Duration::from_millis(1));
+        }
         drop(yields);
-        let yielded = signals();
-        assert!(yielded >= 3, "{yielded}");
+        let (received, yielded) = (signals() - signals_before, yielded() - yielded_before);
+        assert!(received >= 200, "{received}");
+        assert!(yielded <= received / 2, "{yielded} of {received}");
     }
 }
