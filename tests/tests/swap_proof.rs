@@ -35,6 +35,7 @@ fn hundreds_of_swaps_lose_no_request_and_leak_nothing() {
         .workers(2)
         // Wall time, and the machines of tests are shared.
         .set("policy", "deadline = \"10s\"")
+        .set("policy", "compile-time = \"60s\"")
         .set("tenants.acme", "uri-domains = [\"acme.example\"]")
         .set("log", "level = \"error\"")
         .start();
