@@ -87,6 +87,11 @@ impl Dialect for MySql {
         ))
     }
 
+    /// Not UNIX_TIMESTAMP(NOW(3)): the local time is ambiguous for an hour of each year.
+    fn milliseconds(&self) -> &'static str {
+        "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) DIV 1000"
+    }
+
     fn is_there(&self) -> &'static str {
         "SELECT COUNT(*) FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?"
     }
@@ -99,6 +104,7 @@ impl Dialect for MySql {
             include_str!("../../../../migrations/mysql/0004_tenants.sql"),
             include_str!("../../../../migrations/mysql/0005_audit.sql"),
             include_str!("../../../../migrations/mysql/0006_dispatcher.sql"),
+            include_str!("../../../../migrations/mysql/0007_hosts.sql"),
         ]
     }
 

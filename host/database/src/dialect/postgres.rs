@@ -75,6 +75,10 @@ impl Dialect for Postgres {
         true
     }
 
+    fn milliseconds(&self) -> &'static str {
+        "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000 AS BIGINT)"
+    }
+
     fn is_there(&self) -> &'static str {
         "SELECT COUNT(*) FROM pg_catalog.pg_class \
          WHERE relname = ? AND relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.pg_table_is_visible(oid)"
@@ -88,6 +92,7 @@ impl Dialect for Postgres {
             include_str!("../../../../migrations/postgres/0004_tenants.sql"),
             include_str!("../../../../migrations/postgres/0005_audit.sql"),
             include_str!("../../../../migrations/postgres/0006_dispatcher.sql"),
+            include_str!("../../../../migrations/postgres/0007_hosts.sql"),
         ]
     }
 

@@ -75,6 +75,9 @@ pub trait Dialect: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The time by the clock of the database, in milliseconds since 1970, as an integer.
+    fn milliseconds(&self) -> &'static str;
+
     /// The number of tables and views with a name.
     fn is_there(&self) -> &'static str;
 

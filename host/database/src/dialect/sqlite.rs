@@ -55,6 +55,11 @@ impl Dialect for Sqlite {
         format!("instr({}, ?) > 0", self.text(column))
     }
 
+    /// Days since noon of a Monday in 4714 BC, as SQLite counts.
+    fn milliseconds(&self) -> &'static str {
+        "CAST((julianday('now') - 2440587.5) * 86400000.0 AS INTEGER)"
+    }
+
     fn is_there(&self) -> &'static str {
         "SELECT COUNT(*) FROM sqlite_master WHERE type IN ('table', 'view') AND name = ? COLLATE NOCASE"
     }
@@ -67,6 +72,7 @@ impl Dialect for Sqlite {
             include_str!("../../../../migrations/sqlite/0004_tenants.sql"),
             include_str!("../../../../migrations/sqlite/0005_audit.sql"),
             include_str!("../../../../migrations/sqlite/0006_dispatcher.sql"),
+            include_str!("../../../../migrations/sqlite/0007_hosts.sql"),
         ]
     }
 

@@ -1,0 +1,192 @@
+//! What a host says of itself.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The most seats that a host lists in its row: first those with a candidate, then those that changed last.
+pub const MOST_SEATS: usize = 500;
+
+/// What a host says of itself: the column `state`, as JSON. Members that another version does not write have their default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HostState {
+    /// What the host does with new requests.
+    pub stage: Stage,
+    /// The addresses on which the host listens for SIP.
+    pub listen: Vec<String>,
+    /// The control addresses.
+    pub control: Vec<String>,
+    /// The seats, by name: at most [`MOST_SEATS`].
+    pub seats: BTreeMap<String, SeatState>,
+    /// Number of all seats with a policy.
+    pub seats_total: u64,
+    /// A digest of the active generations, candidates and shares of all seats, of `seats_total` too: two hosts with the same digest decide by the
+    /// same policies.
+    pub seats_digest: String,
+    /// The address table.
+    pub addresses: TableState,
+    /// The trusted peers.
+    pub trusted: TableState,
+    /// How long ago the host last saw the state of the database.
+    pub lag: Lag,
+    /// Conditions that need attention, by kind: how many there are.
+    pub alerts: BTreeMap<String, u64>,
+    /// The load.
+    pub load: Load,
+    /// The clock of the host minus the clock of the database, in milliseconds.
+    pub clock_ahead_ms: i64,
+    /// Another process that announces itself under the same name.
+    pub twin: Option<Twin>,
+}
+
+/// What a host does with new requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stage {
+    /// It starts: tenants' policies are being loaded.
+    Starting,
+    /// It serves.
+    #[default]
+    Serving,
+    /// It refuses new transactions, and ends when those in progress have ended.
+    Draining,
+    /// It has ended.
+    Ended,
+}
+
+/// The generations of a seat on a host, and what its candidate has done there.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeatState {
+    /// The active generation; `None` if there is none yet.
+    pub active: Option<u64>,
+    /// The candidate.
+    pub candidate: Option<u64>,
+    /// The share of dialogs on which the candidate decides, in hundredths of a percent; `None` for a shadow, and without a candidate.
+    pub share: Option<u16>,
+    /// The revision of the seat in the database that the host has carried out.
+    pub revision: u64,
+    /// Calls of the candidate, or of the active generation without a candidate, since it has that role.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub calls: u64,
+    /// Failed ones of them.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub failures: u64,
+    /// Calls of a shadow whose verdict differed from that of the active generation.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub differing: u64,
+    /// 99th percentile of the duration of a call of the candidate, in microseconds; 0 if it is not known.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub p99_us: u64,
+}
+
+/// A table in the memory of a host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TableState {
+    /// The generation: it grows with each load that changed the table, on this host.
+    pub generation: u64,
+    /// The number of rows.
+    pub rows: u64,
+    /// A digest of the rows; empty if it is not known. Hosts with the same digest have the same rows.
+    pub digest: String,
+    /// The error of the last load; `None` if it succeeded.
+    pub error: Option<String>,
+}
+
+/// How long ago a host last saw the state of the database, in milliseconds, when it wrote its row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Lag {
+    /// The tables of addresses and of trusted peers; `None` if they come from files.
+    pub tables_ms: Option<u64>,
+    /// The pushed policies; `None` without a database of them.
+    pub policies_ms: Option<u64>,
+}
+
+/// The load of a host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Load {
+    /// Requests per second.
+    pub requests: u64,
+    /// Calls in progress: active transactions.
+    pub calls: u64,
+    /// How busy the busiest worker is, in percent.
+    pub busy_percent: u64,
+}
+
+/// Another process with the same host name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Twin {
+    /// Its address.
+    pub address: String,
+    /// When it was first noticed, in milliseconds since 1970 by the clock of the database.
+    pub since: i64,
+}
+
+impl Lag {
+    /// The longer one; 0 if there is none.
+    pub fn longest_ms(self) -> u64 {
+        self.tables_ms.max(self.policies_ms).unwrap_or(0)
+    }
+}
+
+impl Stage {
+    /// All, in the order of a host's life.
+    pub const ALL: [Self; 4] = [Self::Starting, Self::Serving, Self::Draining, Self::Ended];
+
+    /// Its name.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Serving => "serving",
+            Self::Draining => "draining",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+impl fmt::Display for Stage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_of_another_version_is_read_as_far_as_it_is_known() {
+        let text = r#"{"stage":"draining","seats":{"acme":{"active":7,"new":1}},"later":[1]}"#;
+        let state: HostState = serde_json::from_str(text).unwrap();
+        assert_eq!(state.stage, Stage::Draining);
+        assert_eq!(state.seats["acme"].active, Some(7));
+        assert_eq!(state.lag.longest_ms(), 0);
+        let again = serde_json::to_string(&state).unwrap();
+        assert_eq!(serde_json::from_str::<HostState>(&again).unwrap(), state);
+    }
+
+    #[test]
+    fn the_longer_lag_counts() {
+        let lag = |tables_ms, policies_ms| Lag {
+            tables_ms,
+            policies_ms,
+        };
+        assert_eq!(lag(Some(3), None).longest_ms(), 3);
+        assert_eq!(lag(None, Some(5)).longest_ms(), 5);
+        assert_eq!(lag(Some(3), Some(2)).longest_ms(), 3);
+    }
+}
