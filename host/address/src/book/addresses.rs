@@ -103,7 +103,10 @@ impl AddressLoader {
             self.is_away();
             self.tell(error);
         })?;
-        self.published.status.lock().changes_seen_by = keeper.watcher.source().cloned();
+        let mut status = self.published.status.lock();
+        status.looked_at = Some(Instant::now());
+        status.changes_seen_by = keeper.watcher.source().cloned();
+        drop(status);
         Ok(look)
     }
 
@@ -135,6 +138,7 @@ impl AddressLoader {
         self.answers();
         let mut status = self.published.status.lock();
         status.loads += 1;
+        status.looked_at = Some(Instant::now());
         status.last_error = None;
         drop(status);
         let current = self.published.current.load_full();

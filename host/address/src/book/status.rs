@@ -1,7 +1,7 @@
 //! State of the book, and the result of a reload.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use super::parts::PartStatus;
 use super::snapshot::Snapshot;
@@ -19,6 +19,8 @@ pub struct LoadReport {
 pub struct Status {
     /// Whether the database answers.
     pub database: DatabaseState,
+    /// When the database last answered a check for changes, or a load; `None` before the first.
+    pub looked_at: Option<Instant>,
     /// How changes are detected; `None` before the first check.
     pub changes_seen_by: Option<ChangeSource>,
     /// Number of successful loads.

@@ -10,8 +10,10 @@ mod error;
 mod row;
 mod state;
 mod statements;
+mod view;
 
 pub use error::DirectoryError;
 pub use row::{ALIVE, Announcement, Answer, HostRow, NAME_CHARACTERS, Wish, WishKind};
 pub use state::{HostState, Lag, Load, MOST_SEATS, SeatState, Stage, TableState, Twin};
 pub use statements::{Directory, KEPT};
+pub use view::{Standing, differing};

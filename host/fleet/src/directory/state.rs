@@ -22,8 +22,8 @@ pub struct HostState {
     pub seats: BTreeMap<String, SeatState>,
     /// Number of all seats with a policy.
     pub seats_total: u64,
-    /// A digest of the active generations, candidates and shares of all seats, of `seats_total` too: two hosts with the same digest decide by the
-    /// same policies.
+    /// A digest of the active generations, candidates and shares of all seats to which policies are pushed: hosts with the same digest decide by
+    /// the same policies there.
     pub seats_digest: String,
     /// The address table.
     pub addresses: TableState,
@@ -66,9 +66,14 @@ pub struct SeatState {
     pub candidate: Option<u64>,
     /// The share of dialogs on which the candidate decides, in hundredths of a percent; `None` for a shadow, and without a candidate.
     pub share: Option<u16>,
-    /// The revision of the seat in the database that the host has carried out.
+    /// The last revision of the seat in the database that the host has read. Whether it has been carried out, the other members say.
     pub revision: u64,
-    /// Calls of the candidate, or of the active generation without a candidate, since it has that role.
+    /// The first 16 hexadecimal digits of the SHA-256 of the active policy; empty if there is none.
+    pub digest: String,
+    /// Whether the seat follows a file of the host: its numbers then mean nothing on other hosts.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_file: bool,
+    /// Calls of the candidate on this host, since it was loaded; 0 without one.
     #[serde(skip_serializing_if = "is_zero")]
     pub calls: u64,
     /// Failed ones of them.
@@ -77,7 +82,10 @@ pub struct SeatState {
     /// Calls of a shadow whose verdict differed from that of the active generation.
     #[serde(skip_serializing_if = "is_zero")]
     pub differing: u64,
-    /// 99th percentile of the duration of a call of the candidate, in microseconds; 0 if it is not known.
+    /// Time of all these calls, in microseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub time_us: u64,
+    /// 99th percentile of the duration of such a call, in microseconds; 0 if it is not known.
     #[serde(skip_serializing_if = "is_zero")]
     pub p99_us: u64,
 }
@@ -90,8 +98,6 @@ pub struct TableState {
     pub generation: u64,
     /// The number of rows.
     pub rows: u64,
-    /// A digest of the rows; empty if it is not known. Hosts with the same digest have the same rows.
-    pub digest: String,
     /// The error of the last load; `None` if it succeeded.
     pub error: Option<String>,
 }
@@ -114,7 +120,7 @@ pub struct Load {
     pub requests: u64,
     /// Calls in progress: active transactions.
     pub calls: u64,
-    /// How busy the busiest worker is, in percent.
+    /// CPU time of the process, in percent of what its workers could use at most.
     pub busy_percent: u64,
 }
 
@@ -126,6 +132,30 @@ pub struct Twin {
     pub address: String,
     /// When it was first noticed, in milliseconds since 1970 by the clock of the database.
     pub since: i64,
+}
+
+impl HostState {
+    /// What other hosts and operators must learn at once: the state without figures that change all the time.
+    #[must_use]
+    pub fn essence(&self) -> Self {
+        let mut essence = Self {
+            lag: Lag::default(),
+            load: Load::default(),
+            clock_ahead_ms: 0,
+            ..self.clone()
+        };
+        for seat in essence.seats.values_mut() {
+            *seat = SeatState {
+                calls: 0,
+                failures: 0,
+                differing: 0,
+                time_us: 0,
+                p99_us: 0,
+                ..std::mem::take(seat)
+            };
+        }
+        essence
+    }
 }
 
 impl Lag {
@@ -177,6 +207,34 @@ mod tests {
         assert_eq!(state.lag.longest_ms(), 0);
         let again = serde_json::to_string(&state).unwrap();
         assert_eq!(serde_json::from_str::<HostState>(&again).unwrap(), state);
+    }
+
+    #[test]
+    fn figures_that_change_all_the_time_are_not_urgent() {
+        let seat = SeatState {
+            active: Some(1),
+            calls: 7,
+            ..SeatState::default()
+        };
+        let state = HostState {
+            seats: [("acme".to_owned(), seat.clone())].into(),
+            ..HostState::default()
+        };
+        let busy = HostState {
+            seats: [("acme".to_owned(), SeatState { calls: 9, ..seat })].into(),
+            load: Load {
+                requests: 5,
+                ..Load::default()
+            },
+            clock_ahead_ms: 3,
+            ..HostState::default()
+        };
+        assert_eq!(busy.essence(), state.essence());
+        let draining = HostState {
+            stage: Stage::Draining,
+            ..busy.clone()
+        };
+        assert_ne!(draining.essence(), busy.essence());
     }
 
     #[test]

@@ -58,6 +58,24 @@ impl Directory {
         Ok(done?)
     }
 
+    /// Writes the last state of a process, unless another one has taken the row over. Returns whether it was written.
+    ///
+    /// # Errors
+    /// When the row cannot be written.
+    pub async fn leave(
+        &self,
+        host: &str,
+        instance: &str,
+        state: &str,
+    ) -> Result<bool, DirectoryError> {
+        let now = self.connections.dialect().milliseconds();
+        let update = format!(
+            "UPDATE `portcullis_host` SET `state` = ?, `seen_at` = {now} WHERE `host` = ? AND `instance` = ?"
+        );
+        let values = [state.into(), host.into(), instance.into()];
+        Ok(self.change(&update, &values).await? > 0)
+    }
+
     /// All hosts, by name.
     ///
     /// # Errors

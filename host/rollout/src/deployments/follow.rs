@@ -111,7 +111,10 @@ impl Deployments {
             database.store_fall_backs().await
         };
         match followed.await {
-            Ok(()) => true,
+            Ok(()) => {
+                database.health().looked();
+                true
+            }
             Err(error) => {
                 database.health().note(Some(error));
                 false

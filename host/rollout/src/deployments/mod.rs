@@ -331,6 +331,12 @@ impl Deployments {
         self.database.as_ref().map(Database::status)
     }
 
+    /// Returns the last revision of a seat that was read from the database; 0 before the first one, and without a database.
+    pub fn revision(&self, seat: &str) -> u64 {
+        let database = self.database.as_ref();
+        database.map_or(0, |database| database.revision(seat))
+    }
+
     /// Notes an automatic fallback of a seat.
     pub(crate) fn note_fall_back(&self, files: &PolicyFiles, from: u64, to: u64) {
         self.desired_of(files).note_fall_back(files, from, to);

@@ -1,7 +1,7 @@
 //! Whether the database of pushed policies can be used.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use parking_lot::Mutex;
 use portcullis_store::StoreError;
@@ -13,12 +13,24 @@ pub(in crate::deployments) struct Health {
     error: Mutex<Option<(StoreError, SystemTime)>>,
     /// Whether the tables have ever been read.
     has_answered: AtomicBool,
+    /// When this host last knew the state of all seats; `None` before the first time.
+    looked_at: Mutex<Option<Instant>>,
 }
 
 impl Health {
     /// Returns the error, and since when it has lasted; `None` if there is none.
     pub(super) fn error(&self) -> Option<(StoreError, SystemTime)> {
         self.error.lock().clone()
+    }
+
+    /// Returns when this host last knew the state of all seats; `None` before the first time.
+    pub(super) fn looked_at(&self) -> Option<Instant> {
+        *self.looked_at.lock()
+    }
+
+    /// Notes that this host knows the state of all seats.
+    pub(in crate::deployments) fn looked(&self) {
+        *self.looked_at.lock() = Some(Instant::now());
     }
 
     /// Whether there is an error.
@@ -83,6 +95,7 @@ impl Health {
     /// Notes that the tables have been read.
     pub(in crate::deployments) fn answered(&self) {
         self.has_answered.store(true, Ordering::Relaxed);
+        self.looked();
         self.note(None);
     }
 }

@@ -5,7 +5,7 @@ mod health;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
@@ -63,6 +63,8 @@ pub(crate) struct Database {
 pub struct StoreStatus {
     /// The error, and since when it has lasted; `None` if there is none.
     pub error: Option<(StoreError, SystemTime)>,
+    /// When this host last knew the state of all seats; `None` before the first time.
+    pub looked_at: Option<Instant>,
     /// Automatic fallbacks that are not stored yet.
     pub fall_backs: usize,
 }
@@ -118,6 +120,7 @@ impl Database {
     pub(super) fn status(&self) -> StoreStatus {
         StoreStatus {
             error: self.health.error(),
+            looked_at: self.health.looked_at(),
             fall_backs: self.fall_backs.lock().len(),
         }
     }
@@ -125,6 +128,12 @@ impl Database {
     /// Waits until there is something to store.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
+    }
+
+    /// Returns the last revision of a seat that was read; 0 before the first one.
+    pub(super) fn revision(&self, seat: &str) -> u64 {
+        let seen = self.seen.lock();
+        seen.get(seat).map_or(0, |seen| seen.revision)
     }
 
     /// Whether a seat has been read since its tenant was set up.
