@@ -15,6 +15,7 @@ use super::control::ControlConfig;
 use super::database::{self, DatabaseConfig};
 use super::dispatcher::{self, DispatcherConfig};
 use super::events::EventsConfig;
+use super::fleet::FleetConfig;
 use super::guard::GuardConfig;
 use super::listen::{Listen, Place, SIP_PORT};
 use super::log::{self, LogConfig};
@@ -59,6 +60,8 @@ pub struct Config {
     pub listen: Vec<Listen>,
     /// `[database]`
     pub database: DatabaseConfig,
+    /// `[fleet]`
+    pub fleet: FleetConfig,
     /// `[permissions]`
     pub permissions: PermissionsConfig,
     /// `[dispatcher]`
@@ -284,6 +287,7 @@ impl Default for Config {
             spread: Spread::Transaction,
             listen: vec![listen(Transport::Udp), listen(Transport::Tcp)],
             database: DatabaseConfig::default(),
+            fleet: FleetConfig::default(),
             permissions: PermissionsConfig::default(),
             dispatcher: DispatcherConfig::default(),
             policy: PolicyConfig::default(),
@@ -322,6 +326,7 @@ fn root(mut root: Section<'_>) -> Config {
         workers,
         spread,
         database: database::read(root.section("database"), defaults.database),
+        fleet: FleetConfig::read(root.section("fleet"), defaults.fleet),
         permissions: permissions::read(root.section("permissions")),
         dispatcher: dispatcher::read(root.section("dispatcher"), defaults.dispatcher),
         policy: policy::read(root.section("policy"), defaults.policy),

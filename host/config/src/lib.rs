@@ -14,6 +14,7 @@ mod dispatcher;
 pub mod documentation;
 mod events;
 mod forwarding;
+mod fleet;
 mod guard;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
@@ -49,6 +50,7 @@ pub use database::DatabaseConfig;
 pub use dispatcher::DispatcherConfig;
 pub use events::{EventLevel, EventsConfig};
 pub use forwarding::ForwardingLimits;
+pub use fleet::{Announce, FleetConfig};
 pub use guard::GuardConfig;
 pub use listen::{Listen, Place, SIP_PORT};
 pub use log::{LogConfig, LogFormat};

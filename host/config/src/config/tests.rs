@@ -45,6 +45,7 @@ fn every_key_is_documented() {
     for section in [
         "",
         "database",
+        "fleet",
         "permissions",
         "dispatcher",
         "policy",
@@ -200,7 +201,7 @@ level = "loud"
         "1:11: workers = 0: too small; write a whole number from 1 to 1024, or \"auto\" for one worker per core",
         "2:33: listen[1] = \"upd:127.0.0.1:5060\": unknown transport `upd`; write \"udp:ADDRESS:PORT\"",
         "2:55: listen[2] = \"udp:127.0.0.1:5060\": duplicate of udp:127.0.0.1:5060; remove one of them",
-        "3:1: colour: unknown key; known keys: workers, spread, listen, database, permissions, dispatcher, policy, relay, streams, tls, nat, websocket, resolver, transactions, control, capture, events, records, log, sip, guard, tenants",
+        "3:1: colour: unknown key; known keys: workers, spread, listen, database, fleet, permissions, dispatcher, policy, relay, streams, tls, nat, websocket, resolver, transactions, control, capture, events, records, log, sip, guard, tenants",
         "5:7: database.url: the database \"oracle\" is not supported; write \"mysql://",
         "6:12: database.required = \"yes\": a string, not a boolean; write true or false",
         "7:8: database.poll = 5: a time without a unit; write a time from \"100ms\" to \"3600s\"",
