@@ -107,7 +107,8 @@ mod tests {
 
     #[test]
     fn a_section_is_read() {
-        let text = "[fleet]\nname = \"edge-1.example.com\"\nannounce = true\ninterval = \"500ms\"\n";
+        let text =
+            "[fleet]\nname = \"edge-1.example.com\"\nannounce = true\ninterval = \"500ms\"\n";
         let fleet = Config::parse(text).unwrap().fleet;
         assert_eq!(fleet.name.as_deref(), Some("edge-1.example.com"));
         assert_eq!(fleet.announce, Announce::Always);

@@ -5,6 +5,7 @@ import { audit } from "./audit.js";
 import { Rates, metrics } from "./chart.js";
 import { badge, button, field, h, say, since, update } from "./dom.js";
 import { edge } from "./edge.js";
+import { fleet } from "./fleet.js";
 import { live } from "./live.js";
 import { overview } from "./overview.js";
 import { policies } from "./policies.js";
@@ -12,7 +13,7 @@ import { tables } from "./tables.js";
 import { tenants } from "./tenants.js";
 
 /** A view: {id, title, isShown(session), open(page)}; `open` returns a function that ends it. */
-const VIEWS = [overview, tenants, policies, live, tables, edge, audit];
+const VIEWS = [overview, tenants, policies, live, tables, edge, fleet, audit];
 
 const [main, views, host, account] = ["main", "views", "host", "session"].map((id) => document.getElementById(id));
 

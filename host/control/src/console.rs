@@ -34,7 +34,7 @@ macro_rules! file {
 }
 
 /// All files; the first is the page.
-static FILES: [File; 18] = [
+static FILES: [File; 19] = [
     file!("index.html", HTML),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
@@ -44,6 +44,7 @@ static FILES: [File; 18] = [
     file!("audit.js", SCRIPT),
     file!("dom.js", SCRIPT),
     file!("edge.js", SCRIPT),
+    file!("fleet.js", SCRIPT),
     file!("chart.js", SCRIPT),
     file!("overview.js", SCRIPT),
     file!("policies.js", SCRIPT),

@@ -8,13 +8,14 @@ use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::shared::Shared;
 use portcullis_export::{Exports, LiveEvents, host_name};
 use portcullis_rollout::Registry;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::acknowledged::Acknowledged;
 use crate::audit::{Audit, Stored};
 use crate::connections::Connections;
 use crate::descriptors;
 use crate::exposition::Exposition;
+use crate::fleet::Fleet;
 use crate::guesses::Guesses;
 use crate::history::History;
 use crate::listening::Listening;
@@ -51,6 +52,8 @@ pub struct Control {
     pub(crate) guesses: Guesses,
     /// The actions of callers.
     pub(crate) audit: Arc<Audit>,
+    /// This host among the others on its database.
+    pub(crate) fleet: Arc<Fleet>,
     /// The last decisions of seats that somebody asks about.
     pub(crate) recent: Recent,
     /// The responses to requests with an `Idempotency-Key`.
@@ -74,10 +77,12 @@ impl Control {
         exports: Exports,
     ) -> Self {
         let audit = Arc::new(audit_of(&shared, &registry));
+        let fleet = Arc::new(Fleet::new(&shared));
         let exposition = Exposition::new(
             Arc::clone(&shared),
             Arc::clone(&registry),
             Arc::clone(&audit),
+            Arc::clone(&fleet),
             lost_log_lines,
             exports,
         );
@@ -96,6 +101,7 @@ impl Control {
             history: History::default(),
             acknowledged: Acknowledged::default(),
             audit,
+            fleet,
             recent: Recent::default(),
             repeats: Repeats::default(),
             live: LiveEvents::new(),
@@ -107,6 +113,11 @@ impl Control {
     #[must_use]
     pub fn with_events(self, live: Arc<LiveEvents>) -> Self {
         Self { live, ..self }
+    }
+
+    /// Returns what is notified when an operator asks this host to drain, through another host.
+    pub fn drain_wish(&self) -> Arc<Notify> {
+        Arc::clone(self.fleet.drain())
     }
 
     /// Returns what is missing, one item per line; empty if the host is ready. The SIP sockets are bound before the control port answers.

@@ -15,6 +15,7 @@ use socket2::Type;
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::Control;
 use super::datagram::{Datagrams, Protocol};
@@ -25,10 +26,13 @@ use super::socket_file::{Owner, SocketFile, cant_make};
 use super::stream::Listener;
 use super::tls::{self, Tls};
 use super::token_file;
-use super::{http, http_server, sampler};
+use super::{announcer, http, http_server, sampler};
 
 /// How long the end waits for the last actions to be stored.
 const LAST_ACTIONS: Duration = Duration::from_secs(2);
+
+/// How long the end waits until the other hosts on the database can know of it.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// The sockets of all control interfaces.
 pub struct Doors {
@@ -152,6 +156,8 @@ impl Doors {
         let mut tasks = JoinSet::new();
         tasks.spawn(end_streams(Arc::clone(&control), stopping.clone()));
         tasks.spawn(sampler::watch(Arc::clone(&control)));
+        let announcer = announcer::run(Arc::clone(&control), stopping.clone());
+        let announcer = tokio::spawn(announcer);
         tasks.spawn(store_audit(Arc::clone(&control)));
         for stream in self.streams {
             tasks.spawn(stream.serve(Arc::clone(&control), stopping.clone()));
@@ -173,6 +179,10 @@ impl Doors {
         drop(stopping.wait_for(|stop| *stop).await);
         if let Some(stored) = control.audit.stored() {
             stored.settled(LAST_ACTIONS).await;
+        }
+        let end = announcer.abort_handle();
+        if timeout(LAST_WORD, announcer).await.is_err() {
+            end.abort();
         }
         tasks.shutdown().await;
     }

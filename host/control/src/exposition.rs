@@ -15,6 +15,7 @@ use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 use crate::audit::Audit;
+use crate::fleet::Fleet;
 use page::Page;
 use process::Process;
 
@@ -33,6 +34,7 @@ impl Exposition {
         shared: Arc<Shared>,
         tenants: Arc<Tenants>,
         audit: Arc<Audit>,
+        fleet: Arc<Fleet>,
         lost_log_lines: fn() -> u64,
         exports: Exports,
     ) -> Self {
@@ -44,6 +46,7 @@ impl Exposition {
             shared,
             tenants,
             audit,
+            fleet,
             lost_log_lines,
             exports,
         }));
@@ -64,6 +67,7 @@ struct Host {
     shared: Arc<Shared>,
     tenants: Arc<Tenants>,
     audit: Arc<Audit>,
+    fleet: Arc<Fleet>,
     lost_log_lines: fn() -> u64,
     exports: Exports,
 }
@@ -80,6 +84,7 @@ impl Collector for Host {
             &self.shared,
             &self.tenants,
             &self.audit,
+            &self.fleet,
             &self.exports,
             (self.lost_log_lines)(),
         )

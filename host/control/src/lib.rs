@@ -10,6 +10,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod acknowledged;
+mod announcer;
 mod answers;
 mod api;
 mod audit;
@@ -25,6 +26,7 @@ pub mod descriptors;
 mod doors;
 mod exposition;
 mod fifo;
+mod fleet;
 mod guesses;
 mod heritage;
 mod history;

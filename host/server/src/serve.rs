@@ -89,7 +89,7 @@ async fn serve(
     let mut passed_on = None;
     let ended = loop {
         tokio::select! {
-            signal = signals.next() => match signal {
+            signal = signals.next_or(&running.drain_wish) => match signal {
                 Asked::Drain if draining.begin(&running.shared) => manager.stopping(),
                 // It is meant for the process that has taken over; this one ends by itself.
                 Asked::Drain if draining.is_leaving() => {}

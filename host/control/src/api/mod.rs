@@ -16,12 +16,12 @@ use serde_json::Value as Json;
 
 use crate::Control;
 use crate::commands::{
-    self, address, alert, audit, dispatcher, guard, history, policy, tenant, tls, trusted,
+    self, address, alert, audit, dispatcher, fleet, guard, history, policy, tenant, tls, trusted,
 };
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 55] = [
+const OPERATIONS: [fn(Routes) -> Routes; 58] = [
     describe,
     trace::operation,
     events::operation,
@@ -77,6 +77,9 @@ const OPERATIONS: [fn(Routes) -> Routes; 55] = [
     alert::ListAlerts::operation,
     alert::Acknowledge::operation,
     audit::ListActions::operation,
+    fleet::ShowFleet::operation,
+    fleet::DrainHost::operation,
+    fleet::Forget::operation,
 ];
 
 /// The description of all operations below `/v1`.

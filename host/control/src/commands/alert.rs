@@ -1,7 +1,8 @@
 //! `alert.list` and `alert.acknowledge`, over HTTP: what an operator has to look at.
 
+use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::extract::{Extension, State};
 use axum::http::Method;
@@ -74,6 +75,10 @@ pub enum AlertKind {
     CertificateExpires,
     /// A revocation list should have been replaced, and stays in use.
     RevocationListOutdated,
+    /// Another process announces itself under the name of this host.
+    HostNameTwice,
+    /// The clocks of this host and of the database differ by more than five seconds.
+    ClockDiffers,
 }
 
 /// An alert that has not been looked up in the acknowledgements.
@@ -137,8 +142,45 @@ impl Alert {
         let certificates = control.shared.handshakes.as_ref();
         let certificates =
             certificates.map_or_else(Vec::new, |all| Self::of_certificates(all.tls()));
-        let others = wrong.chain(away).chain(down).chain(certificates);
+        let fleet = Self::of_fleet(control);
+        let others = wrong
+            .chain(away)
+            .chain(down)
+            .chain(certificates)
+            .chain(fleet);
         alerts.chain(others).collect()
+    }
+
+    /// Those about this host among the others on its database.
+    fn of_fleet(control: &Control) -> Vec<Self> {
+        let fleet = &control.fleet;
+        let seen = fleet.seen();
+        let of = |kind, since, text| Self {
+            kind,
+            seat: None,
+            since,
+            set: None,
+            section: None,
+            text,
+        };
+        let twin = seen.twin().map(|twin| {
+            let since = UNIX_EPOCH + Duration::from_millis(twin.since.unsigned_abs());
+            let text = format!(
+                "another process announces itself under the name {} of this host, at {}, since {}: set `name` in [fleet] of one of them",
+                fleet.name(),
+                twin.address,
+                rfc3339(since)
+            );
+            of(AlertKind::HostNameTwice, Some(since), text)
+        });
+        let clock = seen.has_wrong_clock().then(|| {
+            let seconds = seen.clock_ahead_ms / 1_000;
+            let text = format!(
+                "the clock of this host is {seconds} s ahead of the database's: check the time service of both"
+            );
+            of(AlertKind::ClockDiffers, None, text)
+        });
+        twin.into_iter().chain(clock).collect()
     }
 
     /// Those about the certificates of SIP.
@@ -220,6 +262,33 @@ impl Alert {
             acknowledged_at: at.map(Timestamp::from),
         }
     }
+}
+
+impl AlertKind {
+    /// Its name, as in JSON.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::PolicyOutOfService => "policy-out-of-service",
+            Self::TenantUnusable => "tenant-unusable",
+            Self::StoreUnreachable => "store-unreachable",
+            Self::SetDown => "set-down",
+            Self::CertificateRefused => "certificate-refused",
+            Self::CertificateExpires => "certificate-expires",
+            Self::RevocationListOutdated => "revocation-list-outdated",
+            Self::HostNameTwice => "host-name-twice",
+            Self::ClockDiffers => "clock-differs",
+        }
+    }
+}
+
+/// The number of alerts of each kind.
+pub(crate) fn counts(control: &Control) -> BTreeMap<String, u64> {
+    let mut counts = BTreeMap::new();
+    for alert in Alert::all(control) {
+        let kind = alert.kind.as_str().to_owned();
+        *counts.entry(kind).or_default() += 1;
+    }
+    counts
 }
 
 fn current(control: &Control, caller: &Caller) -> Vec<AlertStatus> {

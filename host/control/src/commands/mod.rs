@@ -12,6 +12,7 @@ pub mod core;
 pub mod ctl;
 pub mod dispatcher;
 pub mod dns;
+pub mod fleet;
 pub mod guard;
 mod help;
 pub mod history;

@@ -2,6 +2,7 @@
 
 mod audit;
 mod dispatcher;
+mod fleet;
 mod flow_pings;
 mod guard;
 mod host;
@@ -22,6 +23,7 @@ use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
 use crate::audit::Audit;
+use crate::fleet::Fleet;
 
 /// The page that is being written.
 pub(super) struct Page<'e, 'w> {
@@ -45,6 +47,7 @@ impl Page<'_, '_> {
         shared: &Shared,
         tenants: &Registry,
         audit: &Audit,
+        fleet: &Fleet,
         exports: &Exports,
         lost_log_lines: u64,
     ) -> fmt::Result {
@@ -60,6 +63,7 @@ impl Page<'_, '_> {
         self.exports(exports)?;
         self.names(tenants.dns())?;
         self.audit(audit)?;
+        self.fleet(fleet, shared, tenants)?;
         self.table(shared)?;
         self.trusted(shared)?;
         self.rules(shared)?;

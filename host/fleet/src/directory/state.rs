@@ -29,7 +29,7 @@ pub struct HostState {
     pub addresses: TableState,
     /// The trusted peers.
     pub trusted: TableState,
-    /// How long ago the host last saw the state of the database.
+    /// By how much the host's view of the database is late.
     pub lag: Lag,
     /// Conditions that need attention, by kind: how many there are.
     pub alerts: BTreeMap<String, u64>,
@@ -68,7 +68,7 @@ pub struct SeatState {
     pub share: Option<u16>,
     /// The last revision of the seat in the database that the host has read. Whether it has been carried out, the other members say.
     pub revision: u64,
-    /// The first 16 hexadecimal digits of the SHA-256 of the active policy; empty if there is none.
+    /// The first 12 hexadecimal digits of the SHA-256 of the active policy; empty if there is none.
     pub digest: String,
     /// Whether the seat follows a file of the host: its numbers then mean nothing on other hosts.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
@@ -102,7 +102,8 @@ pub struct TableState {
     pub error: Option<String>,
 }
 
-/// How long ago a host last saw the state of the database, in milliseconds, when it wrote its row.
+/// By how much the view that a host has of the database is older than the interval of its looks, and a second for a look, in milliseconds, when it
+/// wrote its row. 0 for a host that follows the database.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Lag {

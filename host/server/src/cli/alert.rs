@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use portcullis_config::Config;
-use portcullis_control::commands::alert::{AlertKind, AlertStatus};
+use portcullis_control::commands::alert::AlertStatus;
 
 use super::client::{Client, Elsewhere, Reach, Reaching, encoded};
 use super::print::{Format, Table, clean, stdout, write_json};
@@ -62,20 +62,11 @@ fn write(all: &[AlertStatus], out: &mut impl Write) -> anyhow::Result<()> {
     }
     let mut table = Table::new(["id", "since", "kind", "seat", "seen by", "text"]);
     for alert in all {
-        let kind = match alert.kind {
-            AlertKind::PolicyOutOfService => "policy-out-of-service",
-            AlertKind::TenantUnusable => "tenant-unusable",
-            AlertKind::StoreUnreachable => "store-unreachable",
-            AlertKind::SetDown => "set-down",
-            AlertKind::CertificateRefused => "certificate-refused",
-            AlertKind::CertificateExpires => "certificate-expires",
-            AlertKind::RevocationListOutdated => "revocation-list-outdated",
-        };
         let since = alert.since.as_ref().map(ToString::to_string);
         table.push([
             alert.id.clone(),
             since.unwrap_or_default(),
-            kind.to_owned(),
+            alert.kind.as_str().to_owned(),
             alert.seat.clone().unwrap_or_default(),
             alert.acknowledged_by.clone().unwrap_or_default(),
             alert.text.clone(),
@@ -87,6 +78,8 @@ fn write(all: &[AlertStatus], out: &mut impl Write) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
+
+    use portcullis_control::commands::alert::AlertKind;
 
     use super::*;
 

@@ -18,6 +18,7 @@ mod dispatcher;
 mod doctor;
 mod events;
 mod findings;
+mod fleet;
 mod followed;
 mod guard;
 mod https;
@@ -90,6 +91,8 @@ enum Command {
     Dispatcher(Remote<dispatcher::DispatcherCommand>),
     /// Check, reload and test the allow and deny files.
     Rules(Remote<rules::RulesCommand>),
+    /// Show the hosts on the same database, drain one of them, and forget those that are gone.
+    Fleet(Remote<fleet::FleetCommand>),
     /// List and release the sources that the running host holds or bans.
     Guard(Remote<guard::GuardCommand>),
     /// Create the tables of Kamailio and of Portcullis where they are missing.
@@ -172,6 +175,10 @@ impl Cli {
                 command.run(&Config::find(named)?.0, &reach)
             }
             Command::Rules(remote) => {
+                let (command, reach) = remote.checked()?;
+                command.run(&Config::find(named)?.0, &reach)
+            }
+            Command::Fleet(remote) => {
                 let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }

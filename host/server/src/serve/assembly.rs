@@ -211,6 +211,7 @@ impl Host {
             self.exports,
         );
         let control = control.with_events(logging::live_events());
+        let drain_wish = control.drain_wish();
         let lent = self.doors.lent().to_vec();
         let (close, closing) = watch::channel(false);
         let (open, mut opening) = watch::channel(false);
@@ -253,6 +254,7 @@ impl Host {
             doors,
             close,
             lent,
+            drain_wish,
             upgrade: self.upgrade,
             successor: None,
         };

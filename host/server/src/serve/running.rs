@@ -11,7 +11,7 @@ use portcullis_dataplane::transport::Bound;
 use portcullis_rollout::address_task;
 use portcullis_rollout::tls_files;
 use portcullis_rollout::{ReconfigureError, Registry};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
 use super::signals::refuse_upgrade;
@@ -28,6 +28,8 @@ pub(super) struct Running {
     /// Closes the control interfaces.
     pub(super) close: watch::Sender<bool>,
     pub(super) lent: Vec<Lent>,
+    /// Notified when an operator asks this host to drain, through another host.
+    pub(super) drain_wish: Arc<Notify>,
     pub(super) upgrade: Upgrade,
     /// The process that has taken over.
     pub(super) successor: Option<Upgraded>,

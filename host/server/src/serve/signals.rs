@@ -2,6 +2,7 @@
 
 use nix::sys::signal::SigSet;
 use tokio::signal::unix::{self, SignalKind, signal};
+use tokio::sync::Notify;
 
 /// The request of a signal.
 pub(super) enum Asked {
@@ -45,6 +46,14 @@ impl Signals {
             _ = self.interrupt.recv() => Asked::End,
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.upgrade.recv() => Asked::Upgrade,
+        }
+    }
+
+    /// The next request, also one of an operator through another host.
+    pub(super) async fn next_or(&mut self, drain_wish: &Notify) -> Asked {
+        tokio::select! {
+            asked = self.next() => asked,
+            () = drain_wish.notified() => Asked::Drain,
         }
     }
 

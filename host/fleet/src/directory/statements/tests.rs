@@ -1,7 +1,7 @@
 use portcullis_database::{DatabaseUrl, Schema};
 
 use super::*;
-use crate::directory::{HostState, Stage};
+use crate::directory::Stage;
 
 const ONE: &str = "00000000000000000000000000000001";
 const TWO: &str = "00000000000000000000000000000002";

@@ -1,0 +1,174 @@
+//! What the host says of itself.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use portcullis_dataplane::drain::Stage as Drain;
+use portcullis_fleet::directory::{HostState, Load, MOST_SEATS, SeatState, Stage, TableState};
+use portcullis_policy::Trial;
+use portcullis_rollout::policy_files::PolicyFiles;
+use sha2::{Digest as _, Sha256};
+
+use crate::Control;
+use crate::commands::alert;
+use crate::fleet::lag_of;
+
+/// The state of the host.
+pub(super) fn state_of(control: &Control, load: Load) -> HostState {
+    let shared = &control.shared;
+    let seats: Vec<_> = control
+        .registry
+        .all_files()
+        .iter()
+        .filter_map(|files| Some((files.seat().name.to_string(), seat_of(control, files)?)))
+        .collect();
+    let status = shared.addresses.status();
+    let snapshot = shared.addresses.current();
+    let seen = control.fleet.seen();
+    let (twin, clock_ahead_ms) = (seen.twin().cloned(), seen.clock_ahead_ms);
+    drop(seen);
+    HostState {
+        stage: stage_of(control),
+        listen: shared.listen.iter().map(ToString::to_string).collect(),
+        control: control.listening.lines(),
+        seats_total: seats.len() as u64,
+        seats_digest: digest_of(&seats),
+        seats: listed(seats),
+        addresses: TableState {
+            generation: snapshot.generation,
+            rows: snapshot.counts.used(),
+            error: status.last_error.map(|error| error.to_string()),
+        },
+        trusted: TableState {
+            generation: snapshot.trusted.generation,
+            rows: snapshot.trusted.table.rows().len() as u64,
+            error: status.trusted.last_error,
+        },
+        lag: lag_of(shared, &control.registry),
+        alerts: alert::counts(control),
+        load,
+        clock_ahead_ms,
+        twin,
+    }
+}
+
+fn stage_of(control: &Control) -> Stage {
+    match control.shared.drain.stage() {
+        Drain::Serving if control.registry.progress().is_some() => Stage::Starting,
+        Drain::Serving => Stage::Serving,
+        Drain::Announced | Drain::Refusing => Stage::Draining,
+    }
+}
+
+/// The state of a seat; `None` without a policy.
+fn seat_of(control: &Control, files: &PolicyFiles) -> Option<SeatState> {
+    let lineup = files.slot().lineup()?;
+    let revision = control.registry.deployments().revision(&files.seat().name);
+    let active = SeatState {
+        active: Some(lineup.active.number),
+        revision,
+        digest: format!("{:#}", lineup.active.policy.digest()),
+        is_file: files.file().is_some(),
+        ..SeatState::default()
+    };
+    let Some(candidate) = &lineup.candidate else {
+        return Some(active);
+    };
+    let (number, stats) = (candidate.generation.number, &candidate.generation.stats);
+    let comparison = files.seat().comparison();
+    let comparison =
+        comparison.filter(|one| (one.active, one.candidate) == (lineup.active.number, number));
+    Some(SeatState {
+        candidate: Some(number),
+        share: match candidate.trial {
+            Trial::Shadow => None,
+            Trial::Canary(share) => Some(share.hundredths()),
+        },
+        calls: stats.calls(),
+        failures: stats.all_failures(),
+        differing: comparison.map_or(0, |one| one.different()),
+        time_us: u64::try_from(stats.time().as_micros()).unwrap_or(u64::MAX),
+        ..active
+    })
+}
+
+/// The seats that are listed.
+fn listed(mut seats: Vec<(String, SeatState)>) -> BTreeMap<String, SeatState> {
+    if seats.len() > MOST_SEATS {
+        let order = |seat: &SeatState| (seat.candidate.is_some(), seat.revision);
+        seats.sort_by(|(_, one), (_, other)| order(other).cmp(&order(one)));
+        seats.truncate(MOST_SEATS);
+    }
+    seats.into_iter().collect()
+}
+
+/// A digest of the roles in the seats to which policies are pushed.
+fn digest_of(seats: &[(String, SeatState)]) -> String {
+    let mut pushed: Vec<_> = seats.iter().filter(|(_, seat)| !seat.is_file).collect();
+    pushed.sort_by(|(one, _), (other, _)| one.cmp(other));
+    let mut text = String::new();
+    for (name, seat) in pushed {
+        let SeatState {
+            active,
+            candidate,
+            share,
+            ..
+        } = seat;
+        // Writing to a string cannot fail.
+        let _written = writeln!(text, "{name} {active:?} {candidate:?} {share:?}");
+    }
+    hex::encode(&Sha256::digest(text)[..8])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seat(revision: u64, candidate: Option<u64>) -> SeatState {
+        SeatState {
+            active: Some(1),
+            candidate,
+            revision,
+            ..SeatState::default()
+        }
+    }
+
+    #[test]
+    fn of_many_seats_those_on_trial_and_the_last_changed_are_listed() {
+        let many = (0..MOST_SEATS as u64 + 10).map(|n| {
+            let candidate = (n == 3).then_some(2);
+            (format!("tenant-{n:04}"), seat(n, candidate))
+        });
+        let listed = listed(many.collect());
+        assert_eq!(listed.len(), MOST_SEATS);
+        assert!(listed.contains_key("tenant-0003"), "on trial");
+        assert!(!listed.contains_key("tenant-0010"));
+        assert!(listed.contains_key("tenant-0011"));
+    }
+
+    #[test]
+    fn the_digest_is_that_of_roles_of_pushed_policies() {
+        let file = SeatState {
+            is_file: true,
+            ..seat(0, None)
+        };
+        let busy = SeatState {
+            calls: 7,
+            ..seat(9, None)
+        };
+        let of = |seats: &[(&str, &SeatState)]| {
+            let seats: Vec<_> = seats
+                .iter()
+                .map(|(name, seat)| ((*name).to_owned(), (*seat).clone()))
+                .collect();
+            digest_of(&seats)
+        };
+        let one = of(&[("a", &seat(1, None)), ("b", &seat(1, None))]);
+        assert_eq!(
+            of(&[("b", &busy), ("a", &seat(2, None)), ("f", &file)]),
+            one
+        );
+        assert_ne!(of(&[("a", &seat(1, Some(2))), ("b", &busy)]), one);
+        assert_eq!(one.len(), 16);
+    }
+}
