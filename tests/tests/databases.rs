@@ -14,12 +14,13 @@ use portcullis_testkit::proxy::Proxy;
 use portcullis_testkit::{binary, policy, wait};
 use serde_json::json;
 
-const OURS: [&str; 5] = [
+const OURS: [&str; 6] = [
     "portcullis_artifact",
     "portcullis_generation",
     "portcullis_seat",
     "portcullis_tenant",
     "portcullis_audit",
+    "portcullis_host",
 ];
 
 fn answer(host: &Host, body: &str) -> String {

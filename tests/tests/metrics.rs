@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
 use portcullis_testkit::host::{Builder, Host};
-use portcullis_testkit::root;
+use portcullis_testkit::{root, wait};
 use serde_json::Value;
 
 /// The `Accept` of Prometheus 3.
@@ -38,7 +38,12 @@ fn host() -> Host {
         .set("relay.next-hops", "carrier = \"sip:192.0.2.1\"")
         .set("dispatcher", &format!("file = {gateways:?}"))
         .set("dispatcher", "ping = \"0s\"")
+        .set("fleet", "announce = true")
         .start();
+    wait::until("the host has looked at the table of hosts", || {
+        let (_, text) = host.get("/metrics")?;
+        text.contains("portcullis_fleet_hosts{").then_some(())
+    });
     let mut caller = host.udp(10);
     let request = caller.request("MESSAGE", "sip:bob@example.com");
     caller.ask(&request);

@@ -219,6 +219,11 @@ impl Builder {
                 "control".to_owned(),
                 vec![format!("listen = \"{}\"", self.lease.addr(1, 8060))],
             ),
+            (
+                "fleet".to_owned(),
+                // Hosts of a test may use one database, and all have the host name of this machine.
+                vec![format!("name = \"{}\"", self.lease.ip(1))],
+            ),
         ];
         for (name, lines) in &self.sections {
             match sections.iter_mut().find(|(n, _)| n == name) {

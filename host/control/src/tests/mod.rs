@@ -1,6 +1,7 @@
 mod api;
 mod console;
 mod entry;
+mod fleet;
 mod permissions;
 mod stored;
 mod tokens;
