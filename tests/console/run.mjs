@@ -497,6 +497,20 @@ const operator = {
     await said(page, `${given.unknown} is released`);
     await page.getByText("Nobody is held or banned.").waitFor();
   },
+  "sees the hosts on the database, and is asked before one is drained": async (page) => {
+    await asOperator(page, given.tables);
+    await view(page, "Fleet");
+    const name = given.tablesSip.split(":")[0];
+    await row(page, name).first().getByText("serving", { exact: true }).waitFor();
+    await page.getByRole("button", { name: `More of ${name}` }).click();
+    await page.getByText("announced since").waitFor();
+    await panel(page, "Generations").getByRole("columnheader", { name, exact: true }).waitFor();
+    await page.getByRole("button", { name: `Drain ${name}` }).click();
+    const dialog = page.getByRole("dialog");
+    await dialog.getByText("It refuses new calls").waitFor();
+    await dialog.getByRole("button", { name: "Cancel" }).click();
+    await row(page, name).first().getByText("serving", { exact: true }).waitFor();
+  },
   "sees the last minutes in the chart as soon as the page is open": async (page) => {
     await asOperator(page);
     await page.getByRole("img", { name: /^Requests per second: requests/ }).waitFor();

@@ -75,6 +75,7 @@ fn start_with_tables() -> (Host, Callee) {
         .set("tenants.acme", "groups = [201]")
         .set("tenants.acme", "edit-groups = [201]")
         .set("tenants.acme", "edit-rows = 3")
+        .set("fleet", "announce = true")
         .set("tenants.acme.settings", "list = []")
         .set("tenants.acme.settings", "scale = 1.0")
         .row("201 10.2.0.1 32 0 own")
