@@ -36,6 +36,7 @@ fn start() -> Described {
         .set("tenants.acme", &format!("token = \"{ACME}\""))
         .set("tenants.filed", "uri-domains = [\"filed.example\"]")
         .set("tenants.filed", "file = \"filed.wasm\"")
+        .set("fleet", "announce = true")
         .start();
     let (status, text) = host.get("/v1/openapi.json").expect("the host answers");
     assert_eq!(status, 200);
@@ -63,6 +64,7 @@ impl Described {
             .replace("{row}", &self.row)
             .replace("{name}", "stored")
             .replace("{address}", "192.0.2.1")
+            .replace("{host}", "edge-9")
             .replace("{id}", "1")
             .replace("{generation}", "active");
         let (status, media, body) = self.host.ask(token, method, &(concrete + query), sent);
@@ -242,6 +244,19 @@ fn every_operation_matches_its_description() {
     assert_eq!(held, json!([]));
     host.ask(None, ("DELETE", SOURCE, ""), none, 404);
     host.done.insert("releaseSource".to_owned());
+    portcullis_testkit::wait::until("the host has announced itself", || {
+        let (_, text) = host.host.get("/v1/fleet")?;
+        let fleet: Value = serde_json::from_str(&text).ok()?;
+        fleet["hosts"][0]["host"].is_string().then_some(())
+    });
+    let fleet = host.ask(None, ("GET", "/v1/fleet", ""), none, 200);
+    assert_eq!(fleet["hosts"][0]["seats"]["acme"]["active"], 1);
+    // A host that is drained ends: only the errors are checked here, and the rest in fleet.rs.
+    host.ask(None, ("POST", "/v1/fleet/{host}/drain", ""), none, 404);
+    host.ask(None, ("DELETE", "/v1/fleet/{host}", ""), none, 404);
+    host.ask(Some(ACME), ("GET", "/v1/fleet", ""), none, 403);
+    host.done
+        .extend(["drainHost", "forgetHost"].map(str::to_owned));
     // A connection needs a client: only the error is checked here, and the rest in tls.rs.
     assert_eq!(host.ask(None, ("GET", TLS, ""), none, 200), json!([]));
     host.ask(None, ("DELETE", TLS_ONE, ""), none, 404);
@@ -581,6 +596,7 @@ fn every_json_rpc_command_matches_its_description() {
             "dispatcher.set_duid_state" => json!(["a", 1, "a"]),
             "dispatcher.set_state" => json!(["a", 1, gateway]),
             "dns.lookup" => json!(["A", "localhost"]),
+            "fleet.drain" | "fleet.forget" => json!(["edge-9"]),
             "guard.release" => json!(["192.0.2.1"]),
             "jsonrpc.echo" => json!(["a", 5]),
             "permissions.allowUri" | "permissions.testUri" => json!(["calls", uri, uri]),
@@ -601,7 +617,7 @@ fn every_json_rpc_command_matches_its_description() {
             // There are no connections, no calls, no comparison, no TLS, and no source that is held.
             "tm.cancel" => assert_eq!(answer["error"]["message"], "Transaction not found"),
             "ctl.who" => assert_eq!(answer["error"]["code"], 400),
-            "guard.release" | "policy.diff" | "tls.kill" => {
+            "fleet.drain" | "fleet.forget" | "guard.release" | "policy.diff" | "tls.kill" => {
                 assert_eq!(answer["error"]["code"], 404);
             }
             "tls.reload" => assert_eq!(answer["error"]["code"], 500),
