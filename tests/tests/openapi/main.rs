@@ -244,13 +244,13 @@ fn every_operation_matches_its_description() {
     assert_eq!(held, json!([]));
     host.ask(None, ("DELETE", SOURCE, ""), none, 404);
     host.done.insert("releaseSource".to_owned());
-    portcullis_testkit::wait::until("the host has announced itself", || {
+    portcullis_testkit::wait::until("the host has announced what is active", || {
         let (_, text) = host.host.get("/v1/fleet")?;
         let fleet: Value = serde_json::from_str(&text).ok()?;
-        fleet["hosts"][0]["host"].is_string().then_some(())
+        (fleet["hosts"][0]["seats"]["acme"]["active"] == 1).then_some(())
     });
     let fleet = host.ask(None, ("GET", "/v1/fleet", ""), none, 200);
-    assert_eq!(fleet["hosts"][0]["seats"]["acme"]["active"], 1);
+    assert_eq!(fleet["hosts"][0]["stage"], "serving");
     // A host that is drained ends: only the errors are checked here, and the rest in fleet.rs.
     host.ask(None, ("POST", "/v1/fleet/{host}/drain", ""), none, 404);
     host.ask(None, ("DELETE", "/v1/fleet/{host}", ""), none, 404);
