@@ -19,6 +19,8 @@ pub struct FleetConfig {
     pub announce: Announce,
     /// The shortest time between two announcements.
     pub interval: Duration,
+    /// Whether an operator may drain the host through another one.
+    pub remote_drain: bool,
 }
 
 /// Whether a host announces itself in the database.
@@ -43,6 +45,7 @@ impl FleetConfig {
             interval: section.value("interval", default.interval, |v| {
                 duration(v, Duration::from_millis(200), most)
             }),
+            remote_drain: section.value("remote-drain", default.remote_drain, |v| v.boolean()),
         };
         section.finish();
         fleet
@@ -55,6 +58,7 @@ impl Default for FleetConfig {
             name: None,
             announce: Announce::Auto,
             interval: Duration::from_secs(1),
+            remote_drain: true,
         }
     }
 }
@@ -107,12 +111,12 @@ mod tests {
 
     #[test]
     fn a_section_is_read() {
-        let text =
-            "[fleet]\nname = \"edge-1.example.com\"\nannounce = true\ninterval = \"500ms\"\n";
+        let text = "[fleet]\nname = \"edge-1.example.com\"\nannounce = true\ninterval = \"500ms\"\nremote-drain = false\n";
         let fleet = Config::parse(text).unwrap().fleet;
         assert_eq!(fleet.name.as_deref(), Some("edge-1.example.com"));
         assert_eq!(fleet.announce, Announce::Always);
         assert_eq!(fleet.interval, Duration::from_millis(500));
+        assert!(!fleet.remote_drain);
         let of = |value: &str| {
             let text = format!("[fleet]\nannounce = {value}\n");
             Config::parse(&text).unwrap().fleet.announce

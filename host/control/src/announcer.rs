@@ -218,6 +218,15 @@ impl<'c> Announcer<'c> {
         };
         match wish.kind {
             WishKind::Drain if self.is_draining => {}
+            WishKind::Drain if !self.control.shared.config.fleet.remote_drain => {
+                // Said once: `fleet.drain` refuses such a wish, so that somebody has written it by other means.
+                self.is_draining = true;
+                tracing::warn!(
+                    event = "fleet_drain_refused",
+                    by = wish.by,
+                    "the table of hosts asks this host to drain, and `remote-drain` in [fleet] is false: it goes on serving"
+                );
+            }
             WishKind::Drain => {
                 self.is_draining = true;
                 tracing::info!(

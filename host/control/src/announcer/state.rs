@@ -49,6 +49,7 @@ pub(super) fn state_of(control: &Control, load: Load) -> HostState {
         load,
         clock_ahead_ms,
         twin,
+        refuses_drain: !shared.config.fleet.remote_drain,
     }
 }
 

@@ -235,6 +235,7 @@ impl From<HostRow> for FleetHost {
             load,
             clock_ahead_ms,
             twin,
+            refuses_drain: _,
         } = state;
         Self {
             host: row.host,
@@ -386,6 +387,12 @@ impl Procedure for DrainHost {
             let text = format!(
                 "two processes have the name {host}, at {} and at {}: send SIGTERM to the one that you mean, or set `name` in [fleet] of one of them",
                 row.address, twin.address
+            );
+            return Err(Fault::new(409, text));
+        }
+        if row.state.as_ref().is_some_and(|state| state.refuses_drain) {
+            let text = format!(
+                "{host} does not drain through other hosts: `remote-drain` in its [fleet] is false; send it SIGTERM"
             );
             return Err(Fault::new(409, text));
         }

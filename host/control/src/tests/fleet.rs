@@ -117,6 +117,7 @@ async fn an_operator_drains_a_living_host_and_forgets_one_that_is_gone() {
     announce(&control, "edge-4", r#"{"stage":"ended"}"#).await;
     let twin = r#"{"twin":{"address":"udp:192.0.2.9:5060","since":0}}"#;
     announce(&control, "edge-5", twin).await;
+    announce(&control, "edge-6", r#"{"refuses_drain":true}"#).await;
     sql(
         &control,
         "UPDATE `portcullis_host` SET `seen_at` = `seen_at` - 6000 WHERE `host` = 'edge-3'",
@@ -136,7 +137,12 @@ async fn an_operator_drains_a_living_host_and_forgets_one_that_is_gone() {
         ("edge-3", 409, "has not announced itself for"),
         ("edge-4", 409, "has ended"),
         ("edge-5", 409, "two processes have the name edge-5"),
-        ("edge-9", 404, "known are edge-2, edge-3, edge-4, edge-5"),
+        ("edge-6", 409, "`remote-drain` in its [fleet] is false"),
+        (
+            "edge-9",
+            404,
+            "known are edge-2, edge-3, edge-4, edge-5, edge-6",
+        ),
     ] {
         let (told, refused) = drain(OPERATOR, host).await;
         let detail = refused["detail"].as_str().unwrap_or_default();
@@ -151,7 +157,7 @@ async fn an_operator_drains_a_living_host_and_forgets_one_that_is_gone() {
     assert_eq!(forget("edge-3").await, 200);
     assert_eq!(forget("edge-4").await, 200);
     assert_eq!(forget("edge-4").await, 404);
-    assert_eq!(rows(&control).await.len(), 2);
+    assert_eq!(rows(&control).await.len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

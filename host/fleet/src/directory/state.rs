@@ -39,6 +39,9 @@ pub struct HostState {
     pub clock_ahead_ms: i64,
     /// Another process that announces itself under the same name.
     pub twin: Option<Twin>,
+    /// Whether the host drains only when it is told so on its own machine.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub refuses_drain: bool,
 }
 
 /// What a host does with new requests.
