@@ -31,6 +31,9 @@ const LASTING_PAUSE: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
+/// Clocks are compared if an announcement takes less than this: the database says its time somewhere in between.
+const PROMPT: Duration = Duration::from_secs(1);
+
 /// Interval between two looks at the rows of all hosts: this, and a little more for each of them.
 const LOOK: Duration = Duration::from_secs(5);
 const LOOK_FOR_EACH: Duration = Duration::from_millis(100);
@@ -153,12 +156,13 @@ impl<'c> Announcer<'c> {
             state: &text_of(&state),
             is_changed,
         };
-        let asked = SystemTime::now();
+        let (asked, begun) = (SystemTime::now(), Instant::now());
         let answer = fleet.directory().announce(&announcement, self.is_known);
         let answer = answer.await?;
         self.written = Some((state, Instant::now()));
         self.is_known = true;
-        if let Some(now) = milliseconds_of(asked).filter(|_| answer.now != 0) {
+        let is_exact = answer.now != 0 && begun.elapsed() < PROMPT;
+        if let Some(now) = milliseconds_of(asked).filter(|_| is_exact) {
             self.note_clock(now - answer.now);
         }
         Ok(answer)
