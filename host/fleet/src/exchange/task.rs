@@ -1,0 +1,461 @@
+//! The task that exchanges.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use redis::{RedisResult, Value};
+use tokio::sync::watch;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::ledger::Ledger;
+use super::link::{Link, Open};
+use super::options::{Options, Place};
+use super::shared::{Change, Shared};
+use super::status::Status;
+use super::store::{self, Own};
+use super::trouble::Trouble;
+
+/// Most items of one part in one exchange.
+const MOST_SENT: usize = 2_000;
+
+/// Most exchanges in one interval, if there is more to send or to read than one exchange takes.
+const MOST_ROUNDS: usize = 20;
+
+/// Difference of the clocks from which it is told.
+const LARGE_SKEW_MS: u64 = 2_000;
+
+/// Time between two lines of the log about the same trouble.
+const REMIND: Duration = Duration::from_secs(60);
+
+/// What this host and the others exchange through Redis.
+pub struct Exchange {
+    options: Options,
+    own: Own,
+    parts: Vec<Part>,
+    link: Link,
+    open: Option<Open>,
+    status: Arc<Status>,
+    /// How far the clock of Redis is ahead of that of this host, in milliseconds.
+    ahead: i64,
+    /// Whether `ahead` is that of the present connection.
+    knows_time: bool,
+    told_skew: bool,
+    /// Number of the last exchange.
+    number: u64,
+    heard: Option<Instant>,
+    hosts: Option<usize>,
+    garbage: u64,
+    told: Option<(&'static str, Instant)>,
+    swept: Instant,
+}
+
+struct Part {
+    shared: Arc<dyn Shared>,
+    ledger: Ledger,
+    refused: u64,
+    told: Option<(&'static str, Instant)>,
+}
+
+/// What [`probe`] finds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The server, after sentinels and redirections.
+    pub server: Place,
+    /// How far its clock is ahead of that of this host, in milliseconds.
+    pub ahead_ms: i64,
+}
+
+impl Exchange {
+    /// Prepares an exchange of these parts. Nothing is sent before [`Exchange::run`]. `instance` is a random number of this process.
+    pub fn new(options: Options, instance: [u8; 16], parts: Vec<Arc<dyn Shared>>) -> Self {
+        let name = options.host.chars().map(|c| match c.is_ascii_graphic() {
+            true => c,
+            false => '_',
+        });
+        let name: String = name.take(64).collect();
+        let own = Own {
+            instance,
+            label: format!("{} {name}", hex::encode(instance)),
+        };
+        let parts = parts.into_iter().map(|shared| Part {
+            shared,
+            ledger: Ledger::default(),
+            refused: 0,
+            told: None,
+        });
+        Self {
+            own,
+            parts: parts.collect(),
+            link: Link::default(),
+            open: None,
+            status: Arc::new(Status::new()),
+            ahead: 0,
+            knows_time: false,
+            told_skew: false,
+            number: 0,
+            heard: None,
+            hosts: None,
+            garbage: 0,
+            told: None,
+            swept: Instant::now(),
+            options,
+        }
+    }
+
+    /// How the exchange is doing.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.status)
+    }
+
+    /// Exchanges until `stop` is true.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut ticks = interval(self.options.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut ended = stop.clone();
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                _ = ended.wait_for(|stop| *stop) => return,
+            }
+            tokio::select! {
+                () = self.turn() => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+        }
+    }
+
+    /// One interval.
+    async fn turn(&mut self) {
+        for _ in 0..MOST_ROUNDS {
+            match self.exchange().await {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(trouble) => {
+                    self.fail(&trouble);
+                    // The node that has the keys is asked at once.
+                    if !matches!(trouble, Trouble::Moved { .. }) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.listen();
+        self.tidy();
+    }
+
+    /// One exchange. Returns whether there is more to send or to read.
+    async fn exchange(&mut self) -> Result<bool, Trouble> {
+        if self.open.is_none() {
+            self.open = Some(self.link.open(&self.options).await?);
+            self.knows_time = false;
+        }
+        let Some(open) = &mut self.open else {
+            return Ok(false);
+        };
+        if !self.knows_time {
+            let asked = now_ms();
+            let (seconds, micros) = redis::cmd("TIME")
+                .query_async::<(i64, i64)>(&mut open.connection)
+                .await
+                .map_err(|error| Trouble::of(&open.place, &error))?;
+            let middle = asked.midpoint(now_ms());
+            self.ahead = seconds.saturating_mul(1000) + micros / 1000 - middle;
+            self.knows_time = true;
+        }
+        let host_now = u64::try_from(now_ms()).unwrap_or(0);
+        let now = host_now.saturating_add_signed(self.ahead);
+        self.number += 1;
+        let mut pipe = redis::pipe();
+        pipe.ignore_errors();
+        let mut batches = Vec::with_capacity(self.parts.len());
+        for part in &mut self.parts {
+            let room = MOST_SENT.saturating_sub(part.ledger.waiting());
+            part.ledger
+                .note(&part.shared.take_changes(room), now, self.ahead);
+            let batch = part.ledger.batch(MOST_SENT, now);
+            let fresh = fresh_epoch();
+            pipe.add_command(store::exchange(
+                &self.options,
+                part.shared.name(),
+                &self.own,
+                self.number,
+                part.ledger.cursor(),
+                &fresh,
+                &batch,
+            ));
+            batches.push(batch);
+        }
+        let begun = Instant::now();
+        let asked = now_ms();
+        let answers: RedisResult<Vec<RedisResult<Value>>> =
+            pipe.query_async(&mut open.connection).await;
+        let took = begun.elapsed();
+        let place = open.place.clone();
+        let answers = match answers {
+            Ok(answers) if answers.len() == batches.len() => answers,
+            other => {
+                for (part, batch) in self.parts.iter_mut().zip(&batches) {
+                    part.ledger.lost(batch);
+                }
+                return Err(match other {
+                    Err(error) => Trouble::of(&place, &error),
+                    Ok(_) => unreadable(&place),
+                });
+            }
+        };
+        let middle = asked.midpoint(now_ms());
+        self.take_answers(&place, batches, answers, middle, took)
+    }
+
+    fn take_answers(
+        &mut self,
+        place: &Place,
+        batches: Vec<Vec<Change>>,
+        answers: Vec<RedisResult<Value>>,
+        middle: i64,
+        took: Duration,
+    ) -> Result<bool, Trouble> {
+        let mut more = false;
+        let mut hosts = None;
+        let mut first = None;
+        let mut ahead = self.ahead;
+        for ((part, batch), answer) in self.parts.iter_mut().zip(batches).zip(answers) {
+            let reply = match answer {
+                Ok(value) => store::reply(value).ok_or_else(|| unreadable(place)),
+                Err(error) => Err(Trouble::of(place, &error)),
+            };
+            let reply = match reply {
+                Ok(reply) => reply,
+                Err(trouble) => {
+                    part.ledger.lost(&batch);
+                    if trouble.spares_connection() {
+                        tell_part(part, &trouble);
+                    }
+                    first.get_or_insert(trouble);
+                    continue;
+                }
+            };
+            part.told = None;
+            part.ledger.stored(&batch);
+            part.ledger.receive(&reply);
+            ahead = i64::try_from(reply.now).unwrap_or(i64::MAX) - middle;
+            part.shared.merge(&part.ledger.sums(reply.now, ahead));
+            if reply.garbage > 0 {
+                tracing::warn!(
+                    event = "exchange_garbage",
+                    part = part.shared.name(),
+                    values = reply.garbage,
+                    prefix = self.options.prefix.as_str(),
+                    "values in Redis that no host writes, skipped"
+                );
+            }
+            if reply.refused > 0 {
+                tracing::warn!(
+                    event = "exchange_full",
+                    part = part.shared.name(),
+                    items = reply.refused,
+                    "too many shared items, some count on this host only"
+                );
+            }
+            part.refused += reply.refused;
+            self.garbage += reply.garbage;
+            hosts = hosts.max(Some(reply.hosts.max(1)));
+            more |= reply.more || part.ledger.waiting() >= MOST_SENT;
+        }
+        self.ahead = ahead;
+        if let Some(hosts) = hosts {
+            self.heard = Some(Instant::now());
+            self.set_hosts(Some(hosts));
+        }
+        match first {
+            Some(trouble) => Err(trouble),
+            None => {
+                self.status.succeed(&place.to_string(), took, ahead);
+                self.told_back(place);
+                self.tell_skew();
+                Ok(more)
+            }
+        }
+    }
+
+    /// The other hosts are not heard any more after some time without an exchange.
+    fn listen(&mut self) {
+        let silence = self.options.silence();
+        if self.heard.is_none_or(|heard| heard.elapsed() > silence) {
+            self.set_hosts(None);
+            // What the others had still ends in time.
+            let now = u64::try_from(now_ms()).unwrap_or(0);
+            let now = now.saturating_add_signed(self.ahead);
+            for part in &mut self.parts {
+                let sums = part.ledger.sums(now, self.ahead);
+                if !sums.is_empty() {
+                    part.shared.merge(&sums);
+                }
+                // Changes wait in the ledger, one for each key, however long it takes.
+                let changes = part.shared.take_changes(MOST_SENT);
+                part.ledger.note(&changes, now, self.ahead);
+            }
+        }
+    }
+
+    fn set_hosts(&mut self, hosts: Option<usize>) {
+        if self.hosts == hosts {
+            return;
+        }
+        match hosts {
+            Some(hosts) => tracing::info!(
+                event = "exchange_hosts",
+                hosts,
+                "number of hosts that count together"
+            ),
+            None => tracing::warn!(
+                event = "exchange_lost",
+                hosts = self.hosts.unwrap_or_default(),
+                "other hosts not heard through Redis: each limits its share"
+            ),
+        }
+        self.hosts = hosts;
+        self.status.hear(hosts);
+        for part in &self.parts {
+            part.shared.set_peers(hosts);
+        }
+    }
+
+    fn fail(&mut self, trouble: &Trouble) {
+        if !trouble.spares_connection() {
+            self.open = None;
+            self.link.turn(trouble);
+            let is_new = self
+                .told
+                .is_none_or(|(kind, at)| kind != trouble.kind() || at.elapsed() >= REMIND);
+            if is_new && !matches!(trouble, Trouble::Moved { .. }) {
+                self.told = Some((trouble.kind(), Instant::now()));
+                tracing::warn!(
+                    event = "exchange_failed",
+                    cause = trouble.kind(),
+                    "{trouble}"
+                );
+            }
+        }
+        self.status.fail(trouble.kind(), trouble.to_string());
+    }
+
+    fn told_back(&mut self, place: &Place) {
+        if self.told.take().is_some() {
+            tracing::info!(event = "exchange_back", server = %place, "exchange through Redis works again");
+        }
+    }
+
+    fn tell_skew(&mut self) {
+        let is_large = self.ahead.unsigned_abs() >= LARGE_SKEW_MS;
+        if is_large && !self.told_skew {
+            tracing::warn!(
+                event = "exchange_clock",
+                ahead_ms = self.ahead,
+                "clock of Redis differs from that of this host: times are translated, but look at NTP on both"
+            );
+        }
+        self.told_skew = is_large;
+    }
+
+    /// Forgets what has ended, and counts.
+    fn tidy(&mut self) {
+        if self.swept.elapsed() >= Duration::from_secs(5) {
+            self.swept = Instant::now();
+            let now = u64::try_from(now_ms()).unwrap_or(0);
+            let now = now.saturating_add_signed(self.ahead);
+            for part in &mut self.parts {
+                part.ledger.sweep(now);
+            }
+        }
+        let items = self.parts.iter().map(|part| part.ledger.items()).sum();
+        let waiting = self.parts.iter().map(|part| part.ledger.waiting()).sum();
+        let lost = self
+            .parts
+            .iter()
+            .map(|part| part.ledger.skipped() + part.refused);
+        self.status
+            .count(items, waiting, lost.sum::<u64>() + self.garbage);
+    }
+}
+
+/// Connects once, and tries what the exchange needs. Nothing stays in Redis.
+///
+/// # Errors
+/// Why the exchange would fail.
+pub async fn probe(options: &Options) -> Result<Found, Trouble> {
+    let mut link = Link::default();
+    let mut last = None;
+    for _ in 0..options.servers.len() + 2 {
+        match ask(&mut link, options).await {
+            Ok(found) => return Ok(found),
+            Err(trouble) => {
+                let moved = matches!(trouble, Trouble::Moved { .. });
+                link.turn(&trouble);
+                if moved || last.is_none() {
+                    last = Some(trouble);
+                }
+            }
+        }
+    }
+    Err(last.unwrap_or_else(|| unreadable(&options.servers[0])))
+}
+
+/// Writes a key that expires at once, by a script as the exchange does.
+async fn ask(link: &mut Link, options: &Options) -> Result<Found, Trouble> {
+    const TRY: &str = "redis.call('SET', KEYS[1], 1, 'PX', 1) return redis.call('TIME')";
+    let mut open = link.open(options).await?;
+    let mut command = redis::cmd("EVAL");
+    command
+        .arg(TRY)
+        .arg(1)
+        .arg(format!("{{{}}}:check", options.prefix));
+    let asked = now_ms();
+    let answer = command
+        .query_async::<(i64, i64)>(&mut open.connection)
+        .await;
+    let (seconds, micros) = answer.map_err(|error| Trouble::of(&open.place, &error))?;
+    let middle = asked.midpoint(now_ms());
+    Ok(Found {
+        server: open.place.clone(),
+        ahead_ms: seconds.saturating_mul(1000) + micros / 1000 - middle,
+    })
+}
+
+fn tell_part(part: &mut Part, trouble: &Trouble) {
+    let is_new = part
+        .told
+        .is_none_or(|(kind, at)| kind != trouble.kind() || at.elapsed() >= REMIND);
+    if is_new {
+        part.told = Some((trouble.kind(), Instant::now()));
+        tracing::warn!(
+            event = "exchange_failed",
+            part = part.shared.name(),
+            cause = trouble.kind(),
+            "{trouble}"
+        );
+    }
+}
+
+fn unreadable(place: &Place) -> Trouble {
+    Trouble::Server {
+        place: place.clone(),
+        cause: "an answer that the script does not write; is there a proxy between?".to_owned(),
+    }
+}
+
+/// A name for what Redis has from now on, if it has nothing.
+fn fresh_epoch() -> String {
+    let mut random = [0; 8];
+    match getrandom::fill(&mut random) {
+        Ok(()) => hex::encode(random),
+        Err(_) => now_ms().to_string(),
+    }
+}
+
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| {
+        i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+    })
+}
