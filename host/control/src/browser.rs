@@ -83,7 +83,11 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
     let is = |wanted: &&str| essence.is_some_and(|essence| essence.eq_ignore_ascii_case(wanted));
     let is_json = matches!(
         path,
-        "/v1/addresses" | "/v1/trusted" | "/v1/dispatcher/rows"
+        "/v1/addresses"
+            | "/v1/addresses/changes"
+            | "/v1/trusted"
+            | "/v1/dispatcher/rows"
+            | "/v1/stored-tenants/check"
     );
     let wanted = match path.strip_prefix("/v1/policies/") {
         Some(rest) if *method == Method::POST && rest.ends_with("/try") => Some(&JSON[..1]),
@@ -115,7 +119,7 @@ fn is_row(path: &str) -> bool {
     ["/v1/addresses/", "/v1/trusted/", "/v1/dispatcher/rows/"]
         .iter()
         .filter_map(|table| path.strip_prefix(table))
-        .any(|row| !matches!(row, "match" | "import"))
+        .any(|row| !matches!(row, "match" | "import" | "changes"))
 }
 
 fn text(value: &HeaderValue) -> &str {
@@ -259,6 +263,14 @@ mod tests {
             ),
             (Method::POST, "/v1/addresses/import", "text/csv", false),
             (Method::POST, "/v1/addresses/import", "", true),
+            (Method::POST, "/v1/addresses/changes", "", true),
+            (Method::POST, "/v1/stored-tenants/check", "text/plain", true),
+            (
+                Method::POST,
+                "/v1/stored-tenants/check",
+                "application/json",
+                false,
+            ),
             (Method::PUT, "/v1/addresses/7", "", true),
             // The router refuses the method.
             (Method::PUT, "/v1/addresses/import", "", false),

@@ -27,7 +27,7 @@ mod wire;
 
 pub use change::{ChangeSource, Look, TableWatch};
 pub use connections::{Connections, MigrationAction, MigrationStep};
-pub use dialect::{Dialect, Turn};
+pub use dialect::{Dialect, LastId, Turn};
 pub use failure::Failure;
 pub use link::{
     ADDRESS_VERSION, Column, DISPATCHER_VERSION, Link, ReadError, Record, TRUSTED_VERSION, Value,

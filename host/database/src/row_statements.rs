@@ -1,6 +1,6 @@
 //! The statements about single rows, the same for each of Kamailio's tables.
 
-use crate::dialect::Dialect;
+use crate::dialect::{Dialect, LastId};
 use crate::failure::Failure;
 use crate::link::{Link, Value};
 use crate::schema::Name;
@@ -89,6 +89,33 @@ impl<const COLUMNS: usize> RowStatements<'_, COLUMNS> {
         let (values, table) = (vec![row; rows].join(", "), self.table.quoted());
         let columns = self.columns.map(Name::quoted).join(", ");
         format!("INSERT INTO {table} ({columns}) VALUES {values}")
+    }
+
+    /// Inserts a row, and returns the id that the table has given it; `None` if rows have no ids (`has_id`), or the table gives none.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn insert_one(
+        &self,
+        link: &mut Link,
+        has_id: bool,
+        values: &[Value<'_>],
+    ) -> Result<Option<i64>, Failure> {
+        let insert = self.insert(1);
+        if !has_id {
+            link.execute(&insert, values).await?;
+            return Ok(None);
+        }
+        let Some(LastId { forget, ask }) = self.dialect.last_id() else {
+            let id = self.dialect.as_text(&self.id.quoted());
+            let insert = format!("{insert} RETURNING {id}");
+            let given = link.row(&insert, values, |row| row.text(0)).await?;
+            return Ok(given.flatten().and_then(|id| id.parse().ok()));
+        };
+        link.rows(forget, &[], |_| Ok(())).await?;
+        link.execute(&insert, values).await?;
+        let given = link.row(ask, &[], |row| row.integer(0)).await?;
+        Ok(given.flatten().filter(|&id| id > 0))
     }
 
     /// Deletes the row with an id if its columns still have these values. Returns the statement with its values.

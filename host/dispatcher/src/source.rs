@@ -162,6 +162,18 @@ impl Source {
     /// # Errors
     /// If the row is invalid, the rows are in a file, or the database fails.
     pub async fn add(&self, row: &NewDestination) -> Result<Option<RowWarning>, DispatcherError> {
+        let (_id, warning) = self.add_row(row).await?;
+        Ok(warning)
+    }
+
+    /// The same. Returns also the id of the row, if the table gives ids.
+    ///
+    /// # Errors
+    /// See [`add`](Self::add).
+    pub async fn add_row(
+        &self,
+        row: &NewDestination,
+    ) -> Result<(Option<i64>, Option<RowWarning>), DispatcherError> {
         self.must_be_a_table()?;
         let warning = row.check()?;
         if self.connections.is_absent() {
@@ -170,14 +182,16 @@ impl Source {
         let mut link = self.connections.take_existing(STALL).await?;
         link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
             .await?;
+        let statements = self.statements();
+        let each = statements.each();
+        let has_id = each.has_id(&mut link).await;
+        let has_id = has_id.map_err(|failure| self.told(failure))?;
         link.be_strict().await?;
         let values = row.values();
-        let inserted = link
-            .execute(&self.statements().each().insert(1), &values)
-            .await;
-        inserted.map_err(|failure| self.told(failure))?;
+        let id = each.insert_one(&mut link, has_id, &values).await;
+        let id = id.map_err(|failure| self.told(failure))?;
         link.release().await;
-        Ok(warning)
+        Ok((id, warning))
     }
 
     /// Removes all rows of this set and destination. Returns the number of rows removed.
@@ -322,7 +336,10 @@ impl NewDestination {
     }
 
     /// Checks that a load would use the row, and that the columns can store it. Returns its warning, if there is one.
-    fn check(&self) -> Result<Option<RowWarning>, RowError> {
+    ///
+    /// # Errors
+    /// If it is invalid. The error names the column.
+    pub fn check(&self) -> Result<Option<RowWarning>, RowError> {
         let warning = self.as_row().check()?;
         fits("attrs", &self.attrs, ATTRS_WIDTH)?;
         fits("description", &self.description, DESCRIPTION_WIDTH)?;

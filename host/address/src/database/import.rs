@@ -9,7 +9,7 @@ use super::{Absent, AddError, Database, DatabaseError, NewRow, STALL};
 
 /// Rows per statement: enough to make the cost of a statement small, and far below the limits on parameters (SQLite: 32,766) and bytes
 /// (MySQL: 16 MiB and more).
-const ROWS_AT_ONCE: usize = 1000;
+pub(super) const ROWS_AT_ONCE: usize = 1000;
 
 /// Time limit for removing a million rows, or for committing them.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -81,7 +81,7 @@ impl Database {
         Ok(())
     }
 
-    async fn check_room(
+    pub(super) async fn check_room(
         &self,
         link: &mut Link,
         more: u64,
@@ -160,7 +160,7 @@ impl Database {
     }
 }
 
-async fn end_import(mut link: Link) -> Result<(), DatabaseError> {
+pub(super) async fn end_import(mut link: Link) -> Result<(), DatabaseError> {
     link.set_limit(PATIENCE);
     link.commit().await?;
     link.release().await;

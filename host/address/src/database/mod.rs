@@ -4,6 +4,7 @@
 //! names row and column, instead of a silent 0, and numbers are not truncated to the driver's types.
 
 mod address_file;
+mod changes;
 pub mod columns;
 mod error;
 mod filter;
@@ -29,6 +30,7 @@ pub use portcullis_database::{
 };
 
 pub(crate) use address_file::entries;
+pub use changes::{RowChanges, RowsChanged};
 pub use error::{AddError, DatabaseError};
 pub use filter::{Cursor, CursorError, RowFilter};
 pub use import::{Imported, RowBound};
@@ -209,13 +211,7 @@ impl Database {
     /// # Errors
     /// If the row is invalid, the rows are in a file, or the database fails.
     pub async fn add(&self, row: &NewRow) -> Result<Option<RowWarning>, AddError> {
-        self.must_be_a_table()?;
-        let warning = row.check()?;
-        let mut link = self.open(Absent::Make).await?;
-        self.check_address_version(&mut link).await?;
-        link.be_strict().await.map_err(DatabaseError::from)?;
-        self.insert(&mut link, std::slice::from_ref(row)).await?;
-        link.release().await;
+        let (_id, warning) = self.add_row(row).await?;
         Ok(warning)
     }
 

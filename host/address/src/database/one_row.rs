@@ -60,7 +60,7 @@ impl Database {
 }
 
 /// The columns of a row in the order of the statements.
-fn columns(read: &StoredRow) -> [&Option<String>; 5] {
+pub(super) fn columns(read: &StoredRow) -> [&Option<String>; 5] {
     [
         &read.group,
         &read.ip_addr,

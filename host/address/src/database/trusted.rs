@@ -127,10 +127,24 @@ impl Database {
     /// # Errors
     /// If the row is invalid, there is a row with the same source, or the database fails.
     pub async fn add_trusted(&self, row: &NewTrusted) -> Result<Option<RowWarning>, AddError> {
+        let (_id, warning) = self.add_trusted_row(row).await?;
+        Ok(warning)
+    }
+
+    /// The same. Returns also the id of the row, if the table gives ids.
+    ///
+    /// # Errors
+    /// See [`add_trusted`](Self::add_trusted).
+    pub async fn add_trusted_row(
+        &self,
+        row: &NewTrusted,
+    ) -> Result<(Option<i64>, Option<RowWarning>), AddError> {
         let warning = row.check()?;
         let mut link = self.open(Absent::Make).await?;
         let (schema, table) = (&self.schema, &self.schema.trusted.table);
         link.check_version(schema, table, TRUSTED_VERSION).await?;
+        let has_id = self.trusted_statements().each().has_id(&mut link).await;
+        let has_id = has_id.map_err(|failure| self.told(failure))?;
         link.be_strict().await?;
         let statements = self.trusted_statements();
         let source = [Value::from(&row.source)];
@@ -144,12 +158,12 @@ impl Database {
                 source_ip: shown(&row.source),
             });
         }
-        let inserted = link
-            .execute(&statements.each().insert(1), &row.values())
-            .await;
-        inserted.map_err(|failure| self.told(failure))?;
+        let values = row.values();
+        let each = statements.each();
+        let id = each.insert_one(&mut link, has_id, &values).await;
+        let id = id.map_err(|failure| self.told(failure))?;
         link.release().await;
-        Ok(warning)
+        Ok((id, warning))
     }
 
     /// Removes all rows of this source (Kamailio: `kamctl trusted rm`). Returns the number of rows removed.
@@ -322,8 +336,11 @@ impl NewTrusted {
         ]
     }
 
-    /// Checks that a load would use the row. Returns its warning, if there is one.
-    fn check(&self) -> Result<Option<RowWarning>, AddError> {
+    /// Checks that a load would use the row and that the table can store it. Returns its warning, if there is one.
+    ///
+    /// # Errors
+    /// If it is invalid. The error names the column.
+    pub fn check(&self) -> Result<Option<RowWarning>, AddError> {
         let row = TrustedRow {
             id: 0,
             source: &self.source,

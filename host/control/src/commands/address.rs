@@ -1,6 +1,7 @@
 //! `address.…`: the address table.
 
 mod change;
+mod changes;
 mod find;
 mod import;
 mod list;
@@ -22,6 +23,8 @@ use crate::caller::Caller;
 
 pub(crate) use change::Remove;
 pub use change::{AddressAdded, RowsRemoved};
+pub(crate) use changes::ChangeRows;
+pub use changes::RowsWereChanged;
 pub(crate) use find::Find;
 pub use find::{AddressMatches, MatchedRow};
 pub(crate) use import::Import;

@@ -79,6 +79,7 @@ macro_rules! command_table {
             }
             http {
                 "address.add" => AddressAdd(address::Add),
+                "address.changeRows" => AddressChangeRows(address::ChangeRows),
                 "address.delete" => AddressDelete(address::Delete),
                 "address.import" => AddressImport(address::Import),
                 "address.list" => AddressList(address::ListAddresses),
@@ -101,9 +102,11 @@ macro_rules! command_table {
                 "policy.putSettings" => PolicyPutSettings(policy::PutSettings),
                 "policy.try" => PolicyTryOut(policy::TryOut),
                 "history.show" => HistoryShow(history::Show),
+                "tenant.check" => TenantCheck(tenant::CheckTenants),
                 "tenant.put" => TenantPut(tenant::Put),
                 "tenant.remove" => TenantRemove(tenant::Remove),
                 "tenant.self" => TenantOwn(tenant::Own),
+                "tenant.stored" => TenantListStored(tenant::ListStored),
                 "tenant.show" => TenantShow(tenant::Show),
                 "trusted.add" => TrustedAdd(trusted::Add),
                 "trusted.delete" => TrustedDelete(trusted::Delete),

@@ -16,7 +16,7 @@ pub(crate) enum Tagged {
 }
 
 /// What follows `addresses` and `trusted` in a path and is no row.
-const WORDS: [&str; 2] = ["match", "import"];
+const WORDS: [&str; 3] = ["match", "import", "changes"];
 
 impl Tagged {
     /// Returns what the tag of this operation is the tag of; `None` if it has none.
@@ -55,7 +55,7 @@ impl Tagged {
             (
                 "POST" | "DELETE",
                 Some("addresses" | "trusted" | "dispatcher/rows")
-            ) | ("POST", Some("addresses/import"))
+            ) | ("POST", Some("addresses/import" | "addresses/changes"))
         )
     }
 

@@ -16,7 +16,7 @@ pub(crate) use driver::Driver;
 pub(crate) use meaning::Meaning;
 pub(crate) use mysql::MySql;
 pub(crate) use postgres::Postgres;
-pub use sql::{Dialect, Turn};
+pub use sql::{Dialect, LastId, Turn};
 pub(crate) use sqlite::{BUSY, Sqlite, make_private};
 
 /// The driver of the database at this place.

@@ -9,7 +9,7 @@ use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySq
 use sqlx::{ConnectOptions as _, Connection as _, Error};
 
 use super::meaning::Meaning;
-use super::{Dialect, Driver, Turn};
+use super::{Dialect, Driver, LastId, Turn};
 use crate::url::{ServerUrl, SslMode};
 use crate::wire::Wire;
 use crate::{DatabaseUrl, Name};
@@ -34,6 +34,13 @@ impl Dialect for MySql {
 
     fn as_text(&self, expression: &str) -> String {
         format!("CAST({expression} AS CHAR)")
+    }
+
+    fn last_id(&self) -> Option<LastId> {
+        Some(LastId {
+            forget: "SELECT LAST_INSERT_ID(0)",
+            ask: "SELECT CAST(LAST_INSERT_ID() AS SIGNED)",
+        })
     }
 
     fn insert_if_absent(&self, row: &str) -> String {

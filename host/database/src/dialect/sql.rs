@@ -13,6 +13,15 @@ pub struct Turn {
     pub commit: &'static str,
 }
 
+/// How the id of an inserted row is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LastId {
+    /// The query before the insertion. Without it, a table that gives no ids would seem to have given that of an earlier row.
+    pub forget: &'static str,
+    /// The query after the insertion. The answer 0 means that the table has given no id.
+    pub ask: &'static str,
+}
+
 /// The SQL of one kind of database, and the meaning of its errors.
 pub trait Dialect: fmt::Debug + Send + Sync {
     /// A statement written with MySQL's quotes and `?`, translated for this database.
@@ -41,6 +50,11 @@ pub trait Dialect: fmt::Debug + Send + Sync {
 
     /// Begins a transaction that writes.
     fn begin_write(&self) -> &'static str;
+
+    /// How the id of a row is asked for that the connection has just inserted; `None` where `RETURNING` says it.
+    fn last_id(&self) -> Option<LastId> {
+        None
+    }
 
     /// Locks a table against other writers until the transaction ends; `None` where transactions that only insert a row need not wait for
     /// each other.

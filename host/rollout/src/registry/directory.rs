@@ -1,5 +1,6 @@
 //! Tenants stored in the database, in addition to those of the configuration file.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_store::{Store, StoreError, StoredTenant};
@@ -187,6 +188,58 @@ impl Registry {
         let found = rows.into_iter().find(|row| row.name == name);
         let found = found.filter(|row| row.config.is_some());
         found.ok_or_else(|| TenantError::Unknown(name.to_owned()))
+    }
+
+    /// Returns all tenants of the database as they are stored, sorted by name.
+    ///
+    /// # Errors
+    /// If the database fails.
+    pub async fn stored_tenants(&self) -> Result<Vec<StoredTenant>, TenantError> {
+        let rows = self.store()?.tenants().await?;
+        Ok(rows.into_iter().filter(|row| row.config.is_some()).collect())
+    }
+
+    /// Checks whether these sections could be stored if these tenants were removed, together with the tenants that stay. Stores nothing.
+    /// Returns what is wrong, with the names of the tenants.
+    ///
+    /// # Errors
+    /// If the host has no database for tenants, or has not read its configuration yet.
+    pub async fn check_tenants(
+        &self,
+        put: &BTreeMap<String, String>,
+        remove: &[String],
+    ) -> Result<Vec<(String, String)>, TenantError> {
+        self.store()?;
+        let config = self.directory.base.lock().clone();
+        let config = config.ok_or(TenantError::NoStore)?;
+        let mut all = config.tenants.clone();
+        {
+            let known = self.directory.known.lock();
+            let stays = |name: &String| !put.contains_key(name) && !remove.contains(name);
+            let usable = known.usable.iter().filter(|tenant| stays(&tenant.name));
+            all.extend(usable.cloned());
+        }
+        let mut wrong = Vec::new();
+        for (name, section) in put {
+            if config.tenants.iter().any(|tenant| tenant.name == *name) {
+                let error = TenantError::InFile(name.clone()).to_string();
+                wrong.push((name.clone(), error));
+                continue;
+            }
+            let tenant = match config.parse_tenant(name, section, &all) {
+                Ok(tenant) => Arc::new(tenant),
+                Err(problems) => {
+                    let problems = problems.iter();
+                    wrong.extend(problems.map(|problem| (name.clone(), problem.to_string())));
+                    continue;
+                }
+            };
+            match self.tenants.check(&config, &tenant).await {
+                Ok(()) => all.push(tenant),
+                Err(error) => wrong.push((name.clone(), error.to_string())),
+            }
+        }
+        Ok(wrong)
     }
 
     /// Whether a tenant comes from the database.

@@ -61,6 +61,8 @@ struct RemoveQuery {
 /// A row that was added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct AddressAdded {
+    /// Id; null if the table gives none.
+    pub id: Option<i64>,
     /// Group.
     pub group: i64,
     /// Address, network or name.
@@ -134,8 +136,9 @@ impl Remove {
 }
 
 impl AddressAdded {
-    pub(super) fn of(row: NewRow, warning: Option<RowWarning>) -> Self {
+    pub(super) fn of(id: Option<i64>, row: NewRow, warning: Option<RowWarning>) -> Self {
         Self {
+            id,
             group: row.group,
             address: row.ip_addr,
             mask: row.mask,

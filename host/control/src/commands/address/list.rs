@@ -78,6 +78,27 @@ pub struct AddressRow {
     pub tag: Option<String>,
 }
 
+impl AddressRow {
+    /// The row as it is stored, with its id; `None` if its id is no number.
+    pub(super) fn stored(self) -> Option<(i64, StoredRow)> {
+        let text = |cell: Cell| match cell {
+            Cell::Number(number) => number.to_string(),
+            Cell::Text(text) => text,
+        };
+        let id = self.id.map(text)?;
+        let number = id.parse().ok()?;
+        let row = StoredRow {
+            id: Some(id),
+            group: self.group.map(text),
+            ip_addr: self.address,
+            mask: self.mask.map(text),
+            port: self.port.map(text),
+            tag: self.tag,
+        };
+        Some((number, row))
+    }
+}
+
 impl Procedure for ListAddresses {
     type Reply = AddressRows;
 

@@ -1,8 +1,6 @@
 //! `address.add`, `address.show`, `address.replace` and `address.delete`, over HTTP: one row of the table of addresses.
 
-use std::slice;
-
-use portcullis_address::{AddError, Database, NewRow, RowBound, RowWarning, StoredRow};
+use portcullis_address::{Database, NewRow, RowWarning, StoredRow};
 use portcullis_rpc::Fault;
 
 use super::change::{AddressAdded, RowToAdd};
@@ -72,8 +70,8 @@ impl Table for Addresses {
         format!("{} {}/{}", new.group, new.ip_addr, new.mask)
     }
 
-    fn added(new: NewRow, warning: Option<RowWarning>) -> AddressAdded {
-        AddressAdded::of(new, warning)
+    fn added(id: Option<i64>, new: NewRow, warning: Option<RowWarning>) -> AddressAdded {
+        AddressAdded::of(id, new, warning)
     }
 
     fn sees(rights: &Rights, row: &StoredRow) -> bool {
@@ -99,10 +97,10 @@ impl Table for Addresses {
         database: &Database,
         rights: &Rights,
         new: &NewRow,
-    ) -> Result<Option<RowWarning>, Fault> {
+    ) -> Result<(Option<i64>, Option<RowWarning>), Fault> {
         let added = match rights.bound() {
-            Some(bound) => add_within(database, new, &bound).await,
-            None => database.add(new).await,
+            Some(bound) => database.add_row_within(new, &bound).await,
+            None => database.add_row(new).await,
         };
         added.map_err(|error| not_added(&error))
     }
@@ -126,16 +124,6 @@ impl Table for Addresses {
         let removed = database.remove_row(id, read).await;
         removed.map_err(|error| fault(&error))
     }
-}
-
-async fn add_within(
-    database: &Database,
-    row: &NewRow,
-    bound: &RowBound,
-) -> Result<Option<RowWarning>, AddError> {
-    let warning = row.check()?;
-    database.add_within(slice::from_ref(row), bound).await?;
-    Ok(warning)
 }
 
 fn group_of(row: &StoredRow) -> Option<i64> {

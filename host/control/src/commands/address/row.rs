@@ -62,7 +62,7 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     /// What the audit says about this row.
     fn subject(new: &Self::New) -> String;
 
-    fn added(new: Self::New, warning: Option<RowWarning>) -> Self::Added;
+    fn added(id: Option<i64>, new: Self::New, warning: Option<RowWarning>) -> Self::Added;
 
     /// Whether the caller may see the row.
     fn sees(rights: &Rights, row: &Self::Stored) -> bool;
@@ -75,7 +75,7 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
     /// 403 or 422 if the caller may not have such a row.
     fn check_new(rights: &Rights, row: &Self::New) -> Result<(), Fault>;
 
-    /// Adds the row. Returns the warning of a load.
+    /// Adds the row. Returns its id, if the table gives ids, and the warning of a load.
     ///
     /// # Errors
     /// 422 if a load would skip the row or there are too many, 409 if there is such a row already or the rows are in a file, 503 if the database
@@ -84,7 +84,7 @@ pub(crate) trait Table: Debug + Sized + Send + Sync + 'static {
         rows: &Self::Rows,
         rights: &Rights,
         new: &Self::New,
-    ) -> impl Future<Output = Result<Option<RowWarning>, Fault>>;
+    ) -> impl Future<Output = Result<(Option<i64>, Option<RowWarning>), Fault>>;
 
     /// The rows with this id.
     ///
@@ -154,11 +154,11 @@ impl<T: Table> Procedure for AddRow<T> {
         let rights = Rights::of(control, caller)?;
         T::check_new(&rights, &new)?;
         let added = with_rows(T::rows(control), move |rows| async move {
-            let warning = T::add(&rows, &rights, &new).await?;
-            Ok((new, warning))
+            let (id, warning) = T::add(&rows, &rights, &new).await?;
+            Ok((id, new, warning))
         });
-        let (new, warning) = added.await?;
-        Ok(T::added(new, warning))
+        let (id, new, warning) = added.await?;
+        Ok(T::added(id, new, warning))
     }
 }
 
@@ -193,7 +193,7 @@ impl<T: Table> Procedure for ReplaceRow<T> {
             Ok(is_done.then_some((new, warning)))
         });
         let (new, warning) = replaced.await?.ok_or_else(row_changed)?;
-        Ok(T::added(new, warning))
+        Ok(T::added(Some(id), new, warning))
     }
 }
 

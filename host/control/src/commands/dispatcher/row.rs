@@ -68,8 +68,8 @@ impl Table for Gateways {
         subject(new)
     }
 
-    fn added(new: NewDestination, warning: Option<RowWarning>) -> GatewayAdded {
-        GatewayAdded::of(new, warning)
+    fn added(id: Option<i64>, new: NewDestination, warning: Option<RowWarning>) -> GatewayAdded {
+        GatewayAdded::of(id, new, warning)
     }
 
     fn sees(_: &Rights, _: &StoredDestination) -> bool {
@@ -88,8 +88,8 @@ impl Table for Gateways {
         source: &Source,
         _: &Rights,
         new: &NewDestination,
-    ) -> Result<Option<RowWarning>, Fault> {
-        source.add(new).await.map_err(|error| fault(&error))
+    ) -> Result<(Option<i64>, Option<RowWarning>), Fault> {
+        source.add_row(new).await.map_err(|error| fault(&error))
     }
 
     async fn find(source: &Source, id: i64) -> Result<Vec<StoredDestination>, Fault> {

@@ -85,10 +85,20 @@ struct RemoveQuery {
 /// A row of the dispatcher that was added or replaced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct GatewayAdded {
+    /// Id; null if the table gives none.
+    pub id: Option<i64>,
     /// Number of the set.
     pub set: i64,
     /// SIP URI.
     pub uri: String,
+    /// Flags.
+    pub flags: i64,
+    /// Priority.
+    pub priority: i64,
+    /// Attributes.
+    pub attrs: String,
+    /// Description.
+    pub description: String,
     /// Why the row may not mean what was intended; null if there is no doubt.
     pub warning: Option<String>,
 }
@@ -158,10 +168,15 @@ pub(super) fn fault(error: &DispatcherError) -> Fault {
 }
 
 impl GatewayAdded {
-    pub(super) fn of(row: NewDestination, warning: Option<RowWarning>) -> Self {
+    pub(super) fn of(id: Option<i64>, row: NewDestination, warning: Option<RowWarning>) -> Self {
         Self {
+            id,
             set: row.setid,
             uri: row.destination,
+            flags: row.flags,
+            priority: row.priority,
+            attrs: row.attrs,
+            description: row.description,
             warning: warning.map(|warning| warning.to_string()),
         }
     }

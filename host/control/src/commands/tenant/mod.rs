@@ -6,6 +6,7 @@ mod put;
 mod reload;
 mod remove;
 mod show;
+mod stored;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,8 @@ pub use reload::TenantsReload;
 pub(crate) use remove::Remove;
 pub(crate) use show::Show;
 pub use show::StoredTenant;
+pub(crate) use stored::{CheckTenants, ListStored};
+pub use stored::{StoredTenants, TenantProblem, TenantsChecked, TenantsToCheck};
 
 /// The path of a tenant.
 const TENANT: &str = "/v1/tenants/{name}";

@@ -2,8 +2,9 @@
 
 use axum::body::Body;
 use axum::extract::{Extension, State};
-use axum::http::Method;
+use axum::http::{HeaderMap, Method, header};
 use portcullis_rpc::Fault;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::{Dispatch, Procedure, STORED, TENANT, TenantChanged, TenantQuery, fault};
@@ -48,7 +49,7 @@ impl Put {
         let put = put.body(
             "application/toml",
             json!({"type": "string"}),
-            "Content of its section in a configuration file",
+            "Content of its section in a configuration file. As application/json, an object whose member `config` is this text",
         );
         routes.on(
             put.refuses(&[404, 408, 409, 413, 415, 422, 503]),
@@ -63,12 +64,33 @@ async fn put_tenant(
     condition: Condition,
     Segments(name): Segments<String>,
     Given(query): Given<TenantQuery>,
+    headers: HeaderMap,
     body: Body,
 ) -> Answer {
-    let config = text_body(body).await?;
+    let text = text_body(body).await?;
+    let config = match is_json(&headers) {
+        true => match serde_json::from_str(&text) {
+            Ok(Section { config }) => config,
+            Err(error) => return Err(Fault::new(400, error.to_string()).into()),
+        },
+        false => text,
+    };
     let _turn = condition.hold(&control).await?;
     let caller = caller.called(query.author);
     answer(Put { name, config }.dispatch(&control, &caller).await)
+}
+
+/// The section of a tenant in JSON, for tools that send nothing else. What `GET` shows beside it is ignored.
+#[derive(Debug, Deserialize)]
+struct Section {
+    config: String,
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let media = headers.get(header::CONTENT_TYPE);
+    let media = media.and_then(|media| media.to_str().ok()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim();
+    media.eq_ignore_ascii_case("application/json")
 }
 
 /// The section of a tenant.

@@ -44,15 +44,20 @@ impl Procedure for Show {
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<StoredTenant, Fault> {
         let found = control.registry.stored_tenant(&self.name).await;
-        let found = found.map_err(|error| fault(&error))?;
-        let changed_at = UNIX_EPOCH.checked_add(Duration::from_secs(found.changed_at));
-        Ok(StoredTenant {
-            name: found.name,
-            config: found.config,
-            revision: found.revision,
-            changed_by: found.changed_by,
+        Ok(found.map_err(|error| fault(&error))?.into())
+    }
+}
+
+impl From<portcullis_store::StoredTenant> for StoredTenant {
+    fn from(row: portcullis_store::StoredTenant) -> Self {
+        let changed_at = UNIX_EPOCH.checked_add(Duration::from_secs(row.changed_at));
+        Self {
+            name: row.name,
+            config: row.config,
+            revision: row.revision,
+            changed_by: row.changed_by,
             changed_at: changed_at.unwrap_or(UNIX_EPOCH).into(),
-        })
+        }
     }
 }
 

@@ -52,8 +52,20 @@ struct RemoveQuery {
 /// A peer that was added.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct TrustedAdded {
+    /// Id; null if the table gives none.
+    pub id: Option<i64>,
     /// Source.
     pub source: String,
+    /// Transport.
+    pub proto: String,
+    /// Pattern for the From URI.
+    pub from_pattern: Option<String>,
+    /// Pattern for the request URI.
+    pub ruri_pattern: Option<String>,
+    /// Tag.
+    pub tag: Option<String>,
+    /// Priority.
+    pub priority: i64,
     /// Why the row may not mean what was intended; null if there is no doubt.
     pub warning: Option<String>,
 }
@@ -98,9 +110,15 @@ impl Remove {
 }
 
 impl TrustedAdded {
-    pub(super) fn of(row: NewTrusted, warning: Option<RowWarning>) -> Self {
+    pub(super) fn of(id: Option<i64>, row: NewTrusted, warning: Option<RowWarning>) -> Self {
         Self {
+            id,
             source: row.source,
+            proto: row.proto,
+            from_pattern: row.from,
+            ruri_pattern: row.ruri,
+            tag: row.tag,
+            priority: row.priority,
             warning: warning.map(|warning| warning.to_string()),
         }
     }

@@ -71,8 +71,8 @@ impl Table for Peers {
         new.source.clone()
     }
 
-    fn added(new: NewTrusted, warning: Option<RowWarning>) -> TrustedAdded {
-        TrustedAdded::of(new, warning)
+    fn added(id: Option<i64>, new: NewTrusted, warning: Option<RowWarning>) -> TrustedAdded {
+        TrustedAdded::of(id, new, warning)
     }
 
     fn sees(_: &Rights, _: &StoredTrusted) -> bool {
@@ -91,8 +91,8 @@ impl Table for Peers {
         database: &Database,
         _: &Rights,
         new: &NewTrusted,
-    ) -> Result<Option<RowWarning>, Fault> {
-        let added = database.add_trusted(new).await;
+    ) -> Result<(Option<i64>, Option<RowWarning>), Fault> {
+        let added = database.add_trusted_row(new).await;
         added.map_err(|error| not_added(&error))
     }
 

@@ -1,0 +1,158 @@
+//! Rows added with the id that they get, and many changes of rows as a unit.
+
+use portcullis_database::{Failure, Link, Whole};
+
+use super::import::{ROWS_AT_ONCE, RowBound, end_import};
+use super::one_row::columns;
+use super::{Absent, AddError, Database, DatabaseError, NewRow, StoredRow};
+use crate::row::RowWarning;
+
+/// Changes of the table that are made together or not at all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RowChanges {
+    /// Rows to be added.
+    pub add: Vec<NewRow>,
+    /// Rows to be replaced: the id, the row as it was read, and the new one.
+    pub replace: Vec<(i64, StoredRow, NewRow)>,
+    /// Rows to be removed: the id, and the row as it was read.
+    pub remove: Vec<(i64, StoredRow)>,
+}
+
+/// Result of changes that are made together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RowsChanged {
+    /// All were made.
+    Done,
+    /// The row with this id is not as it was read, or gone: none was made.
+    Stale(i64),
+}
+
+impl Database {
+    /// Adds a row, unless a load would skip it. Returns its id, if the table gives ids, and the warning of a load.
+    ///
+    /// # Errors
+    /// If the row is invalid, the rows are in a file, or the database fails.
+    pub async fn add_row(
+        &self,
+        row: &NewRow,
+    ) -> Result<(Option<i64>, Option<RowWarning>), AddError> {
+        self.must_be_a_table()?;
+        let warning = row.check()?;
+        let mut link = self.open(Absent::Make).await?;
+        self.check_address_version(&mut link).await?;
+        let has_id = self.has_id(&mut link).await?;
+        link.be_strict().await?;
+        let id = self.insert_one(&mut link, has_id, row).await?;
+        link.release().await;
+        Ok((id, warning))
+    }
+
+    /// The same within a bound: see [`add_within`](Self::add_within).
+    ///
+    /// # Errors
+    /// If the row is invalid, the rows would be too many or are in a file, or the database fails.
+    pub async fn add_row_within(
+        &self,
+        row: &NewRow,
+        bound: &RowBound,
+    ) -> Result<(Option<i64>, Option<RowWarning>), AddError> {
+        let warning = row.check()?;
+        let (mut link, whole, has_id) = self.begin_changes().await?;
+        if whole == Whole::Transaction {
+            link.be_alone(&self.schema.address.table).await?;
+        }
+        if let Err(error) = self.check_room(&mut link, 1, bound).await {
+            link.release().await;
+            return Err(error);
+        }
+        let id = self.insert_one(&mut link, has_id, row).await?;
+        end_import(link).await?;
+        Ok((id, warning))
+    }
+
+    /// Makes all changes or none: rows are added, then replaced, then removed. Readers see the table either as it was before or as it is
+    /// afterwards.
+    ///
+    /// # Errors
+    /// If a row is invalid, the rows are in a file, or the database fails. Nothing has changed then. A table whose engine has no transactions
+    /// (MyISAM, Aria) is refused.
+    pub async fn change_rows(&self, changes: &RowChanges) -> Result<RowsChanged, AddError> {
+        let replacing = changes.replace.iter().map(|(_, _, new)| new);
+        for row in changes.add.iter().chain(replacing) {
+            row.check()?;
+        }
+        let (mut link, whole, has_id) = self.begin_changes().await?;
+        if whole == Whole::Lock {
+            link.release().await;
+            let table = &self.schema.address.table;
+            let cause = format!(
+                "the engine of table `{table}` has no transactions, so several changes cannot be made together: ALTER TABLE {table} ENGINE = \
+                 InnoDB"
+            );
+            let url = self.url().to_string();
+            return Err(Failure::Failed { url, cause }.into());
+        }
+        let first = changes.replace.iter().map(|(id, ..)| *id);
+        let first = first.chain(changes.remove.iter().map(|(id, _)| *id)).next();
+        if let Some(id) = first.filter(|_| !has_id) {
+            link.release().await;
+            return Ok(RowsChanged::Stale(id));
+        }
+        for rows in changes.add.chunks(ROWS_AT_ONCE) {
+            self.insert(&mut link, rows).await?;
+        }
+        // A connection that is dropped ends its transaction without a change.
+        if let Some(stale) = self.replace_and_remove(&mut link, changes).await? {
+            return Ok(RowsChanged::Stale(stale));
+        }
+        end_import(link).await?;
+        Ok(RowsChanged::Done)
+    }
+
+    /// Returns the id of the first row that is not as it was read.
+    async fn replace_and_remove(
+        &self,
+        link: &mut Link,
+        changes: &RowChanges,
+    ) -> Result<Option<i64>, DatabaseError> {
+        let statements = self.statements();
+        let each = statements.each();
+        for (id, read, new) in &changes.replace {
+            let (update, values) = each.replace_one(*id, columns(read), new.values());
+            let changed = link.execute(&update, &values).await;
+            if changed.map_err(|failure| self.told(failure))? == 0 {
+                return Ok(Some(*id));
+            }
+        }
+        for (id, read) in &changes.remove {
+            let (delete, values) = each.delete_one(*id, columns(read));
+            let removed = link.execute(&delete, &values).await;
+            if removed.map_err(|failure| self.told(failure))? == 0 {
+                return Ok(Some(*id));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Begins a transaction, after the question whether rows have ids, which a table without them would end.
+    async fn begin_changes(&self) -> Result<(Link, Whole, bool), AddError> {
+        self.must_be_a_table()?;
+        let mut link = self.open(Absent::Make).await?;
+        self.check_address_version(&mut link).await?;
+        let has_id = self.has_id(&mut link).await?;
+        let whole = link.begin_whole(&self.schema.address.table).await?;
+        Ok((link, whole, has_id))
+    }
+
+    async fn insert_one(
+        &self,
+        link: &mut Link,
+        has_id: bool,
+        row: &NewRow,
+    ) -> Result<Option<i64>, DatabaseError> {
+        let values = row.values();
+        let statements = self.statements();
+        let id = statements.each().insert_one(link, has_id, &values).await;
+        id.map_err(|failure| self.told(failure))
+    }
+}
