@@ -196,7 +196,10 @@ impl Registry {
     /// If the database fails.
     pub async fn stored_tenants(&self) -> Result<Vec<StoredTenant>, TenantError> {
         let rows = self.store()?.tenants().await?;
-        Ok(rows.into_iter().filter(|row| row.config.is_some()).collect())
+        Ok(rows
+            .into_iter()
+            .filter(|row| row.config.is_some())
+            .collect())
     }
 
     /// Checks whether these sections could be stored if these tenants were removed, together with the tenants that stay. Stores nothing.

@@ -237,7 +237,12 @@ mod tests {
         let sent: ChangesToMake = serde_json::from_value(sent).unwrap();
         let fault = sent.checked().unwrap_err();
         assert_eq!(fault.code, 422);
-        for part in ["3 changes", "add[0]: ", "replace[0].read has no id", "remove[0] has no id"] {
+        for part in [
+            "3 changes",
+            "add[0]: ",
+            "replace[0].read has no id",
+            "remove[0] has no id",
+        ] {
             assert!(fault.message.contains(part), "{part}: {}", fault.message);
         }
     }

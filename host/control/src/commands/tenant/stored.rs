@@ -161,11 +161,7 @@ async fn list(
     answer(ListStored(query).dispatch(&control, &caller).await)
 }
 
-async fn check(
-    State(control): Api,
-    Extension(caller): Extension<Caller>,
-    body: Body,
-) -> Answer {
+async fn check(State(control): Api, Extension(caller): Extension<Caller>, body: Body) -> Answer {
     // Before anything of the body is read or kept.
     caller.may(CheckTenants::NEEDS)?;
     caller.may_ask_about(None)?;
