@@ -272,7 +272,37 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> anyhow::Result<T> {
-        let mut answer = self.ask(method, path, query, body)?;
+        let answer = self.ask(method, path, query, body)?;
+        self.parsed(answer)
+    }
+
+    /// The same for a change, which the host makes once, however often a proxy on the way repeats the request.
+    pub(super) fn send_once<T: DeserializeOwned>(
+        &self,
+        key: &str,
+        method: &str,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<&[u8]>,
+    ) -> anyhow::Result<T> {
+        let answer = self.ask_within(Some(PATIENCE), Some(key), method, path, query, body)?;
+        self.parsed(answer)
+    }
+
+    /// Reads what is at a path; `None` if there is nothing.
+    pub(super) fn find<T: DeserializeOwned>(&self, path: &str) -> anyhow::Result<Option<T>> {
+        let answer = self.ask("GET", path, &[], None)?;
+        match answer.status() {
+            StatusCode::NOT_FOUND => Ok(None),
+            _ => self.parsed(answer).map(Some),
+        }
+    }
+
+    /// The content of a response below `/v1`, or the error that it says.
+    fn parsed<T: DeserializeOwned>(
+        &self,
+        mut answer: ureq::http::Response<ureq::Body>,
+    ) -> anyhow::Result<T> {
         let status = answer.status();
         if status == 401 {
             return Err(self.unknown());
@@ -333,7 +363,7 @@ impl Client {
         path: &str,
         query: &[(&str, &str)],
     ) -> anyhow::Result<impl BufRead + Send + use<>> {
-        let answer = self.ask_within(None, "GET", path, query, None)?;
+        let answer = self.ask_within(None, None, "GET", path, query, None)?;
         if answer.status().is_success() {
             return Ok(BufReader::new(answer.into_body().into_reader()));
         }
@@ -373,13 +403,14 @@ impl Client {
         query: &[(&str, &str)],
         body: Option<&[u8]>,
     ) -> anyhow::Result<ureq::http::Response<ureq::Body>> {
-        self.ask_within(Some(PATIENCE), method, path, query, body)
+        self.ask_within(Some(PATIENCE), None, method, path, query, body)
     }
 
-    /// The same, with a time limit for the response including its body.
+    /// The same, with a time limit for the response including its body, and a key that names the request (`Idempotency-Key`).
     fn ask_within(
         &self,
         patience: Option<Duration>,
+        key: Option<&str>,
         method: &str,
         path: &str,
         query: &[(&str, &str)],
@@ -400,11 +431,14 @@ impl Client {
         if let Some(token) = &self.token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
+        if let Some(key) = key {
+            request = request.header("Idempotency-Key", key);
+        }
         let answer = match body {
             Some(body) => {
                 let kind = match path {
                     path if path.starts_with("/v1/tenants/") => "application/toml",
-                    path if path.ends_with("/settings") => "application/json",
+                    path if path.ends_with("/settings") || is_of_rows(path) => "application/json",
                     _ => "application/wasm",
                 };
                 // The host may refuse before the body is sent; without this, the closed connection would hide the reason.
@@ -555,6 +589,17 @@ fn refused(text: &str) -> Option<anyhow::Error> {
         Err(_) if text.is_empty() => None,
         Err(_) => Some(anyhow!("{}", clean(text.trim_end()))),
     }
+}
+
+/// Whether the body of a request is JSON: rows of tables, and checks of tenants.
+fn is_of_rows(path: &str) -> bool {
+    let tables = [
+        "/v1/addresses",
+        "/v1/trusted",
+        "/v1/dispatcher/rows",
+        "/v1/stored-tenants",
+    ];
+    tables.iter().any(|table| path.starts_with(table))
 }
 
 /// The token that the host has generated, or why there is none.

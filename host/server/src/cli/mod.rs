@@ -3,6 +3,7 @@
 mod address;
 mod alert;
 mod answer;
+mod apply;
 mod audit;
 mod check;
 mod check_hops;
@@ -102,6 +103,9 @@ enum Command {
     Policy(Remote<policy::PolicyCommand>),
     /// Show tenants, store and remove those of the database, and apply changes of the configuration file.
     Tenant(Remote<tenant::TenantCommand>),
+    Apply(apply::ApplyArgs),
+    Diff(apply::DiffArgs),
+    Export(apply::ExportArgs),
     /// Show and reload the certificates of SIP over TLS; list and end connections.
     Tls(Remote<tls::TlsCommand>),
     /// Trace messages on the running host: which policies were called, what was decided, where messages went, and why not.
@@ -195,6 +199,9 @@ impl Cli {
                 let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)
             }
+            Command::Apply(args) => apply::apply(&args, &Config::find(named)?.0),
+            Command::Diff(args) => apply::diff(&args, &Config::find(named)?.0),
+            Command::Export(args) => apply::export(&args, &Config::find(named)?.0),
             Command::Tls(remote) => {
                 let (command, reach) = remote.checked()?;
                 command.run(&Config::find(named)?.0, &reach)

@@ -30,8 +30,10 @@ use portcullis_control::commands::policy::{PolicyReload, SeatStatus};
 use serde_json::json;
 
 pub(super) use inspect::state_of;
+pub(super) use registry::{Connection, Verification};
 use seat::Seat;
 use ship::Push;
+pub(super) use ship::{Content as PolicyContent, Origin, content};
 
 use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::print::{Format, clean, stdout, write_json};

@@ -15,7 +15,7 @@ use super::super::print::clean;
 const LARGEST: u64 = 256 << 20;
 
 /// How a registry is reached.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(in crate::cli) struct Connection {
     /// Use HTTP without TLS [default: true for a registry on this machine, else false]
     #[arg(
@@ -30,7 +30,7 @@ pub(in crate::cli) struct Connection {
 }
 
 /// Which signature a registry must have.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(in crate::cli) struct Verification {
     /// Require a signature in the registry by this key: a public key in PEM, from `keygen`, `cosign` or `openssl pkey -pubout`
     #[arg(long, value_name = "KEY.pub")]

@@ -79,12 +79,23 @@ impl Pull {
 }
 
 /// A policy to be pushed, wherever it comes from.
-struct Content {
-    name: String,
-    bytes: Vec<u8>,
+pub(in crate::cli) struct Content {
+    pub(in crate::cli) name: String,
+    pub(in crate::cli) bytes: Vec<u8>,
     /// In Base64; empty if it has none.
-    signature: String,
-    note: String,
+    pub(in crate::cli) signature: String,
+    pub(in crate::cli) note: String,
+}
+
+/// Where a policy to be pushed comes from.
+pub(in crate::cli) struct Origin<'o> {
+    /// A file, or an artifact in a registry.
+    pub(in crate::cli) file: &'o Path,
+    /// The file of its signature, if it is not beside it.
+    pub(in crate::cli) signature: Option<&'o Path>,
+    pub(in crate::cli) note: &'o str,
+    pub(in crate::cli) verification: &'o Verification,
+    pub(in crate::cli) connection: &'o Connection,
 }
 
 pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow::Result<()> {
@@ -93,7 +104,7 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
         bytes,
         signature,
         note,
-    } = content(push, out)?;
+    } = content(&push.origin(), out)?;
     let Beginning {
         activate,
         shadow,
@@ -146,14 +157,26 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
     Ok(())
 }
 
+impl Push {
+    fn origin(&self) -> Origin<'_> {
+        Origin {
+            file: &self.file,
+            signature: self.signature.as_deref(),
+            note: &self.note,
+            verification: &self.verification,
+            connection: &self.connection,
+        }
+    }
+}
+
 /// Reads a policy from its file, or from a registry.
-fn content(push: &Push, out: &mut impl Write) -> anyhow::Result<Content> {
-    let signature = match &push.signature {
+pub(in crate::cli) fn content(push: &Origin<'_>, out: &mut impl Write) -> anyhow::Result<Content> {
+    let signature = match push.signature {
         Some(file) if !file.exists() => bail!("there is no {}", file.display()),
         Some(file) => Some(signature::read(file)?),
         None => None,
     };
-    let file = &push.file;
+    let file = push.file;
     let Some(reference) = registry::reference(file)? else {
         push.verification.refuse_for(file)?;
         let bytes = fs::read(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -166,16 +189,16 @@ fn content(push: &Push, out: &mut impl Write) -> anyhow::Result<Content> {
                 .into_owned(),
             bytes,
             signature: signature.map_or_else(beside, Ok)?,
-            note: push.note.clone(),
+            note: push.note.to_owned(),
         });
     };
-    let pulled = registry::pull(&reference, &push.connection, &push.verification, out)?;
+    let pulled = registry::pull(&reference, push.connection, push.verification, out)?;
     let exact = reference.at(pulled.digest);
     Ok(Content {
         name: pulled.name,
         bytes: pulled.bytes,
         signature: signature.unwrap_or(pulled.file_signature),
-        note: match push.note.as_str() {
+        note: match push.note {
             "" => exact.to_string(),
             note => format!("{note} ({exact})"),
         },
