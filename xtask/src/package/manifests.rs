@@ -1,7 +1,7 @@
-//! The examples in contrib for Kubernetes and Docker Compose, checked against the schemas of both.
+//! The examples in contrib: those for Kubernetes and Docker Compose are checked against the schemas of both, and the role for Ansible is run.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
@@ -17,11 +17,18 @@ const COMPOSE: Need = Need {
     package: "docker-compose",
 };
 
-/// Kubernetes' schemas come from PyPI, into an environment of their own.
+/// Kubernetes' schemas and Ansible come from PyPI, into an environment of their own.
 const VENV: &str = "python3-venv";
 
-/// Checks all examples.
-pub(super) fn check() -> Result<()> {
+/// What is installed there.
+const TOOLS: [&str; 3] = [
+    "kubernetes-validate==1.37.0",
+    "ansible-core==2.19.14",
+    "ansible-lint==26.10.1",
+];
+
+/// Checks all examples. The role for Ansible installs this binary.
+pub(super) fn check(host: &Path) -> Result<()> {
     debian::require(&[COMPOSE])?;
     run_command(
         Command::new("docker-compose")
@@ -30,27 +37,44 @@ pub(super) fn check() -> Result<()> {
             .args(["--file", "compose.yaml", "config", "--quiet"]),
     )?;
 
-    let validate = environment()?.join("bin/kubernetes-validate");
+    let tools = environment()?.join("bin");
+    let validate = tools.join("kubernetes-validate");
     let mut files: Vec<_> = fs::read_dir(root().join("contrib/kubernetes"))?
         .map(|entry| Ok(entry?.path()))
         .collect::<Result<_>>()?;
     files.sort();
-    run_command(Command::new(validate).arg("--strict").args(files))
+    run_command(Command::new(validate).arg("--strict").args(files))?;
+
+    // The linter and the trial start `ansible-playbook`.
+    let mut path = tools.clone().into_os_string();
+    if let Some(others) = std::env::var_os("PATH") {
+        path.push(":");
+        path.push(others);
+    }
+    let folder = root().join("contrib/ansible");
+    run_command(
+        Command::new(tools.join("ansible-lint"))
+            .current_dir(&folder)
+            .env("PATH", &path)
+            .args(["--offline", "."]),
+    )?;
+    run_command(
+        Command::new(folder.join("tests/run.sh"))
+            .env("PATH", &path)
+            .arg(host),
+    )
 }
 
 /// Returns the environment with the validator, which is made once.
 fn environment() -> Result<PathBuf> {
     let folder = Workspace::own()?.target.join("package-venv");
-    if !folder.join("bin/kubernetes-validate").is_file() {
+    if !folder.join("bin/ansible-lint").is_file() {
         if debian::can_install() && !are_installed(&[VENV]) {
             debian::install(&[VENV])?;
         }
         run_command(Command::new("python3").args(["-m", "venv"]).arg(&folder))?;
-        run_command(Command::new(folder.join("bin/pip")).args([
-            "install",
-            "--quiet",
-            "kubernetes-validate==1.37.0",
-        ]))?;
+        let pip = folder.join("bin/pip");
+        run_command(Command::new(pip).args(["install", "--quiet"]).args(TOOLS))?;
     }
     Ok(folder)
 }

@@ -94,7 +94,7 @@ pub(super) fn all(
         run("static.sh", Path::new("/"), &[tarball])?;
     }
     fs::remove_dir_all(folder.join("later"))?;
-    manifests::check()
+    manifests::check(host)
 }
 
 /// Tries the .deb of this binary on a copy of this machine.
