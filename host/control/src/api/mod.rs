@@ -21,7 +21,7 @@ use crate::commands::{
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 58] = [
+const OPERATIONS: [fn(Routes) -> Routes; 61] = [
     describe,
     trace::operation,
     events::operation,
