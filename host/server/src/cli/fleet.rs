@@ -214,7 +214,7 @@ fn each(status: &FleetStatus, seat: &str) -> String {
 }
 
 fn write(status: &FleetStatus, problems: &[String], out: &mut impl Write) -> anyhow::Result<()> {
-    if status.hosts.is_empty() {
+    if status.hosts.is_empty() && status.error.is_none() {
         let why = match status.announced {
             true => "no host has announced itself yet",
             false => {
