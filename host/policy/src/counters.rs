@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::hash::Hasher;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use siphasher::sip128::{Hasher128, SipHasher13};
+
+use crate::fleet::FleetCounters;
 
 /// Number of shards. Each has its own lock, so that workers rarely contend.
 const SHARDS: usize = 16;
@@ -26,6 +28,8 @@ pub struct Counters {
     /// Made for the first counter: most tenants have none, and the empty shards would take most of the memory of this table.
     shards: OnceLock<Box<[Shard; SHARDS]>>,
     evicted: AtomicU64,
+    /// Those that the hosts of a fleet count together; `None`: none.
+    fleet: Option<Arc<FleetCounters>>,
 }
 
 type Shard = Mutex<HashMap<u128, Entry>>;
@@ -53,11 +57,24 @@ impl Counters {
             max_per_shard: most.div_ceil(SHARDS).max(1),
             shards: OnceLock::new(),
             evicted: AtomicU64::new(0),
+            fleet: None,
+        }
+    }
+
+    /// Keeps those names in `fleet` that it has, beside as many others as before.
+    #[must_use]
+    pub fn with_fleet(self, fleet: Arc<FleetCounters>) -> Self {
+        Self {
+            fleet: Some(fleet),
+            ..self
         }
     }
 
     /// Adds to a counter and returns the new value, which saturates at `u64::MAX`. The counter expires `seconds` after its first addition.
     pub(crate) fn add(&self, name: &str, amount: u64, seconds: u32, now: Instant) -> u64 {
+        if let Some(fleet) = self.fleet_of(name) {
+            return fleet.add(name, amount, seconds, now);
+        }
         let now = self.since_begun(now);
         let ends = now.saturating_add(u64::from(seconds) * 1_000_000_000);
         self.with(b'c', name, now, |found| {
@@ -72,6 +89,9 @@ impl Counters {
 
     /// The value of a counter; 0 if there is no such counter.
     pub(crate) fn value(&self, name: &str, now: Instant) -> u64 {
+        if let Some(fleet) = self.fleet_of(name) {
+            return fleet.value(name, now);
+        }
         let now = self.since_begun(now);
         if self.shards.get().is_none() {
             return 0;
@@ -96,13 +116,11 @@ impl Counters {
         if burst == 0 {
             return false;
         }
+        let each = token_time(per_second);
+        if let Some(fleet) = self.fleet_of(name) {
+            return fleet.take(name, each, burst, now);
+        }
         let now = self.since_begun(now);
-        // Nanoseconds per token: at least one, at most some years.
-        let each = match 1e9 / per_second {
-            each if each >= 1.0 => each.min(1e17) as u64,
-            _ if per_second > 0.0 => 1,
-            _ => 100_000_000_000_000_000,
-        };
         let ahead = each.saturating_mul(u64::from(burst));
         self.with(b'b', name, now, |found| {
             let due = match found {
@@ -125,7 +143,8 @@ impl Counters {
     /// Number of counters and buckets.
     pub fn len(&self) -> usize {
         let shards = self.shards.get().into_iter().flat_map(|shards| &**shards);
-        shards.map(|shard| shard.lock().len()).sum()
+        let own: usize = shards.map(|shard| shard.lock().len()).sum();
+        own + self.fleet.as_ref().map_or(0, |fleet| fleet.len())
     }
 
     /// Whether there are no counters and no buckets.
@@ -135,7 +154,14 @@ impl Counters {
 
     /// Number of entries that were evicted before they expired, because the table was full.
     pub fn evicted(&self) -> u64 {
-        self.evicted.load(Ordering::Relaxed)
+        let fleet = self.fleet.as_ref().map_or(0, |fleet| fleet.evicted());
+        self.evicted.load(Ordering::Relaxed) + fleet
+    }
+
+    /// The table of the fleet, if it has this name.
+    #[inline]
+    fn fleet_of(&self, name: &str) -> Option<&FleetCounters> {
+        self.fleet.as_deref().filter(|fleet| fleet.has(name))
     }
 
     fn with<T>(
@@ -197,6 +223,15 @@ impl Entry {
 impl Default for Counters {
     fn default() -> Self {
         Self::new(DEFAULT_MOST)
+    }
+}
+
+/// Nanoseconds per token: at least one, at most some years.
+fn token_time(per_second: f64) -> u64 {
+    match 1e9 / per_second {
+        each if each >= 1.0 => each.min(1e17) as u64,
+        _ if per_second > 0.0 => 1,
+        _ => 100_000_000_000_000_000,
     }
 }
 

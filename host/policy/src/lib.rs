@@ -14,7 +14,7 @@
 //!
 //! | modules | content |
 //! |---|---|
-//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `standing`, `flow_state`, `wishes`, `host_state`, `tape`, `log_line` | the terms of a call |
+//! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `standing`, `flow_state`, `wishes`, `host_state`, `tape`, `log_line`, `counters` with `fleet` | the terms of a call |
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
 //! | `call` | the state of a call and the answers of the host functions |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
@@ -42,6 +42,7 @@ pub use engine::Target;
 pub use evaluator::{Evaluator, KEPT};
 pub use failed_attempts::{Attempt, Cause, FailedAttempts, MAX_CONTACTS, TriedTarget};
 pub use failure::{Failure, FailureKind, Refused};
+pub use fleet::{FleetCounters, FleetItem, FleetTables};
 pub use flow_state::FlowState;
 pub use forwarding::{
     ForwardTarget, Forwarding, MAX_CODES, MAX_MEMO, MAX_REQUEST_URI, MAX_TARGET_BYTES, MAX_TARGETS,
@@ -93,6 +94,7 @@ mod engine;
 mod evaluator;
 mod failed_attempts;
 mod failure;
+mod fleet;
 mod flow_state;
 mod forwarding;
 mod guest;

@@ -234,8 +234,8 @@ proptest! {
                 host.exchange(&mut store);
             }
         }
-        for host in 0..3 {
-            while let Some(request) = hosts[host].late.pop() {
+        for host in &mut hosts {
+            while let Some(request) = host.late.pop() {
                 store.exchange(&request);
             }
         }
