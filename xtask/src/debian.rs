@@ -34,6 +34,12 @@ pub(crate) const MARIADB: [Need; 3] = [
     },
 ];
 
+/// What hosts count together goes through it.
+pub(crate) const REDIS: Need = Need {
+    name: "redis-server",
+    package: "redis-server",
+};
+
 /// A name server whose zones change.
 pub(crate) const KNOT: Need = Need {
     name: "knotd",

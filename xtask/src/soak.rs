@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::debian::{self, KNOT, MARIADB};
+use crate::debian::{self, KNOT, MARIADB, REDIS};
 use crate::process::{cargo, run as run_command};
 use crate::workspace::{Workspace, root};
 
@@ -32,6 +32,9 @@ use crate::workspace::{Workspace, root};
 ///
 /// With --zone-changes, the next hop of a host is a name whose address changes that many times beside --rate requests per second. Each change must be
 /// followed within the TTL and the time of a query, and no request may be lost. The report is also written to target/soak-names.json.
+///
+/// With --shared-counters, three hosts hold one limit together through Redis, which is killed that many times. What they admit too much must be within
+/// the bound of docs/fleet.md. The report is also written to target/soak-counters.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Duration in seconds
@@ -60,6 +63,9 @@ pub(crate) struct Args {
     /// Number of changes of a zone, for a soak of these
     #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "tls_reloads"])]
     zone_changes: Option<u64>,
+    /// Number of times that Redis is killed, for a soak of counters that hosts share
+    #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "tls_reloads", "zone_changes"])]
+    shared_counters: Option<u32>,
 }
 
 /// Requests per second, and calls per second.
@@ -104,6 +110,16 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let soak = NamesSoak {
             changes,
             rate: args.rate.unwrap_or(RATE_BESIDE_CHANGES),
+            is_timed: true,
+        };
+        return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
+    }
+    if let Some(kills) = args.shared_counters {
+        debian::require(&[REDIS])?;
+        build::policies_with_tests(&workspace)?;
+        let soak = CountersSoak {
+            seconds: 60,
+            kills,
             is_timed: true,
         };
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
@@ -237,6 +253,28 @@ impl NamesSoak {
             .args((!self.is_timed).then_some("--untimed"))
             .arg("--report")
             .arg(workspace.target.join("soak-names.json"));
+        run_command(&mut soak)
+    }
+}
+
+/// One soak of counters that hosts share.
+pub(crate) struct CountersSoak {
+    pub(crate) seconds: u64,
+    pub(crate) kills: u32,
+    /// Whether times are judged: the machine has no other work.
+    pub(crate) is_timed: bool,
+}
+
+impl CountersSoak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("counters")
+            .arg(format!("--seconds={}", self.seconds))
+            .arg(format!("--kills={}", self.kills))
+            .args((!self.is_timed).then_some("--untimed"))
+            .arg("--report")
+            .arg(workspace.target.join("soak-counters.json"));
         run_command(&mut soak)
     }
 }

@@ -7,10 +7,10 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::debian::{self, KNOT, MARIADB, Need};
+use crate::debian::{self, KNOT, MARIADB, Need, REDIS};
 use crate::fuzz::Until;
 use crate::process::{cargo, find, run as run_command};
-use crate::soak::{CallsSoak, NamesSoak, RenewalsSoak, Soak, TenantsSoak};
+use crate::soak::{CallsSoak, CountersSoak, NamesSoak, RenewalsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Package, Workspace, root};
 use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis};
@@ -20,8 +20,8 @@ use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis}
 /// In this order: formatting, lints, the rules of `deny.toml` for dependencies, documentation, the policies compiled to Wasm, unit and
 /// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, the package for Debian
 /// installed in a copy of this machine, end-to-end tests with these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep,
-/// Docker's registry, HAProxy, nginx and Chromium, a few seconds of soak with 50 tenants, with calls, with renewed certificates, and with a zone that
-/// changes, a minute of soak, and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
+/// Docker's registry, HAProxy, nginx and Chromium, a few seconds of soak with 50 tenants, with calls, with renewed certificates, with a zone that
+/// changes, and of counters that hosts share, a minute of soak, and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
 /// elsewhere the missing ones are listed and the run fails. The first failing step ends the run and is named; the last line of output is
 /// `N passed, N failed`.
 ///
@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 33] = [
+const PEERS: [Need; 34] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -97,6 +97,7 @@ const PEERS: [Need; 33] = [
         package: "tcpdump",
     },
     KNOT,
+    REDIS,
     // Scanners, and the program that reads the bans from the log.
     Need {
         name: "svwar",
@@ -368,7 +369,9 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
         renewals.run(workspace, &binary(workspace))
     });
     if args.without_peers {
-        steps.leave_out("soak, and soak with a zone that changes (--without-peers)");
+        steps.leave_out(
+            "soak, soak with a zone that changes, and soak of shared counters (--without-peers)",
+        );
         return;
     }
     let names = NamesSoak {
@@ -378,6 +381,14 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
     };
     steps.step("soak with a zone that changes", || {
         names.run(workspace, &binary(workspace))
+    });
+    let counters = CountersSoak {
+        seconds: 4,
+        kills: 1,
+        is_timed: false,
+    };
+    steps.step("soak of counters that hosts share", || {
+        counters.run(workspace, &binary(workspace))
     });
     let soak = Soak {
         seconds: args.soak_seconds,

@@ -24,6 +24,7 @@ use super::permissions::{self, PermissionsConfig};
 use super::policy::{self, PolicyConfig, SeatConfig};
 use super::problem::{Bad, ConfigError, Problem};
 use super::records::RecordsConfig;
+use super::redis::RedisConfig;
 use super::relay::{self, RelayConfig, RelayMode};
 use super::resolver::ResolverConfig;
 use super::section::{Document, Outline, Section, Value};
@@ -98,6 +99,8 @@ pub struct Config {
     pub sip: SipConfig,
     /// `[guard]`
     pub guard: GuardConfig,
+    /// `[fleet.redis]`
+    pub redis: RedisConfig,
 }
 
 /// How UDP datagrams are distributed among the workers.
@@ -306,6 +309,7 @@ impl Default for Config {
             log: LogConfig::default(),
             sip: SipConfig::default(),
             guard: GuardConfig::default(),
+            redis: RedisConfig::default(),
         }
     }
 }
@@ -322,6 +326,9 @@ fn root(mut root: Section<'_>) -> Config {
     let workers = root.value("workers", defaults.workers, workers);
     let spread = root.value("spread", defaults.spread, spread);
     let listen = listen(&mut root, defaults.listen);
+    let mut fleet = root.section("fleet");
+    let redis = RedisConfig::read(fleet.section("redis"), defaults.redis);
+    fleet.finish();
     let mut config = Config {
         workers,
         spread,
@@ -345,12 +352,18 @@ fn root(mut root: Section<'_>) -> Config {
         log: log::read(root.section("log"), defaults.log),
         sip: sip::read(root.section("sip"), defaults.sip, &listen),
         guard: GuardConfig::read(root.section("guard"), defaults.guard),
+        redis,
         listen,
     };
     config.database.schema.dispatcher = config.dispatcher.names.clone();
     config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
     reject_half_tls(&root, &config);
     reject_links(&root, &config);
+    if !config.policy.seat.fleet_counters.is_empty() && config.redis.servers.is_empty() {
+        let mend = "add `url` to [fleet.redis], or remove `fleet-counters`";
+        let what = "`fleet-counters` without a Redis through which hosts count together";
+        root.reject("policy", Bad::new(what, mend));
+    }
     if !config.nat.ping.is_zero() && config.relay.mode == RelayMode::Stateless {
         let what = "`ping` is not possible with `mode = \"stateless\"` in [relay]";
         let mend =

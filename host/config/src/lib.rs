@@ -27,6 +27,7 @@ mod permissions;
 mod policy;
 mod problem;
 mod records;
+mod redis;
 mod relay;
 mod resolver;
 mod role;
@@ -63,6 +64,7 @@ pub use policy::{
 };
 pub use problem::{Bad, ConfigError, Problem};
 pub use records::RecordsConfig;
+pub use redis::{RedisConfig, RedisServer};
 pub use relay::{RelayConfig, RelayMode, Trying};
 pub use resolver::ResolverConfig;
 pub use role::{NamedToken, TokenRole};

@@ -70,6 +70,8 @@ pub struct SeatConfig {
     pub breaker: BreakerConfig,
     /// Most counters and rate limits that the policy may keep.
     pub counters: usize,
+    /// How the names of counters and rate limits begin that the hosts of a fleet count together.
+    pub fleet_counters: Vec<String>,
     /// Number of generations that the database keeps, in addition to those in use.
     pub generations: u32,
     /// Most pushes per minute with the tenant's token; `None`: no limit.
@@ -206,6 +208,7 @@ impl Default for SeatConfig {
                 pause: Duration::from_secs(30),
             },
             counters: 10_000,
+            fleet_counters: Vec::new(),
             generations: 20,
             pushes: None,
             signers: Signers::default(),
@@ -294,6 +297,7 @@ pub(super) fn limited_seat(
 ) -> SeatConfig {
     let default = SeatConfig {
         counters: operator.counters,
+        fleet_counters: operator.fleet_counters.clone(),
         generations: operator.generations,
         limits: operator.limits.clone(),
         ..default
@@ -459,6 +463,7 @@ fn seat(section: &mut Section<'_>, default: SeatConfig, most: Most<'_>) -> SeatC
             let of = |seat: &SeatConfig| seat.counters as u64;
             most.read(of, 10_000_000, |most| count(v, 1, most))
         }),
+        fleet_counters: fleet_counters(section, default.fleet_counters),
         generations: section.value("generations", default.generations, |v| {
             let of = |seat: &SeatConfig| seat.generations.into();
             most.read(of, 1000, |most| count(v, 1, most))
@@ -467,6 +472,19 @@ fn seat(section: &mut Section<'_>, default: SeatConfig, most: Most<'_>) -> SeatC
         signers,
         limits,
     }
+}
+
+/// Most prefixes of one seat: each call compares its name with all of them.
+const MOST_PREFIXES: usize = 16;
+
+fn fleet_counters(section: &mut Section<'_>, default: Vec<String>) -> Vec<String> {
+    let prefixes = section.list("fleet-counters", default, |v| Ok(v.text()?.to_owned()));
+    if prefixes.len() > MOST_PREFIXES {
+        let what = format!("more than {MOST_PREFIXES} prefixes");
+        let mend = "choose names of counters that begin alike";
+        section.reject("fleet-counters", Bad::new(what, mend));
+    }
+    prefixes
 }
 
 fn failures(mut section: Section<'_>, default: FailureRules) -> FailureRules {

@@ -7,6 +7,7 @@ use portcullis_config::Token;
 use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::shared::Shared;
 use portcullis_export::{Exports, LiveEvents, host_name};
+use portcullis_fleet::exchange;
 use portcullis_rollout::Registry;
 use tokio::sync::{Notify, watch};
 
@@ -60,6 +61,8 @@ pub struct Control {
     pub(crate) repeats: Repeats,
     /// The last events of the log.
     pub(crate) live: Arc<LiveEvents>,
+    /// How the exchange with the other hosts is doing; `None`: there is none.
+    pub(crate) exchange: Option<Arc<exchange::Status>>,
     /// Whether the control interfaces end.
     pub(crate) ending: watch::Sender<bool>,
 }
@@ -105,6 +108,7 @@ impl Control {
             recent: Recent::default(),
             repeats: Repeats::default(),
             live: LiveEvents::new(),
+            exchange: None,
             ending: watch::channel(false).0,
         }
     }
@@ -118,6 +122,15 @@ impl Control {
     /// Returns what is notified when an operator asks this host to drain, through another host.
     pub fn drain_wish(&self) -> Arc<Notify> {
         Arc::clone(self.fleet.drain())
+    }
+
+    /// Shows how this exchange with the other hosts is doing.
+    #[must_use]
+    pub fn with_exchange(mut self, exchange: Option<Arc<exchange::Status>>) -> Self {
+        if let Some(exchange) = &exchange {
+            self.exposition.add_exchange(Arc::clone(exchange));
+        }
+        Self { exchange, ..self }
     }
 
     /// Returns what is missing, one item per line; empty if the host is ready. The SIP sockets are bound before the control port answers.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use portcullis_dataplane::shared::Shared;
 use portcullis_export::Exports;
+use portcullis_fleet::exchange;
 use portcullis_rollout::Registry as Tenants;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, text};
@@ -53,6 +54,11 @@ impl Exposition {
         Self { host, process }
     }
 
+    /// Adds the metrics of the exchange with other hosts.
+    pub(crate) fn add_exchange(&mut self, exchange: Arc<exchange::Status>) {
+        self.host.register_collector(Box::new(Exchange(exchange)));
+    }
+
     /// Returns the text of one scrape.
     pub(crate) fn text(&self, format: Format) -> Result<String, fmt::Error> {
         let mut page = String::with_capacity(16 << 10);
@@ -88,5 +94,14 @@ impl Collector for Host {
             &self.exports,
             (self.lost_log_lines)(),
         )
+    }
+}
+
+#[derive(Debug)]
+struct Exchange(Arc<exchange::Status>);
+
+impl Collector for Exchange {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        Page::new(encoder, &[]).exchange(&self.0)
     }
 }

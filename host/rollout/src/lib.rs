@@ -20,6 +20,7 @@ mod registry;
 pub mod resolve;
 mod route_keeper;
 mod settings;
+mod shared_counters;
 mod tenant_set;
 pub mod tls_files;
 
@@ -30,4 +31,5 @@ pub use pinger::Pinger;
 pub use progress::Progress;
 pub use registry::{ReconfigureError, Reconfigured, Registry, RegistryError, Start, TenantError};
 pub use route_keeper::{RouteKeeper, RouteSources};
+pub use shared_counters::SharedCounters;
 pub use tenant_set::{RETAINED_GENERATIONS, TenantSetError, scope_of};

@@ -8,6 +8,7 @@
 
 pub mod cli;
 mod drain;
+mod exchange;
 pub mod logging;
 mod modes;
 mod notify;

@@ -6,6 +6,7 @@
 
 mod actors;
 mod calls;
+mod counters;
 mod disk;
 mod honest;
 mod memory;
@@ -52,6 +53,36 @@ enum Cli {
     Renewals(RenewalsArgs),
     /// One host whose next hop is a name, while its zone changes under requests
     Names(NamesArgs),
+    /// Several hosts that hold one limit together through Redis: the error, compared with its bound
+    Counters(CountersArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct CountersArgs {
+    /// Number of hosts
+    #[arg(long, default_value_t = 3)]
+    hosts: u32,
+    /// Length before the first kill of Redis, and after each
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Requests per second that the hosts may admit together
+    #[arg(long, default_value_t = 20)]
+    per_second: u32,
+    /// Requests that they may admit at once
+    #[arg(long, default_value_t = 20)]
+    burst: u32,
+    /// Time between two exchanges, in milliseconds
+    #[arg(long, default_value_t = 200)]
+    interval_ms: u64,
+    /// How often Redis is killed
+    #[arg(long, default_value_t = 0)]
+    kills: u32,
+    /// Do not judge times, for a machine that has other work
+    #[arg(long)]
+    untimed: bool,
+    /// Also write the report to this file, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -155,6 +186,7 @@ fn main() -> Result<ExitCode> {
         Cli::Calls(args) => soak_with_calls(&args)?,
         Cli::Renewals(args) => soak_with_renewals(&args)?,
         Cli::Names(args) => soak_with_names(&args)?,
+        Cli::Counters(args) => soak_of_counters(&args)?,
     };
     Ok(match holds {
         true => ExitCode::SUCCESS,
@@ -255,6 +287,30 @@ fn soak_with_names(args: &NamesArgs) -> Result<bool> {
         is_timed: !args.untimed,
     };
     let report = names::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+/// Runs a soak of shared counters; true if the error was within its bound.
+fn soak_of_counters(args: &CountersArgs) -> Result<bool> {
+    ensure!(
+        (1..=50).contains(&args.hosts) && args.seconds > 0 && (1..=200).contains(&args.per_second),
+        "--hosts {} --seconds {} --per-second {}: write 1 to 50 hosts, at least a second, and 1 to 200 requests per second",
+        args.hosts,
+        args.seconds,
+        args.per_second
+    );
+    let plan = counters::Plan {
+        hosts: args.hosts,
+        length: Duration::from_secs(args.seconds),
+        per_second: args.per_second,
+        burst: args.burst,
+        interval: Duration::from_millis(args.interval_ms),
+        kills: args.kills,
+        is_timed: !args.untimed,
+    };
+    let report = counters::run(&plan)?;
     print!("{}", report.text());
     write(args.report.as_deref(), &report)?;
     Ok(report.broken.is_empty())

@@ -29,6 +29,7 @@ pub mod peer;
 pub mod peers;
 pub mod postgres;
 pub mod proxy;
+pub mod redis;
 pub mod reloads;
 pub mod renewals;
 pub mod schema;

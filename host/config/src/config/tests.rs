@@ -64,6 +64,7 @@ fn every_key_is_documented() {
         "log",
         "sip",
         "guard",
+        "fleet.redis",
     ] {
         let header = if section.is_empty() {
             String::new()

@@ -79,6 +79,8 @@ pub enum AlertKind {
     HostNameTwice,
     /// The clocks of this host and of the database differ by more than five seconds.
     ClockDiffers,
+    /// The other hosts are not heard through Redis, or do not hear all that this host counts.
+    ExchangeLost,
 }
 
 /// An alert that has not been looked up in the acknowledgements.
@@ -139,6 +141,7 @@ impl Alert {
                 rfc3339(since)
             ),
         });
+        let exchange = Self::of_exchange(control);
         let certificates = control.shared.handshakes.as_ref();
         let certificates =
             certificates.map_or_else(Vec::new, |all| Self::of_certificates(all.tls()));
@@ -147,7 +150,8 @@ impl Alert {
             .chain(away)
             .chain(down)
             .chain(certificates)
-            .chain(fleet);
+            .chain(fleet)
+            .chain(exchange);
         alerts.chain(others).collect()
     }
 
@@ -181,6 +185,31 @@ impl Alert {
             of(AlertKind::ClockDiffers, None, text)
         });
         twin.into_iter().chain(clock).collect()
+    }
+
+    /// That about the exchange with the other hosts, if they are not heard.
+    fn of_exchange(control: &Control) -> Option<Self> {
+        let health = control.exchange.as_ref()?.health();
+        let text = match (health.hosts, health.trouble) {
+            (Some(_), None) => return None,
+            (Some(_), Some((_, trouble))) => format!("shared counters: {trouble}"),
+            (None, trouble) => {
+                let trouble = trouble.map_or_else(String::new, |(_, text)| format!(": {text}"));
+                let share = match health.last_hosts {
+                    0 | 1 => "this host counts alone".to_owned(),
+                    hosts => format!("this host limits a share of 1/{hosts}"),
+                };
+                format!("shared counters: the other hosts are not heard, and {share}{trouble}")
+            }
+        };
+        Some(Self {
+            kind: AlertKind::ExchangeLost,
+            seat: None,
+            since: None,
+            set: None,
+            section: None,
+            text,
+        })
     }
 
     /// Those about the certificates of SIP.
@@ -275,6 +304,7 @@ impl AlertKind {
             Self::CertificateRefused => "certificate-refused",
             Self::CertificateExpires => "certificate-expires",
             Self::RevocationListOutdated => "revocation-list-outdated",
+            Self::ExchangeLost => "exchange-lost",
             Self::HostNameTwice => "host-name-twice",
             Self::ClockDiffers => "clock-differs",
         }

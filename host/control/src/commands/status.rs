@@ -1,6 +1,7 @@
 //! `portcullis.status`: the state of the host.
 
 use std::path::Path;
+use std::time::Instant;
 
 use indexmap::IndexMap;
 use portcullis_address::{DatabaseState, PartStatus};
@@ -75,6 +76,8 @@ pub struct HostStatus {
     pub records: Option<RecordsStatus>,
     /// Database of pushed policies; null if there is none.
     pub pushed_policies: Option<StoreStatus>,
+    /// Exchange with other hosts; null without `[fleet.redis]`.
+    pub exchange: Option<ExchangeStatus>,
 }
 
 /// Progress of the start: tenants' policies, which are loaded while the host already serves.
@@ -287,6 +290,23 @@ pub struct StoreStatus {
     pub fall_backs_not_stored: u64,
 }
 
+/// The exchange with other hosts, through Redis.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ExchangeStatus {
+    /// Number of hosts that count together, this one included; null while the others are not heard.
+    pub hosts: Option<u64>,
+    /// Number of hosts when they were heard last; each limits its share by it while they are not heard.
+    pub last_hosts: u64,
+    /// The server; empty before the first exchange.
+    pub server: String,
+    /// Milliseconds since the last exchange that succeeded.
+    pub lag_ms: u64,
+    /// How many milliseconds the clock of Redis is ahead of that of this host.
+    pub clock_ahead_ms: i64,
+    /// Error of the last exchange; null if it succeeded.
+    pub error: Option<String>,
+}
+
 impl FromCall for Status {
     fn from_call(call: &Call) -> Result<Self, Fault> {
         call.no_params().map(|()| Self)
@@ -329,6 +349,23 @@ impl Procedure for Status {
             transactions: TransactionsStatus::of(control),
             records: RecordsStatus::of(control),
             pushed_policies: StoreStatus::of(control),
+            exchange: ExchangeStatus::of(control),
+        })
+    }
+}
+
+impl ExchangeStatus {
+    fn of(control: &Control) -> Option<Self> {
+        let status = control.exchange.as_ref()?;
+        let health = status.health();
+        let lag = status.lag(Instant::now()).as_millis();
+        Some(Self {
+            hosts: health.hosts.map(|hosts| hosts as u64),
+            last_hosts: health.last_hosts as u64,
+            server: health.server,
+            lag_ms: u64::try_from(lag).unwrap_or(u64::MAX),
+            clock_ahead_ms: health.ahead_ms,
+            error: health.trouble.map(|(_, text)| text),
         })
     }
 }

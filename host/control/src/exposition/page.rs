@@ -2,6 +2,7 @@
 
 mod audit;
 mod dispatcher;
+mod exchange;
 mod fleet;
 mod flow_pings;
 mod guard;

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use portcullis_text::clean;
 use redis::RedisError;
 use thiserror::Error;
 
@@ -149,6 +150,7 @@ impl Trouble {
             (Some(code), None) => code.to_owned(),
             (None, _) => error.to_string(),
         };
+        let cause = clean(&cause).to_string();
         // Servers before 7.0 put what a command in a script says behind words of their own.
         let says = |word| cause.contains(word);
         if let Some((_, foreign)) = cause.split_once("FOREIGN ") {

@@ -110,7 +110,10 @@ impl FleetCounters {
             begun: Instant::now(),
             seat: seat_hash(name),
             name: name.into(),
-            prefixes: prefixes.iter().map(|prefix| prefix.as_str().into()).collect(),
+            prefixes: prefixes
+                .iter()
+                .map(|prefix| prefix.as_str().into())
+                .collect(),
             max_per_shard: most.div_ceil(SHARDS).max(1),
             shards: OnceLock::new(),
             evicted: AtomicU64::new(0),
@@ -122,7 +125,9 @@ impl FleetCounters {
     /// Whether the fleet counts this name together.
     #[inline]
     pub(crate) fn has(&self, name: &str) -> bool {
-        self.prefixes.iter().any(|prefix| name.starts_with(&**prefix))
+        self.prefixes
+            .iter()
+            .any(|prefix| name.starts_with(&**prefix))
     }
 
     /// As [`Counters::add`](crate::Counters). A counter that the others have begun ends with theirs.
@@ -268,7 +273,14 @@ impl FleetCounters {
                 counter.others = others.value;
                 counter.others_end = now.saturating_add(others.lasts);
             }
-            What::Bucket(bucket) => bucket.hear(others.value, is_known, &self.footing, now),
+            What::Bucket(bucket) => {
+                if bucket.each == 0 {
+                    // The fullest that the bucket can be: as full as the emptiest of the others.
+                    let due = now.saturating_add(others.lasts.saturating_sub(REMEMBERED));
+                    bucket.due = bucket.due.max(due);
+                }
+                bucket.hear(others.value, is_known, &self.footing, now);
+            }
         }
     }
 
@@ -332,7 +344,7 @@ impl FleetCounters {
         hasher.write(name.as_bytes());
         let low = hasher.finish128().as_u128() & (u128::MAX >> 32);
         let high = u128::from(self.seat | u32::from(is_bucket));
-        high << 96 | low
+        (high << 96) | low
     }
 
     fn since_begun(&self, now: Instant) -> u64 {
@@ -411,7 +423,7 @@ impl Bucket {
         };
         self.seen = total;
         self.seen_in = era;
-        if news == 0 {
+        if news == 0 || self.each == 0 {
             return;
         }
         let taken = self.each.saturating_mul(news);
@@ -426,7 +438,7 @@ impl Bucket {
 pub(super) fn seat_hash(name: &str) -> u32 {
     let mut hasher = SipHasher13::new();
     hasher.write(name.as_bytes());
-    (hasher.finish128().as_u128() >> 96) as u32 & !1
+    ((hasher.finish128().as_u128() >> 96) as u32) & !1
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use futures_util::stream::{self, StreamExt};
 use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Shadow, Tenant, Tenants};
 use portcullis_dispatcher::Dispatcher;
-use portcullis_policy::{Counters, Generation, PolicySlot, Runtime, RuntimeError, Scope};
+use portcullis_policy::{FleetTables, Generation, PolicySlot, Runtime, RuntimeError, Scope};
 use portcullis_records::Part;
 use portcullis_sip::Routes;
 use portcullis_store::Store;
@@ -32,6 +32,7 @@ use crate::progress::Loading;
 use crate::resolve::Dns;
 use crate::route_keeper::RouteSources;
 use crate::settings::{forget_what_refuses, settings_of};
+use crate::shared_counters::counters_of;
 use crate::tenant_set::{RETAINED_GENERATIONS, TenantSet, TenantSetError};
 
 use config_file::ConfigFile;
@@ -70,6 +71,8 @@ pub struct Registry {
     directory: Directory,
     /// Progress of the start.
     loading: Arc<Loading>,
+    /// The counters that the hosts of a fleet count together.
+    fleet_tables: Arc<FleetTables>,
     /// The configuration file, to read it again; `None` for a host without one.
     file: Option<ConfigFile>,
 }
@@ -120,9 +123,11 @@ impl Registry {
             dispatcher: Arc::new(config.dispatcher.dispatcher(&config.database)),
             dns: Dns::new(&config.resolver),
         };
+        let fleet_tables = Arc::<FleetTables>::default();
         let files_of = |name: &str, config: &SeatConfig| {
             let slot = Arc::new(PolicySlot::keeping(RETAINED_GENERATIONS));
-            let counters = Arc::new(Counters::new(config.counters));
+            let counters =
+                counters_of(name, config.counters, &config.fleet_counters, &fleet_tables);
             let scope = Scope::operator()
                 .with_routes(Arc::clone(&routes))
                 .with_dispatcher(Arc::clone(&sources.dispatcher))
@@ -160,7 +165,8 @@ impl Registry {
             sources.clone(),
             Arc::clone(&wake),
             stop,
-        );
+        )
+        .with_fleet_tables(Arc::clone(&fleet_tables));
         let tenants = Arc::new(tenants);
         let loading = Arc::new(Loading::default());
         Ok(Self {
@@ -175,8 +181,14 @@ impl Registry {
             tenants,
             directory: Directory::default(),
             loading,
+            fleet_tables,
             file: None,
         })
+    }
+
+    /// Returns the counters of all seats that the hosts of a fleet count together.
+    pub fn fleet_tables(&self) -> &Arc<FleetTables> {
+        &self.fleet_tables
     }
 
     /// Adds the database of policies and tenants. They are loaded by [`Registry::start`].

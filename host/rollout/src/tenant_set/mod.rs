@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use portcullis_config::{Config, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Tenant, Tenants};
-use portcullis_policy::{Counters, PolicySlot, Runtime, Scope, SettingsError};
+use portcullis_policy::{FleetTables, PolicySlot, Runtime, Scope, SettingsError};
 use portcullis_records::Part;
 use portcullis_sip::RouteError;
 use thiserror::Error;
@@ -20,6 +20,7 @@ use crate::compiler;
 use crate::policy_files::PolicyFiles;
 use crate::route_keeper::{RouteKeeper, RouteSources};
 use crate::settings::{settings_of, takes};
+use crate::shared_counters::counters_of;
 
 use plan::{Carried, SetUp, plan, step};
 
@@ -36,6 +37,8 @@ pub(crate) struct TenantSet {
     /// Notified when a policy fails too often.
     wake: Arc<Notify>,
     stop: watch::Receiver<bool>,
+    /// The counters that the hosts of a fleet count together.
+    fleet_tables: Arc<FleetTables>,
     current: Arc<ArcSwap<Tenants>>,
     /// The policy files of the operator's seats, `default` first.
     operators: Vec<Arc<PolicyFiles>>,
@@ -91,10 +94,19 @@ impl TenantSet {
             sources,
             wake,
             stop,
+            fleet_tables: Arc::default(),
             current: Arc::new(ArcSwap::from_pointee(operator)),
             operators: operators.into_iter().collect(),
             running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Adds the counters of tenants that the hosts of a fleet count together to these.
+    pub(crate) fn with_fleet_tables(self, fleet_tables: Arc<FleetTables>) -> Self {
+        Self {
+            fleet_tables,
+            ..self
         }
     }
 
@@ -282,7 +294,11 @@ impl TenantSet {
             (Some(before), Some(Carried { counters: true, .. })) => {
                 Arc::clone(before.seat.scope.counters())
             }
-            _ => Arc::new(Counters::new(config.seat.counters)),
+            _ => {
+                let seat = &config.seat;
+                let (most, together) = (seat.counters, &seat.fleet_counters);
+                counters_of(&config.name, most, together, &self.fleet_tables)
+            }
         };
         let routes = Arc::new(ArcSwap::from_pointee(keeper.routes()));
         let scope = scope_of(config)

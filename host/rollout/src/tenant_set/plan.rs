@@ -27,7 +27,8 @@ pub(crate) struct SetUp<'c> {
 /// What a changed tenant takes over from the running one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Carried {
-    /// Whether the counters of its policies keep their values. They are reset if their capacity changes.
+    /// Whether the counters of its policies keep their values. They are reset if their capacity changes, or which of
+    /// them the fleet counts together.
     pub(crate) counters: bool,
     /// Whether the generations in use must accept the new settings first. A policy that comes from a file is loaded again with the new
     /// settings, and is checked then.
@@ -59,7 +60,8 @@ pub(crate) fn step<'c>(
     let carried = match running {
         Some(running) if *running == **config => return None,
         Some(running) => Some(Carried {
-            counters: running.seat.counters == config.seat.counters,
+            counters: running.seat.counters == config.seat.counters
+                && running.seat.fleet_counters == config.seat.fleet_counters,
             asks_generations: running.seat.settings != config.seat.settings
                 && config.seat.file.is_none(),
         }),
@@ -153,6 +155,7 @@ mod tests {
         let counters = |before, after| carried(before, after).unwrap().counters;
         assert!(counters("log-rate = 5", "log-rate = 6"));
         assert!(!counters("", "counters = 7"));
+        assert!(!counters("", "fleet-counters = [\"limit-\"]"));
     }
 
     #[test]

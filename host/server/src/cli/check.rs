@@ -20,6 +20,7 @@ use portcullis_rollout::policy_files::{PolicyFileError, PolicyFiles};
 use portcullis_rollout::resolve::Dns;
 use portcullis_sip::Lookup;
 
+use crate::exchange;
 use crate::modes;
 use crate::rights;
 use crate::seal_keys::{self, SealKeys};
@@ -265,6 +266,9 @@ fn check_rest(
     if is_sound("records") {
         check_records(config, findings);
     }
+    if is_sound("fleet") {
+        check_exchange(config, findings)?;
+    }
     if is_sound("control") {
         check_control(config, findings);
     }
@@ -322,6 +326,26 @@ fn check_records_file(file: &Path, findings: &mut Findings) {
             ),
         ),
     }
+}
+
+/// Asks the Redis through which hosts count together. A host starts without it.
+fn check_exchange(config: &Config, findings: &mut Findings) -> anyhow::Result<()> {
+    let Some(options) = exchange::options(&config.redis, "check") else {
+        return Ok(());
+    };
+    let found = block_on(portcullis_fleet::exchange::probe(&options))?;
+    match found {
+        Err(trouble) => findings.skipped("fleet", trouble.to_string()),
+        Ok(found) if found.ahead_ms.unsigned_abs() >= 2_000 => findings.odd(
+            "fleet",
+            format!(
+                "Redis at {}: its clock is {} ms ahead of that of this machine: look at NTP on both",
+                found.server, found.ahead_ms
+            ),
+        ),
+        Ok(found) => findings.good("fleet", format!("Redis at {}", found.server)),
+    }
+    Ok(())
 }
 
 /// The control interfaces may be in use by the running host; what they need must exist.

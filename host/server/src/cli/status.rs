@@ -5,8 +5,8 @@ use std::process::ExitCode;
 
 use portcullis_config::Config;
 use portcullis_control::commands::status::{
-    AddressStatus, HostStatus, LoadHistory, RulesStatus, TransactionsStatus, TroubleStatus,
-    TrustedStatus,
+    AddressStatus, ExchangeStatus, HostStatus, LoadHistory, RulesStatus, TransactionsStatus,
+    TroubleStatus, TrustedStatus,
 };
 use serde_json::json;
 
@@ -101,10 +101,28 @@ fn write(status: &HostStatus, out: &mut impl Write) -> anyhow::Result<()> {
     if let Some(of) = &status.transactions {
         add("transactions", transactions(of));
     }
+    if let Some(of) = &status.exchange {
+        add("exchange", exchange(of));
+    }
     for (label, text) in lines {
         writeln!(out, "{:<14}{}", format!("{label}:"), clean(&text))?;
     }
     Ok(())
+}
+
+fn exchange(of: &ExchangeStatus) -> String {
+    let mut text = match of.hosts {
+        Some(hosts) => format!("{} through {}", count(hosts, "host"), of.server),
+        None if of.last_hosts > 1 => format!(
+            "other hosts not heard for {} ms: this host limits a share of 1/{}",
+            of.lag_ms, of.last_hosts
+        ),
+        None => "other hosts not heard: this host counts alone".to_owned(),
+    };
+    if let Some(error) = &of.error {
+        text += &format!("; {error}");
+    }
+    text
 }
 
 fn told(event: &str, trouble: &TroubleStatus) -> String {
@@ -230,6 +248,21 @@ mod tests {
              policy:       none: its `default` decides\n\
              tenants:      0\n"
         );
+    }
+
+    #[test]
+    fn the_exchange_says_with_how_many_hosts_and_what_fails() {
+        let mut reply = reply();
+        reply["exchange"] = json!({
+            "hosts": 3, "last_hosts": 3, "server": "127.0.0.1:6379", "lag_ms": 12, "clock_ahead_ms": 0, "error": null
+        });
+        let line = "exchange:     3 hosts through 127.0.0.1:6379\n";
+        assert!(shown(reply.clone()).ends_with(line));
+        reply["exchange"]["hosts"] = json!(null);
+        reply["exchange"]["lag_ms"] = json!(4000);
+        reply["exchange"]["error"] = json!("it does not answer");
+        let line = "exchange:     other hosts not heard for 4000 ms: this host limits a share of 1/3; it does not answer\n";
+        assert!(shown(reply).ends_with(line));
     }
 
     #[test]

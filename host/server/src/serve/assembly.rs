@@ -27,6 +27,7 @@ use portcullis_dataplane::transport::{Bound, Connections, WorkerSockets};
 use portcullis_dataplane::worker;
 use portcullis_dispatcher::{Dispatcher, DispatcherError};
 use portcullis_export::{Exports, Traces};
+use portcullis_fleet::exchange::{Exchange, Shared as SharedPart};
 use portcullis_guard::{Guard, Unproved};
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
@@ -34,7 +35,7 @@ use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
 use portcullis_rollout::tls_files;
-use portcullis_rollout::{FlowPinger, Pinger, Registry, RouteKeeper, Start};
+use portcullis_rollout::{FlowPinger, Pinger, Registry, RouteKeeper, SharedCounters, Start};
 use portcullis_sip::{Clients, Local, OverloadControl, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_tls::Tls;
@@ -59,6 +60,8 @@ pub(super) struct Host {
     parts: Parts,
     /// What the host exports.
     exports: Exports,
+    /// The exchange with other hosts; `None` without `[fleet.redis]`.
+    exchange: Option<Exchange>,
     /// What is left of it for workers.
     pub(super) inheritance: Inheritance,
     upgrade: Upgrade,
@@ -84,6 +87,7 @@ impl Host {
             registry = registry.with_file(path.to_owned(), config.clone());
         }
         let registry = Arc::new(registry);
+        let exchange = exchange(&config, &registry)?;
         load_sets(registry.dispatcher()).await?;
         let compiler = compiler::elsewhere(registry.runtime().limits());
         registry.runtime().compile_with(compiler);
@@ -180,6 +184,7 @@ impl Host {
             doors,
             parts,
             exports,
+            exchange,
             inheritance,
         })
     }
@@ -210,7 +215,10 @@ impl Host {
             logging::lost_lines,
             self.exports,
         );
-        let control = control.with_events(logging::live_events());
+        let exchange = self.exchange.as_ref().map(Exchange::status);
+        let control = control
+            .with_events(logging::live_events())
+            .with_exchange(exchange);
         let drain_wish = control.drain_wish();
         let lent = self.doors.lent().to_vec();
         let (close, closing) = watch::channel(false);
@@ -232,6 +240,9 @@ impl Host {
         tokio::spawn(Pinger::new(Arc::clone(&self.shared)).run(stopping.clone()));
         if let Some(pinger) = FlowPinger::new(Arc::clone(&self.shared)) {
             tokio::spawn(pinger.run(stopping.clone()));
+        }
+        if let Some(exchange) = self.exchange {
+            tokio::spawn(exchange.run(stopping.clone()));
         }
         if let Some(start) = self.start {
             tokio::spawn(start.finish());
@@ -260,6 +271,19 @@ impl Host {
         };
         Ok((running, workers, open))
     }
+}
+
+/// The exchange with other hosts, with all parts of this host that take part; `None` without `[fleet.redis]`.
+fn exchange(config: &Config, registry: &Registry) -> anyhow::Result<Option<Exchange>> {
+    let host = portcullis_export::host_name();
+    let Some(options) = crate::exchange::options(&config.redis, &host) else {
+        return Ok(None);
+    };
+    let mut instance = [0; 16];
+    getrandom::fill(&mut instance).context("the system has no random numbers")?;
+    let counters = SharedCounters::new(Arc::clone(registry.fleet_tables()));
+    let parts: Vec<Arc<dyn SharedPart>> = vec![Arc::new(counters)];
+    Ok(Some(Exchange::new(options, instance, parts)))
 }
 
 /// Loads the sets of the dispatcher. A table that cannot be read leaves them empty until it can be: the log says why. The load of the addresses

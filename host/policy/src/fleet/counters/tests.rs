@@ -34,7 +34,9 @@ impl Fleet {
     }
 
     fn add(&self, host: usize, name: &str, amount: u64, milliseconds: u64) -> u64 {
-        self.hosts[host].1.add(name, amount, 10, self.at(milliseconds))
+        self.hosts[host]
+            .1
+            .add(name, amount, 10, self.at(milliseconds))
     }
 
     fn value(&self, host: usize, name: &str, milliseconds: u64) -> u64 {
@@ -86,7 +88,11 @@ fn a_counter_is_the_sum_over_the_hosts_after_an_exchange() {
     assert_eq!(fleet.add(1, "limit-x", 3, 0), 3);
     assert_eq!(fleet.value(2, "limit-x", 0), 0);
     fleet.exchange(200);
-    assert_eq!(fleet.add(0, "limit-x", 1, 200), 6, "mine and the others at once");
+    assert_eq!(
+        fleet.add(0, "limit-x", 1, 200),
+        6,
+        "mine and the others at once"
+    );
     assert_eq!(fleet.value(1, "limit-x", 200), 5);
     assert_eq!(fleet.value(2, "limit-x", 200), 5);
     fleet.exchange(400);
@@ -127,13 +133,13 @@ fn a_bucket_is_shared_however_the_requests_are_spread() {
         }
     }
     assert_eq!(admitted, 5 + 99);
-    // The other one finds the bucket as empty as it is.
+    // The other one, which has never used the limit, finds the bucket as empty as it is.
     fleet.exchange(10_000);
     let burst = (0..10).filter(|_| fleet.takes(1, 10.0, 5, 10_000)).count();
-    assert_eq!(burst, 5, "a host that has never used the limit has its burst once");
+    assert_eq!(burst, 1, "a host that has never used the limit");
     fleet.exchange(10_200);
     let more = (0..10).filter(|_| fleet.takes(0, 10.0, 5, 10_200)).count();
-    assert_eq!(more, 0, "the burst of the other host is taken here, too");
+    assert_eq!(more, 2, "what the other host took is taken here, too");
 }
 
 #[test]
@@ -208,7 +214,11 @@ fn changes_are_offered_once_and_in_parts() {
         offered += items.len();
         keys.extend(items.iter().map(|item| item.key));
     }
-    assert_eq!((offered, keys.len()), (600, 600), "the same name of two seats is two counters");
+    assert_eq!(
+        (offered, keys.len()),
+        (600, 600),
+        "the same name of two seats is two counters"
+    );
     one.add("l5", 1, 60, now);
     let items = tables.take_changes(70, now);
     assert_eq!((items.len(), items[0].value), (1, 2));
