@@ -153,6 +153,11 @@ fn tenant_lives(host: &Host) {
 
 fn resources_live(builder: Builder) {
     let host = builder.start();
+    // Only the test's MariaDB and the host's own SQLite have these tables from the start.
+    host.run("db migrate");
+    wait::until("the host sees its tables", || {
+        host.command("tenant list").status.success().then_some(())
+    });
     row_lives(
         &host,
         "/v1/addresses",
