@@ -77,6 +77,6 @@ pub use tenant::{
 };
 pub use token::Token;
 pub use token::without_secret;
-pub use transactions::TransactionsConfig;
+pub use transactions::{Adopt, TransactionsConfig};
 pub use value::{parse_duration, show_size};
 pub use websocket::WebSocketConfig;

@@ -20,6 +20,9 @@ use crate::tenants::Seat;
 /// Interval between two looks for something to log.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// Interval between two lines about clocks that differ.
+const CLOCKS: Duration = Duration::from_secs(3_600);
+
 /// Log lines per look for each kind of subject (seats, next hops); the rest is summarised in one line.
 const MOST_LINES: usize = 16;
 
@@ -32,6 +35,7 @@ pub async fn watch(shared: Arc<Shared>, mut stop: Receiver<bool>) {
         seats: HashMap::new(),
         failures: 0,
         is_pending: false,
+        clock_told: None,
     };
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -56,10 +60,13 @@ struct Watch {
     failures: u64,
     /// Whether seats have to be checked again although no policy has failed since.
     is_pending: bool,
+    /// When a line about the clocks of the fleet was last logged.
+    clock_told: Option<Instant>,
 }
 
 impl Watch {
     fn look(&mut self, now: Instant) {
+        self.look_at_clocks(now);
         self.look_at_hops(now);
         self.look_at_troubles(now);
         self.look_at_policies(now);
@@ -72,6 +79,22 @@ impl Watch {
                 tell(trouble, count, notices.last(trouble));
             }
         }
+    }
+
+    /// One line an hour: no message is lost by it.
+    fn look_at_clocks(&mut self, now: Instant) {
+        let minutes = self.shared.proxy.take_minutes_ahead();
+        let is_recent = |told: Instant| now.saturating_duration_since(told) < CLOCKS;
+        if minutes == 0 || self.clock_told.is_some_and(is_recent) {
+            return;
+        }
+        self.clock_told = Some(now);
+        warn!(
+            event = "clock_differs",
+            minutes,
+            "seals of the fleet are ahead of this host's clock: another host's clock is fast, or this one's is slow or has been set back; set the clocks \
+             of all hosts with the same key-file (NTP)"
+        );
     }
 
     /// A next hop that goes down and comes up repeatedly is logged once per interval.

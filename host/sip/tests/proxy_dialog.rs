@@ -270,6 +270,66 @@ fn another_process_with_the_key_knows_the_dialog() {
     assert_eq!(way(&changed, &bye, &udp(CALLER)), "UDP 192.0.2.85:5060");
 }
 
+/// The key file of each host while a key is replaced, host after host: the new key is accepted everywhere before one host writes it.
+#[test]
+fn a_key_is_replaced_on_several_hosts_without_a_lost_dialog() {
+    const OLD: [u8; 16] = [0x5a; 16];
+    const NEW: [u8; 16] = [3; 16];
+    let host = |key: [u8; 16], earlier: &[[u8; 16]]| {
+        let edge = Edge::with(
+            |config| {
+                config.key = key;
+                config.earlier_keys = earlier.to_vec();
+            },
+            add_hops,
+        );
+        edge.proxy.set_time(BEGUN);
+        edge
+    };
+    let steps = [
+        host(OLD, &[]),
+        host(OLD, &[NEW]),
+        host(NEW, &[OLD]),
+        host(NEW, &[]),
+    ];
+    let knows = |there: &Edge, here: &Edge| {
+        let call = Call::begin(here, &udp(CALLER), Target::NextHop("carrier"));
+        let bye = call.request(From::Caller, "BYE", "sip:grace@10.0.0.1");
+        is_valid(there, &bye)
+    };
+    for pair in steps.windows(2) {
+        assert!(knows(&pair[0], &pair[1]) && knows(&pair[1], &pair[0]));
+    }
+    // Without the step between, the host that has the old key only would lose the calls of the others.
+    assert!(!knows(&steps[0], &steps[2]));
+    assert!(!knows(&steps[3], &steps[1]));
+}
+
+#[test]
+fn a_clock_of_the_fleet_that_differs_by_minutes_is_noted_and_does_no_harm() {
+    let (ahead, here) = (edge(), edge());
+    let noted = |difference: u64, text: &dyn Fn(&Call) -> String| {
+        ahead.proxy.set_time(BEGUN + difference);
+        let call = Call::begin(&ahead, &udp(CALLER), Target::AsRouted);
+        let seal = seal(&here, &text(&call));
+        let is_valid = matches!(seal, DialogSeal::Valid(_));
+        (is_valid, here.proxy.take_minutes_ahead())
+    };
+    let bye = |call: &Call| call.request(From::Caller, "BYE", "sip:grace@192.0.2.70");
+    for (seconds, minutes) in [(0, 0), (120, 0), (180, 3), (7 * DAY, 7 * 24 * 60)] {
+        assert_eq!(noted(seconds, &bye), (true, minutes), "{seconds}");
+        assert_eq!(here.proxy.take_minutes_ahead(), 0, "it is told once");
+    }
+    // Whoever has no key cannot make an operator look for a clock.
+    let forged = |call: &Call| bye(call).replace("call-1", "call-2");
+    assert_eq!(noted(7 * DAY, &forged), (false, 0));
+    // Calls of a host whose clock is behind look older than they are, and nothing is noted here.
+    ahead.proxy.set_time(BEGUN - 600);
+    let call = Call::begin(&ahead, &udp(CALLER), Target::AsRouted);
+    assert!(is_valid(&here, &bye(&call)));
+    assert_eq!(here.proxy.take_minutes_ahead(), 0);
+}
+
 #[test]
 fn a_request_goes_where_it_leads_if_it_may_and_else_where_the_dialog_went() {
     let edge = edge();

@@ -17,6 +17,7 @@ mod patient;
 mod restarts;
 mod site;
 mod streams;
+mod takeovers;
 mod targets;
 mod tenants;
 mod torn;

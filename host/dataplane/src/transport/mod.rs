@@ -308,7 +308,7 @@ fn mend(error: &io::Error) -> &'static str {
     match error.kind() {
         io::ErrorKind::AddrInUse => "another process has it: stop that one or change `listen`",
         io::ErrorKind::AddrNotAvailable => {
-            "this machine does not have that address: change `listen`"
+            "this machine does not have that address: change `listen`; if another host has it and this one may take it over, set the sysctl net.ipv4.ip_nonlocal_bind (net.ipv6 for IPv6) to 1"
         }
         io::ErrorKind::PermissionDenied => {
             "ports below 1024 need a right: change `listen` or grant CAP_NET_BIND_SERVICE"

@@ -9,8 +9,8 @@ use std::thread;
 
 use futures_util::future::join_all;
 use portcullis_config::{
-    Config, ConfigError, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts, Problem,
-    SYSTEM_FILE, SeatConfig,
+    Adopt, Config, ConfigError, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, Domain, Host, Hosts,
+    Problem, SYSTEM_FILE, SeatConfig,
 };
 use portcullis_control::Listening;
 use portcullis_control::memory_maps::MemoryMaps;
@@ -278,13 +278,30 @@ fn check_rest(
 /// The host creates the key at its first start.
 fn check_key_file(config: &Config, findings: &mut Findings) {
     let file = config.sip.key_file.clone().or_else(seal_keys::default_file);
+    let is_shared = config.transactions.adopt == Adopt::Always;
     let Some(file) = file else {
+        if is_shared {
+            return findings.odd(
+                "sip",
+                "`adopt = \"always\"` in [transactions] without a key-file: the answers to other hosts' requests are not recognised; set `key-file`, and \
+                 copy the file of another host",
+            );
+        }
         return findings.good(
             "sip",
             "no key-file: each start generates a new key, and responses, ACKs and dialogs from before a restart are not recognised after it",
         );
     };
     let shown = file.display();
+    if !file.exists() && is_shared {
+        return findings.odd(
+            "sip",
+            format!(
+                "{shown} does not exist: the first start generates another key than that of the hosts with which this one shares its addresses \
+                 (`adopt = \"always\"`); copy their file first, unless this is the first host"
+            ),
+        );
+    }
     if !file.exists() {
         return findings.good("sip", format!("{shown} is created at the first start"));
     }

@@ -41,7 +41,7 @@ fn finding(listen: &Listen) -> Finding {
     for socket in &sockets {
         if let Err(error) = bind(socket) {
             return Finding::Wrong(format!(
-                "{socket}: {error}; this machine must have the address"
+                "{socket}: {error}; this machine must have the address, or may take it over from another host (net.ipv4.ip_nonlocal_bind = 1, net.ipv6 for IPv6)"
             ));
         }
     }

@@ -121,7 +121,7 @@ impl Proxy {
         } else {
             return DialogSeal::Forged;
         };
-        if sealed.minute.age(self.now()) >= self.dialog_minutes {
+        if self.age(sealed.minute) >= self.dialog_minutes {
             return DialogSeal::Expired;
         }
         DialogSeal::Valid(Dialog {

@@ -73,6 +73,8 @@ pub struct Proxy {
     flow_timer: Option<u32>,
     /// The present [`Minute`].
     minute: AtomicU32,
+    /// See [`Proxy::take_minutes_ahead`].
+    minutes_ahead: AtomicU32,
     /// The whole Server line, or empty.
     server_line: Box<[u8]>,
     /// On which sides the host takes part in overload control.
@@ -129,6 +131,9 @@ impl Default for Clients {
     }
 }
 
+/// How far the clocks of two hosts may differ without a notice, in minutes.
+const TOLERATED_MINUTES: u32 = 2;
+
 /// The outcome of the first look at a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
@@ -163,6 +168,7 @@ impl Proxy {
             flow_minutes: config.clients.minutes,
             flow_timer: config.clients.flow_timer,
             minute: AtomicU32::new(0),
+            minutes_ahead: AtomicU32::new(0),
             server_line: server_line.unwrap_or_default().into(),
             overload_control: OverloadControl::default(),
             asked: Asked::default(),
@@ -241,6 +247,26 @@ impl Proxy {
     fn accepted_periods(&self) -> [u32; 3] {
         let now = self.period();
         [now, now.saturating_sub(1), now.saturating_add(1)]
+    }
+
+    /// The most minutes by which a seal of the fleet was ahead of this host's clock since the last call; 0 if none was by more than two minutes.
+    /// Nobody without the key can make such a seal: the clock of another host is ahead, or the clock of this one has been set back.
+    pub fn take_minutes_ahead(&self) -> u32 {
+        match self.minutes_ahead.load(Ordering::Relaxed) {
+            0 => 0,
+            _ => self.minutes_ahead.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    /// The age in minutes of a seal that has been verified. One from the future is as good as new, because clocks of hosts differ; one that is far ahead
+    /// is noted for [`Proxy::take_minutes_ahead`].
+    fn age(&self, sealed: Minute) -> u32 {
+        let now = self.now();
+        let ahead = sealed.0.saturating_sub(now.0);
+        if ahead > TOLERATED_MINUTES {
+            self.minutes_ahead.fetch_max(ahead, Ordering::Relaxed);
+        }
+        sealed.age(now)
     }
 
     fn now(&self) -> Minute {

@@ -350,7 +350,7 @@ impl<'a> Planner<'a, '_> {
         if owner.is_some() && owner != token.owner {
             return Err(RelayError::ForeignFlow(RelayError::shown(user)));
         }
-        if token.minute.age(self.proxy.now()) >= self.proxy.flow_minutes {
+        if self.proxy.age(token.minute) >= self.proxy.flow_minutes {
             return Err(RelayError::FlowGone("its token has expired"));
         }
         Ok(Some(token))

@@ -47,7 +47,7 @@ impl Proxy {
         let is_sealed = |back_to: &SocketAddr| claim.holds(key, branch.transaction, *back_to);
         let back_to = ways.into_iter().flatten().find(is_sealed);
         let back_to = back_to.ok_or(DropReason::TurnedResponse)?;
-        if claim.origin.minute.age(self.now()) > MOST_MINUTES {
+        if self.age(claim.origin.minute) > MOST_MINUTES {
             return Err(DropReason::LateResponse);
         }
         let destination = self

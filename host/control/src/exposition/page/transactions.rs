@@ -108,7 +108,7 @@ impl Page<'_, '_> {
         ];
         page.family(
             "unmatched_messages",
-            "Messages without a transaction: stray responses, responses adopted after a start, messages passed on to the process before an upgrade or not, requests in conflict with another sender's",
+            "Messages without a transaction: stray responses, responses adopted after a start or from another host, messages passed on to the process before an upgrade or not, requests in conflict with another sender's",
             "kind",
             unmatched,
         )?;

@@ -1,7 +1,9 @@
-//! Messages of transactions that this process does not have: after a restart or a change of the mode, and before and after an upgrade.
+//! Messages of transactions that this process does not have: after a restart or a change of the mode, before and after an upgrade, and those of
+//! other hosts with the same addresses.
 
 use std::time::Duration;
 
+use portcullis_config::Adopt;
 use portcullis_metrics::WorkerCounters;
 use portcullis_sip::{Arrival, Branch, Message, Proxy, StartLine, Transaction};
 use portcullis_transaction::{Receipt, Time};
@@ -18,14 +20,20 @@ pub(super) struct Succession {
     noted: Option<Vec<u64>>,
 }
 
+/// A time that does not come.
+const NEVER: Time = Time::from_millis(u64::MAX);
+
 /// Longer than a process lives that has given its sockets away.
 const LEAVING: Duration = Duration::from_secs(86_400);
 
 impl Succession {
-    /// Responses without a transaction are relayed for this time after the start.
-    pub(super) fn new(adopt: Duration) -> Self {
+    /// Responses without a transaction are relayed for this time after the start, or always.
+    pub(super) fn new(adopt: Adopt) -> Self {
         Self {
-            adopts_until: Time::ZERO + adopt,
+            adopts_until: match adopt {
+                Adopt::For(time) => Time::ZERO + time,
+                Adopt::Always => NEVER,
+            },
             predecessors: Vec::new(),
             noted: None,
         }
@@ -43,7 +51,7 @@ impl Succession {
 
     /// As [`Succession::adopt`], until the process ends.
     pub(super) fn leave(&mut self, now: Time) {
-        self.adopts_until = now + LEAVING;
+        self.adopts_until = self.adopts_until.max(now + LEAVING);
     }
 
     /// Passes on what belongs to transactions of the processes that had the sockets before; nothing without any.
@@ -149,5 +157,23 @@ impl Succession {
                 Passing::Ended => drop(self.predecessors.remove(at)),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_of_several_adopts_for_as_long_as_it_runs() {
+        let late = Time::from_millis(u64::MAX - 1);
+        let alone = Succession::new(Adopt::For(Duration::from_secs(200)));
+        assert!(alone.adopts(Time::from_millis(199_999)));
+        assert!(!alone.adopts(Time::from_millis(200_000)));
+        let mut shared = Succession::new(Adopt::Always);
+        assert!(shared.adopts(late));
+        shared.adopt(Time::ZERO, Duration::from_secs(1));
+        shared.leave(Time::ZERO);
+        assert!(shared.adopts(late), "nothing shortens it");
     }
 }
