@@ -149,7 +149,9 @@ fn peers_two_hosts_with_one_name_are_told_once_by_both() {
     }
     // Both know, so each row that is written from now on says so.
     wait::until("the row says that there are two", || {
-        fleet(&hosts[0])["hosts"][0]["twin"].is_object().then_some(())
+        fleet(&hosts[0])["hosts"][0]["twin"]
+            .is_object()
+            .then_some(())
     });
     for (host, other) in [(&hosts[0], &hosts[1]), (&hosts[1], &hosts[0])] {
         host.wait_for_log("host_name_twice");

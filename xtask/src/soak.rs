@@ -35,12 +35,16 @@ use crate::workspace::{Workspace, root};
 ///
 /// With --shared-counters, three hosts hold one limit together through Redis, which is killed that many times. What they admit too much must be within
 /// the bound of docs/fleet.md. The report is also written to target/soak-counters.json.
+///
+/// With --address-moves, two hosts in networks of their own share an address, which moves between them that many times beside --rate requests per
+/// second: a host is drained, killed, or only loses the address. No request may be without an answer, and calls go on. The report, with what was sent
+/// again, is also written to target/soak-vip.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Duration in seconds
     #[arg(long, value_name = "N", default_value_t = 3600)]
     seconds: u32,
-    /// Requests per second of the counted traffic, or calls per second [default: 2000; with --tls-reloads and --zone-changes 5000]
+    /// Requests per second of the counted traffic, or calls per second [default: 2000; with --tls-reloads, --zone-changes and --address-moves 5000]
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
     /// Number of tenants, for a soak of many tenants
@@ -66,6 +70,9 @@ pub(crate) struct Args {
     /// Number of times that Redis is killed, for a soak of counters that hosts share
     #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "tls_reloads", "zone_changes"])]
     shared_counters: Option<u32>,
+    /// Number of moves of an address between two hosts, for a soak of these; as root
+    #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "tls_reloads", "zone_changes"])]
+    address_moves: Option<u64>,
 }
 
 /// Requests per second, and calls per second.
@@ -120,6 +127,15 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         let soak = CountersSoak {
             seconds: 60,
             kills,
+            is_timed: true,
+        };
+        return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
+    }
+    if let Some(moves) = args.address_moves {
+        build::policies_with_tests(&workspace)?;
+        let soak = VipSoak {
+            moves,
+            rate: args.rate.unwrap_or(RATE_BESIDE_CHANGES),
             is_timed: true,
         };
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
@@ -275,6 +291,29 @@ impl CountersSoak {
             .args((!self.is_timed).then_some("--untimed"))
             .arg("--report")
             .arg(workspace.target.join("soak-counters.json"));
+        run_command(&mut soak)
+    }
+}
+
+/// A soak of two hosts with one address, as root.
+pub(crate) struct VipSoak {
+    pub(crate) moves: u64,
+    /// Requests per second.
+    pub(crate) rate: u32,
+    /// Whether rates and what is sent again are judged: the machine has no other work.
+    pub(crate) is_timed: bool,
+}
+
+impl VipSoak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("vip")
+            .arg(format!("--moves={}", self.moves))
+            .arg(format!("--rate={}", self.rate))
+            .args((!self.is_timed).then_some("--untimed"))
+            .arg("--report")
+            .arg(workspace.target.join("soak-vip.json"));
         run_command(&mut soak)
     }
 }

@@ -20,6 +20,7 @@ mod site;
 mod tenants;
 mod times;
 mod turns;
+mod vip;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -55,6 +56,8 @@ enum Cli {
     Names(NamesArgs),
     /// Several hosts that hold one limit together through Redis: the error, compared with its bound
     Counters(CountersArgs),
+    /// Two hosts with one address that moves between them under requests and calls; as root
+    Vip(VipArgs),
 }
 
 #[derive(Debug, clap::Args)]
@@ -78,6 +81,25 @@ struct CountersArgs {
     #[arg(long, default_value_t = 0)]
     kills: u32,
     /// Do not judge times, for a machine that has other work
+    #[arg(long)]
+    untimed: bool,
+    /// Also write the report to this file, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+struct VipArgs {
+    /// Number of moves
+    #[arg(long, default_value_t = 12)]
+    moves: u64,
+    /// Requests per second
+    #[arg(long, default_value_t = 5000)]
+    rate: u64,
+    /// Let keepalived move the address, as contrib/keepalived configures it
+    #[arg(long)]
+    keepalived: bool,
+    /// Do not judge rates and what is sent again, for a machine that has other work
     #[arg(long)]
     untimed: bool,
     /// Also write the report to this file, as JSON
@@ -187,6 +209,7 @@ fn main() -> Result<ExitCode> {
         Cli::Renewals(args) => soak_with_renewals(&args)?,
         Cli::Names(args) => soak_with_names(&args)?,
         Cli::Counters(args) => soak_of_counters(&args)?,
+        Cli::Vip(args) => soak_with_vip(&args)?,
     };
     Ok(match holds {
         true => ExitCode::SUCCESS,
@@ -311,6 +334,26 @@ fn soak_of_counters(args: &CountersArgs) -> Result<bool> {
         is_timed: !args.untimed,
     };
     let report = counters::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+/// Runs a soak with an address that moves; true if all invariants held.
+fn soak_with_vip(args: &VipArgs) -> Result<bool> {
+    ensure!(
+        args.moves > 0 && args.rate > 0,
+        "--moves {} --rate {}: at least one move is needed, and one request per second",
+        args.moves,
+        args.rate
+    );
+    let plan = vip::Plan {
+        moves: args.moves,
+        rate: args.rate,
+        by_keepalived: args.keepalived,
+        is_timed: !args.untimed,
+    };
+    let report = vip::run(&plan)?;
     print!("{}", report.text());
     write(args.report.as_deref(), &report)?;
     Ok(report.broken.is_empty())
