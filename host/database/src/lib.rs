@@ -16,6 +16,7 @@ mod failure;
 mod file_id;
 mod link;
 mod observer;
+mod pace;
 mod pool;
 mod row_statements;
 mod schema;
@@ -33,6 +34,7 @@ pub use link::{
     ADDRESS_VERSION, Column, DISPATCHER_VERSION, Link, ReadError, Record, TRUSTED_VERSION, Value,
     Whole,
 };
+pub use pace::Pace;
 pub use row_statements::{ROW_ID, RowStatements};
 pub use schema::{AddressNames, DispatcherNames, Name, NameError, Schema, TrustedNames};
 pub use text_row::TextRow;

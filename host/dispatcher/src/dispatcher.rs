@@ -14,7 +14,7 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use portcullis_address::{BookOptions, FileWatch, RowError};
 use portcullis_database::{
-    ChangeSource, Connections, DatabaseUrl, Failure, Look, Schema, TableWatch,
+    ChangeSource, Connections, DatabaseUrl, Failure, Look, Pace, Schema, TableWatch,
 };
 use portcullis_sync::{Retired, SingleFlight};
 use tokio::sync::watch;
@@ -32,12 +32,6 @@ use crate::sets::Sets;
 use crate::source::{NewDestination, Source};
 use crate::state::{Sign, State, Thresholds};
 use telling::{Told, tell_load, tell_sockets};
-
-/// Longest pause between two attempts to reach an unreachable database.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
-
-/// A table whose database does not report changes is read again after this multiple of the duration of the last read.
-const TRUST_TIMES: u32 = 60;
 
 /// Interval between two looks for calls whose time is over.
 const EXPIRE: Duration = Duration::from_secs(30);
@@ -412,15 +406,15 @@ impl Dispatcher {
     }
 
     async fn watch_table(&self) {
-        let poll = self.options.poll;
-        let mut pause = poll;
+        let mut pace = Pace::new(self.options.poll);
+        let mut pause = pace.first();
         loop {
             sleep(pause).await;
             let (shared, options) = (Arc::clone(&self.shared), self.options);
             let follow = tokio::spawn(async move { shared.follow(options).await });
             pause = match follow.await {
-                Ok(Ok(took)) => poll.max(took),
-                Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(poll)),
+                Ok(Ok(took)) => pace.succeeded(took),
+                Ok(Err(_)) | Err(_) => pace.failed(),
             };
             self.shared.collect();
         }
@@ -504,7 +498,7 @@ impl Shared {
         let is_due = match look {
             Look::Changed => true,
             Look::Same => false,
-            Look::Unknown | Look::Quiet => keeper.is_due(options),
+            Look::Unknown | Look::Quiet => keeper.is_due(look, options),
         };
         if !is_due {
             return Ok(Duration::ZERO);
@@ -594,12 +588,9 @@ impl Shared {
 }
 
 impl Keeper {
-    fn is_due(&self, options: BookOptions) -> bool {
-        let BookOptions { poll, reread, .. } = options;
-        self.ended.is_none_or(|(ended, took)| {
-            let trusted = (took * TRUST_TIMES).clamp(poll, reread.max(poll));
-            ended.elapsed() >= trusted
-        })
+    fn is_due(&self, look: Look, options: BookOptions) -> bool {
+        self.ended
+            .is_none_or(|(ended, took)| ended.elapsed() >= options.trust(look, took))
     }
 }
 

@@ -12,9 +12,9 @@ mod trusted;
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
+use portcullis_database::Pace;
 use tokio::time::sleep;
 
 pub use options::BookOptions;
@@ -29,9 +29,6 @@ use trusted::TrustedLoader;
 
 use crate::database::{Database, DatabaseError};
 use crate::rules::{RuleFolder, RulesError};
-
-/// Longest pause between two attempts to reach an unreachable database.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Holds the current snapshot, and replaces it as a whole.
 pub struct AddressBook {
@@ -150,15 +147,15 @@ impl AddressBook {
 
     async fn watch_addresses(&self) {
         let options = self.options;
-        let poll = options.poll;
-        let mut pause = poll;
+        let mut pace = Pace::new(options.poll);
+        // The table has just been loaded.
+        sleep(pace.first()).await;
         loop {
             let loader = Arc::clone(&self.addresses);
             let follow = tokio::spawn(async move { loader.follow(options).await });
-            pause = match follow.await {
-                // Bounds the load: a large table that changes constantly is being read half of the time.
-                Ok(Ok(took)) => poll.max(took),
-                Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(poll)),
+            let pause = match follow.await {
+                Ok(Ok(took)) => pace.succeeded(took),
+                Ok(Err(_)) | Err(_) => pace.failed(),
             };
             self.published.collect();
             sleep(pause).await;
@@ -167,13 +164,14 @@ impl AddressBook {
 
     async fn watch_trusted(&self) {
         let options = self.options;
-        let mut pause = options.poll;
+        let mut pace = Pace::new(options.poll);
+        sleep(pace.first()).await;
         loop {
             let loader = Arc::clone(&self.trusted);
             let follow = tokio::spawn(async move { loader.follow(options).await });
-            pause = match follow.await {
-                Ok(Ok(took)) => options.poll.max(took),
-                Ok(Err(_)) | Err(_) => (pause * 2).min(LONGEST_PAUSE.max(options.poll)),
+            let pause = match follow.await {
+                Ok(Ok(took)) => pace.succeeded(took),
+                Ok(Err(_)) | Err(_) => pace.failed(),
             };
             sleep(pause).await;
         }

@@ -22,8 +22,9 @@ pub struct BookOptions {
 }
 
 impl BookOptions {
-    /// How long a table is assumed unchanged, by the duration of its last read.
-    pub(super) fn trust(self, look: Look, took: Duration) -> Duration {
+    /// How long a table whose change the database has not reported is assumed unchanged, by what the last poll found and the duration of the last
+    /// read.
+    pub fn trust(self, look: Look, took: Duration) -> Duration {
         let Self { poll, reread, .. } = self;
         match look {
             // The server would have reported a change, unless its memory of changes was lost.
