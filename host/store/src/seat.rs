@@ -19,6 +19,9 @@ pub struct Seat {
     pub revision: u64,
     /// The author of the last change.
     pub changed_by: String,
+    /// The time of the last change, in seconds since 1970, by the clock of the host that made it; 0 if it is not known. [`Store`](crate::Store) sets it in
+    /// the database.
+    pub changed_at: u64,
 }
 
 /// The kind of trial of a candidate.

@@ -1,6 +1,8 @@
 //! Reading and writing.
 
 mod audit;
+mod marks;
+mod restored;
 mod tenants;
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -12,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 use tokio::time::{sleep, timeout};
 
 pub use audit::MOST_NOTED;
+pub use marks::{Mark, MarkWatch};
+pub use restored::PutBack;
 pub use tenants::StoredTenant;
 
 use crate::error::StoreError;
@@ -40,8 +44,7 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 static ARTIFACTS: Name = Name::known("portcullis_artifact");
 
 /// The columns of a seat, in the order in which they are read.
-const SEAT: &str =
-    "`seat`, `last`, `active`, `previous`, `candidate`, `share`, `mode`, `revision`, `changed_by`";
+const SEAT: &str = "`seat`, `last`, `active`, `previous`, `candidate`, `share`, `mode`, `revision`, `changed_by`, `changed_at`";
 
 /// The same for a generation.
 const GENERATION: &str =
@@ -61,27 +64,29 @@ impl Store {
         }
     }
 
-    /// A number that grows with every change of a seat.
-    ///
-    /// # Errors
-    /// When the database cannot be reached or has no such tables.
-    pub async fn revision(&self) -> Result<u64, StoreError> {
-        self.sum_of_revisions("portcullis_seat").await
-    }
-
     /// All seats with at least one push.
     ///
     /// # Errors
-    /// As [`Store::revision`].
+    /// As [`Store::mark`].
     pub async fn seats(&self) -> Result<Vec<Seat>, StoreError> {
         let query = format!("SELECT {SEAT} FROM `portcullis_seat` ORDER BY `seat`");
         self.rows(&query, &[], seat).await
     }
 
+    /// One seat; `None` if it has no row.
+    ///
+    /// # Errors
+    /// As [`Store::mark`].
+    pub async fn seat(&self, name: &str) -> Result<Option<Seat>, StoreError> {
+        let query = format!("SELECT {SEAT} FROM `portcullis_seat` WHERE `seat` = ?");
+        let found = self.rows(&query, &[name.into()], seat).await?;
+        Ok(found.into_iter().next())
+    }
+
     /// The last generations of a seat, newest first.
     ///
     /// # Errors
-    /// As [`Store::revision`].
+    /// As [`Store::mark`].
     pub async fn generations(&self, seat: &str, most: u32) -> Result<Vec<Generation>, StoreError> {
         let query = format!(
             "SELECT {GENERATION} FROM `portcullis_generation` WHERE `seat` = ? ORDER BY `number` DESC LIMIT ?"
@@ -93,7 +98,7 @@ impl Store {
     /// One generation of a seat; `None` if it was never pushed, or has been deleted.
     ///
     /// # Errors
-    /// As [`Store::revision`].
+    /// As [`Store::mark`].
     pub async fn generation(
         &self,
         seat: &str,
@@ -250,18 +255,6 @@ impl Store {
         Ok(rows)
     }
 
-    /// The sum of the column `revision`, which never decreases.
-    pub(crate) async fn sum_of_revisions(&self, table: &str) -> Result<u64, StoreError> {
-        let sum = self
-            .connections
-            .dialect()
-            .as_text("COALESCE(SUM(`revision`), 0)");
-        let query = format!("SELECT {sum} FROM `{table}`");
-        let sums = self.rows(&query, &[], |row| row.text(0)).await?;
-        let sum = sums.into_iter().flatten().next();
-        Ok(sum.and_then(|sum| sum.parse().ok()).unwrap_or(0))
-    }
-
     /// Runs several statements that transfer this many bytes, with the time limit of one.
     async fn whole<T>(
         &self,
@@ -415,10 +408,24 @@ async fn insert_generation(
     digest: &str,
     now: i64,
 ) -> Result<(), Failure> {
-    let insert = format!(
-        "INSERT INTO `portcullis_generation` ({GENERATION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    );
-    let values = [
+    let insert = format!("INSERT INTO {}", generation_row());
+    let values = generation_values(new, number, digest, now);
+    link.execute(&insert, &values).await.map(drop)
+}
+
+/// The row of a generation, as the text after `INSERT INTO`.
+fn generation_row() -> String {
+    format!("`portcullis_generation` ({GENERATION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)")
+}
+
+/// The values of that row.
+fn generation_values<'v>(
+    new: &NewGeneration<'v>,
+    number: i64,
+    digest: &'v str,
+    now: i64,
+) -> [Value<'v>; 9] {
+    [
         new.seat.into(),
         number.into(),
         digest.into(),
@@ -428,8 +435,7 @@ async fn insert_generation(
         new.note.into(),
         now.into(),
         new.signature.into(),
-    ];
-    link.execute(&insert, &values).await.map(drop)
+    ]
 }
 
 /// The values of the columns `active` to `mode` of a seat.
@@ -456,6 +462,7 @@ fn seat(row: &Record) -> Result<Seat, ReadError> {
         mode: row.text(6)?,
         revision: number(7)?.unwrap_or(0),
         changed_by: row.text(8)?.unwrap_or_default(),
+        changed_at: number(9)?.unwrap_or(0),
     })
 }
 

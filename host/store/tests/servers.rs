@@ -9,8 +9,8 @@
 
 use portcullis_database::{Connections, DatabaseUrl, Schema};
 use portcullis_store::{
-    Action, ActionBounds, ActionFilter, Kept, MOST_NOTED, NewGeneration, Seat, Store, StoreError,
-    Trial,
+    Action, ActionBounds, ActionFilter, Kept, MOST_NOTED, Mark, NewGeneration, PutBack, Seat,
+    Store, StoreError, Trial,
 };
 use portcullis_testkit::on_each_server;
 use portcullis_testkit::server::{Dialect, Server};
@@ -21,6 +21,7 @@ on_each_server!(
     of_two_who_change_a_seat_one_is_first,
     what_a_host_kept_in_memory_is_taken_over_by_the_first_one,
     all_who_push_at_once_get_numbers_of_their_own_and_keep_their_files,
+    hosts_that_store_the_same_push_again_at_once_store_it_once,
     tenants_come_change_and_go_with_a_growing_revision,
     actions_are_stored_once_and_read_in_pages,
     actions_beyond_the_bounds_are_deleted,
@@ -56,7 +57,7 @@ fn policy<'n>(seat: &'n str, bytes: &'n [u8]) -> NewGeneration<'n> {
 
 async fn what_is_pushed_is_numbered_pruned_and_comes_back(dialect: Dialect) {
     let (_server, store) = store(dialect).await;
-    assert_eq!(store.revision().await.unwrap(), 0);
+    assert_eq!(store.mark().await.unwrap(), Mark::default());
     let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
     let first = store.push(&policy("acme", &bytes), 2).await.unwrap();
     let second = store.push(&policy("acme", b""), 2).await.unwrap();
@@ -102,13 +103,15 @@ async fn of_two_who_change_a_seat_one_is_first(dialect: Dialect) {
     };
     assert!(store.replace(&before, &after, "ann").await.unwrap());
     assert!(!store.replace(&before, &before, "bob").await.unwrap());
+    let now = store.seats().await.unwrap();
     let expected = Seat {
         revision: 1,
         changed_by: "ann".into(),
+        changed_at: now[0].changed_at,
         ..after
     };
-    assert_eq!(store.seats().await.unwrap(), [expected]);
-    assert_eq!(store.revision().await.unwrap(), 1);
+    assert_eq!(now, [expected]);
+    assert_eq!(store.mark().await.unwrap().revisions, 1);
 }
 
 async fn what_a_host_kept_in_memory_is_taken_over_by_the_first_one(dialect: Dialect) {
@@ -129,12 +132,14 @@ async fn what_a_host_kept_in_memory_is_taken_over_by_the_first_one(dialect: Dial
     };
     let all = [kept(5, b"five"), kept(6, b"six"), kept(7, b"five")];
     assert!(store.adopt(&seat, &all, "host").await.unwrap());
+    let now = store.seats().await.unwrap();
     let expected = Seat {
         revision: 1,
         changed_by: "host".into(),
+        changed_at: now[0].changed_at,
         ..seat.clone()
     };
-    assert_eq!(store.seats().await.unwrap(), [expected]);
+    assert_eq!(now, [expected]);
     let late = [kept(5, b"other")];
     assert!(!store.adopt(&seat, &late, "late").await.unwrap());
     assert_eq!(store.generations("acme", 10).await.unwrap().len(), 3);
@@ -172,9 +177,40 @@ async fn all_who_push_at_once_get_numbers_of_their_own_and_keep_their_files(dial
     }
 }
 
+async fn hosts_that_store_the_same_push_again_at_once_store_it_once(dialect: Dialect) {
+    let (_server, store) = store(dialect).await;
+    store.push(&policy("acme", b"one"), 10).await.unwrap();
+    let mut hosts = JoinSet::new();
+    for _ in 0..8 {
+        let store = store.clone();
+        hosts.spawn(async move {
+            let kept = Kept {
+                number: 7,
+                created_at: 1000,
+                new: policy("acme", b"seven"),
+            };
+            store.put_back(&kept).await
+        });
+    }
+    let mut stored = 0;
+    while let Some(done) = hosts.join_next().await {
+        match done.unwrap().unwrap() {
+            PutBack::Stored => stored += 1,
+            PutBack::IsThere => {}
+            PutBack::Taken { digest } => panic!("the number is that of {digest}"),
+        }
+    }
+    assert_eq!(stored, 1);
+    let digests = store.digests("acme").await.unwrap();
+    assert_eq!(digests.keys().copied().collect::<Vec<_>>(), [1, 7]);
+    assert_eq!(store.artifact(&digests[&7]).await.unwrap(), b"seven");
+    let next = store.push(&policy("acme", b"eight"), 10).await.unwrap();
+    assert_eq!(next.number, 8);
+}
+
 async fn tenants_come_change_and_go_with_a_growing_revision(dialect: Dialect) {
     let (_server, store) = store(dialect).await;
-    assert_eq!(store.tenants_revision().await.unwrap(), 0);
+    assert_eq!(store.tenants_mark().await.unwrap(), Mark::default());
     let text = "source-groups = [200]\n# it's; -- a comment? \u{fc}\n";
     store.put_tenant("acme", Some(text), "ann").await.unwrap();
     store.put_tenant("beta", Some(""), "ann").await.unwrap();
@@ -182,7 +218,7 @@ async fn tenants_come_change_and_go_with_a_growing_revision(dialect: Dialect) {
     store.put_tenant("a_1", Some(""), "ann").await.unwrap();
     store.put_tenant("acme", None, "bob").await.unwrap();
     store.put_tenant("acme", Some(text), "cid").await.unwrap();
-    assert_eq!(store.tenants_revision().await.unwrap(), 5);
+    assert_eq!(store.tenants_mark().await.unwrap().revisions, 5);
     let tenants = store.tenants().await.unwrap();
     let names: Vec<_> = tenants.iter().map(|tenant| tenant.name.as_str()).collect();
     assert_eq!(names, ["a_1", "acme", "beta"]);
@@ -373,7 +409,7 @@ async fn a_tenant_changes_only_at_the_revision_that_was_read(dialect: Dialect) {
 
 async fn what_is_wrong_is_told_with_its_mend(dialect: Dialect) {
     let server = Server::empty(dialect);
-    let error = Store::new(connections(&server.url())).revision().await;
+    let error = Store::new(connections(&server.url())).mark().await;
     let error = error.unwrap_err();
     assert!(matches!(error, StoreError::NoTables { .. }), "{error}");
     assert!(
@@ -386,7 +422,7 @@ async fn what_is_wrong_is_told_with_its_mend(dialect: Dialect) {
         .await;
     server.sql(&dialect.reader("other", "x", &["others"])).await;
     let store = Store::new(connections(&server.url_of("other", "x")));
-    let error = store.revision().await.unwrap_err();
+    let error = store.mark().await.unwrap_err();
     assert!(matches!(error, StoreError::Denied { .. }), "{error}");
     assert!(
         error

@@ -83,6 +83,52 @@ impl MariaDb {
         self.lease.addr(2, 3306)
     }
 
+    /// The id of its process.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self) -> u32 {
+        self.server.as_ref().expect("the server runs").id()
+    }
+
+    /// All rows and tables of the database `kamailio`, as statements that put them back.
+    ///
+    /// # Panics
+    /// If the server does not answer.
+    pub fn dump(&self) -> String {
+        let output = Command::new("mariadb-dump")
+            .arg("--no-defaults")
+            .arg(format!("--socket={}", self.socket().display()))
+            .args(["--user=root", "--single-transaction", "kamailio"])
+            .output()
+            .expect("mariadb-dump runs: apt-get install mariadb-client");
+        assert!(
+            output.status.success(),
+            "mariadb-dump: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).expect("the dump is UTF-8")
+    }
+
+    /// Puts back what [`MariaDb::dump`] has returned, as an operator does.
+    ///
+    /// # Panics
+    /// If the server refuses it.
+    pub fn restore(&self, dump: &str) {
+        let file = self.folder.path().join("dump.sql");
+        std::fs::write(&file, dump).expect("the dump can be written");
+        let output = self
+            .client("kamailio")
+            .stdin(std::fs::File::open(&file).expect("the dump can be read"))
+            .output()
+            .expect("the mariadb client runs");
+        assert!(
+            output.status.success(),
+            "the dump is refused: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+
     /// Its unix socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.path().join("mysqld.sock")

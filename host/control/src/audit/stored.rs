@@ -18,11 +18,13 @@ use super::waiting::{Lost, Waiting};
 /// again.
 const GATHERED: Duration = Duration::from_secs(1);
 
-/// The pause after a failed write; it doubles up to the longest one.
+/// The longest pause after a failed write; it doubles up to the longest one of all.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 
-/// Interval between two deletions of what is beyond the bounds.
+/// Longest time from the start to the first deletion of what is beyond the bounds, and between two deletions. The hosts of a fleet have one table, so
+/// that each deletes at random moments.
+const FIRST_PRUNED: Duration = Duration::from_secs(60);
 const PRUNED: Duration = Duration::from_secs(3_600);
 
 /// Number of stored actions after which there is a deletion, whatever the time is.
@@ -93,12 +95,8 @@ impl Stored {
     /// Writes actions until the task is dropped.
     pub(crate) async fn run(&self) {
         let mut pause = FIRST_PAUSE;
-        let (mut pruned, mut since) = (Moment::now(), PRUNED_AFTER);
+        let (mut due, mut since) = (Moment::now() + random_part(FIRST_PRUNED), 0);
         loop {
-            let due = match since >= PRUNED_AFTER {
-                true => Moment::now(),
-                false => pruned + PRUNED,
-            };
             tokio::select! {
                 biased;
                 () = self.something_waits() => {}
@@ -106,17 +104,21 @@ impl Stored {
                     // A failure is logged when something is written. Without the right to delete, the table keeps everything.
                     let deleted = self.prune().await;
                     tracing::debug!(event = "audit_pruned", ?deleted, "audit pruned");
-                    (pruned, since) = (Moment::now(), 0);
+                    due = Moment::now() + PRUNED / 2 + random_part(PRUNED / 2);
+                    since = 0;
                     continue;
                 }
             }
             match self.write().await {
                 Ok(count) => {
                     since += count;
+                    if since >= PRUNED_AFTER {
+                        due = Moment::now();
+                    }
                     pause = FIRST_PAUSE;
                 }
                 Err(_logged) => {
-                    sleep(pause).await;
+                    sleep(pause / 2 + random_part(pause / 2)).await;
                     pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
@@ -281,4 +283,9 @@ fn within(text: &str, most: usize) -> String {
 fn milliseconds(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Any part of a time.
+fn random_part(of: Duration) -> Duration {
+    of.mul_f64(fastrand::f64())
 }

@@ -66,6 +66,12 @@ impl History {
         self.condemned.contains_key(&number)
     }
 
+    /// Whether the file of this digest was condemned under this number. In a database that was replaced by a backup, the number may stand for
+    /// another file than before.
+    pub(super) fn is_condemned_as(&self, number: u64, digest: Digest) -> bool {
+        self.condemned.get(&number) == Some(&digest)
+    }
+
     pub(super) fn is_condemned_file(&self, digest: Digest) -> bool {
         self.condemned
             .values()

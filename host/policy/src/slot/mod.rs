@@ -251,7 +251,11 @@ impl PolicySlot {
 
     /// Whether the generation of this number is condemned: the breaker took it out of service, and no command has activated it since.
     pub fn is_condemned(&self, number: u64) -> bool {
-        self.lineup.change().is_condemned(number)
+        let change = self.lineup.change();
+        match self.find(&change, number) {
+            Ok(generation) => change.is_condemned_as(number, generation.policy.digest()),
+            Err(_unknown) => change.is_condemned(number),
+        }
     }
 
     /// Whether a generation from the file of this digest is condemned.
@@ -415,7 +419,7 @@ impl PolicySlot {
             None => last.fetch_add(1, Ordering::Relaxed) + 1,
         };
         // A condemned generation may have been dropped and loaded again from the database.
-        let is_condemned = history.is_condemned(number);
+        let is_condemned = history.is_condemned_as(number, policy.digest());
         Arc::new(Generation {
             policy,
             number,

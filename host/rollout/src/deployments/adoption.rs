@@ -59,7 +59,10 @@ impl Deployments {
         let generations: Vec<_> = held.iter().map(|held| held.kept(&seat.name)).collect();
         let name = seat.name.clone();
         if database.store().adopt(&seat, &generations, HOST).await? {
-            database.see(&name, 1, seat.active);
+            database.see(StoredSeat {
+                revision: 1,
+                ..seat.clone()
+            });
             tracing::info!(
                 event = "policies_adopted",
                 seat = name,

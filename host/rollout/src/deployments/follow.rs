@@ -1,10 +1,11 @@
 //! Applies what other hosts store in the database.
 
+use std::time::Duration;
+
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
 use portcullis_store::{Seat as StoredSeat, StoreError};
-
-use tokio::time::Interval;
+use tokio::time::sleep;
 
 use super::Deployments;
 use super::database::Database;
@@ -45,12 +46,17 @@ impl Deployments {
     }
 
     async fn try_sync(&self, database: &Database) -> Result<(), StoreError> {
+        // Read before the rows: what changes meanwhile is found by the next call.
+        let mark = database.mark().await?;
         let mut seats = database.store().seats().await?;
         if database.health().is_memory() && self.adopt(database).await? {
             seats = database.store().seats().await?;
         }
         database.health().answered();
-        self.sync_seats(database, seats).await
+        database.note_gone(&seats);
+        self.sync_seats(database, seats).await?;
+        database.applied(mark);
+        Ok(())
     }
 
     /// Applies the stored state to these seats, several at a time.
@@ -91,7 +97,7 @@ impl Deployments {
             Some(files) => database.follow(&files, seat).await,
             None => {
                 // The tenant runs on another host only.
-                database.see(&seat.name, seat.revision, seat.active);
+                database.see(seat.clone());
                 Ok(())
             }
         }
@@ -122,13 +128,13 @@ impl Deployments {
         }
     }
 
-    /// Waits until the next tick, or until there is something to store. Never returns without a database.
-    pub(crate) async fn next_look(&self, tick: &mut Interval) {
+    /// Waits for this time, or until there is something to store. Never returns without a database.
+    pub(crate) async fn next_look(&self, pause: Duration) {
         let Some(database) = &self.database else {
             return std::future::pending().await;
         };
         tokio::select! {
-            _ = tick.tick() => {}
+            () = sleep(pause) => {}
             () = database.woken() => {}
         }
     }

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Instant;
 
-use portcullis_store::{Store, StoreError, StoredTenant};
+use portcullis_store::{Mark, Store, StoreError, StoredTenant};
 use thiserror::Error;
 
 use portcullis_config::{
@@ -66,6 +67,15 @@ impl Registry {
     pub async fn apply_all(&self, config: &Arc<Config>) -> Result<(), RegistryError> {
         let _turn = self.directory.turn.lock().await;
         let rows = self.stored_rows().await;
+        self.apply_rows(config, rows).await
+    }
+
+    /// The same with these stored tenants.
+    async fn apply_rows(
+        &self,
+        config: &Arc<Config>,
+        rows: Vec<StoredTenant>,
+    ) -> Result<(), RegistryError> {
         let fresh = self.apply_with(config, rows).await?;
         self.load_all(fresh).await;
         Ok(())
@@ -79,13 +89,20 @@ impl Registry {
         let Some(config) = self.directory.base.lock().clone() else {
             return;
         };
-        let seen = self.directory.known.lock().revision;
+        let seen = self.directory.known.lock().mark;
         // An error is logged where the stored policies are read, which are in the same database.
-        match store.tenants_revision().await {
-            Ok(revision) if revision != seen => {}
+        match self.directory.mark().await {
+            Ok(mark) if mark != seen => {}
             Ok(_) | Err(_) => return,
         }
-        if let Err(error) = self.apply_all(&config).await {
+        let _turn = self.directory.turn.lock().await;
+        let Ok(rows) = store.tenants().await else {
+            return;
+        };
+        if !self.directory.is_due(&rows, Instant::now()) {
+            return;
+        }
+        if let Err(error) = self.apply_rows(&config, rows).await {
             tracing::error!(event = "stored_tenants_not_applied", %error, "tenants of the database not applied");
         }
     }
@@ -289,7 +306,7 @@ impl Registry {
     ) -> Result<Vec<Arc<PolicyFiles>>, RegistryError> {
         let mut all = config.tenants.clone();
         let mut known = Known {
-            revision: rows.iter().map(|row| row.revision).sum(),
+            mark: Some(Mark::of_tenants(&rows)),
             ..Known::default()
         };
         for row in &rows {
@@ -330,8 +347,17 @@ impl Registry {
                 );
             }
         }
+        let older = last.older_in(&known.rows);
+        if !older.is_empty() {
+            tracing::error!(
+                event = "tenants_older",
+                tenants = older.join(", "),
+                "the database has an older state of these tenants, as after a restore of a backup: it applies; store them again with `portcullis tenant put`"
+            );
+        }
         *last = known;
         drop(last);
+        self.directory.applied();
         *self.directory.base.lock() = Some(Arc::clone(config));
         Ok(fresh)
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt};
+use portcullis_address::Pace;
 use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Shadow, Tenant, Tenants};
 use portcullis_dispatcher::Dispatcher;
@@ -22,7 +23,6 @@ use portcullis_sip::Routes;
 use portcullis_store::Store;
 use thiserror::Error;
 use tokio::sync::{Notify, watch};
-use tokio::time::MissedTickBehavior;
 
 use crate::aside::Aside;
 use crate::compiler::Occasion;
@@ -46,7 +46,7 @@ pub use start::Start;
 /// Interval between two checks for old policies that no worker uses any more.
 const COLLECT: Duration = Duration::from_secs(1);
 
-/// Interval between two checks for changes by other hosts.
+/// Longest interval between two checks for changes by other hosts.
 const FOLLOW: Duration = Duration::from_secs(1);
 
 /// Names of the operator's seats.
@@ -384,17 +384,21 @@ impl Registry {
 
     /// Follows the database as long as the host runs.
     async fn follow_database(self: Arc<Self>) {
-        let mut tick = tokio::time::interval(FOLLOW);
-        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pace = Pace::new(FOLLOW);
+        let mut pause = pace.first();
         loop {
-            self.deployments.next_look(&mut tick).await;
+            self.deployments.next_look(pause).await;
             // The start itself applies the stored state to all seats.
             if self.progress().is_some() {
                 continue;
             }
-            if self.deployments.follow().await {
-                self.sync_tenants().await;
-            }
+            pause = match self.deployments.follow().await {
+                true => {
+                    self.sync_tenants().await;
+                    pace.succeeded(Duration::ZERO)
+                }
+                false => pace.failed(),
+            };
         }
     }
 

@@ -21,18 +21,10 @@ pub struct StoredTenant {
 }
 
 impl Store {
-    /// A number that grows with every change of a tenant.
-    ///
-    /// # Errors
-    /// When the database cannot be reached or has no such table.
-    pub async fn tenants_revision(&self) -> Result<u64, StoreError> {
-        self.sum_of_revisions("portcullis_tenant").await
-    }
-
     /// All tenants, including removed ones, sorted by name.
     ///
     /// # Errors
-    /// As [`Store::tenants_revision`].
+    /// As [`Store::tenants_mark`].
     pub async fn tenants(&self) -> Result<Vec<StoredTenant>, StoreError> {
         let query = "SELECT `name`, `config`, `revision`, `changed_by`, `changed_at` FROM `portcullis_tenant` ORDER BY `name`";
         self.rows(query, &[], tenant).await

@@ -26,7 +26,7 @@ fn policy<'n>(seat: &'n str, bytes: &'n [u8]) -> NewGeneration<'n> {
 async fn what_is_pushed_is_numbered_and_comes_back() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder).await;
-    assert_eq!(store.revision().await.unwrap(), 0);
+    assert_eq!(store.mark().await.unwrap(), Mark::default());
     let first = store.push(&policy("acme", b"one"), 10).await.unwrap();
     let second = store.push(&policy("acme", b"two"), 10).await.unwrap();
     let other = store.push(&policy("other", b"one"), 10).await.unwrap();
@@ -71,10 +71,11 @@ async fn of_two_who_change_a_seat_one_is_first() {
     let expected = Seat {
         revision: 1,
         changed_by: "ann".into(),
+        changed_at: now.changed_at,
         ..after
     };
     assert_eq!(*now, expected);
-    assert_eq!(store.revision().await.unwrap(), 1);
+    assert_eq!(store.mark().await.unwrap().revisions, 1);
 }
 
 #[tokio::test]
@@ -97,12 +98,14 @@ async fn what_a_host_kept_in_memory_is_taken_over_with_its_numbers_by_the_first_
     };
     let all = [kept(5, b"five"), kept(6, b"six"), kept(7, b"five")];
     assert!(store.adopt(&seat, &all, "host").await.unwrap());
+    let now = store.seats().await.unwrap();
     let expected = Seat {
         revision: 1,
         changed_by: "host".into(),
+        changed_at: now[0].changed_at,
         ..seat.clone()
     };
-    assert_eq!(store.seats().await.unwrap(), [expected]);
+    assert_eq!(now, [expected]);
     let generations = store.generations("acme", 10).await.unwrap();
     let told: Vec<_> = generations
         .iter()
@@ -180,7 +183,7 @@ async fn what_is_wrong_is_told_with_its_mend() {
     let path = folder.path().join("bare.db");
     std::fs::write(&path, b"").unwrap();
     let bare = Store::new(DatabaseUrl::Sqlite(path));
-    let error = bare.revision().await.unwrap_err().to_string();
+    let error = bare.mark().await.unwrap_err().to_string();
     assert!(error.contains("portcullis db migrate"), "{error}");
     let nowhere = Store::new(DatabaseUrl::Sqlite(folder.path().join("none.db")));
     let error = nowhere.seats().await.unwrap_err();
@@ -204,11 +207,11 @@ async fn what_is_wrong_is_told_with_its_mend() {
 async fn tenants_come_change_and_go_with_a_growing_revision() {
     let folder = tempfile::tempdir().unwrap();
     let store = store(&folder).await;
-    assert_eq!(store.tenants_revision().await.unwrap(), 0);
+    assert_eq!(store.tenants_mark().await.unwrap(), Mark::default());
     let text = "source-groups = [200]\n# it's; -- a comment \u{fc}\n";
     store.put_tenant("acme", Some(text), "ann").await.unwrap();
     store.put_tenant("beta", Some(""), "ann").await.unwrap();
-    assert_eq!(store.tenants_revision().await.unwrap(), 2);
+    assert_eq!(store.tenants_mark().await.unwrap().revisions, 2);
     let [acme, beta] = &store.tenants().await.unwrap()[..] else {
         panic!("two tenants");
     };
@@ -225,7 +228,7 @@ async fn tenants_come_change_and_go_with_a_growing_revision() {
         (&tenants[0].config, tenants[0].changed_by.as_str()),
         (&None, "bob")
     );
-    assert_eq!(store.tenants_revision().await.unwrap(), 3);
+    assert_eq!(store.tenants_mark().await.unwrap().revisions, 3);
 }
 
 #[tokio::test]
@@ -302,4 +305,84 @@ async fn the_audit_is_no_change_of_a_table_and_hides_none() {
     expect(Look::Changed, "another table").await;
     assert!(note().await.is_err());
     expect(Look::Same, "an audit that cannot be written").await;
+}
+
+#[tokio::test]
+async fn a_mark_tells_a_restored_history_from_the_one_before_by_its_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    store.push(&policy("acme", b"one"), 10).await.unwrap();
+    store.put_tenant("acme", Some(""), "ann").await.unwrap();
+    let (seats, tenants) = (
+        store.mark().await.unwrap(),
+        store.tenants_mark().await.unwrap(),
+    );
+    assert_eq!((seats.rows, seats.pushes), (1, 1));
+    assert_eq!(tenants, Mark::of_tenants(&store.tenants().await.unwrap()));
+    // As many changes as before, at other times.
+    let mut link = store.open().await.unwrap();
+    for table in ["portcullis_seat", "portcullis_tenant"] {
+        let later = format!("UPDATE `{table}` SET `changed_at` = `changed_at` + 1");
+        link.execute(&later, &[]).await.unwrap();
+    }
+    link.release().await;
+    assert_ne!(store.mark().await.unwrap(), seats);
+    assert_ne!(store.tenants_mark().await.unwrap(), tenants);
+}
+
+#[tokio::test]
+async fn the_marks_of_small_and_large_tables_follow_each_change() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let (mut seats, mut tenants) = (store.watch_seats(), store.watch_tenants());
+    assert_eq!(seats.look().await.unwrap(), Mark::default());
+    for rows in [1, 3_000] {
+        let mut link = store.open().await.unwrap();
+        let many = format!(
+            "INSERT INTO `portcullis_tenant` WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows}) \
+             SELECT 't' || {rows} || '-' || i, '', 1, 'ann', 1 FROM n"
+        );
+        link.execute(&many, &[]).await.unwrap();
+        link.release().await;
+        let before = tenants.look().await.unwrap();
+        assert!(before.rows >= rows);
+        assert_eq!(tenants.look().await.unwrap(), before);
+        store.put_tenant("t1-1", Some("x"), "bob").await.unwrap();
+        let after = tenants.look().await.unwrap();
+        assert_eq!(after.revisions, before.revisions + 1);
+        assert_eq!(after, store.tenants_mark().await.unwrap());
+        assert_eq!(tenants.look().await.unwrap(), after);
+    }
+    store.push(&policy("acme", b"one"), 10).await.unwrap();
+    assert_eq!(seats.look().await.unwrap().pushes, 1);
+}
+
+#[tokio::test]
+async fn what_a_backup_lacks_is_stored_again_once_and_its_number_is_not_given_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    store.push(&policy("acme", b"one"), 10).await.unwrap();
+    let kept = |number, bytes: &'static [u8]| Kept {
+        number,
+        created_at: 1000,
+        new: policy("acme", bytes),
+    };
+    let put = async |kept: Kept<'static>| store.put_back(&kept).await.unwrap();
+    assert_eq!(put(kept(1, b"one")).await, PutBack::IsThere);
+    assert_eq!(put(kept(3, b"three")).await, PutBack::Stored);
+    assert_eq!(put(kept(3, b"three")).await, PutBack::IsThere);
+    assert_eq!(put(kept(2, b"two")).await, PutBack::Stored);
+    let digest = digest_of(b"three");
+    assert_eq!(put(kept(3, b"other")).await, PutBack::Taken { digest });
+    let third = store.generation("acme", 3).await.unwrap().unwrap();
+    assert_eq!((third.author.as_str(), third.created_at), ("ann", 1000));
+    assert_eq!(store.artifact(&third.digest).await.unwrap(), b"three");
+    let [seat] = &store.seats().await.unwrap()[..] else {
+        panic!("one seat");
+    };
+    assert_eq!((seat.last, seat.active, seat.revision), (3, None, 0));
+    let next = store.push(&policy("acme", b"four"), 10).await.unwrap();
+    assert_eq!(next.number, 4);
+    let numbers: Vec<_> = store.digests("acme").await.unwrap().into_keys().collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
 }

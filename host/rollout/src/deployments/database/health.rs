@@ -38,11 +38,13 @@ impl Health {
         self.error.lock().is_some()
     }
 
-    /// Whether pushed policies are kept in memory, because the tables do not exist or the user may not read them.
+    /// Whether pushed policies are kept in memory, because the tables do not exist or the user may not read them. Tables that have been read before are
+    /// awaited: they are missing for a moment while a backup is restored, and a push to memory would be lost then.
     pub(in crate::deployments) fn is_memory(&self) -> bool {
         match self.error.lock().as_ref().map(|(error, _)| error) {
-            Some(StoreError::NoTables { .. }) => true,
-            Some(StoreError::Denied { .. }) => !self.has_answered.load(Ordering::Relaxed),
+            Some(StoreError::NoTables { .. } | StoreError::Denied { .. }) => {
+                !self.has_answered.load(Ordering::Relaxed)
+            }
             Some(
                 StoreError::Unreachable { .. }
                 | StoreError::Hung { .. }
@@ -63,13 +65,9 @@ impl Health {
         let since = SystemTime::now();
         let had_answered = self.has_answered.load(Ordering::Relaxed);
         match &error {
-            Some(error @ StoreError::NoTables { .. }) => {
-                tracing::info!(
-                    event = "policies_in_memory",
-                    "pushed policies are kept until the host ends: {error}"
-                );
-            }
-            Some(error @ StoreError::Denied { .. }) if !had_answered => {
+            Some(error @ (StoreError::NoTables { .. } | StoreError::Denied { .. }))
+                if !had_answered =>
+            {
                 tracing::info!(
                     event = "policies_in_memory",
                     "pushed policies are kept until the host ends: {error}"

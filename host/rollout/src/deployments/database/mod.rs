@@ -1,6 +1,7 @@
 //! Seats whose generations are in the database. Every host on the database applies the stored state to its seats.
 
 mod health;
+mod restored;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -11,8 +12,8 @@ use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use portcullis_policy::{Generation, Mode, NoGeneration, Share, Trial};
 use portcullis_store::{
-    Generation as StoredGeneration, NewGeneration, Seat as StoredSeat, Store, StoreError,
-    Trial as StoredTrial,
+    Generation as StoredGeneration, Mark, MarkWatch, NewGeneration, Seat as StoredSeat, Store,
+    StoreError, Trial as StoredTrial,
 };
 use tokio::sync::Notify;
 
@@ -27,6 +28,7 @@ use super::provenance::{Manifest, Provenance};
 use super::state::{Change, Deployment};
 
 use health::Health;
+use restored::Older;
 
 /// Number of locks for applying stored state to seats. Seats share them.
 const TURNS: usize = 256;
@@ -46,7 +48,13 @@ pub(crate) struct Database {
     store: Store,
     manifest: Arc<Manifest>,
     /// Last state of each seat that this host has read.
-    seen: Mutex<BTreeMap<String, Seen>>,
+    seen: Mutex<BTreeMap<String, StoredSeat>>,
+    /// The mark of the seats in the database.
+    marks: tokio::sync::Mutex<MarkWatch>,
+    /// Mark of the seats that were applied last; `None` if they are to be applied in any case.
+    mark: Mutex<Option<Mark>>,
+    /// Seats whose rows are older than what this host has read before.
+    older: Older,
     health: Health,
     /// Automatic fallbacks that are not stored yet.
     fall_backs: Mutex<BTreeMap<String, FallBack>>,
@@ -69,13 +77,6 @@ pub struct StoreStatus {
     pub fall_backs: usize,
 }
 
-/// The last state of a seat that was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    revision: u64,
-    active: Option<u64>,
-}
-
 /// An automatic fallback of a seat from one generation to another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FallBack {
@@ -96,9 +97,12 @@ impl Database {
     /// Creates the database of this store. Nothing is read yet.
     pub(super) fn new(store: Store, manifest: Arc<Manifest>) -> Self {
         Self {
+            marks: tokio::sync::Mutex::new(store.watch_seats()),
             store,
             manifest,
             seen: Mutex::default(),
+            mark: Mutex::default(),
+            older: Older::default(),
             health: Health::default(),
             fall_backs: Mutex::default(),
             foreign: Mutex::default(),
@@ -142,14 +146,19 @@ impl Database {
     }
 
     /// Notes what this host has stored itself.
-    pub(super) fn see(&self, seat: &str, revision: u64, active: Option<u64>) {
-        let seen = Seen { revision, active };
-        self.seen.lock().insert(seat.to_owned(), seen);
+    pub(super) fn see(&self, seat: StoredSeat) {
+        self.seen.lock().insert(seat.name.clone(), seat);
     }
 
     /// Has the next call apply the stored state to a seat, even if it has not changed.
     pub(super) fn forget(&self, seat: &str) {
         self.seen.lock().remove(seat);
+        *self.mark.lock() = None;
+    }
+
+    /// Notes that the seats with this mark have been applied. While a row is older than before, the next call reads them again.
+    pub(super) fn applied(&self, mark: Mark) {
+        *self.mark.lock() = self.older.is_over().then_some(mark);
     }
 
     /// Marks the generation numbers of a seat as those of another host from now on.
@@ -162,9 +171,16 @@ impl Database {
     /// # Errors
     /// If the database does not answer.
     pub(super) async fn has_changed(&self) -> Result<bool, StoreError> {
-        let seen: u64 = self.seen.lock().values().map(|seen| seen.revision).sum();
-        let revision = self.store.revision().await?;
-        Ok(revision != seen || self.health.is_impaired())
+        let mark = self.mark().await?;
+        Ok(*self.mark.lock() != Some(mark) || self.health.is_impaired())
+    }
+
+    /// Returns the mark of the seats.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub(super) async fn mark(&self) -> Result<Mark, StoreError> {
+        self.marks.lock().await.look().await
     }
 
     /// Applies a stored row to its seat on this host.
@@ -206,7 +222,7 @@ impl Database {
     async fn store_fall_back(&self, seat: &str, fall_back: FallBack) -> Result<(), StoreError> {
         let FallBack { from, to } = fall_back;
         for _ in 0..TRIES {
-            let row = self.row(seat).await?;
+            let row = self.store.seat(seat).await?;
             let is_waited_for = self.fall_backs.lock().get(seat) == Some(&fall_back);
             let Some(before) = row.filter(|_| is_waited_for) else {
                 return Ok(());
@@ -217,7 +233,11 @@ impl Database {
             };
             let after = row_after(&before, &now, &fallen_back);
             if self.store.replace(&before, &after, BREAKER).await? {
-                self.see(seat, before.revision + 1, Some(to));
+                self.see(StoredSeat {
+                    revision: before.revision + 1,
+                    changed_at: 0,
+                    ..after
+                });
                 tracing::info!(
                     event = "fall_back_stored",
                     seat,
@@ -229,11 +249,6 @@ impl Database {
             }
         }
         Ok(())
-    }
-
-    async fn row(&self, seat: &str) -> Result<Option<StoredSeat>, StoreError> {
-        let seats = self.store.seats().await?;
-        Ok(seats.into_iter().find(|stored| stored.name == seat))
     }
 
     /// Returns the state of a seat according to its row. The database is queried for all generations only if a change needs one that this
@@ -307,7 +322,7 @@ impl Database {
         said: Said,
     ) -> Result<(), ShipError> {
         loop {
-            let Some(before) = self.row(&files.seat().name).await? else {
+            let Some(before) = self.store.seat(&files.seat().name).await? else {
                 let kept = Vec::new();
                 return Err(NoGeneration::Previous { kept }.into());
             };
@@ -318,6 +333,7 @@ impl Database {
             if self.store.replace(&before, &after, by).await? {
                 after.revision = before.revision + 1;
                 after.changed_by = by.to_owned();
+                after.changed_at = 0;
                 return self.sync_seat(files, &after, said).await;
             }
         }
@@ -347,34 +363,29 @@ impl Database {
         seat: &StoredSeat,
         said: Said,
     ) -> Result<(), ShipError> {
-        let now = Seen {
-            revision: seat.revision,
-            active: seat.active,
-        };
-        let see = || self.seen.lock().insert(seat.name.clone(), now);
         let _turn = self.turn_of(&seat.name).await;
-        let before = self.seen.lock().get(&seat.name).copied();
-        let is_known = before.is_some_and(|seen| seen.revision >= seat.revision);
         if files.file().is_some() {
-            see();
+            self.see(seat.clone());
             return Ok(());
         }
-        if is_known && said == Said::ByRow {
+        let before = self.seen.lock().get(&seat.name).cloned();
+        let Some(seat) = self.due(seat, before.as_ref(), said).await? else {
             return Ok(());
-        }
+        };
         // Noted in any case: what fails now would also fail a second later.
-        see();
-        let done = self.bring(files, seat, said, before).await;
+        self.see(seat.clone());
+        let done = self.bring_from(files, &seat, said, before.as_ref()).await;
         if let Err(ShipError::Store(error)) = &done
             && error.is_away()
         {
             // A later attempt may succeed.
-            let mut seen = self.seen.lock();
             match before {
-                Some(before) => drop(seen.insert(seat.name.clone(), before)),
-                None => drop(seen.remove(&seat.name)),
+                Some(before) => self.see(before),
+                None => drop(self.seen.lock().remove(&seat.name)),
             }
+            return done;
         }
+        self.older.clear(&seat.name);
         done
     }
 
@@ -384,7 +395,7 @@ impl Database {
         files: &Arc<PolicyFiles>,
         seat: &StoredSeat,
         said: Said,
-        before: Option<Seen>,
+        before: Option<&StoredSeat>,
     ) -> Result<(), ShipError> {
         let is_foreign = self.foreign.lock().contains(&seat.name);
         if let (true, Some(active)) = (is_foreign, seat.active) {
@@ -393,7 +404,7 @@ impl Database {
         self.fetch(files, seat).await?;
         let slot = files.slot();
         if let Some(active) = seat.active
-            && (slot.number() != active || is_foreign)
+            && (is_foreign || !is_serving(files, active))
         {
             // The row may be newer than the condemnation: another host's operator has activated the generation meanwhile.
             let is_meant = said == Said::ByOperator
@@ -447,11 +458,26 @@ impl Database {
     /// Loads the generations that a seat needs and this host has not compiled yet.
     async fn fetch(&self, files: &Arc<PolicyFiles>, seat: &StoredSeat) -> Result<(), ShipError> {
         let candidate = seat.candidate.map(|(number, _)| number);
-        for number in [seat.previous, candidate, seat.active]
-            .into_iter()
-            .flatten()
-        {
-            if files.slot().generation(number).is_some() {
+        let numbers = [seat.previous, candidate, seat.active];
+        let numbers = numbers.into_iter().flatten();
+        let slot = files.slot();
+        let is_here = numbers
+            .clone()
+            .any(|number| slot.generation(number).is_some());
+        let digests = match is_here {
+            true => self.store.digests(&seat.name).await?,
+            false => BTreeMap::new(),
+        };
+        for number in numbers {
+            // A generation that the database has deleted stays in use.
+            let is_replaced = |generation: &Arc<Generation>| {
+                let stored = digests.get(&number);
+                stored.is_some_and(|stored| self.is_replaced(&seat.name, generation, stored))
+            };
+            if slot
+                .generation(number)
+                .is_some_and(|generation| !is_replaced(&generation))
+            {
                 continue;
             }
             let fetched = self.fetch_one(files, &seat.name, number).await;
@@ -510,13 +536,20 @@ impl DesiredState for Database {
         new: NewGeneration<'a>,
     ) -> BoxFuture<'a, Result<Option<u64>, ShipError>> {
         let keep = files.seat().config.generations;
-        async move { Ok(Some(self.store.push(&new, keep).await?.number)) }.boxed()
+        async move {
+            let pushed = self.store.push(&new, keep).await?;
+            if let Some(held) = files.slot().generation(pushed.number) {
+                let _told = self.is_replaced(new.seat, &held, &pushed.digest);
+            }
+            Ok(Some(pushed.number))
+        }
+        .boxed()
     }
 
     fn previous<'a>(&'a self, files: &'a PolicyFiles) -> BoxFuture<'a, Result<u64, ShipError>> {
         async move {
             let name = &*files.seat().name;
-            let row = self.row(name).await?.unwrap_or_else(|| StoredSeat {
+            let row = self.store.seat(name).await?.unwrap_or_else(|| StoredSeat {
                 name: name.to_owned(),
                 ..StoredSeat::default()
             });
@@ -564,6 +597,15 @@ impl DesiredState for Database {
         let fall_back = FallBack { from, to };
         self.fall_backs.lock().insert(name, fall_back);
         self.wake.notify_one();
+    }
+}
+
+/// Whether the active generation of a seat is the one with this number. After a restore of a backup, the number may stand for another file.
+fn is_serving(files: &PolicyFiles, number: u64) -> bool {
+    let slot = files.slot();
+    match (slot.current(), slot.generation(number)) {
+        (Some(current), Some(generation)) => Arc::ptr_eq(&current, &generation),
+        (None, _) | (_, None) => false,
     }
 }
 

@@ -1,0 +1,89 @@
+//! What is stored again after the database was replaced by an older backup.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use portcullis_database::{Failure, Link, ReadError, Record};
+
+use super::{
+    ARTIFACTS, Store, digest_of, generation_row, generation_values, insert_artifact, insert_seat,
+    retried, signed,
+};
+use crate::error::StoreError;
+use crate::seat::Kept;
+
+/// What has become of a generation that a host has and the database may have lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutBack {
+    /// The database has it, with the same file.
+    IsThere,
+    /// It was missing, and is stored again under its number, without a role.
+    Stored,
+    /// Its number has become that of another file.
+    Taken {
+        /// The SHA-256 of that file, in hexadecimal.
+        digest: String,
+    },
+}
+
+impl Store {
+    /// The digests of all generations of a seat, by number.
+    ///
+    /// # Errors
+    /// When the database cannot be reached or has no such tables.
+    pub async fn digests(&self, seat: &str) -> Result<BTreeMap<u64, String>, StoreError> {
+        let query = "SELECT `number`, `digest` FROM `portcullis_generation` WHERE `seat` = ?";
+        let all = self.rows(query, &[seat.into()], numbered).await?;
+        Ok(all.into_iter().collect())
+    }
+
+    /// Stores a generation again under its number, unless that number exists, and makes sure that no later push gets the number. May be called
+    /// by several hosts at once, and again.
+    ///
+    /// # Errors
+    /// When it cannot be written; then nothing is stored.
+    pub async fn put_back(&self, kept: &Kept<'_>) -> Result<PutBack, StoreError> {
+        let digest = digest_of(kept.new.bytes);
+        let is_stored = retried(|| async {
+            let mut link = self.connections.take(self.patience(0)).await?;
+            let putting = put_back(&mut link, kept, &digest);
+            let is_stored = self.whole(kept.new.bytes.len(), putting).await?;
+            link.release().await;
+            Ok(is_stored)
+        })
+        .await?;
+        if is_stored {
+            return Ok(PutBack::Stored);
+        }
+        let mut all = self.digests(kept.new.seat).await?;
+        Ok(match all.remove(&kept.number) {
+            Some(other) if other != digest => PutBack::Taken { digest: other },
+            Some(_) | None => PutBack::IsThere,
+        })
+    }
+}
+
+/// The statements, in one transaction; returns whether the number was free.
+async fn put_back(link: &mut Link, kept: &Kept<'_>, digest: &str) -> Result<bool, Failure> {
+    let (number, at) = (signed(kept.number), signed(kept.created_at));
+    link.set_limit(Duration::MAX);
+    link.begin_write(Some(&ARTIFACTS)).await?;
+    insert_seat(link, kept.new.seat, kept.new.author, at).await?;
+    // Pushes, and other hosts that do the same, wait here.
+    let reserve = "UPDATE `portcullis_seat` SET `last` = CASE WHEN `last` < ? THEN ? ELSE `last` END WHERE `seat` = ?";
+    let values = [number.into(), number.into(), kept.new.seat.into()];
+    link.execute(reserve, &values).await?;
+    let insert = link.dialect().insert_if_absent(&generation_row());
+    let values = generation_values(&kept.new, number, digest, at);
+    let inserted = link.execute(&insert, &values).await?;
+    if inserted > 0 {
+        insert_artifact(link, digest, kept.new.bytes, at).await?;
+    }
+    link.commit().await?;
+    Ok(inserted > 0)
+}
+
+fn numbered(row: &Record) -> Result<(u64, String), ReadError> {
+    let number = row.integer(0)?.unwrap_or(0).unsigned_abs();
+    Ok((number, row.text(1)?.unwrap_or_default()))
+}
