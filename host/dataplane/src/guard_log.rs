@@ -40,13 +40,18 @@ fn look(shared: &Shared, known: &mut Known) {
     let mut held = 0;
     for change in known.replace(guard.barred(Instant::now())) {
         match change {
-            Change::Barred(one) if one.kind == Kind::Banned => warn!(
-                event = "source_banned",
-                source = %one.source,
-                reason = one.reason.as_str(),
-                seconds = one.remaining.as_secs(),
-                "source banned"
-            ),
+            Change::Barred(one) if one.kind == Kind::Banned => {
+                // Only bans of other hosts have one.
+                let host = one.host.map(|host| guard.host_name(host));
+                warn!(
+                    event = "source_banned",
+                    source = %one.source,
+                    reason = one.reason.as_str(),
+                    seconds = one.remaining.as_secs(),
+                    host = host.as_deref(),
+                    "source banned"
+                );
+            }
             Change::Barred(one) => {
                 held += 1;
                 if held <= MOST_HELD {
@@ -118,6 +123,7 @@ mod tests {
             reason: Reason::Users,
             remaining: Duration::from_secs(300),
             dropped: 0,
+            host: None,
         }
     }
 

@@ -7,17 +7,24 @@
 //! a few requests a second. A peer of a stream has proved its address; its evidence bans the source, from which nothing is accepted for a
 //! while.
 //!
+//! Hosts of a fleet exchange their bans ([`Guard::share`]). Holds and evidence stay on their host.
+//!
 //! [`Unproved`] bounds what is sent to sources that have not proved their address.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod bar;
+mod fleet;
+mod host_names;
 mod marks;
 #[cfg(all(test, loom))]
 mod models;
 mod prefix;
 mod seconds;
+mod shared_ban;
+#[cfg(all(test, not(loom)))]
+mod shared_bans;
 mod source;
 mod table;
 #[cfg(all(test, not(loom)))]
@@ -27,18 +34,23 @@ mod unproved;
 use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use portcullis_rate::{Clock, Due, each};
+use portcullis_rate::{Clock, Due, Journal, Noted, SECOND, each};
 
 pub use bar::{Kind, Reason};
+pub use fleet::FleetCounts;
 pub use prefix::Prefix;
+pub use shared_ban::{HostId, Item};
 pub use unproved::{Unasked, Unproved};
 
 use bar::Bar;
+use fleet::{Fleet, News};
 use marks::Marks;
 use seconds::{second, seconds};
-use source::{Seen, Thresholds};
+use shared_ban::SharedBan;
+use source::{Seen, Source, Thresholds};
 use table::Table;
 
 /// Challenges that are remembered for all sources together.
@@ -47,9 +59,15 @@ const NONCES: usize = 1 << 15;
 /// Users of sources that are remembered for all sources together.
 const USERS: usize = 1 << 17;
 
+/// Bans between two exchanges with other hosts that are found without a look through the table.
+const NOTES: usize = 1_024;
+
 /// Expensive checks per second whether a source is exempt, and at once.
 const CHECKS_PER_SECOND: u32 = 200;
 const CHECKS_BURST: u64 = 50;
+
+/// Nanoseconds.
+const MILLISECOND: u64 = SECOND / 1_000;
 
 /// Time in which the answer to a challenge counts as one, in seconds.
 const NONCE_TIME: u32 = 60;
@@ -152,6 +170,8 @@ pub struct Barred {
     pub remaining: Duration,
     /// Messages that were dropped since.
     pub dropped: u64,
+    /// The other host of the fleet that has banned it; `None` if it was this one.
+    pub host: Option<HostId>,
 }
 
 /// A source with evidence that is not enough.
@@ -185,6 +205,17 @@ pub struct Guard {
     checks: Due,
     /// The second after which no source is held or banned, unless one is added.
     barred_until: AtomicU64,
+    /// What is exchanged with other hosts; empty if nothing is.
+    sharing: OnceLock<Sharing>,
+}
+
+/// What is exchanged with other hosts.
+#[derive(Debug)]
+struct Sharing {
+    /// Sources that workers have banned.
+    journal: Journal,
+    /// Only the control side locks it.
+    fleet: Mutex<Fleet>,
 }
 
 impl Guard {
@@ -210,7 +241,17 @@ impl Guard {
             hasher: RandomState::new(),
             checks: Due::default(),
             barred_until: AtomicU64::new(0),
+            sharing: OnceLock::new(),
         }
+    }
+
+    /// Exchanges bans with other hosts from now on: [`Guard::take_bans`] and [`Guard::merge_bans`].
+    pub fn share(&self) {
+        let sharing = Sharing {
+            journal: Journal::new(NOTES),
+            fleet: Mutex::new(Fleet::new(self.table.rows())),
+        };
+        let _shared_before = self.sharing.set(sharing);
     }
 
     /// Counts a message of this source, before it is parsed.
@@ -277,7 +318,13 @@ impl Guard {
         let end = now.saturating_add(self.ban);
         self.barred_until
             .fetch_max(u64::from(end), Ordering::Relaxed);
-        source.set_bar(hash, Bar { kind, reason, end }, now)
+        let is_new = source.set_bar(hash, Bar { kind, reason, end }, now);
+        if kind == Kind::Banned
+            && let Some(sharing) = self.sharing.get()
+        {
+            sharing.journal.note(prefix.number());
+        }
+        is_new
     }
 
     /// Whether a held source may have one more request that nothing tells from forged ones.
@@ -330,6 +377,9 @@ impl Guard {
         };
         let was_barred = source.bar(hash, now).is_some();
         source.forget();
+        if was_barred && let Some(mut fleet) = self.fleet() {
+            fleet.note_released(prefix);
+        }
         was_barred
     }
 
@@ -340,6 +390,7 @@ impl Guard {
             return Vec::new();
         }
         let now = second(now);
+        let fleet = self.fleet();
         let all = self.table.all().filter_map(|source| {
             let prefix = source.prefix()?;
             let bar = source.bar(self.hash(prefix), now)?;
@@ -349,6 +400,10 @@ impl Guard {
                 reason: bar.reason,
                 remaining: Duration::from_secs(bar.end.saturating_sub(now).into()),
                 dropped: source.dropped(),
+                host: match bar.kind {
+                    Kind::Held => None,
+                    Kind::Banned => fleet.as_ref().and_then(|fleet| fleet.other_host(prefix)),
+                },
             })
         });
         all.collect()
@@ -424,6 +479,116 @@ impl Guard {
         if let Some(source) = self.table.find(prefix, self.hash(prefix)) {
             source.count_dropped();
         }
+    }
+
+    /// At most this many items for the other hosts that have not been taken: bans and releases of this host, and its name, which is `name`. `unix` is the
+    /// same time as `now`, in milliseconds since 1970. For the control side.
+    pub fn take_bans(&self, name: &str, most: usize, now: Instant, unix: u64) -> Vec<Item> {
+        let (Some(sharing), Some(mut fleet)) = (self.sharing.get(), self.fleet()) else {
+            return Vec::new();
+        };
+        let now = self.clock.at(now);
+        let Noted {
+            numbers,
+            is_incomplete,
+        } = sharing.journal.take();
+        let mut sources: Vec<_> = numbers.into_iter().filter_map(Prefix::of_number).collect();
+        if is_incomplete {
+            sources.extend(self.table.all().filter_map(Source::prefix));
+        }
+        for source in sources {
+            if let Some(Bar { reason, end, .. }) = self.ban_of(source, second(now)) {
+                let left = (u64::from(end) * SECOND).saturating_sub(now);
+                fleet.banned(source, reason, unix + left / MILLISECOND, unix);
+            }
+        }
+        for source in fleet.take_released() {
+            // A source that was banned again meanwhile stays banned.
+            if self.ban_of(source, second(now)).is_none() {
+                fleet.released(source, unix);
+            }
+        }
+        fleet.take(name, most, unix)
+    }
+
+    /// Takes over what other hosts have done, unless something later is known: bans of sources that are not exempt, with the same end, and releases.
+    /// The items may come in any order, and more than once. For the control side.
+    pub fn merge_bans(
+        &self,
+        items: &[Item],
+        is_exempt: impl Fn(IpAddr) -> bool,
+        now: Instant,
+        unix: u64,
+    ) {
+        let Some(mut fleet) = self.fleet() else {
+            return;
+        };
+        let now = self.clock.at(now);
+        for item in items {
+            match fleet.merge(*item, unix) {
+                Some(News::Banned(ban)) if is_exempt(ban.source.ip()) => {
+                    fleet.count(|counts| counts.exempt += 1);
+                }
+                Some(News::Banned(ban)) => {
+                    let left = ban.ends.saturating_sub(unix).saturating_mul(MILLISECOND);
+                    let end = second(now.saturating_add(left).saturating_add(SECOND - 1));
+                    match self.take_over(ban, end, second(now)) {
+                        true => fleet.count(|counts| counts.banned += 1),
+                        false => fleet.count(|counts| counts.no_room += 1),
+                    }
+                }
+                Some(News::Released(prefix)) => {
+                    let row = self.table.find(prefix, self.hash(prefix));
+                    if let Some(row) = row
+                        && self.ban_of(prefix, second(now)).is_some()
+                    {
+                        row.forget();
+                        fleet.count(|counts| counts.released += 1);
+                    }
+                }
+                None => {}
+            }
+        }
+    }
+
+    /// What has become of the bans of other hosts; `None` if bans are not shared.
+    pub fn fleet_counts(&self) -> Option<FleetCounts> {
+        Some(self.fleet()?.counts())
+    }
+
+    /// The name of another host: `#` and a number until the host has told its name. Text of another host: escape it.
+    pub fn host_name(&self, host: HostId) -> String {
+        let fleet = self.fleet();
+        fleet.map_or_else(String::new, |fleet| fleet.name(host))
+    }
+
+    /// Bans a source up to this second, as another host has. False if there is no room.
+    fn take_over(&self, ban: SharedBan, end: u32, now: u32) -> bool {
+        let hash = self.hash(ban.source);
+        let Some(source) = self.table.find_or_claim(ban.source, hash, now) else {
+            return false;
+        };
+        self.barred_until
+            .fetch_max(u64::from(end), Ordering::Relaxed);
+        let bar = Bar {
+            kind: Kind::Banned,
+            reason: ban.reason,
+            end,
+        };
+        source.replace_bar(hash, bar, now);
+        true
+    }
+
+    /// The ban of a source, if it is banned.
+    fn ban_of(&self, prefix: Prefix, now: u32) -> Option<Bar> {
+        let hash = self.hash(prefix);
+        let bar = self.table.find(prefix, hash)?.bar(hash, now)?;
+        (bar.kind == Kind::Banned).then_some(bar)
+    }
+
+    fn fleet(&self) -> Option<MutexGuard<'_, Fleet>> {
+        let sharing = self.sharing.get()?;
+        Some(sharing.fleet.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     #[inline]

@@ -123,11 +123,24 @@ impl Source {
         };
         let _unless_banned = update(&self.bar, next);
         if is_new {
-            let _always = update(&self.notes, |notes| Some(notes & !DROPPED));
-            self.tally.store(0, Ordering::Relaxed);
-            self.users.store(0, Ordering::Relaxed);
+            self.begin_bar();
         }
         is_new
+    }
+
+    /// Holds or bans the source up to the end of this bar, whatever was before.
+    pub(crate) fn replace_bar(&self, hash: u64, bar: Bar, now: u32) {
+        let before = self.bar.swap(bar.packed(hash), Ordering::Relaxed);
+        if Bar::unpacked(before, hash, now).is_none_or(|before| before.kind < bar.kind) {
+            self.begin_bar();
+        }
+    }
+
+    /// The evidence has had its effect, and nothing is dropped yet.
+    fn begin_bar(&self) {
+        let _always = update(&self.notes, |notes| Some(notes & !DROPPED));
+        self.tally.store(0, Ordering::Relaxed);
+        self.users.store(0, Ordering::Relaxed);
     }
 
     /// Counts a message; false if it is above the rate. Without a rate, only the time is noted.

@@ -17,6 +17,11 @@ impl Table {
         Self(buckets.map(|_| Default::default()).collect())
     }
 
+    /// Number of rows.
+    pub(crate) fn rows(&self) -> usize {
+        WAYS * self.0.len()
+    }
+
     /// The row of a source.
     #[inline]
     pub(crate) fn find(&self, prefix: Prefix, hash: u64) -> Option<&Source> {

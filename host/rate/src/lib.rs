@@ -1,4 +1,4 @@
-//! Rate limiters, the number of their users, and overload control: numbers that all workers change without a lock.
+//! Rate limiters, the number of their users, overload control, and notes for the control side: numbers that all workers change without a lock.
 //!
 //! Time is a parameter. The meaning of what is counted is up to the caller.
 
@@ -7,6 +7,7 @@
 
 mod balance;
 mod due;
+mod journal;
 mod load;
 mod meter;
 mod second;
@@ -21,6 +22,7 @@ use std::time::{Duration, Instant};
 
 pub use balance::{Allowance, Balance};
 pub use due::Due;
+pub use journal::{Journal, Noted};
 pub use load::{FairRate, Load};
 pub use meter::Meter;
 pub use second::SECOND;

@@ -150,3 +150,41 @@ fn workers_together_keep_back_the_share_that_is_asked_for() {
     };
     at_once(keep, |_, kept| assert_eq!(kept.iter().sum::<usize>(), 1));
 }
+
+/// A worker writes something and notes it; the control side reads it when it takes the note.
+#[test]
+fn whoever_takes_a_note_sees_what_was_written_before() {
+    use loom::sync::atomic::AtomicU64;
+    loom::model(|| {
+        let shared = Arc::new((AtomicU64::new(0), Journal::new(1)));
+        let worker = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                shared.0.store(9, Ordering::Relaxed);
+                shared.1.note(7);
+            })
+        };
+        let (written, journal) = &*shared;
+        let noted = journal.take().numbers.len();
+        assert!(noted == 0 || written.load(Ordering::Relaxed) == 9);
+        worker.join().expect("the worker ends");
+        assert_eq!(noted + journal.take().numbers.len(), 1);
+    });
+}
+
+/// Two workers note numbers, for which there is one place.
+#[test]
+fn a_note_that_is_lost_is_told() {
+    loom::model(|| {
+        let journal = Arc::new(Journal::new(1));
+        let other = {
+            let journal = Arc::clone(&journal);
+            thread::spawn(move || journal.note(1))
+        };
+        journal.note(2);
+        other.join().expect("the other worker ends");
+        let noted = journal.take();
+        assert!(noted.is_incomplete);
+        assert_eq!(noted.numbers.len(), 1);
+    });
+}

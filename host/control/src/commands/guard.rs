@@ -39,6 +39,9 @@ pub struct BarredSource {
     pub seconds: u64,
     /// Messages that were dropped since.
     pub dropped: u64,
+    /// The other host of the fleet that has banned it; absent if it was this one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
 }
 
 /// What happens to the messages of a source.
@@ -74,8 +77,8 @@ pub struct ReleasedSource {
     pub source: String,
 }
 
-impl From<Barred> for BarredSource {
-    fn from(barred: Barred) -> Self {
+impl BarredSource {
+    fn of(barred: Barred, guard: &Guard) -> Self {
         Self {
             source: barred.source.to_string(),
             state: match barred.kind {
@@ -91,6 +94,7 @@ impl From<Barred> for BarredSource {
             },
             seconds: barred.remaining.as_secs(),
             dropped: barred.dropped,
+            host: barred.host.map(|host| guard.host_name(host)),
         }
     }
 }
@@ -115,9 +119,11 @@ impl Procedure for ListBarred {
     const NEEDS: TokenRole = TokenRole::Read;
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<Self::Reply, Fault> {
-        let mut all = guard_of(control)?.barred(Instant::now());
+        let guard = guard_of(control)?;
+        let mut all = guard.barred(Instant::now());
         all.sort_by_key(|barred| barred.source);
-        Ok(all.into_iter().map(BarredSource::from).collect())
+        let all = all.into_iter();
+        Ok(all.map(|barred| BarredSource::of(barred, guard)).collect())
     }
 }
 
@@ -178,7 +184,7 @@ impl Release {
             Method::DELETE,
             "/v1/guard/{address}",
             "releaseSource",
-            "End the hold or ban of a source, and forget what it did; an address of an IPv6 /64 stands for all of them",
+            "End the hold or ban of a source, and forget what it did; an address of an IPv6 /64 stands for all of them. A ban ends on all hosts that share bans",
         );
         let delete = delete.answers(200, "The source");
         routes.on(delete.refuses(&[404, 409, 422]), release)

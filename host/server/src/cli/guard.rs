@@ -16,7 +16,7 @@ use super::print::{Format, Table, clean, stdout, write_json};
 pub(super) enum GuardCommand {
     /// List the sources that the running host holds or bans, with the reason and the seconds until they are released
     List(Format),
-    /// Release a source at once, and forget what it did
+    /// Release a source at once, and forget what it did; hosts that share bans release it, too
     ///
     /// A source that goes on is held or banned again. One that must never be belongs into the address table, or into `exempt` of [guard].
     Release {
@@ -69,9 +69,13 @@ fn list(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
             BarredReason::Malformed => "malformed",
             BarredReason::Flood => "flood",
         };
+        let state = match one.host {
+            Some(host) => format!("{state} by {host}"),
+            None => state.to_owned(),
+        };
         table.push([
             one.source,
-            state.to_owned(),
+            state,
             reason.to_owned(),
             one.seconds.to_string(),
             one.dropped.to_string(),
