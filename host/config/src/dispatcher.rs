@@ -18,6 +18,8 @@ pub struct DispatcherConfig {
     pub file: Option<PathBuf>,
     /// The names of the table and its columns.
     pub names: DispatcherNames,
+    /// Whether calls are counted together with the hosts of the same `[fleet.redis]`.
+    pub shares_calls: bool,
     /// How destinations are judged, and how calls are counted.
     pub rules: Rules,
 }
@@ -45,6 +47,7 @@ impl Default for DispatcherConfig {
         Self {
             file: None,
             names: DispatcherNames::default(),
+            shares_calls: true,
             rules: Rules {
                 thresholds: Thresholds {
                     down_after: 3,
@@ -65,6 +68,8 @@ pub(super) fn read(mut section: Section<'_>, default: DispatcherConfig) -> Dispa
     let day = Duration::from_secs(86_400);
     let file = section.optional("file", |value| Ok(PathBuf::from(value.text()?)));
     let names = names(&mut section, default.names);
+    let shares_calls = default.shares_calls;
+    let shares_calls = section.value("share-calls", shares_calls, |v| v.boolean());
     let Rules {
         thresholds,
         is_passive,
@@ -94,6 +99,7 @@ pub(super) fn read(mut section: Section<'_>, default: DispatcherConfig) -> Dispa
     DispatcherConfig {
         file: file.filter(|file| !file.as_os_str().is_empty()),
         names,
+        shares_calls,
         rules,
     }
 }

@@ -17,6 +17,8 @@ pub struct GuardConfig {
     pub enabled: bool,
     /// Networks that are never held or banned, beside the address table and next hops.
     pub exempt: Vec<IpNet>,
+    /// Whether bans are shared with the hosts of the same `[fleet.redis]`.
+    pub shares_bans: bool,
     /// The limits.
     pub limits: Limits,
 }
@@ -27,12 +29,14 @@ impl GuardConfig {
         let Self {
             enabled,
             exempt,
+            shares_bans,
             limits,
         } = default;
         let second = Duration::from_secs(1);
         let guard = Self {
             enabled: section.value("enabled", enabled, |v| v.boolean()),
             exempt: section.list("exempt", exempt, network),
+            shares_bans: section.value("share-bans", shares_bans, |v| v.boolean()),
             limits: Limits {
                 within: section.value("within", limits.within, |v| {
                     duration(v, second, 3_600 * second)
@@ -68,6 +72,7 @@ impl Default for GuardConfig {
         Self {
             enabled: true,
             exempt: vec![v4, v6],
+            shares_bans: true,
             limits: Limits::default(),
         }
     }

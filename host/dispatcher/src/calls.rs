@@ -1,7 +1,7 @@
 //! Calls to destinations, counted for the algorithm `call-load`. Workers count them without a lock.
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use portcullis_sip::mark;
 use siphasher::sip::SipHasher13;
@@ -24,6 +24,8 @@ pub struct Calls {
     slots: Box<[Slot]>,
     /// The secret of the hash, so that nobody chooses the place of a call.
     secret: [AtomicU64; 2],
+    /// Whether the hosts of a fleet have the same secret.
+    is_shared: AtomicBool,
     counted: AtomicU64,
     uncounted: AtomicU64,
 }
@@ -60,6 +62,7 @@ impl Calls {
         Self {
             slots: (0..slots).map(|_| Slot::default()).collect(),
             secret: [0, 1].map(|part| AtomicU64::new(RandomState::new().hash_one(part))),
+            is_shared: AtomicBool::new(false),
             counted: AtomicU64::new(0),
             uncounted: AtomicU64::new(0),
         }
@@ -99,17 +102,26 @@ impl Calls {
         slot.key.store(key, Ordering::Release);
     }
 
-    /// Ends a call, if it is counted.
-    pub fn end(&self, call_id: &[u8], sets: &Sets) {
+    /// Ends a call. Returns whether it was counted.
+    pub fn end(&self, call: CallKey, sets: &Sets) -> bool {
         if self.counted() == 0 {
-            return;
+            return false;
         }
-        let CallKey(key) = self.key(call_id);
+        let CallKey(key) = call;
+        let mut was_counted = false;
         for slot in self.window(key) {
             if slot.take(key) {
                 self.give_back(slot, sets);
+                was_counted = true;
             }
         }
+        was_counted
+    }
+
+    /// Gives the keys of calls this secret, which the other hosts of the fleet have, too. Before the first call.
+    pub(crate) fn share(&self, secret: [u64; 2]) {
+        self.set_secret(secret);
+        self.is_shared.store(true, Ordering::Relaxed);
     }
 
     /// Ends the calls whose time is over: their BYE has never come. For the control side.
@@ -165,14 +177,14 @@ impl Calls {
         counted.collect()
     }
 
-    /// Counts the calls of another process, whose keys have this secret. Without effect once this process has counted a call of its own.
+    /// Counts the calls of another process, whose keys have this secret. Without effect with another secret than that of this process, once this process
+    /// has counted a call of its own, or if its secret is that of a fleet.
     pub fn adopt(&self, secret: [u64; 2], calls: &[CountedCall], sets: &Sets) {
-        if self.counted() > 0 && self.secret() != secret {
+        let must_stay = self.counted() > 0 || self.is_shared.load(Ordering::Relaxed);
+        if must_stay && self.secret() != secret {
             return;
         }
-        for (part, value) in self.secret.iter().zip(secret) {
-            part.store(value, Ordering::Relaxed);
-        }
+        self.set_secret(secret);
         for call in calls.iter().filter(|call| call.key > BUSY) {
             if let Some(member) = sets.member_of_mark(call.mark) {
                 self.begin(CallKey(call.key), member, call.until);
@@ -180,10 +192,28 @@ impl Calls {
         }
     }
 
+    fn set_secret(&self, secret: [u64; 2]) {
+        for (part, value) in self.secret.iter().zip(secret) {
+            part.store(value, Ordering::Relaxed);
+        }
+    }
+
     fn window(&self, key: u64) -> impl Iterator<Item = &Slot> {
         let mask = self.slots.len() - 1;
         let start = key as usize;
         (0..WINDOW).map(move |step| &self.slots[start.wrapping_add(step) & mask])
+    }
+}
+
+impl CallKey {
+    /// As a number that is never 0.
+    pub(crate) fn number(self) -> u64 {
+        self.0
+    }
+
+    /// The key with this number.
+    pub(crate) fn of_number(number: u64) -> Self {
+        Self(number.max(BUSY + 1))
     }
 }
 
@@ -251,7 +281,7 @@ mod tests {
                         model.entry(call).or_insert((member, now + 20));
                     }
                     1 => {
-                        calls.end(&call_id, &sets);
+                        calls.end(calls.key(&call_id), &sets);
                         model.remove(&call);
                     }
                     _ => {
@@ -281,8 +311,8 @@ mod tests {
                         calls.begin(calls.key(&call_id), member, 9);
                         // Another worker ends it, too: a BYE that was sent twice.
                         let other = ((worker + 1) % 4 * 10_000 + round).to_be_bytes();
-                        calls.end(&other, sets);
-                        calls.end(&call_id, sets);
+                        calls.end(calls.key(&other), sets);
+                        calls.end(calls.key(&call_id), sets);
                     }
                 });
             }
@@ -316,14 +346,14 @@ mod tests {
         new.adopt(old.secret(), &old.all(), &after);
         assert_eq!(loads(&after), [1, 1]);
         for call_id in b'a'..=b'c' {
-            new.end(&[call_id], &after);
+            new.end(new.key(&[call_id]), &after);
         }
         assert_eq!((new.counted(), loads(&after)), (0, vec![0, 0]));
         // The secret of a process that counts already stays.
         let other = Calls::new(64);
         other.begin(other.key(b"x"), after.members().next().unwrap(), 9);
         other.adopt(old.secret(), &old.all(), &after);
-        other.end(b"x", &after);
+        assert!(other.end(other.key(b"x"), &after));
         assert_eq!(other.counted(), 0);
     }
 
@@ -333,7 +363,8 @@ mod tests {
         let calls = Calls::new(64);
         let last = before.members().last().unwrap();
         calls.begin(calls.key(b"a"), last, 9);
-        calls.end(b"a", &sets(0));
+        assert!(calls.end(calls.key(b"a"), &sets(0)));
+        assert!(!calls.end(calls.key(b"a"), &sets(0)));
         assert_eq!(calls.counted(), 0);
     }
 }

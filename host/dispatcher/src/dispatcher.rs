@@ -1,5 +1,6 @@
 //! The current sets, and how they are reloaded.
 
+mod sharing;
 mod telling;
 
 use std::collections::{BTreeMap, HashMap};
@@ -31,6 +32,7 @@ use crate::set::Turns;
 use crate::sets::Sets;
 use crate::source::{NewDestination, Source};
 use crate::state::{Sign, State, Thresholds};
+use sharing::Sharing;
 use telling::{Told, tell_load, tell_sockets};
 
 /// Interval between two looks for calls whose time is over.
@@ -75,6 +77,8 @@ struct Shared {
     /// Sets that a worker may still have. They are freed on the control side.
     retired: Retired<Sets>,
     calls: Calls,
+    /// What other hosts of a fleet are told of calls; empty if they are told nothing.
+    sharing: OnceLock<Sharing>,
     /// Whether pings are sent, if any are configured: not for 0.
     ping_active: AtomicI32,
     /// Whether the host has a socket with an address, as soon as that is known.
@@ -133,6 +137,7 @@ impl Dispatcher {
             current: ArcSwap::default(),
             retired: Retired::default(),
             calls: Calls::new(rules.calls),
+            sharing: OnceLock::new(),
             ping_active: AtomicI32::new(1),
             has_socket: OnceLock::new(),
             status: Mutex::default(),
@@ -360,11 +365,17 @@ impl Dispatcher {
         }
     }
 
-    /// Ends a call, if it is counted.
+    /// Whether a call may be counted, by this host or by another one: otherwise [`Dispatcher::end_call`] has no effect.
     #[inline]
+    pub fn has_calls(&self) -> bool {
+        self.calls().counted() > 0 || self.has_calls_of_others()
+    }
+
+    /// Ends a call, if it is counted: by this host, or by the one of the fleet that has counted it.
     pub fn end_call(&self, call_id: &[u8]) {
-        if self.calls().counted() > 0 {
-            self.calls().end(call_id, &self.sets());
+        let call = self.calls().key(call_id);
+        if !self.calls().end(call, &self.sets()) {
+            self.tell_end(call);
         }
     }
 

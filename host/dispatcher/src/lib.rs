@@ -9,6 +9,7 @@
 //! - [`Sets`] are all sets of one load: immutable, but for the states, which outlive it;
 //! - [`Source`] reads and changes the rows where operators keep them;
 //! - [`Dispatcher`] holds the current sets, reloads them, and watches for changes; [`Calls`] counts calls for the algorithm `call-load`.
+//! - hosts of a fleet exchange how many calls each has ([`Dispatcher::share_loads`]).
 //!
 //! The choice and the states have no sockets and no clocks.
 
@@ -34,6 +35,7 @@ mod row;
 mod schedule;
 mod set;
 mod sets;
+mod shared_loads;
 mod source;
 mod state;
 
@@ -52,5 +54,6 @@ pub use row::DispatcherRow;
 pub use schedule::Schedule;
 pub use set::{Chosen, MOST_CHOSEN, Question, Set};
 pub use sets::Sets;
+pub use shared_loads::Item;
 pub use source::{NewDestination, Source, StoredDestination};
 pub use state::{Admission, Sign, State, Thresholds, UnknownState};

@@ -63,9 +63,16 @@ pub struct Runtime {
     is_socket_told: AtomicBool,
 }
 
-/// The calls to a next hop that are counted now. Outlives the rows of the next hop as long as there are any.
+/// The calls to a next hop that are counted now. Outlives the rows of the next hop as long as there are any of this host.
 #[derive(Debug, Default)]
-pub(crate) struct Load(AtomicU32);
+pub(crate) struct Load {
+    /// Those of this host.
+    own: AtomicU32,
+    /// Those of other hosts of the fleet: see [`SharedLoads`](crate::shared_loads::SharedLoads).
+    others: AtomicU32,
+    /// The hosts that share `maxload` because they do not hear each other; 0 and 1: this one has all of it.
+    hosts: AtomicU32,
+}
 
 /// The last sign of a destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -159,9 +166,22 @@ impl Member {
         (!from.is_empty()).then_some(from)
     }
 
-    /// The calls to its next hop that are counted now, those of other rows with the same set and URI included.
+    /// The calls to its next hop that are counted now: those of other rows with the same set and URI, and those of other hosts of the fleet, included.
     pub fn calls(&self) -> u32 {
         self.load.calls()
+    }
+
+    /// The same, without those of other hosts.
+    pub fn own_calls(&self) -> u32 {
+        self.load.own()
+    }
+
+    /// Whether one more call is below `maxload`. While the hosts of a fleet do not hear each other, each has its share of that, and at least one call.
+    pub(crate) fn has_room(&self) -> bool {
+        match self.attrs.maxload {
+            0 => true,
+            most => self.load.calls() < (most / self.load.hosts()).max(1),
+        }
     }
 
     pub(crate) fn new(parts: Parts, runtime: Arc<Runtime>, load: Arc<Load>) -> Self {
@@ -392,18 +412,36 @@ impl Runtime {
 }
 
 impl Load {
+    /// All calls.
     pub(crate) fn calls(&self) -> u32 {
-        self.0.load(Ordering::Relaxed)
+        self.own()
+            .saturating_add(self.others.load(Ordering::Relaxed))
+    }
+
+    /// Those of this host.
+    pub(crate) fn own(&self) -> u32 {
+        self.own.load(Ordering::Relaxed)
+    }
+
+    /// The hosts that share `maxload`.
+    fn hosts(&self) -> u32 {
+        self.hosts.load(Ordering::Relaxed).max(1)
+    }
+
+    /// Sets the calls of other hosts, and the number of hosts that share `maxload`.
+    pub(crate) fn set_others(&self, calls: u32, hosts: u32) {
+        self.others.store(calls, Ordering::Relaxed);
+        self.hosts.store(hosts, Ordering::Relaxed);
     }
 
     pub(crate) fn add_call(&self) {
-        self.0.fetch_add(1, Ordering::Relaxed);
+        self.own.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn remove_call(&self) {
         let less = |calls: u32| calls.checked_sub(1);
         let _was_zero = self
-            .0
+            .own
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
     }
 }

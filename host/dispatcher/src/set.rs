@@ -230,14 +230,10 @@ impl<F: Fn(&Member) -> bool> Choice<'_, F> {
 
     /// The first one with the fewest calls, and those that follow.
     fn by_load(&self) -> Chosen {
-        let has_room = |member: &Member| {
-            let most = member.attrs.maxload;
-            most == 0 || member.calls() < most
-        };
         let open = (0..self.members.len()).filter(|&slot| self.is_open_at(slot));
-        let with_room = open.filter(|&slot| has_room(&self.members[slot]));
+        let with_room = open.filter(|&slot| self.members[slot].has_room());
         match with_room.min_by_key(|&slot| self.members[slot].calls()) {
-            Some(slot) => self.starting_at_if(slot, has_room),
+            Some(slot) => self.starting_at_if(slot, Member::has_room),
             None => Chosen::default(),
         }
     }

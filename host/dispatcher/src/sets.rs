@@ -138,6 +138,11 @@ impl Sets {
         self.loads.get(&mark).map(|load| &**load)
     }
 
+    /// The counted calls to each next hop, by the [`mark`] of its name.
+    pub(crate) fn loads(&self) -> impl Iterator<Item = (u64, &Load)> {
+        self.loads.iter().map(|(mark, load)| (*mark, &**load))
+    }
+
     /// All destinations.
     pub fn members(&self) -> impl Iterator<Item = &Member> {
         self.sets.values().flat_map(|set| set.members())
@@ -187,9 +192,9 @@ impl Sets {
         all.cloned().collect()
     }
 
-    /// The counted calls of next hops that have any: they end, whatever becomes of the rows.
+    /// The counted calls of next hops that have any of this host: they end, whatever becomes of the rows.
     fn loads_in_use(&self) -> Loads {
-        let in_use = self.loads.iter().filter(|(_, load)| load.calls() > 0);
+        let in_use = self.loads.iter().filter(|(_, load)| load.own() > 0);
         in_use
             .map(|(mark, load)| (*mark, Arc::clone(load)))
             .collect()

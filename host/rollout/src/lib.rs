@@ -10,6 +10,7 @@ pub mod address_task;
 mod aside;
 pub mod compiler;
 mod deployments;
+mod fleet_parts;
 mod flow_pinger;
 mod flow_turns;
 mod loader;
@@ -26,6 +27,7 @@ pub mod tls_files;
 
 pub use aside::{Aside, AsideError};
 pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};
+pub use fleet_parts::fleet_parts;
 pub use flow_pinger::FlowPinger;
 pub use pinger::Pinger;
 pub use progress::Progress;

@@ -353,7 +353,7 @@ impl Pipeline {
     /// Ends a call to a destination of the dispatcher, if this is its BYE.
     fn end_call(&self, request: &Request) {
         let dispatcher = &self.shared.dispatcher;
-        if dispatcher.calls().counted() == 0 || request.method() != "BYE" {
+        if !dispatcher.has_calls() || request.method() != "BYE" {
             return;
         }
         match self.shared.proxy.dialog(request.message()) {

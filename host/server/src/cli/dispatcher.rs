@@ -164,7 +164,7 @@ fn show(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
                 destination.failures.to_string(),
                 last_of(destination),
                 ping_of(destination),
-                destination.calls.to_string(),
+                calls_of(destination),
                 destination.priority.to_string(),
                 destination.attrs.clone(),
             ]);
@@ -195,6 +195,14 @@ fn last_of(destination: &ShownDestination) -> String {
     match &destination.paused_until {
         Some(until) => format!("{last}, no requests until {until} (Retry-After)"),
         None => last,
+    }
+}
+
+/// The calls to it, and how many of them this host counts if others count some.
+fn calls_of(destination: &ShownDestination) -> String {
+    match (destination.calls, destination.own_calls) {
+        (calls, own) if calls == own => calls.to_string(),
+        (calls, own) => format!("{calls} ({own} here)"),
     }
 }
 

@@ -99,8 +99,11 @@ pub struct ShownDestination {
     pub attrs: String,
     /// The description; empty if there is none.
     pub description: String,
-    /// Calls that are counted now.
+    /// Calls that are counted now, by all hosts that share calls.
     pub calls: u32,
+    /// Those that this host counts.
+    #[serde(default)]
+    pub own_calls: u32,
 }
 
 impl FromCall for Show {
@@ -174,6 +177,7 @@ impl ShownDestination {
             attrs: member.attrs.to_string(),
             description: member.description.to_string(),
             calls: member.calls(),
+            own_calls: member.own_calls(),
         }
     }
 }

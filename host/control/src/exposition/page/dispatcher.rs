@@ -58,6 +58,17 @@ impl Page<'_, '_> {
             "Calls to destinations of the dispatcher that are counted now",
             dispatcher.calls().counted(),
         )?;
+        let (calls, dropped) = dispatcher.calls_of_others().unwrap_or_default();
+        self.gauge(
+            "dispatcher_calls_of_other_hosts",
+            "Calls to destinations of the dispatcher that other hosts count now",
+            calls,
+        )?;
+        self.counter(
+            "dispatcher_shared_items_dropped",
+            "Loads of destinations and ends of calls that were not exchanged with other hosts because there was no room",
+            dropped,
+        )?;
         self.gauge(
             "dispatcher_skipped_rows",
             "Invalid rows of the dispatcher",

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Instant;
 
 use portcullis_dataplane::shared::Shared;
-use portcullis_guard::{Kind, Reason};
+use portcullis_guard::{FleetCounts, Guard, Kind, Reason};
 use portcullis_metrics::Label;
 
 use super::Page;
@@ -44,6 +44,26 @@ impl Page<'_, '_> {
             "guard_banned_sources",
             "Sources that are banned",
             count(Kind::Banned),
+        )?;
+        let shared_bans = shared.guard.as_ref().and_then(Guard::fleet_counts);
+        let FleetCounts {
+            banned,
+            released,
+            exempt,
+            no_room,
+            invalid,
+        } = shared_bans.unwrap_or_default();
+        self.family(
+            "guard_shared_bans",
+            "Bans and releases of other hosts by what has become of them",
+            "result",
+            [
+                ("banned", banned),
+                ("released", released),
+                ("exempt", exempt),
+                ("no_room", no_room),
+                ("invalid", invalid),
+            ],
         )?;
         self.gauge(
             "overload_loss",
