@@ -9,6 +9,9 @@ use portcullis_testkit::control::open_all;
 use portcullis_testkit::guests::module;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{self, Kamailio};
+use portcullis_testkit::lease::Lease;
+use portcullis_testkit::redis::Redis;
+use portcullis_testkit::sip::Caller;
 use portcullis_testkit::wait;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -590,4 +593,90 @@ fn chosen_by_kamailio(
     let reply = String::from_utf8_lossy(&buffer[..count]).into_owned();
     let all = reply.lines().find_map(|line| line.strip_prefix("X-All:"));
     all.unwrap_or_else(|| panic!("{reply}")).trim().to_owned()
+}
+
+/// The calls to each gateway, as a host sees them: all, and its own.
+fn loads(host: &Host) -> Vec<[u64; 2]> {
+    let shown = host.rpc("dispatcher.show", json!([]));
+    let all = shown["result"]["sets"][0]["destinations"].as_array();
+    let all = all.unwrap_or_else(|| panic!("{shown}"));
+    let calls = |one: &Value| {
+        ["calls", "own_calls"].map(|key| one[key].as_u64().unwrap_or_else(|| panic!("{one}")))
+    };
+    all.iter().map(calls).collect()
+}
+
+fn wait_for_loads(host: &Host, expected: &[[u64; 2]]) {
+    let what = format!("the loads are {expected:?}");
+    wait::until(&what, || (loads(host) == expected).then_some(()));
+}
+
+/// Two hosts with the same gateways, which take two calls at most.
+#[test]
+fn peers_hosts_of_a_fleet_count_calls_together() {
+    let lease = Lease::new();
+    let mut redis = Redis::start(lease.addr(1, 6379));
+    let builders = [(); 2].map(|()| Builder::new());
+    let gateways = gateways(&builders[0], 2);
+    let rows = lines(&gateways).into_iter();
+    let rows: Vec<_> = rows.map(|row| format!("{row} maxload=2")).collect();
+    let [(one, _kept), (other, _kept_too)] = builders.map(|builder| {
+        let builder = builder
+            .set(
+                "fleet.redis",
+                &format!("url = \"redis://{}\"", redis.addr()),
+            )
+            .set("fleet.redis", "interval = \"100ms\"");
+        start(builder, &rows, 10)
+    });
+    for host in [&one, &other] {
+        host.wait_for_log("event=\"exchange_hosts\" hosts=2");
+    }
+    let [mut first, mut second] = [&one, &other].map(|host| host.udp(CALLER));
+    let invite = first.request("INVITE", "sip:bob@example.com");
+    let answer = first.ask(&invite);
+    assert_eq!(answer.start_line(), "SIP/2.0 200 OK");
+    gateways[0].next();
+    wait_for_loads(&one, &[[1, 1], [0, 0]]);
+    wait_for_loads(&other, &[[1, 0], [0, 0]]);
+    assert!(other.run("dispatcher show").contains("1 (0 here)"));
+
+    // The gateway without calls is the next one, whichever host is asked.
+    let call = |caller: &mut Caller| {
+        let invite = caller.request("INVITE", "sip:bob@example.com");
+        caller.ask(&invite).code()
+    };
+    assert_eq!(call(&mut second), 200);
+    gateways[1].next();
+    wait_for_loads(&one, &[[1, 1], [1, 0]]);
+    // All gateways have two calls then.
+    for calls in [[[2, 2], [1, 0]], [[2, 2], [2, 1]]] {
+        assert_eq!(call(&mut first), 200);
+        wait_for_loads(&one, &calls);
+    }
+    wait_for_loads(&other, &[[2, 0], [2, 1]]);
+    assert_eq!([call(&mut first), call(&mut second)], [503, 503]);
+    let others = |host: &Host| host.metric("portcullis_dispatcher_calls_of_other_hosts", &[]);
+    assert_eq!([others(&one), others(&other)], [1.0, 3.0]);
+
+    // Without Redis, each host has its half, and goes by its own calls.
+    redis.kill();
+    wait_for_loads(&one, &[[2, 2], [1, 1]]);
+    wait_for_loads(&other, &[[0, 0], [1, 1]]);
+    assert_eq!(call(&mut first), 503);
+    assert_eq!(call(&mut second), 200);
+    wait_for_loads(&other, &[[1, 1], [1, 1]]);
+    assert_eq!(call(&mut second), 503);
+    redis.restart();
+    wait_for_loads(&one, &[[3, 2], [2, 1]]);
+    wait_for_loads(&other, &[[3, 1], [2, 1]]);
+
+    // A call ends on its host, and is gone on both.
+    let bye = invite.within(&answer, "BYE", 2);
+    assert_eq!(first.ask(&bye).start_line(), "SIP/2.0 200 OK");
+    wait_for_loads(&other, &[[2, 1], [2, 1]]);
+    // A host that vanishes takes its calls along.
+    drop(one);
+    wait_for_loads(&other, &[[1, 1], [1, 1]]);
+    assert_eq!(call(&mut second), 200);
 }
