@@ -42,7 +42,7 @@ impl Fleet {
         let config = &shared.config;
         let database = shared.addresses.database();
         Self {
-            name: name_of(config),
+            name: fleet_name(config),
             instance: format!("{:032x}", fastrand::u128(..)),
             directory: Directory::new(database.connections().clone()),
             is_announced: match config.fleet.announce {
@@ -109,8 +109,8 @@ fn never(shared: &Shared) -> Instant {
     now.checked_sub(up).unwrap_or(now)
 }
 
-/// The configured name, or that of the system, in the characters that a name may have.
-fn name_of(config: &Config) -> String {
+/// Returns the name of the host in its fleet: the configured one, or that of the system, in the characters that a name may have.
+pub fn fleet_name(config: &Config) -> String {
     let name = config.fleet.name.clone().unwrap_or_else(host_name);
     let known = |c: char| match c {
         c if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') => c,
@@ -132,7 +132,7 @@ mod tests {
         let of = |name: Option<&str>| {
             let mut config = Config::default();
             config.fleet.name = name.map(str::to_owned);
-            name_of(&config)
+            fleet_name(&config)
         };
         assert_eq!(of(Some("edge-1.example.com")), "edge-1.example.com");
         assert_eq!(of(Some("edge 1/ü")), "edge-1--");

@@ -9,7 +9,7 @@ use portcullis_capture::Capture;
 use portcullis_config::{Config, Socket};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::memory_maps::MemoryMaps;
-use portcullis_control::{Control, Doors};
+use portcullis_control::{Control, Doors, fleet_name};
 use portcullis_dataplane::drain::Drain;
 use portcullis_dataplane::failed_addresses::FailedAddresses;
 use portcullis_dataplane::flow_pings::FlowPings;
@@ -35,7 +35,9 @@ use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
 use portcullis_rollout::compiler;
 use portcullis_rollout::tls_files;
-use portcullis_rollout::{FlowPinger, Pinger, Registry, RouteKeeper, SharedCounters, Start};
+use portcullis_rollout::{
+    FlowPinger, Pinger, Registry, RouteKeeper, SharedCounters, Start, fleet_parts,
+};
 use portcullis_sip::{Clients, Local, OverloadControl, Proxy, ProxyConfig};
 use portcullis_store::Store;
 use portcullis_tls::Tls;
@@ -87,7 +89,6 @@ impl Host {
             registry = registry.with_file(path.to_owned(), config.clone());
         }
         let registry = Arc::new(registry);
-        let exchange = exchange(&config, &registry)?;
         load_sets(registry.dispatcher()).await?;
         let compiler = compiler::elsewhere(registry.runtime().limits());
         registry.runtime().compile_with(compiler);
@@ -174,9 +175,11 @@ impl Host {
             config,
         };
         transport::steer(&sockets, shared.config.spread, shared.proxy.steering());
+        let shared = Arc::new(shared);
+        let exchange = exchange(&shared, &registry, &keys)?;
         Ok(Self {
             upgrade: Upgrade::new(&shared, &keys)?,
-            shared: Arc::new(shared),
+            shared,
             registry,
             start,
             keeper,
@@ -274,15 +277,20 @@ impl Host {
 }
 
 /// The exchange with other hosts, with all parts of this host that take part; `None` without `[fleet.redis]`.
-fn exchange(config: &Config, registry: &Registry) -> anyhow::Result<Option<Exchange>> {
-    let host = portcullis_export::host_name();
-    let Some(options) = crate::exchange::options(&config.redis, &host) else {
+fn exchange(
+    shared: &Arc<Shared>,
+    registry: &Registry,
+    keys: &SealKeys,
+) -> anyhow::Result<Option<Exchange>> {
+    let host = fleet_name(&shared.config);
+    let Some(options) = crate::exchange::options(&shared.config.redis, &host) else {
         return Ok(None);
     };
     let mut instance = [0; 16];
     getrandom::fill(&mut instance).context("the system has no random numbers")?;
     let counters = SharedCounters::new(Arc::clone(registry.fleet_tables()));
-    let parts: Vec<Arc<dyn SharedPart>> = vec![Arc::new(counters)];
+    let mut parts: Vec<Arc<dyn SharedPart>> = vec![Arc::new(counters)];
+    parts.extend(fleet_parts(shared, &host, &keys.current));
     Ok(Some(Exchange::new(options, instance, parts)))
 }
 
