@@ -1,5 +1,6 @@
 //! What the host says of itself.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
@@ -96,8 +97,7 @@ fn seat_of(control: &Control, files: &PolicyFiles) -> Option<SeatState> {
 /// The seats that are listed.
 fn listed(mut seats: Vec<(String, SeatState)>) -> BTreeMap<String, SeatState> {
     if seats.len() > MOST_SEATS {
-        let order = |seat: &SeatState| (seat.candidate.is_some(), seat.revision);
-        seats.sort_by(|(_, one), (_, other)| order(other).cmp(&order(one)));
+        seats.sort_by_key(|(_, seat)| Reverse((seat.candidate.is_some(), seat.revision)));
         seats.truncate(MOST_SEATS);
     }
     seats.into_iter().collect()
