@@ -202,7 +202,9 @@ fn each(status: &FleetStatus, seat: &str) -> String {
         .filter(|host| host.stage == FleetStage::Serving);
     let each = serving.filter_map(|host| {
         let seat = host.seats.get(seat)?;
-        let active = seat.active.map_or("none".to_owned(), |n| n.to_string());
+        let active = seat
+            .active
+            .map_or_else(|| "none".to_owned(), |n| n.to_string());
         let candidate = seat.candidate.map(|n| format!(" (candidate {n})"));
         Some(format!(
             "{} has {active}{}",
