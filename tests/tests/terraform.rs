@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+use portcullis_testkit::guests::rejecting;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::mariadb::MariaDb;
 use portcullis_testkit::postgres::Postgres;
@@ -151,6 +152,50 @@ fn tenant_lives(host: &Host) {
     assert_eq!(list, json!({"tenants": [], "next": null}));
 }
 
+/// A policy that is put twice is one generation.
+fn policy_lives(host: &Host) {
+    let section = json!({"config": "uri-domains = [\"acme.example\"]\n"});
+    let (status, _, _) = ask(host, "PUT", "/v1/tenants/acme", &[], Some(&section));
+    assert_eq!(status, 200);
+    let path = "/v1/policies/acme";
+    let put = |fields: &[(&str, &str)], code: u16| {
+        let fields = [fields, &[("Content-Type", "application/wasm")]].concat();
+        let answer = host.send("PUT", path, &fields, &rejecting(code, "no"));
+        let seat: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
+        (answer.status().as_u16(), seat)
+    };
+    let (status, first) = put(&[], 486);
+    assert_eq!(status, 200, "{first}");
+    let (_, before, read) = ask(host, "GET", path, &[], None);
+    assert_eq!(
+        (&read["digest"], &read["generation"]),
+        (&first["digest"], &first["generation"])
+    );
+    let (_, again) = put(&[], 486);
+    assert_eq!(again["generation"], first["generation"]);
+    let before = before.expect("a seat has a tag");
+    let (_, after, _) = ask(host, "GET", path, &[], None);
+    assert_eq!(after.as_ref(), Some(&before));
+
+    let (_, second) = put(&[], 480);
+    assert_ne!(second["digest"], first["digest"]);
+    let (_, _, read) = ask(host, "GET", path, &[], None);
+    assert_eq!(read["digest"], second["digest"]);
+    let (status, _) = put(&[("If-Match", before.as_str())], 486);
+    assert_eq!(status, 412);
+    let (_, _, all) = ask(host, "GET", "/v1/policies/acme/generations", &[], None);
+    assert_eq!(all.as_array().map(Vec::len), Some(2), "{all}");
+    let nobody = [("Content-Type", "application/wasm")];
+    let answer = host.send("PUT", "/v1/policies/nobody", &nobody, &rejecting(486, "no"));
+    assert_eq!(answer.status().as_u16(), 404);
+
+    // The seat is gone with its tenant.
+    let (status, _, _) = ask(host, "DELETE", "/v1/tenants/acme", &[], None);
+    assert_eq!(status, 200);
+    let (status, _, _) = ask(host, "GET", path, &[], None);
+    assert_eq!(status, 404);
+}
+
 fn resources_live(builder: Builder) {
     let host = builder.start();
     // Only the test's MariaDB and the host's own SQLite have these tables from the start.
@@ -177,6 +222,7 @@ fn resources_live(builder: Builder) {
         &json!({"set": 2, "uri": "sip:192.0.2.21:5060", "flags": 8, "priority": -1, "attrs": "", "description": ""}),
     );
     tenant_lives(&host);
+    policy_lives(&host);
 }
 
 #[test]

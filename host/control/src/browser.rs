@@ -100,6 +100,7 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
         {
             Some(WASM)
         }
+        Some(rest) if *method == Method::PUT && !rest.contains('/') => Some(WASM),
         None if path == "/RPC" => Some(JSON),
         _ => None,
     };
@@ -250,6 +251,8 @@ mod tests {
                 "application/wasm",
                 true,
             ),
+            (Method::PUT, "/v1/policies/acme", "application/json", true),
+            (Method::PUT, "/v1/policies/acme", "application/wasm", false),
             (Method::POST, "/v1/addresses", "application/json", false),
             (Method::POST, "/v1/addresses", "text/plain", true),
             (Method::POST, "/v1/addresses", "", true),

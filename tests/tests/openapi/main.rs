@@ -126,6 +126,7 @@ const DECISIONS: &str = "/v1/policies/{seat}/decisions";
 const ADDRESSES: &str = "/v1/addresses";
 const MATCH: &str = "/v1/addresses/match";
 const IMPORT: &str = "/v1/addresses/import";
+const ADDRESS_CHANGES: &str = "/v1/addresses/changes";
 const ADDRESS: &str = "/v1/addresses/{row}";
 const TRUSTED: &str = "/v1/trusted";
 const PEER: &str = "/v1/trusted/{row}";
@@ -136,6 +137,8 @@ const ACKNOWLEDGE: &str = "/v1/alerts/{id}/acknowledge";
 const CANDIDATE: &str = "/v1/policies/{seat}/candidate";
 const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{name}";
+const STORED: &str = "/v1/stored-tenants";
+const STORED_CHECK: &str = "/v1/stored-tenants/check";
 const SOURCE: &str = "/v1/guard/{address}";
 const TLS: &str = "/v1/tls/connections";
 const TLS_ONE: &str = "/v1/tls/connections/{id}";
@@ -196,6 +199,9 @@ fn every_operation_matches_its_description() {
     assert_eq!(changed["status"], "Activated");
     let changed = host.ask(Some(ACME), ("POST", ROLLBACK, ""), none, 200);
     assert_eq!(changed["status"], "Rolled back");
+    let seat = host.ask(None, ("PUT", SEAT, "?author=ann"), (WASM, &one), 200);
+    assert_eq!(seat["generation"], 1, "it is active already");
+    host.ask(None, ("PUT", SEAT, ""), (WASM, b"no policy"), 422);
     let mode = host.ask(None, ("PUT", MODE, "?mode=monitor"), none, 200);
     assert_eq!(mode, "acme: monitor");
     host.ask(None, ("PUT", TENANT, "?author=ann"), (TOML, toml), 200);
@@ -214,6 +220,14 @@ fn every_operation_matches_its_description() {
         (from("stored"), from("acme")),
         (json!("database"), json!("file"))
     );
+    let all = host.ask(None, ("GET", STORED, "?limit=1"), none, 200);
+    assert_eq!(all["tenants"], json!([stored]));
+    host.ask(Some(ACME), ("GET", STORED, ""), none, 403);
+    let asked = json!({"put": {"other": "uri-domains = [\"stored.example\"]"}, "remove": []});
+    let asked = asked.to_string();
+    let asked = (Some("application/json"), asked.as_bytes());
+    let checked = host.ask(None, ("POST", STORED_CHECK, ""), asked, 200);
+    assert_eq!(checked["errors"][0]["name"], "other");
     let settings = (
         Some("application/json"),
         &b"{\"settings\": {\"limit\": 5}}"[..],
@@ -422,6 +436,22 @@ fn tables(host: &mut Described) {
     let removed = host.ask(None, ("DELETE", ADDRESSES, query), none, 200);
     assert_eq!(removed["removed"], 1);
     host.ask(None, ("DELETE", ADDRESSES, query), none, 404);
+    let add = &b"{\"add\": [{\"group\": 301, \"address\": \"10.3.0.1\"}]}"[..];
+    let changed = host.ask(None, ("POST", ADDRESS_CHANGES, ""), (json, add), 200);
+    assert_eq!(changed, json!({"added": 1, "replaced": 0, "removed": 0}));
+    let listed = host.ask(None, ("GET", ADDRESSES, "?group=301"), none, 200);
+    let read = &listed["rows"][0];
+    let row = json!({"group": 301, "address": "10.3.0.2"});
+    let sent = json!({"add": [row], "remove": [read]}).to_string();
+    let stale = json!({"add": [row], "replace": [{"read": read, "row": row}]}).to_string();
+    let path = ("POST", ADDRESS_CHANGES, "?author=ann");
+    host.ask(Some(ACME), path, (json, sent.as_bytes()), 403);
+    host.ask(None, path, (json, sent.as_bytes()), 200);
+    host.ask(None, path, (json, stale.as_bytes()), 412);
+    let listed = host.ask(None, ("GET", ADDRESSES, "?group=301"), none, 200);
+    assert_eq!(listed["total"], 1, "all changes or none: {listed}");
+    host.ask(None, path, (json, b"{\"add\": [{}]}"), 400);
+    host.ask(None, path, (json, b"{\"remove\": [{\"id\": null}]}"), 422);
     let bad = &b"{\"group\": 0, \"address\": \"192.168.1.1\"}"[..];
     host.ask(None, ("POST", ADDRESSES, ""), (json, bad), 422);
     host.ask(None, ("POST", ADDRESSES, ""), (json, b"{}"), 400);

@@ -21,7 +21,7 @@ use crate::commands::{
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 61] = [
+const OPERATIONS: [fn(Routes) -> Routes; 62] = [
     describe,
     trace::operation,
     events::operation,
@@ -34,6 +34,7 @@ const OPERATIONS: [fn(Routes) -> Routes; 61] = [
     tenant::CheckTenants::operation,
     policy::Status::operation,
     policy::Push::operation,
+    policy::put,
     policy::ListGenerations::operation,
     policy::pull,
     policy::decisions,

@@ -23,7 +23,7 @@ impl Tagged {
     pub(crate) fn of(method: &Method, path: &str) -> Option<Self> {
         let parts: Vec<_> = path.strip_prefix("/v1/")?.split('/').collect();
         match (method.as_str(), &parts[..]) {
-            ("GET" | "POST", ["policies", seat])
+            ("GET" | "POST" | "PUT", ["policies", seat])
             | ("GET", ["policies", seat, "generations"])
             | (
                 "POST",
@@ -80,7 +80,7 @@ impl Tagged {
             .map(|rest| rest.split('/').collect());
         matches!(
             (method.as_str(), parts.as_deref()),
-            ("POST", Some(["policies", _]))
+            ("POST" | "PUT", Some(["policies", _]))
                 | ("PUT", Some(["policies", _, "settings"] | ["tenants", _]))
         )
     }
@@ -156,7 +156,7 @@ mod tests {
             (Method::DELETE, "/v1/addresses/7", None),
             (Method::POST, "/v1/addresses", None),
             (Method::GET, "/metrics", None),
-            (Method::PUT, "/v1/policies/acme", None),
+            (Method::PUT, "/v1/policies/acme", seat()),
             (Method::POST, "/v1/policies/acme/mode", None),
             (Method::TRACE, "/v1/policies/acme", None),
         ] {

@@ -19,6 +19,7 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use super::https::Https;
+use super::media::media_of;
 use super::print::clean;
 
 /// Compiling a policy or loading a large table takes time; beyond this limit the host is considered hung.
@@ -436,14 +437,9 @@ impl Client {
         }
         let answer = match body {
             Some(body) => {
-                let kind = match path {
-                    path if path.starts_with("/v1/tenants/") => "application/toml",
-                    path if path.ends_with("/settings") || is_of_rows(path) => "application/json",
-                    _ => "application/wasm",
-                };
                 // The host may refuse before the body is sent; without this, the closed connection would hide the reason.
                 let request = request
-                    .header("Content-Type", kind)
+                    .header("Content-Type", media_of(path))
                     .header("Expect", "100-continue");
                 self.agent.run(request.body(body)?)
             }
@@ -589,17 +585,6 @@ fn refused(text: &str) -> Option<anyhow::Error> {
         Err(_) if text.is_empty() => None,
         Err(_) => Some(anyhow!("{}", clean(text.trim_end()))),
     }
-}
-
-/// Whether the body of a request is JSON: rows of tables, and checks of tenants.
-fn is_of_rows(path: &str) -> bool {
-    let tables = [
-        "/v1/addresses",
-        "/v1/trusted",
-        "/v1/dispatcher/rows",
-        "/v1/stored-tenants",
-    ];
-    tables.iter().any(|table| path.starts_with(table))
 }
 
 /// The token that the host has generated, or why there is none.

@@ -25,6 +25,7 @@ mod guard;
 mod https;
 mod import;
 mod man;
+mod media;
 #[cfg(test)]
 mod pages;
 mod policy;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{AuthorQuery, RowToAdd};
 use super::list::AddressRow;
-use super::{CHANGES, not_added, with_database};
+use super::{not_added, with_database};
 use crate::Control;
 use crate::caller::Caller;
 use crate::commands::{Dispatch, Procedure};
@@ -119,10 +119,8 @@ impl ChangeRows {
             schema_of::<ChangesToMake>(),
             "At most 10,000 changes. A row that is replaced or removed is given as it was read, with its id: if it is another one meanwhile, nothing is changed",
         );
-        routes.on(
-            post.answers(200, "All changes were made").refuses(CHANGES),
-            change,
-        )
+        let post = post.answers(200, "All changes were made");
+        routes.on(post.refuses(&[408, 409, 412, 413, 415, 422, 503]), change)
     }
 }
 

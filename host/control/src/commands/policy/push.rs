@@ -41,7 +41,7 @@ pub(crate) struct Push {
 /// The query of a push.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-struct PushQuery {
+pub(super) struct PushQuery {
     /// Name in logs and lists (default: policy.wasm)
     name: Option<String>,
     /// Author of the push
@@ -56,6 +56,23 @@ struct PushQuery {
     /// With arrival=canary: a share of the dialogs, for example 5%
     #[schemars(extend("pattern" = SHARE))]
     share: Option<String>,
+}
+
+impl PushQuery {
+    /// The query of a policy that is activated.
+    pub(super) fn activating(
+        name: Option<String>,
+        note: Option<String>,
+        signature: Option<String>,
+    ) -> Self {
+        Self {
+            name,
+            note,
+            signature,
+            arrival: Some("activate".to_owned()),
+            ..Self::default()
+        }
+    }
 }
 
 /// The reply to a push.
@@ -196,7 +213,7 @@ async fn push(
 }
 
 /// Reads the bytes, if the caller may push to the seat.
-async fn receive(
+pub(super) async fn receive(
     control: &Control,
     caller: &Caller,
     seat: String,

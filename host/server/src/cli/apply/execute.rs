@@ -13,8 +13,8 @@ use portcullis_plan::{Action, Kind, Plan, Step};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::Comparison;
 use super::actual::{Actual, cell};
+use super::comparison::Comparison;
 use super::desired::Desired;
 use super::mistakes::Mistakes;
 use crate::cli::client::{Client, NoAnswer};

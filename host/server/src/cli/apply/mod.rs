@@ -1,6 +1,7 @@
 //! `portcullis apply`, `diff` and `export`: the state of a host as files.
 
 mod actual;
+mod comparison;
 mod desired;
 mod execute;
 mod export;
@@ -22,16 +23,12 @@ use portcullis_plan::{Kind, Plan, Prune};
 
 use super::client::{Client, Reach};
 use super::policy::{Connection, Verification};
-use super::print::{Format, count, stdout};
-use actual::Actual;
-use desired::Desired;
+use super::print::{Format, clean, count, stdout};
+use comparison::Comparison;
 use execute::Execution;
 
 pub(super) use export::Args as ExportArgs;
 pub(super) use export::run as export;
-
-/// The exit code of a comparison that has found differences.
-const DIFFERENT: u8 = 2;
 
 /// Make a host what files describe: tenants, policies, addresses, trusted peers and destinations of the dispatcher
 ///
@@ -76,7 +73,7 @@ struct ComparedArgs {
     #[arg(
         long,
         value_name = "KIND,…",
-        num_args = 0..,
+        num_args = 0..=1,
         require_equals = true,
         value_delimiter = ','
     )]
@@ -89,13 +86,6 @@ struct ComparedArgs {
     connection: Connection,
     #[command(flatten)]
     reach: Reach,
-}
-
-/// Two states and the steps between them.
-struct Comparison {
-    desired: Desired,
-    actual: Actual,
-    plan: Plan,
 }
 
 pub(super) fn diff(args: &DiffArgs, config: &Config) -> anyhow::Result<ExitCode> {
@@ -147,7 +137,7 @@ pub(super) fn apply(args: &ApplyArgs, config: &Config) -> anyhow::Result<ExitCod
         desired,
         actual,
         plan,
-    } = comparison.again(compared, &client)?;
+    } = comparison.again(&client, &compared.prune())?;
     let author = author.clone().or_else(|| std::env::var("USER").ok());
     let mut execution = Execution::new(&client, &desired, &actual, &plan, author)?;
     let result = execution.run();
@@ -180,16 +170,9 @@ impl ComparedArgs {
     fn compare(&self, client: &Client) -> anyhow::Result<Comparison> {
         let read = desired::read(&self.files, &self.verification, &self.connection)?;
         for warning in &read.warnings {
-            eprintln!("warning: {}", super::print::clean(warning));
+            eprintln!("warning: {}", clean(warning));
         }
-        let desired = read.desired;
-        let actual = actual::read(client, &desired)?;
-        let plan = Plan::of(&desired.state(), &actual.state(&desired), &self.prune())?;
-        let comparison = Comparison {
-            desired,
-            actual,
-            plan,
-        };
+        let comparison = Comparison::of(client, read.desired, &self.prune())?;
         execute::check(client, &comparison)?;
         Ok(comparison)
     }
@@ -199,34 +182,6 @@ impl ComparedArgs {
             None => Prune::Nothing,
             Some(kinds) if kinds.is_empty() => Prune::All,
             Some(kinds) => Prune::Kinds(kinds.clone()),
-        }
-    }
-}
-
-impl Comparison {
-    /// The same with the state of the host as it is now.
-    ///
-    /// # Errors
-    /// If the plan is another one now.
-    fn again(self, args: &ComparedArgs, client: &Client) -> anyhow::Result<Self> {
-        let Self { desired, plan, .. } = self;
-        let actual = actual::read(client, &desired)?;
-        let now = Plan::of(&desired.state(), &actual.state(&desired), &args.prune())?;
-        ensure!(
-            now.steps == plan.steps,
-            "nothing was changed: the host has changed since the plan was made; run the command again"
-        );
-        Ok(Self {
-            desired,
-            actual,
-            plan: now,
-        })
-    }
-
-    fn exit_code(&self) -> ExitCode {
-        match self.plan.is_empty() {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::from(DIFFERENT),
         }
     }
 }

@@ -6,7 +6,7 @@ use portcullis_plan::{Action, Kind, Plan, Step, Tally};
 use portcullis_text::one_line;
 use serde_json::json;
 
-use super::Comparison;
+use super::comparison::Comparison;
 use crate::cli::print::{Format, clean, count, write_json};
 
 /// Most characters of a value in a plan.
