@@ -164,7 +164,7 @@ fn a_folder_becomes_the_state(
     add_row(&host);
     let said = run(&host, "diff -f state", 0);
     assert!(
-        said.contains("1 of addresses on the host are not in the files"),
+        said.contains("note: addresses: 1 on the host and not in the files"),
         "{said}"
     );
     let pruned = vec![("prune".to_owned(), "300 10.9.9.9/32".to_owned())];
@@ -289,7 +289,7 @@ fn peers_a_failure_in_the_middle_says_what_is_open() {
     write(&host, "addresses.csv", format!("{ADDRESSES}{more}"));
     let said = run(&host, "apply -f state --yes", 1);
     assert!(
-        said.contains("4 addresses, beginning with 202 10.0.0.1/32"),
+        said.contains("4 addresses in one transaction, the first of them address 202 10.0.0.1/32"),
         "{said}"
     );
     let count = "SELECT COUNT(*) FROM address";

@@ -156,3 +156,80 @@ impl Database {
         id.map_err(|failure| self.told(failure))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use portcullis_database::DatabaseUrl;
+
+    use super::*;
+
+    fn row(address: &str, tag: &str) -> NewRow {
+        NewRow {
+            group: 200,
+            ip_addr: address.to_owned(),
+            mask: 32,
+            port: 0,
+            tag: Some(tag.to_owned()),
+        }
+    }
+
+    /// The addresses and tags of all rows.
+    async fn shown(database: &Database, ids: impl IntoIterator<Item = i64>) -> Vec<String> {
+        let mut shown = Vec::new();
+        for id in ids {
+            for row in database.rows_with_id(id).await.unwrap() {
+                shown.push(format!("{} {}", row.ip_addr.unwrap(), row.tag.unwrap()));
+            }
+        }
+        shown
+    }
+
+    #[tokio::test]
+    async fn changes_are_made_together_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::new(DatabaseUrl::Sqlite(folder.path().join("table.db")));
+        let mut stored = Vec::new();
+        for (address, id) in [("10.0.0.1", 1), ("10.0.0.2", 2)] {
+            let added = database.add_row(&row(address, "a")).await.unwrap();
+            assert_eq!(added, (Some(id), None));
+            stored.extend(database.rows_with_id(id).await.unwrap());
+        }
+        let [one, two] = stored.try_into().unwrap();
+        let changes = RowChanges {
+            add: vec![row("10.0.0.3", "b")],
+            replace: vec![(1, one, row("10.0.0.1", "b"))],
+            remove: vec![(2, two)],
+        };
+        let done = database.change_rows(&changes).await.unwrap();
+        assert_eq!(done, RowsChanged::Done);
+        assert_eq!(shown(&database, 1..4).await, ["10.0.0.1 b", "10.0.0.3 b"]);
+
+        // The row that was read is another one now: nothing is added either.
+        let again = database.change_rows(&changes).await.unwrap();
+        assert_eq!(again, RowsChanged::Stale(1));
+        assert_eq!(shown(&database, 1..9).await, ["10.0.0.1 b", "10.0.0.3 b"]);
+        let bad = RowChanges {
+            add: vec![row("10.0.0.4", "c"), row("300.0.0.1", "c")],
+            ..RowChanges::default()
+        };
+        assert!(database.change_rows(&bad).await.is_err());
+        let empty = database.change_rows(&RowChanges::default()).await.unwrap();
+        assert_eq!(empty, RowsChanged::Done);
+        assert_eq!(shown(&database, 1..9).await, ["10.0.0.1 b", "10.0.0.3 b"]);
+    }
+
+    #[tokio::test]
+    async fn a_row_is_added_within_a_bound() {
+        let folder = tempfile::tempdir().unwrap();
+        let database = Database::new(DatabaseUrl::Sqlite(folder.path().join("table.db")));
+        let bound = RowBound {
+            groups: vec![200],
+            most: 1,
+        };
+        let one = row("10.0.0.1", "a");
+        let added = database.add_row_within(&one, &bound).await.unwrap();
+        assert_eq!(added, (Some(1), None));
+        let error = database.add_row_within(&one, &bound).await.unwrap_err();
+        assert!(matches!(error, AddError::TooMany { .. }), "{error}");
+    }
+}

@@ -1,7 +1,5 @@
 //! Carries out a plan over the control port, step by step.
 
-use std::collections::BTreeMap;
-
 use anyhow::{anyhow, bail};
 use portcullis_address::{NewRow, NewTrusted};
 use portcullis_control::commands::Cell;
@@ -17,10 +15,14 @@ use super::actual::{Actual, cell};
 use super::comparison::Comparison;
 use super::desired::Desired;
 use super::mistakes::Mistakes;
+use super::tenants::TenantFile;
 use crate::cli::client::{Client, NoAnswer};
 
 /// Most changes of addresses in one transaction.
 const TOGETHER: usize = 5_000;
+
+/// So many bytes of sections are checked by one request.
+const MOST_CHECKED: usize = 4 << 20;
 
 /// The seat whose inspection of files is used: every host has it.
 const ANY_SEAT: &str = "default";
@@ -81,26 +83,44 @@ fn check_tenants(
     mistakes: &mut Mistakes,
 ) -> anyhow::Result<()> {
     let files = desired.tenants.as_deref().unwrap_or_default();
+    let steps = plan.steps.iter().filter(|step| step.kind == Kind::Tenant);
+    // Those that change do not stand in each other's way.
+    let names: Vec<_> = steps.clone().map(|step| step.key.clone()).collect();
     let mut asked = TenantsToCheck::default();
-    let mut places = BTreeMap::new();
-    for step in plan.steps.iter().filter(|step| step.kind == Kind::Tenant) {
-        match wanted(&step.action).and_then(|at| files.get(at)) {
-            Some(tenant) => {
-                places.insert(tenant.name.clone(), &tenant.place);
-                asked.put.insert(tenant.name.clone(), tenant.text.clone());
-            }
-            None => asked.remove.push(step.key.clone()),
+    let mut size = 0;
+    for step in steps {
+        let Some(tenant) = wanted(&step.action).and_then(|at| files.get(at)) else {
+            continue;
+        };
+        size += tenant.text.len();
+        asked.put.insert(tenant.name.clone(), tenant.text.clone());
+        if size > MOST_CHECKED {
+            check_some(client, std::mem::take(&mut asked), &names, files, mistakes)?;
+            size = 0;
         }
     }
+    check_some(client, asked, &names, files, mistakes)
+}
+
+/// Checks some of the tenants that change.
+fn check_some(
+    client: &Client,
+    mut asked: TenantsToCheck,
+    names: &[String],
+    files: &[TenantFile],
+    mistakes: &mut Mistakes,
+) -> anyhow::Result<()> {
     if asked.put.is_empty() {
         return Ok(());
     }
+    let others = names.iter().filter(|name| !asked.put.contains_key(*name));
+    asked.remove = others.cloned().collect();
     let body = serde_json::to_vec(&asked)?;
     let path = "/v1/stored-tenants/check";
     let checked: TenantsChecked = client.send("POST", path, &[], Some(&body))?;
     for problem in checked.errors {
-        let place = places.get(&problem.name);
-        let place = place.map_or(problem.name.as_str(), |place| place.as_str());
+        let file = files.iter().find(|file| file.name == problem.name);
+        let place = file.map_or(&problem.name, |file| &file.place);
         // A place in the section continues that of the file: FILE:LINE:COLUMN.
         let is_placed = problem
             .error
@@ -192,8 +212,13 @@ impl<'p> Execution<'p> {
                 });
             let steps: Vec<_> = alike.collect();
             self.change_addresses(&steps).map_err(|error| {
-                let many = format!("{} addresses, beginning with {}", steps.len(), step.key);
-                error.context(many)
+                let first = named(step);
+                error.context(match steps.len() {
+                    1 => first,
+                    many => {
+                        format!("{many} addresses in one transaction, the first of them {first}")
+                    }
+                })
             })?;
             self.mark(at..at + steps.len());
             at += steps.len();
@@ -210,7 +235,7 @@ impl<'p> Execution<'p> {
             let steps = steps.filter(move |(_, step)| {
                 step.kind == Kind::Tenant && wanted(&step.action).is_none() == is_prune
             });
-            steps.map(|(at, step)| (at, step)).collect::<Vec<_>>()
+            steps.collect::<Vec<_>>()
         };
         let mut removals = of_tenants(true);
         let mut open = of_tenants(false);
@@ -330,7 +355,7 @@ impl<'p> Execution<'p> {
         };
         let path = match existing {
             None => table.to_owned(),
-            Some(at) => match id(at).and_then(|id| cell(id)) {
+            Some(at) => match id(at).and_then(cell) {
                 Some(id) => format!("{table}/{id}"),
                 None => bail!(
                     "the row has no id: the table is a view without ids, and can only be added to"

@@ -75,7 +75,7 @@ pub(super) fn describe(
             ));
         }
     };
-    let folder = path.parent().unwrap_or(Path::new(""));
+    let folder = path.parent().unwrap_or_else(|| Path::new(""));
     for (seat, section) in sections {
         let place = format!("{shown}:{}", line_of(section.span().start));
         let section: Section = match toml::Value::Table(section.into_inner()).try_into() {

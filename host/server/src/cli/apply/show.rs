@@ -114,7 +114,7 @@ fn write_tallies(plan: &Plan, out: &mut impl Write) -> anyhow::Result<()> {
         if kept > 0 && kind.is_prunable() {
             writeln!(
                 out,
-                "note: {kept} of {kind} on the host are not in the files, and stay; --prune removes them"
+                "note: {kind}: {kept} on the host and not in the files, kept; --prune removes what is not in the files"
             )?;
         }
     }

@@ -77,7 +77,12 @@ fn add(item: &mut Item, name: String, value: toml::Value) {
             Some(_) | None if text.starts_with("sha256:") => format!("\"{text}\""),
             Some(_) | None => "(no token)".to_owned(),
         },
-        value => value.to_string(),
+        value @ (toml::Value::String(_)
+        | toml::Value::Integer(_)
+        | toml::Value::Float(_)
+        | toml::Value::Boolean(_)
+        | toml::Value::Datetime(_)
+        | toml::Value::Array(_)) => value.to_string(),
     };
     item.fields.insert(name, text);
 }
