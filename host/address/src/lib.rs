@@ -48,10 +48,10 @@ pub use book::{
 pub use database::columns;
 pub use database::{
     AddError, AddressNames, ChangeSource, Cursor, CursorError, Database, DatabaseError,
-    DatabaseUrl, Failure, Imported, Loaded, LoadedTrusted, Look, MaskError, MigrationAction,
-    MigrationStep, Name, NameError, NewRow, NewTrusted, Prefix, RowBound, RowChanges, RowFilter,
-    RowPage, RowsChanged, Schema, ServerUrl, SslMode, StoredRow, StoredTrusted, TrustedNames,
-    UrlError, Watcher, network,
+    DatabaseUrl, DatabaseUrls, Failure, Imported, Loaded, LoadedTrusted, Look, MaskError,
+    MigrationAction, MigrationStep, Name, NameError, NewRow, NewTrusted, Prefix, RowBound,
+    RowChanges, RowFilter, RowPage, RowsChanged, Schema, ServerUrl, SslMode, StoredRow,
+    StoredTrusted, TrustedNames, UrlError, Watcher, network,
 };
 pub use exchange::{Format, FormatError, Import, RowWriter, WriteError};
 pub use pattern::{

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use portcullis_address::DatabaseUrl;
+use portcullis_address::{DatabaseUrl, DatabaseUrls};
 use portcullis_sip::Transport;
 use portcullis_tls::{Profile, Settings};
 
@@ -47,7 +47,7 @@ pub const DEFAULT_FILE: &str = "portcullis.toml";
 /// The configuration file of packages, which is read if no other is named and the current directory has none.
 pub const SYSTEM_FILE: &str = "/etc/portcullis/portcullis.toml";
 
-/// The environment variable that replaces `url` of `[database]`, so that the password need not be in the configuration file.
+/// The environment variable that replaces `url` of `[database]` (several URLs are separated by blanks), so that the password need not be in the configuration file.
 pub const DATABASE_VARIABLE: &str = "PORTCULLIS_DATABASE_URL";
 
 /// The configuration of one host, validated.
@@ -178,7 +178,11 @@ impl Config {
         let url = url
             .into_string()
             .map_err(|_| refused("not UTF-8".to_owned()))?;
-        let url = url.parse::<DatabaseUrl>();
+        // Several URLs are separated by blanks.
+        let all = separated(&url).map(str::parse::<DatabaseUrl>);
+        let all = all.collect::<Result<Vec<_>, _>>();
+        let all = all.map_err(|error| refused(error.to_string()))?;
+        let url = DatabaseUrls::new(all);
         self.database.url = url.map_err(|error| refused(error.to_string()))?;
         Ok(self)
     }
@@ -490,6 +494,24 @@ fn listen(root: &mut Section<'_>, default: Vec<Listen>) -> Vec<Listen> {
         root.reject("listen", Bad::new("no listen address", mend));
     }
     read
+}
+
+/// The URLs in a text, separated by blanks. A blank that no scheme follows is part of a password.
+fn separated(text: &str) -> impl Iterator<Item = &str> {
+    const SCHEMES: [&str; 4] = ["mysql://", "mariadb://", "postgres://", "postgresql://"];
+    let begins = |at: &usize| {
+        let is_after_blank = text[..*at].ends_with(char::is_whitespace);
+        is_after_blank && SCHEMES.iter().any(|scheme| text[*at..].starts_with(scheme))
+    };
+    let starts = text.char_indices().map(|(at, _)| at).filter(begins);
+    let mut starts: Vec<_> = [0].into_iter().chain(starts).collect();
+    starts.push(text.len());
+    let parts: Vec<_> = starts
+        .windows(2)
+        .map(|pair| text[pair[0]..pair[1]].trim())
+        .filter(|part| !part.is_empty())
+        .collect();
+    parts.into_iter()
 }
 
 #[cfg(test)]

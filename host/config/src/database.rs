@@ -4,18 +4,25 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use portcullis_address::{
-    AddressNames, BookOptions, Database, DatabaseUrl, Name, Schema, TrustedNames,
+    AddressNames, BookOptions, Database, DatabaseUrl, DatabaseUrls, Name, Schema, TrustedNames,
 };
 
 use super::problem::Bad;
-use super::section::Section;
-use super::value::duration;
+use super::section::{Section, Value};
+use super::shape::Shape;
+use super::value::{duration, one_of};
+
+/// Where Linux has the name of the host.
+const HOST_NAME: &str = "/proc/sys/kernel/hostname";
 
 /// Where the tables come from.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DatabaseConfig {
-    /// `mysql://…`, `postgres://…` or `sqlite:…`
-    pub url: DatabaseUrl,
+    /// `mysql://…`, `postgres://…` or `sqlite:…`; several for the servers of a cluster, as they are written. The order in which they are used
+    /// is that of [`servers`](Self::servers).
+    pub url: DatabaseUrls,
+    /// Which server of a cluster this host prefers.
+    pub prefer: Prefer,
     /// Whether the host refuses to start while the database is unreachable.
     pub required: bool,
     /// Interval between two checks for changes of the tables.
@@ -30,10 +37,31 @@ pub struct DatabaseConfig {
     pub schema: Schema,
 }
 
+/// Which server of a cluster a host prefers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Prefer {
+    /// The first of the list, then the second, and so on.
+    #[default]
+    First,
+    /// The one that the name of the host chooses, then those after it: hosts spread over the servers.
+    Spread,
+}
+
 impl DatabaseConfig {
+    /// Returns the servers in the order in which this host prefers them.
+    pub fn servers(&self) -> DatabaseUrls {
+        match self.prefer {
+            Prefer::First => self.url.clone(),
+            Prefer::Spread => {
+                let name = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+                self.url.clone().spread(name.trim())
+            }
+        }
+    }
+
     /// Returns the database with the names of its tables, and with the file that replaces the address table, if there is one.
     pub fn database(&self) -> Database {
-        let database = Database::new(self.url.clone()).with_schema(self.schema.clone());
+        let database = Database::new(self.servers()).with_schema(self.schema.clone());
         match &self.address_file {
             Some(file) => database.with_address_file(file),
             None => database,
@@ -58,7 +86,8 @@ impl Default for DatabaseConfig {
             settle,
         } = BookOptions::default();
         Self {
-            url: DatabaseUrl::Sqlite("portcullis.db".into()),
+            url: DatabaseUrl::Sqlite("portcullis.db".into()).into(),
+            prefer: Prefer::First,
             required: true,
             poll,
             reread,
@@ -73,9 +102,12 @@ pub(super) fn read(mut section: Section<'_>, default: DatabaseConfig) -> Databas
     let longest = Duration::from_secs(3600);
     let file = section.optional("address-file", |value| Ok(PathBuf::from(value.text()?)));
     let read = DatabaseConfig {
-        url: section.value("url", default.url, |value| {
-            let known = value.text()?.parse::<DatabaseUrl>();
-            known.map_err(|error| Bad::new(error.to_string(), "").hidden())
+        url: urls(&mut section, default.url),
+        prefer: section.value("prefer", default.prefer, |value| {
+            Ok(match one_of(value, &["first", "spread"])?.as_str() {
+                "spread" => Prefer::Spread,
+                _ => Prefer::First,
+            })
         }),
         required: section.value("required", default.required, |v| v.boolean()),
         poll: section.value("poll", default.poll, |v| {
@@ -92,6 +124,40 @@ pub(super) fn read(mut section: Section<'_>, default: DatabaseConfig) -> Databas
     };
     section.finish();
     read
+}
+
+/// One URL, or a list of the servers of a cluster.
+fn urls(section: &mut Section<'_>, default: DatabaseUrls) -> DatabaseUrls {
+    let one = |value: Value<'_>| {
+        let text = value.text().map_err(|bad| {
+            let shape = Shape::Any(vec![Shape::Text, Shape::List]);
+            Bad::new(bad.what, "write one URL in quotes, or a list of them").shaped(shape)
+        })?;
+        let known = text.parse::<DatabaseUrl>();
+        known.map_err(|error| Bad::new(error.to_string(), "").hidden())
+    };
+    if !section.is_list("url") {
+        return section
+            .optional("url", one)
+            .map_or(default, DatabaseUrls::from);
+    }
+    let mut all = Vec::new();
+    let read = section.list("url", Vec::new(), |value| {
+        let url = one(value)?;
+        all.push(url);
+        // The entry is judged beside those before it: the error has its place.
+        let together = DatabaseUrls::new(all.clone());
+        if together.is_err() {
+            all.pop();
+        }
+        together.map_err(|error| Bad::new(error.to_string(), "").hidden())
+    });
+    // An empty list is the default, and reported.
+    if section.is_empty_list("url") {
+        let mend = "write one URL, or one for each server of the cluster";
+        section.reject("url", Bad::new("the list is empty", mend));
+    }
+    read.into_iter().last().unwrap_or(default)
 }
 
 /// The keys are Kamailio's module parameters, with dashes.
@@ -132,7 +198,41 @@ fn schema(section: &mut Section<'_>, default: Schema) -> Schema {
 
 #[cfg(test)]
 mod tests {
-    use crate::Config;
+    use crate::{Config, Prefer};
+
+    #[test]
+    fn a_list_of_servers_is_read_and_a_wrong_entry_is_named() {
+        let read = Config::parse(
+            "[database]\nurl = [\"mysql://k:p@db1/k\", \"mysql://k:p@db2/k\"]\nprefer = \"spread\"\n",
+        );
+        let read = read.unwrap().database;
+        assert_eq!(read.url.all().len(), 2);
+        assert_eq!(read.prefer, Prefer::Spread);
+        let servers = read.servers();
+        assert!(read.url.all().iter().all(|url| servers.all().contains(url)));
+        for (urls, expected) in [
+            (
+                "[\"mysql://k:geheim@db1/k\", \"postgres://k:geheim@db2/k\"]",
+                "2:34: database.url[1]: entry 2 (postgres://k@db2:5432/k) is a server of another kind",
+            ),
+            (
+                "[\"mysql://k:geheim@db1/k\", \"oracle://k:geheim@db2/k\"]",
+                "2:34: database.url[1]: the database \"oracle\" is not supported",
+            ),
+            ("[]", "2:7: database.url"),
+            (
+                "7",
+                "2:7: database.url = 7: an integer, not a string; write one URL",
+            ),
+        ] {
+            let text = format!("[database]\nurl = {urls}\n");
+            let problems = Config::parse(&text).unwrap_err();
+            let said: Vec<_> = problems.iter().map(ToString::to_string).collect();
+            assert_eq!(said.len(), 1, "{said:?}");
+            assert!(said[0].starts_with(expected), "{said:?}");
+            assert!(!said[0].contains("geheim"), "{said:?}");
+        }
+    }
 
     #[test]
     fn names_and_files_are_read() {

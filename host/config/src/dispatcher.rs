@@ -27,7 +27,7 @@ pub struct DispatcherConfig {
 impl DispatcherConfig {
     /// Returns a dispatcher on the table in this database, or on the file. Nothing is loaded yet.
     pub fn dispatcher(&self, database: &DatabaseConfig) -> Dispatcher {
-        let connections = Connections::kept(database.url.clone());
+        let connections = Connections::kept(database.servers());
         let source = self.source(connections, database);
         Dispatcher::new(source, self.rules.clone(), database.book_options())
     }

@@ -47,7 +47,7 @@ mod websocket;
 pub use capture::CaptureConfig;
 pub use config::{Config, DATABASE_VARIABLE, DEFAULT_FILE, DEFAULTS, SYSTEM_FILE, Spread};
 pub use control::{AuditConfig, ControlConfig, Endpoint, FileAccess, TlsFiles};
-pub use database::DatabaseConfig;
+pub use database::{DatabaseConfig, Prefer};
 pub use dispatcher::DispatcherConfig;
 pub use events::{EventLevel, EventsConfig};
 pub use fleet::{Announce, FleetConfig};

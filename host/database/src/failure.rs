@@ -86,6 +86,40 @@ pub enum Failure {
         /// The error of the server.
         cause: String,
     },
+    /// The connection ended before the answer. Whether the statement was executed is not known.
+    #[error("the connection to the database {url} was lost: {cause}")]
+    Lost {
+        /// The database.
+        url: String,
+        /// The error of the driver.
+        cause: String,
+    },
+    /// The server only reads. Nothing was written.
+    #[error("the database {url} failed: {cause}")]
+    ReadOnly {
+        /// The database.
+        url: String,
+        /// The error of the server, and what to do.
+        cause: String,
+    },
+    /// The server accepts no statements now. Nothing was written.
+    #[error("the database {url} does not serve: {cause}")]
+    NotServing {
+        /// The database.
+        url: String,
+        /// The error of the server, or its state.
+        cause: String,
+    },
+    /// The server has an older state than the one that was read last, or another history.
+    #[error("the database {url} is not read: {cause}")]
+    Older {
+        /// The database.
+        url: String,
+        /// The positions, and what to do.
+        cause: String,
+        /// Whether the histories differ: the server is no replica that has yet to catch up.
+        is_other: bool,
+    },
     /// A conflict with another transaction: a retry may succeed.
     #[error("the database {url} failed: {cause}")]
     Conflict {
@@ -117,13 +151,54 @@ impl Failure {
     /// Whether the database is unavailable or hangs: the operation may succeed later.
     pub fn is_away(&self) -> bool {
         match self {
-            Self::Unreachable { .. } | Self::Hung { .. } | Self::NoFile { .. } => true,
+            Self::Unreachable { .. }
+            | Self::Hung { .. }
+            | Self::NoFile { .. }
+            | Self::Lost { .. }
+            | Self::NotServing { .. }
+            | Self::Older { .. } => true,
             Self::NoTable { .. }
+            | Self::NoColumn { .. }
+            | Self::Version { .. }
+            | Self::Denied { .. }
+            | Self::ReadOnly { .. }
+            | Self::Conflict { .. }
+            | Self::Failed { .. } => false,
+        }
+    }
+
+    /// Whether another server of the database may do better.
+    pub(crate) fn is_of_the_server(&self) -> bool {
+        match self {
+            Self::Unreachable { .. }
+            | Self::Hung { .. }
+            | Self::Lost { .. }
+            | Self::NotServing { .. }
+            | Self::ReadOnly { .. }
+            | Self::Older { .. } => true,
+            Self::NoFile { .. }
+            | Self::NoTable { .. }
             | Self::NoColumn { .. }
             | Self::Version { .. }
             | Self::Denied { .. }
             | Self::Conflict { .. }
             | Self::Failed { .. } => false,
+        }
+    }
+
+    /// What is known of a write that failed.
+    pub(crate) fn retry(&self) -> Retry {
+        match self {
+            Self::Conflict { .. } => Retry::Conflict,
+            Self::NotServing { .. } | Self::ReadOnly { .. } => Retry::Elsewhere,
+            Self::Lost { .. } | Self::Hung { .. } => Retry::Unknown,
+            Self::Unreachable { .. } | Self::Older { .. } => Retry::Later,
+            Self::NoFile { .. }
+            | Self::NoTable { .. }
+            | Self::NoColumn { .. }
+            | Self::Version { .. }
+            | Self::Denied { .. }
+            | Self::Failed { .. } => Retry::No,
         }
     }
 
@@ -170,12 +245,33 @@ impl Failure {
             },
             Meaning::Denied => Self::Denied { url, cause },
             Meaning::Conflict => Self::Conflict { url, cause },
+            Meaning::Lost => Self::Lost { url, cause },
+            Meaning::NotServing => Self::NotServing { url, cause },
+            Meaning::ReadOnly(mend) => Self::ReadOnly {
+                url,
+                cause: format!("{cause}{mend}"),
+            },
             Meaning::Other(mend) => Self::Failed {
                 url,
                 cause: format!("{cause}{mend}"),
             },
         }
     }
+}
+
+/// Whether a write that failed can be repeated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Retry {
+    /// It would fail again.
+    No,
+    /// Nothing was written: another transaction was first.
+    Conflict,
+    /// Nothing was written: this server does not write now.
+    Elsewhere,
+    /// It may have been written.
+    Unknown,
+    /// Nothing was written: no server serves.
+    Later,
 }
 
 /// The error text of driver or server, on one line.

@@ -1,6 +1,7 @@
 //! The databases of Kamailio's tables and our own: MySQL, MariaDB, PostgreSQL and SQLite.
 //!
 //! - [`DatabaseUrl`] says where a database is, [`Schema`] defines the names of its tables and columns;
+//! - [`DatabaseUrls`] are the servers of a cluster; the connections use one that serves and has no older state than the one that was read;
 //! - [`Connections`] opens connections and keeps a few; a [`Link`] is one of them, and runs statements with a time limit for each answer;
 //! - a [`Dialect`] contains the differences between databases;
 //! - [`Connections::migrate`] creates missing tables, [`TableWatch`] detects changes of a table, except those of [`Unseen`];
@@ -14,20 +15,24 @@ mod connections;
 mod dialect;
 mod failure;
 mod file_id;
+mod health;
+mod kind;
 mod link;
 mod observer;
 mod pace;
 mod pool;
 mod row_statements;
 mod schema;
+mod servers;
 mod text_row;
 mod unchanged;
 mod unseen;
 mod url;
+mod urls;
 mod wire;
 
 pub use change::{ChangeSource, Look, TableWatch};
-pub use connections::{Connections, MigrationAction, MigrationStep};
+pub use connections::{Connections, HasFailure, MigrationAction, MigrationStep, Try};
 pub use dialect::{Dialect, LastId, Turn};
 pub use failure::Failure;
 pub use link::{
@@ -37,10 +42,12 @@ pub use link::{
 pub use pace::Pace;
 pub use row_statements::{ROW_ID, RowStatements};
 pub use schema::{AddressNames, DispatcherNames, Name, NameError, Schema, TrustedNames};
+pub use servers::{Position, ServerStatus, ServersStatus};
 pub use text_row::TextRow;
 pub use unchanged::Unchanged;
 pub use unseen::Unseen;
 pub use url::{DatabaseUrl, ServerUrl, SslMode, UrlError};
+pub use urls::{DatabaseUrls, UrlsError};
 
 /// Text from a database for the log: quoted, escaped, and of limited length.
 pub fn shown(text: &str) -> String {

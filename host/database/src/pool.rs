@@ -1,5 +1,6 @@
 //! The connections that are kept, and how many may be open.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,11 +13,15 @@ use tokio::time::timeout;
 use crate::dialect::{BUSY, driver_of};
 use crate::file_id::file_id;
 use crate::observer::Observer;
+use crate::servers::Servers;
 use crate::wire::{Origin, Wire};
-use crate::{DatabaseUrl, Failure};
+use crate::{DatabaseUrl, DatabaseUrls, Failure};
 
 /// Time limit for opening a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// The same where another server can be used instead.
+const CONNECT_TO_ONE: Duration = Duration::from_secs(1);
 
 /// Maximum number of open connections. Further callers wait at most as long as opening a connection may take.
 pub(crate) const MOST_OPEN: usize = 16;
@@ -26,7 +31,7 @@ const KEPT: Duration = Duration::from_secs(60);
 
 /// What the connections to one database share.
 pub(crate) struct Shared {
-    pub(crate) url: DatabaseUrl,
+    pub(crate) servers: Arc<Servers>,
     most_kept: usize,
     /// The connection returned last is the first to be taken.
     kept: Mutex<Vec<Kept>>,
@@ -43,14 +48,24 @@ pub(crate) struct Kept {
 
 impl Shared {
     /// A pool that keeps at most this many connections.
-    pub(crate) fn new(url: DatabaseUrl, most_kept: usize) -> Self {
+    pub(crate) fn new(urls: DatabaseUrls, most_kept: usize) -> Self {
         Self {
-            observer: Observer::of(&url),
-            url,
+            observer: Observer::of(urls.first()),
+            servers: Servers::of(urls),
             most_kept,
             kept: Mutex::default(),
             permits: Arc::new(Semaphore::new(MOST_OPEN)),
         }
+    }
+
+    /// The server in use, or the one that is tried first; or the file.
+    pub(crate) fn url(&self) -> &DatabaseUrl {
+        self.servers.url(self.servers.current())
+    }
+
+    /// The file, if the database is one.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.servers.urls().file()
     }
 
     pub(crate) async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
@@ -58,7 +73,7 @@ impl Shared {
         match timeout(CONNECT, permit).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(Failure::Unreachable {
-                url: self.url.to_string(),
+                url: self.url().to_string(),
                 cause: format!(
                     "all {MOST_OPEN} connections were in use for {} s; check whether the database is slow",
                     CONNECT.as_secs()
@@ -67,27 +82,32 @@ impl Shared {
         }
     }
 
-    pub(crate) async fn connect(&self) -> Result<Wire, Failure> {
-        let time = match &self.url {
-            DatabaseUrl::MySql(_) | DatabaseUrl::Postgres(_) => CONNECT,
-            DatabaseUrl::Sqlite(_) => CONNECT + BUSY,
+    pub(crate) async fn connect(&self, server: usize) -> Result<Wire, Failure> {
+        let url = self.servers.url(server);
+        let limit = match self.servers.urls().is_cluster() {
+            true => CONNECT_TO_ONE,
+            false => CONNECT,
         };
-        match timeout(time, driver_of(&self.url).connect(&self.url)).await {
-            Ok(connected) => connected.map_err(|error| Failure::unreachable(&self.url, &error)),
-            Err(_elapsed) => Err(Failure::no_answer(&self.url, CONNECT)),
+        let time = match url {
+            DatabaseUrl::MySql(_) | DatabaseUrl::Postgres(_) => limit,
+            DatabaseUrl::Sqlite(_) => limit + BUSY,
+        };
+        match timeout(time, driver_of(url).connect(url)).await {
+            Ok(connected) => connected.map_err(|error| Failure::unreachable(url, &error)),
+            Err(_elapsed) => Err(Failure::no_answer(url, limit)),
         }
     }
 
-    /// An idle connection that is usable here.
-    pub(crate) fn take_kept(&self, runtime: tokio::runtime::Id) -> Option<Kept> {
+    /// An idle connection to a server that is usable here.
+    pub(crate) fn take_kept(&self, server: usize, runtime: tokio::runtime::Id) -> Option<Kept> {
         if self.most_kept == 0 {
             return None;
         }
-        let file = self.url.file().and_then(file_id);
+        let file = self.file().and_then(file_id);
         let mut kept = self.kept.lock();
-        let usable = kept
-            .iter()
-            .rposition(|kept| kept.origin.runtime == runtime && kept.origin.file == file)?;
+        let usable = kept.iter().rposition(|Kept { origin, .. }| {
+            origin.server == server && origin.runtime == runtime && origin.file == file
+        })?;
         Some(kept.remove(usable))
     }
 
@@ -100,7 +120,7 @@ impl Shared {
         is_open: bool,
         _until_closed: OwnedSemaphorePermit,
     ) {
-        if is_open || self.most_kept == 0 || origin.file != self.url.file().and_then(file_id) {
+        if is_open || self.most_kept == 0 || origin.file != self.file().and_then(file_id) {
             wire.close().await;
             return;
         }
@@ -124,21 +144,39 @@ impl Shared {
         kept.drain(..gone).collect()
     }
 
-    /// A statement with its time limit.
+    /// A statement for this server, with its time limit.
     pub(crate) async fn within<T>(
         &self,
+        server: usize,
         limit: Duration,
         statement: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Failure> {
         match timeout(limit, statement).await {
-            Ok(done) => done.map_err(|error| Failure::of(&self.url, &error)),
-            Err(_elapsed) => Err(Failure::hung(&self.url, limit)),
+            Ok(done) => done.map_err(|error| self.failure(server, &error)),
+            Err(_elapsed) => Err(self.hung(server, limit)),
         }
+    }
+
+    /// The error of a statement. The server is not the first choice any more if it does not serve.
+    pub(crate) fn failure(&self, server: usize, error: &Error) -> Failure {
+        let failure = Failure::of(self.servers.url(server), error);
+        if failure.is_of_the_server() {
+            self.servers.failed(server, &failure);
+        }
+        failure
+    }
+
+    /// The time limit of a statement was exceeded.
+    fn hung(&self, server: usize, limit: Duration) -> Failure {
+        let failure = Failure::hung(self.servers.url(server), limit);
+        self.servers.failed(server, &failure);
+        failure
     }
 
     /// The next row, if it arrives in time. A row that is already available costs no timer.
     pub(crate) async fn next<T>(
         &self,
+        server: usize,
         limit: Duration,
         rows: &mut (impl Stream<Item = Result<T, Error>> + Unpin),
     ) -> Result<Option<T>, Failure> {
@@ -146,11 +184,11 @@ impl Shared {
             Some(next) => next,
             None => match timeout(limit, rows.next()).await {
                 Ok(next) => next,
-                Err(_elapsed) => return Err(Failure::hung(&self.url, limit)),
+                Err(_elapsed) => return Err(self.hung(server, limit)),
             },
         };
         next.transpose()
-            .map_err(|error| Failure::of(&self.url, &error))
+            .map_err(|error| self.failure(server, &error))
     }
 
     /// How many connections are kept.

@@ -33,7 +33,7 @@ impl Unseen {
     /// Returns the connection. An uncommitted transaction is rolled back.
     pub async fn release(self) {
         let Self { link, number, turn } = self;
-        let path = link.shared.url.file();
+        let path = link.shared.file();
         let is_current = path.is_some_and(|path| is_at(link.origin.file, path));
         match turn {
             Some(mut turn) if is_current && !link.is_open() => {

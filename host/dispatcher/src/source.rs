@@ -182,15 +182,13 @@ impl Source {
         let mut link = self.connections.take_existing(STALL).await?;
         link.check_version(&self.schema, self.table(), DISPATCHER_VERSION)
             .await?;
-        let statements = self.statements();
-        let each = statements.each();
-        let has_id = each.has_id(&mut link).await;
-        let has_id = has_id.map_err(|failure| self.told(failure))?;
-        link.be_strict().await?;
-        let values = row.values();
-        let id = each.insert_one(&mut link, has_id, &values).await;
-        let id = id.map_err(|failure| self.told(failure))?;
         link.release().await;
+        let statements = self.statements();
+        let statements = statements.each();
+        let added = self
+            .connections
+            .insert_row(STALL, &statements, row.values());
+        let id = added.await.map_err(|failure| self.told(failure))?;
         Ok((id, warning))
     }
 
@@ -200,12 +198,10 @@ impl Source {
     /// If the rows are in a file, or the database fails.
     pub async fn remove(&self, setid: i64, destination: &str) -> Result<u64, DispatcherError> {
         self.must_be_a_table()?;
-        let mut link = self.connections.take_existing(STALL).await?;
         let values = [setid.into(), destination.into()];
-        let removed = link.execute(&self.statements().delete(), &values).await;
-        let removed = removed.map_err(|failure| self.told(failure))?;
-        link.release().await;
-        Ok(removed)
+        let delete = self.statements().delete();
+        let removed = self.connections.delete_rows(STALL, &delete, &values);
+        removed.await.map_err(|failure| self.told(failure))
     }
 
     /// Returns the rows with this id: one at most, unless the table is a view with ids that are not unique. None if the table has no ids.
@@ -241,10 +237,8 @@ impl Source {
         self.must_be_a_table()?;
         let statements = self.statements().each();
         let (delete, values) = statements.delete_one(id, read.columns());
-        let mut link = self.connections.take_existing(STALL).await?;
-        let removed = link.execute(&delete, &values).await;
-        let removed = removed.map_err(|failure| self.told(failure))?;
-        link.release().await;
+        let removed = self.connections.delete_rows(STALL, &delete, &values);
+        let removed = removed.await.map_err(|failure| self.told(failure))?;
         Ok(removed > 0)
     }
 
@@ -262,13 +256,12 @@ impl Source {
         self.must_be_a_table()?;
         let warning = new.check()?;
         let statements = self.statements().each();
-        let (update, values) = statements.replace_one(id, read.columns(), new.values());
-        let mut link = self.connections.take_existing(STALL).await?;
-        link.be_strict().await?;
-        let changed = link.execute(&update, &values).await;
-        let changed = changed.map_err(|failure| self.told(failure))?;
-        link.release().await;
-        Ok((changed > 0, warning))
+        let (read, new) = (read.columns(), new.values());
+        let replaced = self
+            .connections
+            .replace_row(STALL, &statements, id, read, new);
+        let was_as_read = replaced.await.map_err(|failure| self.told(failure))?;
+        Ok((was_as_read, warning))
     }
 
     fn must_be_a_table(&self) -> Result<(), DispatcherError> {

@@ -149,7 +149,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default().database;
         // A directory is not a database.
-        config.url = DatabaseUrl::Sqlite(folder.path().to_owned());
+        config.url = DatabaseUrl::Sqlite(folder.path().to_owned()).into();
         let error = open(&config, &PermissionsConfig::default())
             .await
             .unwrap_err()
@@ -169,7 +169,7 @@ mod tests {
     async fn an_unusable_trusted_table_is_reported_only_if_the_database_is_required() {
         let folder = tempfile::tempdir().unwrap();
         let mut config = Config::default().database;
-        config.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+        config.url = DatabaseUrl::Sqlite(folder.path().join("table.db")).into();
         config.database().create_tables().await.unwrap();
         // The table exists, but not this column.
         config.schema.trusted.source = "peer".parse().unwrap();

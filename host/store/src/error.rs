@@ -82,11 +82,19 @@ impl From<Failure> for StoreError {
                 url,
                 cause: "the file is not there".to_owned(),
             },
+            Failure::Lost { url, cause } => Self::Unreachable {
+                url,
+                cause: format!("the connection was lost: {cause}"),
+            },
+            Failure::NotServing { url, cause } | Failure::Older { url, cause, .. } => {
+                Self::Unreachable { url, cause }
+            }
             Failure::NoTable { url, .. } => Self::NoTables { url },
             Failure::Hung { url, seconds } => Self::Hung { url, seconds },
             Failure::Denied { url, cause } => Self::Denied { url, cause },
             Failure::NoColumn { url, cause, .. }
             | Failure::Conflict { url, cause }
+            | Failure::ReadOnly { url, cause }
             | Failure::Failed { url, cause } => Self::Failed { url, cause },
             Failure::Version { ref url, .. } => Self::Failed {
                 url: url.clone(),

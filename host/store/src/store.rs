@@ -5,13 +5,14 @@ mod marks;
 mod restored;
 mod tenants;
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis_database::{
-    Connections, DatabaseUrl, Failure, Link, Name, ReadError, Record, Unseen, Value,
+    Connections, DatabaseUrl, Failure, Link, Name, ReadError, Record, Try, Unseen, Value,
 };
 use sha2::{Digest as _, Sha256};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 pub use audit::MOST_NOTED;
 pub use marks::{Mark, MarkWatch};
@@ -29,15 +30,6 @@ const LEAST_SPEED: usize = 1 << 20;
 
 /// Time limit for locks held by others on an SQLite file.
 const BUSY: Duration = Duration::from_secs(5);
-
-/// How long a push that conflicts with others is tried again. In each conflict one of them is finished, so that each gets its turn.
-const CONFLICTS: Duration = Duration::from_secs(30);
-
-/// The longest pause before the first retry; it doubles with each one, up to [`LONGEST_PAUSE`].
-const FIRST_PAUSE: Duration = Duration::from_millis(5);
-
-/// The longest pause between two tries. Each pause is a random part of the longest one, so that those who conflict do not meet again.
-const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
 /// The table of files, locked by writers of files: a file that already exists must not be deleted by a concurrent cleanup of files without
 /// a generation.
@@ -142,14 +134,24 @@ impl Store {
     pub async fn push(&self, new: &NewGeneration<'_>, keep: u32) -> Result<Generation, StoreError> {
         let digest = digest_of(new.bytes);
         let now = now();
-        let number = retried(|| async {
+        // The number that the last try has taken: the generation is there if that try was committed although its answer was lost.
+        let taken = AtomicI64::new(0);
+        let number = self.connections.retried(async |one: Try| {
             let mut link = self.connections.take(self.patience(0)).await?;
-            let pushing = push(&mut link, new, &digest, signed(now), keep);
+            let earlier = taken.load(Ordering::Relaxed);
+            if one.may_be_done
+                && earlier > 0
+                && is_pushed(&mut link, new, earlier, &digest, signed(now)).await?
+            {
+                link.release().await;
+                return Ok(earlier);
+            }
+            let pushing = push(&mut link, new, &digest, signed(now), keep, &taken);
             let number = self.whole(new.bytes.len(), pushing).await?;
             link.release().await;
-            Ok(number)
-        })
-        .await?;
+            Ok::<_, Failure>(number)
+        });
+        let number = number.await?;
         // The policy is stored, whatever comes of this. Files that cannot be deleted now are found again by the next push.
         drop(self.delete_orphans().await);
         Ok(Generation {
@@ -185,10 +187,15 @@ impl Store {
             (&after.name).into(),
             signed(before.revision).into(),
         ];
-        let mut link = self.open().await?;
-        let changed = link.execute(update, &values).await?;
-        link.release().await;
-        Ok(changed > 0)
+        let done = self.connections.retried(async |one: Try| {
+            let mut link = self.connections.take(self.patience(0)).await?;
+            let changed = link.execute(update, &values).await?;
+            let is_done = changed > 0
+                || one.may_be_done && is_in(&mut link, after, before.revision + 1, by).await?;
+            link.release().await;
+            Ok::<_, Failure>(is_done)
+        });
+        Ok(done.await?)
     }
 
     /// Stores the generations that a host kept in memory for a seat, with their numbers and roles; `seat` then has revision 1. False if
@@ -203,16 +210,19 @@ impl Store {
         by: &str,
     ) -> Result<bool, StoreError> {
         let bytes = generations.iter().map(|kept| kept.new.bytes.len()).sum();
-        let adopted = retried(|| async {
+        let adopted = self.connections.retried(async |one: Try| {
             let mut link = self.connections.take(self.patience(0)).await?;
+            if one.may_be_done && is_in(&mut link, seat, 1, by).await? {
+                link.release().await;
+                return Ok(true);
+            }
             let adopting = adopt(&mut link, seat, generations, by);
             let adopted = self.whole(bytes, adopting).await?;
             // If another host was first, closing the connection rolls the transaction back.
             link.release().await;
-            Ok(adopted)
-        })
-        .await?;
-        Ok(adopted)
+            Ok::<_, Failure>(adopted)
+        });
+        Ok(adopted.await?)
     }
 
     /// Deletes the files that no generation has. The list is read without locks, because a statement that finds and deletes them in one scan
@@ -220,12 +230,16 @@ impl Store {
     async fn delete_orphans(&self) -> Result<(), StoreError> {
         let orphans = self.rows(ORPHANS, &[], |row| row.text(0)).await?;
         for digest in orphans.into_iter().flatten() {
-            let mut link = self.open().await?;
-            link.begin_write(Some(&ARTIFACTS)).await?;
-            link.execute(DELETE_ORPHAN, &[digest.as_str().into()])
-                .await?;
-            link.commit().await?;
-            link.release().await;
+            let deleted = self.connections.retried(async |_: Try| {
+                let mut link = self.connections.take(self.patience(0)).await?;
+                link.begin_write(Some(&ARTIFACTS)).await?;
+                link.execute(DELETE_ORPHAN, &[digest.as_str().into()])
+                    .await?;
+                link.commit().await?;
+                link.release().await;
+                Ok::<_, Failure>(())
+            });
+            deleted.await?;
         }
         Ok(())
     }
@@ -281,24 +295,6 @@ impl Store {
     }
 }
 
-/// Runs a transaction again as long as it conflicts with others, for at most [`CONFLICTS`].
-async fn retried<T, F>(transaction: impl Fn() -> F) -> Result<T, Failure>
-where
-    F: Future<Output = Result<T, Failure>>,
-{
-    let end = Instant::now() + CONFLICTS;
-    let mut longest = FIRST_PAUSE;
-    loop {
-        match transaction().await {
-            Err(Failure::Conflict { .. }) if Instant::now() < end => {
-                sleep(longest.mul_f64(fastrand::f64())).await;
-                longest = (longest * 2).min(LONGEST_PAUSE);
-            }
-            done => return done,
-        }
-    }
-}
-
 /// The statements of a push, in one transaction; returns the number of the generation.
 async fn push(
     link: &mut Link,
@@ -306,6 +302,7 @@ async fn push(
     digest: &str,
     now: i64,
     keep: u32,
+    taken: &AtomicI64,
 ) -> Result<i64, Failure> {
     // The time limit covers all statements.
     link.set_limit(Duration::MAX);
@@ -319,6 +316,7 @@ async fn push(
         .row(last, &[new.seat.into()], |row| row.integer(0))
         .await?;
     let number = number.flatten().unwrap_or(0);
+    taken.store(number, Ordering::Relaxed);
     insert_artifact(link, digest, new.bytes, now).await?;
     insert_generation(link, new, number, digest, now).await?;
     let up_to = number - i64::from(keep);
@@ -328,6 +326,51 @@ async fn push(
     }
     link.commit().await?;
     Ok(number)
+}
+
+/// Whether a generation is there exactly as it would be stored.
+async fn is_pushed(
+    link: &mut Link,
+    new: &NewGeneration<'_>,
+    number: i64,
+    digest: &str,
+    now: i64,
+) -> Result<bool, Failure> {
+    let query = format!(
+        "SELECT {GENERATION} FROM `portcullis_generation` WHERE `seat` = ? AND `number` = ?"
+    );
+    let found = link
+        .row(&query, &[new.seat.into(), number.into()], generation)
+        .await?;
+    let expected = Generation {
+        seat: new.seat.to_owned(),
+        number: number.unsigned_abs(),
+        digest: digest.to_owned(),
+        name: new.name.to_owned(),
+        contract: new.contract.to_owned(),
+        author: new.author.to_owned(),
+        note: new.note.to_owned(),
+        created_at: now.unsigned_abs(),
+        signature: new.signature.to_owned(),
+    };
+    Ok(found == Some(expected))
+}
+
+/// Whether the roles of a seat are those that were to be stored with this revision.
+async fn is_in(link: &mut Link, after: &Seat, revision: u64, by: &str) -> Result<bool, Failure> {
+    let query = format!("SELECT {SEAT} FROM `portcullis_seat` WHERE `seat` = ?");
+    let found = link.row(&query, &[(&after.name).into()], seat).await?;
+    Ok(found.is_some_and(|found| {
+        let roles = |seat: &Seat| {
+            (
+                seat.active,
+                seat.previous,
+                seat.candidate,
+                seat.mode.clone(),
+            )
+        };
+        found.revision == revision && found.changed_by == by && roles(&found) == roles(after)
+    }))
 }
 
 /// The statements that store generations from memory, in one transaction; returns whether no other host was first.

@@ -88,11 +88,14 @@ impl AddressBook {
     /// Loads the table again and publishes it. Only one load runs at a time; callers that arrive meanwhile wait for the next one and
     /// share its result. A load continues if its caller is dropped.
     ///
+    /// A database that was restored from an older state, which has been told, is accepted.
+    ///
     /// Must be called within a tokio runtime.
     ///
     /// # Errors
     /// When the table cannot be loaded; the previous one stays.
     pub async fn reload(&self) -> Result<LoadReport, DatabaseError> {
+        let _was_told = self.database().connections().accept_older();
         let ticket = self.addresses.flights.ask();
         let loader = Arc::clone(&self.addresses);
         let reload = tokio::spawn(async move { loader.reload(ticket).await });

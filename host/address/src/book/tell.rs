@@ -25,7 +25,12 @@ pub(super) fn tell_emptied(hold: Hold, table: &str, settle: Duration) {
 pub(super) fn event_of(error: &DatabaseError) -> &'static str {
     match error {
         DatabaseError::Database(Failure::Hung { .. }) => "database_hung",
-        DatabaseError::Database(Failure::Unreachable { .. }) => "database_unreachable",
+        DatabaseError::Database(
+            Failure::Unreachable { .. }
+            | Failure::Lost { .. }
+            | Failure::NotServing { .. }
+            | Failure::Older { .. },
+        ) => "database_unreachable",
         DatabaseError::Database(_)
         | DatabaseError::File { .. }
         | DatabaseError::NoUsableLine { .. }

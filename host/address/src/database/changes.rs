@@ -1,10 +1,10 @@
 //! Rows added with the id that they get, and many changes of rows as a unit.
 
-use portcullis_database::{Failure, Link, Whole};
+use portcullis_database::{Failure, Link, Try, Whole};
 
 use super::import::{ROWS_AT_ONCE, RowBound, end_import};
 use super::one_row::columns;
-use super::{Absent, AddError, Database, DatabaseError, NewRow, StoredRow};
+use super::{Absent, AddError, Database, DatabaseError, NewRow, STALL, StoredRow};
 use crate::row::RowWarning;
 
 /// Changes of the table that are made together or not at all.
@@ -40,10 +40,15 @@ impl Database {
         let warning = row.check()?;
         let mut link = self.open(Absent::Make).await?;
         self.check_address_version(&mut link).await?;
-        let has_id = self.has_id(&mut link).await?;
-        link.be_strict().await?;
-        let id = self.insert_one(&mut link, has_id, row).await?;
+        // A renamed column of ids that is not there is an error.
+        self.has_id(&mut link).await?;
         link.release().await;
+        let statements = self.statements();
+        let statements = statements.each();
+        let added = self
+            .connections
+            .insert_row(STALL, &statements, row.values());
+        let id = added.await.map_err(|failure| self.told(failure))?;
         Ok((id, warning))
     }
 
@@ -57,17 +62,21 @@ impl Database {
         bound: &RowBound,
     ) -> Result<(Option<i64>, Option<RowWarning>), AddError> {
         let warning = row.check()?;
-        let (mut link, whole, has_id) = self.begin_changes().await?;
-        if whole == Whole::Transaction {
-            link.be_alone(&self.schema.address.table).await?;
-        }
-        if let Err(error) = self.check_room(&mut link, 1, bound).await {
-            link.release().await;
-            return Err(error);
-        }
-        let id = self.insert_one(&mut link, has_id, row).await?;
-        end_import(link).await?;
-        Ok((id, warning))
+        let add = async |one: Try| {
+            self.must_not_be_done(one)?;
+            let (mut link, whole, has_id) = self.begin_changes().await?;
+            if whole == Whole::Transaction {
+                link.be_alone(&self.schema.address.table).await?;
+            }
+            if let Err(error) = self.check_room(&mut link, 1, bound).await {
+                link.release().await;
+                return Err(error);
+            }
+            let id = self.insert_one(&mut link, has_id, row).await?;
+            end_import(link).await?;
+            Ok((id, warning.clone()))
+        };
+        self.connections.retried(add).await
     }
 
     /// Makes all changes or none: rows are added, then replaced, then removed. Readers see the table either as it was before or as it is
@@ -81,6 +90,14 @@ impl Database {
         for row in changes.add.iter().chain(replacing) {
             row.check()?;
         }
+        let change = async |one: Try| {
+            self.must_not_be_done(one)?;
+            self.change_rows_once(changes).await
+        };
+        self.connections.retried(change).await
+    }
+
+    async fn change_rows_once(&self, changes: &RowChanges) -> Result<RowsChanged, AddError> {
         let (mut link, whole, has_id) = self.begin_changes().await?;
         if whole == Whole::Lock {
             link.release().await;

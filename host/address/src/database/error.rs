@@ -1,6 +1,6 @@
 //! Errors of the source of the rows.
 
-use portcullis_database::Failure;
+use portcullis_database::{Failure, HasFailure};
 use thiserror::Error;
 
 use crate::row::RowError;
@@ -72,5 +72,26 @@ pub enum AddError {
 impl From<Failure> for AddError {
     fn from(failure: Failure) -> Self {
         Self::Database(failure.into())
+    }
+}
+
+impl HasFailure for DatabaseError {
+    fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Database(failure) => Some(failure),
+            Self::File { .. }
+            | Self::NoUsableLine { .. }
+            | Self::IsFile { .. }
+            | Self::Build(_) => None,
+        }
+    }
+}
+
+impl HasFailure for AddError {
+    fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Database(error) => error.failure(),
+            Self::Row(_) | Self::Exists { .. } | Self::TooMany { .. } => None,
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_database::{Failure, Link, Value, Whole};
+use portcullis_database::{Failure, Link, Try, Value, Whole};
 
 use super::filter::RowFilter;
 use super::{Absent, AddError, Database, DatabaseError, NewRow, STALL};
@@ -40,12 +40,16 @@ impl Database {
     /// If the rows are in a file, or the database fails. Nothing has changed then, unless the engine of the table has no transactions
     /// (MyISAM, Aria), which the error says.
     pub async fn import(&self, rows: &[NewRow], replace: bool) -> Result<Imported, DatabaseError> {
-        let (mut link, whole) = self.begin_import().await?;
-        let imported = self.replace(&mut link, rows, replace).await;
-        // A connection that is dropped ends its transaction without a change.
-        let imported = imported.map_err(|error| self.undone(error, whole))?;
-        end_import(link).await?;
-        Ok(imported)
+        let import = async |one: Try| {
+            self.must_not_be_done(one)?;
+            let (mut link, whole) = self.begin_import().await?;
+            let imported = self.replace(&mut link, rows, replace).await;
+            // A connection that is dropped ends its transaction without a change.
+            let imported = imported.map_err(|error| self.undone(error, whole))?;
+            end_import(link).await?;
+            Ok(imported)
+        };
+        self.connections.retried(import).await
     }
 
     /// Adds all rows or none, if the groups of `bound` then have no more rows than they may. Others that add rows in this way, on any host
@@ -54,19 +58,35 @@ impl Database {
     /// # Errors
     /// If the rows would be too many, are in a file, or the database fails. Nothing has changed then; see [`import`](Self::import).
     pub async fn add_within(&self, rows: &[NewRow], bound: &RowBound) -> Result<(), AddError> {
-        let (mut link, whole) = self.begin_import().await?;
-        if whole == Whole::Transaction {
-            link.be_alone(&self.schema.address.table).await?;
+        let add = async |one: Try| {
+            self.must_not_be_done(one)?;
+            let (mut link, whole) = self.begin_import().await?;
+            if whole == Whole::Transaction {
+                link.be_alone(&self.schema.address.table).await?;
+            }
+            let is_room = self.check_room(&mut link, rows.len() as u64, bound).await;
+            if let Err(error) = is_room {
+                link.release().await;
+                return Err(error);
+            }
+            let added = self.replace(&mut link, rows, false).await;
+            added.map_err(|error| self.undone(error, whole))?;
+            end_import(link).await?;
+            Ok(())
+        };
+        self.connections.retried(add).await
+    }
+
+    /// Many rows are not written again if they may have been written: other rows may have been added or removed since.
+    pub(super) fn must_not_be_done(&self, one: Try) -> Result<(), DatabaseError> {
+        match one.may_be_done {
+            false => Ok(()),
+            true => Err(Failure::Failed {
+                url: self.url().to_string(),
+                cause: "the connection was lost before the answer: look whether the rows are there before you write them again".to_owned(),
+            }
+            .into()),
         }
-        let is_room = self.check_room(&mut link, rows.len() as u64, bound).await;
-        if let Err(error) = is_room {
-            link.release().await;
-            return Err(error);
-        }
-        let added = self.replace(&mut link, rows, false).await;
-        added.map_err(|error| self.undone(error, whole))?;
-        end_import(link).await?;
-        Ok(())
     }
 
     /// Checks whether [`add_within`](Self::add_within) would add so many rows now.

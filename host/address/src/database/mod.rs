@@ -25,8 +25,8 @@ use std::time::Duration;
 
 use portcullis_database::{ADDRESS_VERSION, Connections, Link, Value};
 pub use portcullis_database::{
-    AddressNames, ChangeSource, DatabaseUrl, Failure, Look, MigrationAction, MigrationStep, Name,
-    NameError, Schema, ServerUrl, SslMode, TrustedNames, UrlError,
+    AddressNames, ChangeSource, DatabaseUrl, DatabaseUrls, Failure, Look, MigrationAction,
+    MigrationStep, Name, NameError, Schema, ServerUrl, SslMode, TrustedNames, UrlError,
 };
 
 pub(crate) use address_file::entries;
@@ -83,7 +83,7 @@ impl Database {
     /// Keeps a few connections open: for a host that checks its tables every second.
     #[must_use]
     pub fn kept(mut self) -> Self {
-        self.connections = Connections::kept(self.url().clone());
+        self.connections = Connections::kept(self.connections.urls().clone());
         self
     }
 
@@ -112,7 +112,7 @@ impl Database {
         self
     }
 
-    /// Returns the URL.
+    /// Returns the URL of the server in use, or of the one that is tried first; that of the file.
     pub fn url(&self) -> &DatabaseUrl {
         self.connections.url()
     }
@@ -318,13 +318,10 @@ impl Database {
         Ok(self.connections.take_existing(STALL).await?)
     }
 
-    /// Executes a statement that changes rows, and returns their number.
+    /// Executes a statement that deletes rows, and returns their number.
     async fn change(&self, statement: &str, values: &[Value<'_>]) -> Result<u64, DatabaseError> {
-        let mut link = self.open(Absent::Refuse).await?;
-        let changed = link.execute(statement, values).await;
-        let changed = changed.map_err(|failure| self.told(failure))?;
-        link.release().await;
-        Ok(changed)
+        let changed = self.connections.delete_rows(STALL, statement, values);
+        changed.await.map_err(|failure| self.told(failure))
     }
 
     async fn check_address_version(&self, link: &mut Link) -> Result<(), DatabaseError> {

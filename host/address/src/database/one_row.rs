@@ -1,6 +1,6 @@
 //! Single rows by their ids: read, replaced and removed, if they are still as they were read.
 
-use super::{Absent, AddError, Database, DatabaseError, NewRow, StoredRow};
+use super::{Absent, AddError, Database, DatabaseError, NewRow, STALL, StoredRow};
 use crate::row::RowWarning;
 
 impl Database {
@@ -48,14 +48,13 @@ impl Database {
     ) -> Result<(bool, Option<RowWarning>), AddError> {
         self.must_be_a_table()?;
         let warning = new.check()?;
-        let mut link = self.open(Absent::Refuse).await?;
-        link.be_strict().await.map_err(DatabaseError::from)?;
         let statements = self.statements().each();
-        let (update, values) = statements.replace_one(id, columns(read), new.values());
-        let changed = link.execute(&update, &values).await;
-        let changed = changed.map_err(|failure| self.told(failure))?;
-        link.release().await;
-        Ok((changed > 0, warning))
+        let (read, new) = (columns(read), new.values());
+        let replaced = self
+            .connections
+            .replace_row(STALL, &statements, id, read, new);
+        let was_as_read = replaced.await.map_err(|failure| self.told(failure))?;
+        Ok((was_as_read, warning))
     }
 }
 

@@ -9,7 +9,7 @@ use portcullis_database::{
 use super::columns::{fits, number, text};
 use super::loader::on_a_thread;
 use super::loading::MOST_NAMED;
-use super::{Absent, AddError, Database, DatabaseError};
+use super::{Absent, AddError, Database, DatabaseError, STALL};
 use crate::pattern::PatternBudget;
 use crate::row::{RowError, RowWarning, shown};
 use crate::trusted::{TrustedBuilder, TrustedRow, TrustedTable};
@@ -143,9 +143,6 @@ impl Database {
         let mut link = self.open(Absent::Make).await?;
         let (schema, table) = (&self.schema, &self.schema.trusted.table);
         link.check_version(schema, table, TRUSTED_VERSION).await?;
-        let has_id = self.trusted_statements().each().has_id(&mut link).await;
-        let has_id = has_id.map_err(|failure| self.told(failure))?;
-        link.be_strict().await?;
         let statements = self.trusted_statements();
         let source = [Value::from(&row.source)];
         let count = link
@@ -158,11 +155,12 @@ impl Database {
                 source_ip: shown(&row.source),
             });
         }
-        let values = row.values();
-        let each = statements.each();
-        let id = each.insert_one(&mut link, has_id, &values).await;
-        let id = id.map_err(|failure| self.told(failure))?;
         link.release().await;
+        let statements = statements.each();
+        let added = self
+            .connections
+            .insert_row(STALL, &statements, row.values());
+        let id = added.await.map_err(|failure| self.told(failure))?;
         Ok((id, warning))
     }
 
@@ -223,7 +221,6 @@ impl Database {
     ) -> Result<(bool, Option<RowWarning>), AddError> {
         let warning = new.check()?;
         let mut link = self.open(Absent::Refuse).await?;
-        link.be_strict().await.map_err(DatabaseError::from)?;
         let statements = self.trusted_statements();
         if read.source.as_ref() != Some(&new.source) {
             let (count, source) = (statements.count(), [Value::from(&new.source)]);
@@ -236,14 +233,14 @@ impl Database {
                 });
             }
         }
-        let replaced = statements
-            .each()
-            .replace_one(id, read.columns(), new.values());
-        let (update, values) = replaced;
-        let changed = link.execute(&update, &values).await;
-        let changed = changed.map_err(|failure| self.told(failure))?;
         link.release().await;
-        Ok((changed > 0, warning))
+        let statements = statements.each();
+        let (read, new) = (read.columns(), new.values());
+        let replaced = self
+            .connections
+            .replace_row(STALL, &statements, id, read, new);
+        let was_as_read = replaced.await.map_err(|failure| self.told(failure))?;
+        Ok((was_as_read, warning))
     }
 
     async fn each_trusted(

@@ -67,6 +67,8 @@ pub enum AlertKind {
     TenantUnusable,
     /// The database of pushed policies is unreachable.
     StoreUnreachable,
+    /// The database has an older state than the one in use, or is another one: nothing is read from it until an operator accepts it.
+    DatabaseOlder,
     /// No destination of a set of the dispatcher gets requests.
     SetDown,
     /// New files of a certificate, its key, its authorities or a revocation list were refused, and the previous ones stay in use.
@@ -129,6 +131,17 @@ impl Alert {
             section: None,
             text: format!("pushed policies: {error}"),
         });
+        let older = control.shared.addresses.database().connections().servers();
+        let older = older.older.map(|text| Self {
+            kind: AlertKind::DatabaseOlder,
+            seat: None,
+            since: None,
+            set: None,
+            section: None,
+            text: format!(
+                "the database was restored or is another one; `portcullis address reload` accepts it: {text}"
+            ),
+        });
         let down = control.shared.dispatcher.status().down.into_iter();
         let down = down.map(|(set, since)| Self {
             kind: AlertKind::SetDown,
@@ -148,6 +161,7 @@ impl Alert {
         let fleet = Self::of_fleet(control);
         let others = wrong
             .chain(away)
+            .chain(older)
             .chain(down)
             .chain(certificates)
             .chain(fleet)

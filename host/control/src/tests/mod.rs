@@ -53,7 +53,7 @@ fn control_over(
     ready: impl FnOnce(Registry) -> Registry,
 ) -> Arc<Control> {
     let mut config = Config::parse(text).unwrap();
-    config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+    config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db")).into();
     config.policy.seat.file = Some(folder.path().join("policy.wasm"));
     config.policy.seat.limits.instances = 1;
     let (_never, stop) = tokio::sync::watch::channel(false);

@@ -6,7 +6,10 @@
 //! | InnoDB, MyISAM | `UPDATE_TIME` in `information_schema.TABLES`, also for a read-only user | one small query, independent of the size |
 //! | Aria, MEMORY, partitioned tables | the same, but not every change is visible: the watcher also reads the table at intervals, and compares | grows with the table |
 //! | PostgreSQL | the transaction snapshot, which proves that nothing was written, and the counters of the table; while others write, the watcher also reads the table at intervals, and compares | one small query; with other writers it grows with the table |
+//! | Galera | the same as InnoDB on each node: a node notes the time of changes that it receives, too | the same |
 //! | views | none: the watcher only reads and compares | grows with the table |
+//!
+//! After a change of the server, each table is read again: times and counters of two servers cannot be compared.
 //!
 //! InnoDB keeps the time of the last change in memory. A server that has been restarted since reports none until the next change: then the
 //! table is not read either, except at intervals in case the server has evicted the metadata of a table in use.
@@ -32,6 +35,9 @@ use postgres::Seen;
 /// Time limit of a poll.
 const LOOK: Duration = Duration::from_secs(5);
 
+/// Time limit of the answer to a poll where another server can be asked instead.
+const LOOK_AT_ONE: Duration = Duration::from_secs(1);
+
 /// How long a poll waits for its turn on the connection of an SQLite file. The next poll sees what this one would have seen.
 const TURN: Duration = Duration::from_secs(1);
 
@@ -39,7 +45,8 @@ const TURN: Duration = Duration::from_secs(1);
 pub struct TableWatch {
     connections: Connections,
     table: Name,
-    seen: Option<Mark>,
+    /// The state seen last, and the server that showed it.
+    seen: Option<(usize, Mark)>,
     source: Option<ChangeSource>,
 }
 
@@ -88,7 +95,7 @@ impl TableWatch {
             Ok(looked) => looked,
             Err(_elapsed) => Err(Failure::hung(self.connections.url(), LOOK)),
         };
-        let Some(mark) = looked? else {
+        let Some((server, mark)) = looked? else {
             self.seen = before;
             return Ok(match self.seen {
                 Some(_) => Look::Same,
@@ -97,10 +104,12 @@ impl TableWatch {
         };
         self.source = Some(mark.source());
         let look = match &before {
-            Some(before) => mark.since(before),
+            // Times and counters of another server say nothing of those of this one.
+            Some((other, _)) if *other != server => Look::Changed,
+            Some((_, before)) => mark.since(before),
             None => Look::Changed,
         };
-        self.seen = Some(mark);
+        self.seen = Some((server, mark));
         Ok(look)
     }
 
@@ -110,20 +119,29 @@ impl TableWatch {
     }
 
     /// What the database says now; `None` if the connection of an SQLite file is in use for too long.
-    async fn mark(&self) -> Result<Option<Mark>, Failure> {
+    async fn mark(&self) -> Result<Option<(usize, Mark)>, Failure> {
+        let limit = match self.connections.is_cluster() {
+            true => LOOK_AT_ONE,
+            false => LOOK,
+        };
         match self.connections.url() {
-            DatabaseUrl::Sqlite(path) => self.mark_of_file(path).await,
+            DatabaseUrl::Sqlite(path) => {
+                let mark = self.mark_of_file(path).await?;
+                Ok(mark.map(|mark| (0, mark)))
+            }
             DatabaseUrl::MySql(_) => {
-                let mut link = self.connections.take(LOOK).await?;
+                let mut link = self.connections.take(limit).await?;
                 let times = Times::ask(&mut link, &self.table).await?;
+                let server = link.origin.server;
                 link.release().await;
-                Ok(Some(Mark::MySql(times)))
+                Ok(Some((server, Mark::MySql(times))))
             }
             DatabaseUrl::Postgres(_) => {
-                let mut link = self.connections.take(LOOK).await?;
+                let mut link = self.connections.take(limit).await?;
                 let seen = Seen::ask(&mut link, &self.table).await?;
+                let server = link.origin.server;
                 link.release().await;
-                Ok(Some(Mark::Postgres(seen)))
+                Ok(Some((server, Mark::Postgres(seen))))
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Connections;
+use super::retry::Try;
 use crate::link::{ADDRESS_VERSION, DISPATCHER_VERSION, Link, TRUSTED_VERSION, Value};
 use crate::{Dialect, Failure, Name, Schema};
 
@@ -72,6 +73,12 @@ impl Connections {
     /// # Errors
     /// When the database cannot be reached or denies it.
     pub async fn migrate(&self, schema: &Schema) -> Result<Vec<MigrationStep>, Failure> {
+        // Each statement does nothing if an earlier try has done it.
+        self.retried(async |_: Try| self.migrate_once(schema).await)
+            .await
+    }
+
+    async fn migrate_once(&self, schema: &Schema) -> Result<Vec<MigrationStep>, Failure> {
         self.make_file()?;
         let steps = self.migration(schema).await?;
         let mut link = self.take(LIMIT).await?;

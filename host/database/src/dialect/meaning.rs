@@ -11,8 +11,26 @@ pub(crate) enum Meaning {
     Denied,
     /// A conflict with another transaction.
     Conflict,
+    /// The connection ended.
+    Lost,
+    /// The server accepts no statements now.
+    NotServing,
+    /// The server accepts no writes; what to do about it.
+    ReadOnly(&'static str),
     /// Another error; what to do about it, if that is known.
     Other(&'static str),
+}
+
+/// Whether the connection ended.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the driver has many errors and adds more"
+)]
+pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
+        _ => false,
+    }
 }
 
 /// The error code reported by the database: an SQLSTATE, or SQLite's number.

@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use sqlx::mysql::{MySqlConnectOptions, MySqlConnection, MySqlDatabaseError, MySqlSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, Error};
 
-use super::meaning::Meaning;
+use super::meaning::{Meaning, is_lost};
 use super::{Dialect, Driver, LastId, Turn};
 use crate::url::{ServerUrl, SslMode};
 use crate::wire::Wire;
@@ -163,8 +163,18 @@ impl Driver for MySql {
             Some(1054) => Meaning::NoColumn,
             // Of a table and of a column. A user without privileges on a table gets them also if the table does not exist.
             Some(1142 | 1143) => Meaning::Denied,
-            // ER_LOCK_DEADLOCK
-            Some(1213) => Meaning::Conflict,
+            // ER_LOCK_DEADLOCK, which is also the conflict of a certification, ER_LOCK_WAIT_TIMEOUT, and ER_QUERY_INTERRUPTED: a write of another node
+            // has ended the transaction
+            Some(1213 | 1205 | 1317) => Meaning::Conflict,
+            // ER_UNKNOWN_COM_ERROR: WSREP has not yet prepared node for application use
+            Some(1047) => Meaning::NotServing,
+            // ER_OPTION_PREVENTS_STATEMENT, ER_READ_ONLY_MODE
+            Some(1290 | 1836) => Meaning::ReadOnly(
+                "; this server only reads, as a replica does: name the primary in [database] url",
+            ),
+            // ER_SERVER_SHUTDOWN, ER_CONNECTION_KILLED, and ER_ERROR_DURING_COMMIT: a node was cut off during a commit
+            Some(1053 | 1927 | 1180) => Meaning::Lost,
+            None if is_lost(error) => Meaning::Lost,
             _ if said.contains("max_allowed_packet") => Meaning::Other(
                 "; the policy is larger than the server takes at once: raise `max_allowed_packet` there",
             ),

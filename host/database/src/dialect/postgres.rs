@@ -8,7 +8,7 @@ use futures_util::future::BoxFuture;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgSslMode};
 use sqlx::{ConnectOptions as _, Connection as _, Error};
 
-use super::meaning::{Meaning, code};
+use super::meaning::{Meaning, code, is_lost};
 use super::mysql::{BAD_CERTIFICATE, is_of_tls};
 use super::{Dialect, Driver};
 use crate::url::{ServerUrl, SslMode};
@@ -143,13 +143,20 @@ impl Driver for Postgres {
             Some("42501") => Meaning::Denied,
             // serialization_failure, deadlock_detected
             Some("40001" | "40P01") => Meaning::Conflict,
+            // lock_not_available
+            Some("55P03") => Meaning::Conflict,
+            // admin_shutdown, crash_shutdown: the session ended
+            Some("57P01" | "57P02") => Meaning::Lost,
+            // cannot_connect_now
+            Some("57P03") => Meaning::NotServing,
+            None if is_lost(error) => Meaning::Lost,
             // numeric_value_out_of_range
             Some("22003") => Meaning::Other(
                 "; Kamailio's columns hold ports up to 32767 and groups up to 2147483647 in PostgreSQL: \
                  ALTER TABLE address ALTER COLUMN port TYPE integer makes room for every port",
             ),
             // read_only_sql_transaction
-            Some("25006") => Meaning::Other(
+            Some("25006") => Meaning::ReadOnly(
                 "; this server only reads, as a standby does: name the primary in [database] url",
             ),
             _ => Meaning::Other(""),

@@ -11,13 +11,18 @@ use sqlx::postgres::PgRow;
 use sqlx::sqlite::SqliteRow;
 use sqlx::{AssertSqlSafe, Decode, Error, Executor as _, Row as _, ValueRef as _};
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use crate::dialect::driver_of;
+use crate::health::Health;
 use crate::pool::Shared;
 use crate::wire::{Origin, Wire, give_way};
-use crate::{Dialect, Failure, Name};
+use crate::{DatabaseUrl, Dialect, Failure, Name};
 
 pub use version::{ADDRESS_VERSION, DISPATCHER_VERSION, TRUSTED_VERSION};
+
+/// Time limit for the position after a write.
+const POSITION: Duration = Duration::from_secs(1);
 
 /// Rows after which a reading thread yields: each row takes most of a microsecond.
 const ROWS: u64 = 64;
@@ -31,6 +36,8 @@ pub struct Link {
     limit: Duration,
     /// The statement that ends the open transaction or lock.
     open: Option<&'static str>,
+    /// Whether something may have been written.
+    has_written: bool,
     pub(crate) shared: Arc<Shared>,
     pub(crate) permit: OwnedSemaphorePermit,
 }
@@ -127,14 +134,20 @@ impl Link {
             origin,
             limit,
             open: None,
+            has_written: false,
             shared,
             permit,
         }
     }
 
+    /// The server that this is a connection to, or the file.
+    pub fn url(&self) -> &DatabaseUrl {
+        self.shared.servers.url(self.origin.server)
+    }
+
     /// The SQL dialect of this database.
     pub fn dialect(&self) -> &'static dyn Dialect {
-        driver_of(&self.shared.url)
+        driver_of(self.url())
     }
 
     /// Changes the time limit for each answer, and for each row.
@@ -154,13 +167,17 @@ impl Link {
     pub async fn run(&mut self, sql: &str) -> Result<u64, Failure> {
         let Self {
             wire,
+            origin,
             shared,
             limit,
             ..
         } = self;
-        let sql = sqlx::raw_sql(AssertSqlSafe(driver_of(&shared.url).statement(sql)));
+        let server = origin.server;
+        let sql = sqlx::raw_sql(AssertSqlSafe(
+            driver_of(shared.servers.url(server)).statement(sql),
+        ));
         on!(wire, link => {
-            let done = shared.within(*limit, link.execute(sql)).await?;
+            let done = shared.within(server, *limit, link.execute(sql)).await?;
             Ok(done.rows_affected())
         })
     }
@@ -172,14 +189,18 @@ impl Link {
     pub async fn execute(&mut self, sql: &str, values: &[Value<'_>]) -> Result<u64, Failure> {
         let Self {
             wire,
+            origin,
             shared,
             limit,
+            has_written,
             ..
         } = self;
-        let sql = AssertSqlSafe(driver_of(&shared.url).statement(sql));
+        let server = origin.server;
+        let sql = AssertSqlSafe(driver_of(shared.servers.url(server)).statement(sql));
+        *has_written = true;
         on!(wire, link => {
             let query = bind::<Db>(sqlx::query(sql), values);
-            let done = shared.within(*limit, query.execute(&mut **link)).await?;
+            let done = shared.within(server, *limit, query.execute(&mut **link)).await?;
             Ok(done.rows_affected())
         })
     }
@@ -196,18 +217,20 @@ impl Link {
     ) -> Result<Vec<T>, Failure> {
         let Self {
             wire,
+            origin,
             shared,
             limit,
             ..
         } = self;
-        let sql = AssertSqlSafe(driver_of(&shared.url).statement(sql));
+        let server = origin.server;
+        let sql = AssertSqlSafe(driver_of(shared.servers.url(server)).statement(sql));
         let records: Vec<Record> = on!(wire, link => {
             let query = bind::<Db>(sqlx::query(sql), values);
-            let rows = shared.within(*limit, query.fetch_all(&mut **link)).await?;
+            let rows = shared.within(server, *limit, query.fetch_all(&mut **link)).await?;
             rows.into_iter().map(Record::from).collect()
         });
         let read = records.iter().map(read).collect::<Result<_, _>>();
-        read.map_err(|ReadError(error)| Failure::of(&self.shared.url, &error))
+        read.map_err(|ReadError(error)| Failure::of(self.url(), &error))
     }
 
     /// The first row of a query with its values, if there is one.
@@ -235,15 +258,19 @@ impl Link {
     ) -> Result<(), Failure> {
         let Self {
             wire,
+            origin,
             shared,
             limit,
             ..
         } = self;
-        let sql = sqlx::raw_sql(AssertSqlSafe(driver_of(&shared.url).statement(sql)));
+        let server = origin.server;
+        let sql = sqlx::raw_sql(AssertSqlSafe(
+            driver_of(shared.servers.url(server)).statement(sql),
+        ));
         let mut number: u64 = 0;
         on!(wire, link => {
             let mut rows = link.fetch(sql);
-            while let Some(row) = shared.next(*limit, &mut rows).await? {
+            while let Some(row) = shared.next(server, *limit, &mut rows).await? {
                 number += 1;
                 if number.is_multiple_of(ROWS) {
                     give_way();
@@ -317,7 +344,7 @@ impl Link {
         if !is_taken {
             let cause = "other connections are adding rows for too long; try again later";
             return Err(Failure::Conflict {
-                url: self.shared.url.to_string(),
+                url: self.url().to_string(),
                 cause: cause.to_owned(),
             });
         }
@@ -350,8 +377,11 @@ impl Link {
     }
 
     /// Returns the connection to the pool, which keeps or closes it. An uncommitted transaction is rolled back.
-    pub async fn release(self) {
+    pub async fn release(mut self) {
         let is_open = self.is_open();
+        if self.has_written && !is_open {
+            self.note_position().await;
+        }
         let Self {
             wire,
             origin,
@@ -380,6 +410,20 @@ impl Link {
                 Ok(())
             }
             done => done,
+        }
+    }
+
+    /// Notes how far a cluster is after a write, so that the next read is not from a server that lacks it.
+    async fn note_position(&mut self) {
+        let servers = &self.shared.servers;
+        if !servers.urls().is_cluster() {
+            return;
+        }
+        let asked = Health::ask(&mut self.wire, &mut self.origin.kind);
+        if let Ok(Ok(health)) = timeout(POSITION, asked).await
+            && let Some(position) = health.position
+        {
+            servers.raise(&position);
         }
     }
 
@@ -505,7 +549,7 @@ impl Column<'_> {
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Link")
-            .field("url", &self.shared.url)
+            .field("url", self.url())
             .finish_non_exhaustive()
     }
 }

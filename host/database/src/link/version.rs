@@ -38,7 +38,7 @@ impl Link {
         match found {
             Some(version) if version.parse() == Ok(known) => Ok(()),
             found => Err(Failure::Version {
-                url: self.shared.url.to_string(),
+                url: self.url().to_string(),
                 table: table.to_string(),
                 found: found.as_deref().map(shown),
                 known,

@@ -224,6 +224,7 @@ fn check_rest(
     };
     if is_sound("database") {
         findings.extend("database", check_tables::way(config));
+        findings.extend("database", check_tables::servers(config)?);
         let found = check_tables::addresses(config, asked.addresses)?;
         findings.extend("database", found);
         findings.extend("trusted", check_tables::trusted(config, asked.trusted)?);

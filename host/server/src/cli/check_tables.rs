@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use portcullis_address::{DatabaseError, Failure, RuleFolder, Watcher};
 use portcullis_config::Config;
+use portcullis_database::Connections;
 use portcullis_dispatcher::DispatcherError;
 use portcullis_rollout::address_task::{counts, is_of_the_table};
 use portcullis_store::{Store, StoreError};
@@ -18,12 +19,35 @@ use super::print::count;
 
 /// What others can read on the network path to the database, or in its file.
 pub(super) fn way(config: &Config) -> Vec<Finding> {
-    let url = &config.database.url;
-    let found = match url.file() {
-        None => url.insecurity().map(|what| format!("{url} {what}")),
-        Some(file) => modes::too_open(file, modes::PRIVATE),
+    let urls = &config.database.url;
+    let found: Vec<_> = match urls.file() {
+        None => {
+            let insecure = urls.all().iter().filter_map(|url| {
+                let what = url.insecurity()?;
+                Some(format!("{url} {what}"))
+            });
+            insecure.collect()
+        }
+        Some(file) => modes::too_open(file, modes::PRIVATE).into_iter().collect(),
     };
-    found.map(Finding::Odd).into_iter().collect()
+    found.into_iter().map(Finding::Odd).collect()
+}
+
+/// The servers of a cluster: which one is used, and which do not serve. None for a single server, which the other checks use.
+pub(super) fn servers(config: &Config) -> anyhow::Result<Vec<Finding>> {
+    let urls = config.database.servers();
+    if !urls.is_cluster() {
+        return Ok(Vec::new());
+    }
+    let connections = Connections::new(urls);
+    let mut findings = Vec::new();
+    for (url, served) in block_on(connections.ask_each())? {
+        findings.push(match served {
+            Ok(what) => Finding::Good(format!("{url}: {what}")),
+            Err(failure) => Finding::Odd(failure.to_string()),
+        });
+    }
+    Ok(findings)
 }
 
 /// An unusable part of the database. As in Kamailio, a part that no policy uses is not an error. `ends_start`: a host does not start with it.
@@ -42,7 +66,7 @@ pub(super) fn pushed(config: &Config) -> anyhow::Result<Vec<Finding>> {
     if is_absent(&config.database.database()) {
         return Ok(Vec::new());
     }
-    let store = Store::new(config.database.url.clone());
+    let store = Store::new(config.database.servers());
     Ok(match block_on(unusable(&store))? {
         Ok(findings) => findings,
         Err(error @ (StoreError::NoTables { .. } | StoreError::Denied { .. })) => {
@@ -122,7 +146,7 @@ pub(super) fn tenants(config: &Config) -> anyhow::Result<Vec<Finding>> {
     if is_absent(&config.database.database()) {
         return Ok(Vec::new());
     }
-    let store = Store::new(config.database.url.clone());
+    let store = Store::new(config.database.servers());
     // A database without the table has no tenants; an unreachable one has been reported.
     let Ok(rows) = block_on(store.tenants())? else {
         return Ok(Vec::new());
@@ -270,7 +294,7 @@ mod tests {
 
     fn config(folder: &tempfile::TempDir) -> Config {
         let mut config = Config::default();
-        config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+        config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db")).into();
         config
     }
 
@@ -297,7 +321,7 @@ mod tests {
         assert!(
             matches!(&findings[..], [Finding::Good(rows), Finding::Good(_), Finding::Odd(_)] if rows.contains("2 rows"))
         );
-        config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned());
+        config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned()).into();
         assert!(matches!(
             addresses(&config, true).unwrap()[..],
             [Finding::Wrong(_)]
@@ -352,7 +376,7 @@ mod tests {
         ));
         // Without a database, it is the addresses that end the start.
         config.database.address_file = None;
-        config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned());
+        config.database.url = DatabaseUrl::Sqlite(folder.path().to_owned()).into();
         assert!(matches!(
             trusted(&config, true).unwrap()[..],
             [Finding::Skipped(_)]
@@ -367,10 +391,10 @@ mod tests {
              [relay.tls-profiles.carrier]\nhosts = [\"gw.carrier.example\"]\ncertificate = \"b.pem\"\nkey = \"b.key\"\n",
         )
         .unwrap();
-        config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
+        config.database.url = DatabaseUrl::Sqlite(folder.path().join("table.db")).into();
         let database = config.database.database();
         block_on(database.create_tables()).unwrap().unwrap();
-        let store = Store::new(config.database.url.clone());
+        let store = Store::new(config.database.servers());
         let section = "uri-domains = [\"acme.example\"]\ndomains = [\"gw.carrier.example\"]\n";
         let put = store.put_tenant("acme", Some(section), "ann");
         block_on(put).unwrap().unwrap();

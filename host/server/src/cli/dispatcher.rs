@@ -128,7 +128,7 @@ impl Reaching for DispatcherCommand {
 impl DispatcherCommand {
     pub(super) fn run(self, config: &Config, reach: &Reach) -> anyhow::Result<ExitCode> {
         let out = &mut stdout();
-        let connections = || Connections::new(config.database.url.clone());
+        let connections = || Connections::new(config.database.servers());
         let source = || config.dispatcher.source(connections(), &config.database);
         match self {
             Self::Show(format) => show(&Client::new(config, reach)?, format, out)?,
@@ -485,7 +485,7 @@ mod tests {
     }
 
     fn source(config: &Config) -> Source {
-        let connections = Connections::new(config.database.url.clone());
+        let connections = Connections::new(config.database.servers());
         config.dispatcher.source(connections, &config.database)
     }
 

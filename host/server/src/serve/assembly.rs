@@ -311,12 +311,14 @@ async fn load_sets(dispatcher: &Dispatcher) -> anyhow::Result<()> {
 /// Warns of what other users of this machine, or on the network path to the database, can read.
 fn tell_what_others_see(config: &Config) {
     let mut modes = Vec::new();
-    let url = &config.database.url;
-    if let Some(what) = url.insecurity() {
-        tracing::warn!(event = "database_insecure", "the database {url} {what}");
+    let urls = &config.database.url;
+    for url in urls.all() {
+        if let Some(what) = url.insecurity() {
+            tracing::warn!(event = "database_insecure", "the database {url} {what}");
+        }
     }
     modes.extend(
-        url.file()
+        urls.file()
             .and_then(|file| modes::too_open(file, modes::PRIVATE)),
     );
     let records = [&config.records.file, &config.records.calls];

@@ -1,6 +1,8 @@
 //! Tenants in the database, each as the text of its section in a configuration file.
 
-use portcullis_database::{ReadError, Record};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use portcullis_database::{Failure, Link, ReadError, Record, Try};
 
 use super::{Store, now, signed};
 use crate::error::StoreError;
@@ -51,10 +53,16 @@ impl Store {
             name.into(),
             signed(revision).into(),
         ];
-        let mut link = self.open().await?;
-        let changed = link.execute(update, &values).await?;
-        link.release().await;
-        Ok(changed > 0)
+        let done = self.connections.retried(async |one: Try| {
+            let mut link = self.connections.take(self.patience(0)).await?;
+            let changed = link.execute(update, &values).await?;
+            let stored = (Some(config), revision + 1, by);
+            let is_done =
+                changed > 0 || one.may_be_done && is_stored(&mut link, name, stored).await?;
+            link.release().await;
+            Ok::<_, Failure>(is_done)
+        });
+        Ok(done.await?)
     }
 
     /// Stores a tenant, or its removal.
@@ -71,15 +79,50 @@ impl Store {
         let update = "UPDATE `portcullis_tenant` SET `config` = ?, `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? \
                       WHERE `name` = ?";
         let now = signed(now());
-        let mut link = self.open().await?;
-        let insert = link.dialect().insert_if_absent(row);
-        link.execute(&insert, &[name.into(), by.into(), now.into()])
-            .await?;
-        let values = [config.into(), by.into(), now.into(), name.into()];
-        link.execute(update, &values).await?;
-        link.release().await;
-        Ok(())
+        // The revision that the last try would make.
+        let next = AtomicU64::new(0);
+        let done = self.connections.retried(async |one: Try| {
+            let mut link = self.connections.take(self.patience(0)).await?;
+            let stored = (config, next.load(Ordering::Relaxed), by);
+            if one.may_be_done && is_stored(&mut link, name, stored).await? {
+                link.release().await;
+                return Ok(());
+            }
+            link.begin_write(None).await?;
+            let insert = link.dialect().insert_if_absent(row);
+            link.execute(&insert, &[name.into(), by.into(), now.into()])
+                .await?;
+            let values = [config.into(), by.into(), now.into(), name.into()];
+            link.execute(update, &values).await?;
+            let query = "SELECT `revision` FROM `portcullis_tenant` WHERE `name` = ?";
+            let revision = link
+                .row(query, &[name.into()], |row| row.integer(0))
+                .await?;
+            let revision = revision.flatten().unwrap_or(0);
+            next.store(revision.unsigned_abs(), Ordering::Relaxed);
+            link.commit().await?;
+            link.release().await;
+            Ok::<_, Failure>(())
+        });
+        Ok(done.await?)
     }
+}
+
+/// Whether a tenant has this section with this revision of this author: an earlier try has stored it.
+async fn is_stored(
+    link: &mut Link,
+    name: &str,
+    (config, revision, by): (Option<&str>, u64, &str),
+) -> Result<bool, Failure> {
+    let query = "SELECT `name`, `config`, `revision`, `changed_by`, `changed_at` FROM `portcullis_tenant` WHERE `name` = ?";
+    let found = link.row(query, &[name.into()], tenant).await?;
+    Ok(found.is_some_and(|found| {
+        (
+            found.config.as_deref(),
+            found.revision,
+            found.changed_by.as_str(),
+        ) == (config, revision, by)
+    }))
 }
 
 fn tenant(row: &Record) -> Result<StoredTenant, ReadError> {

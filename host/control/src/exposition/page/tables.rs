@@ -10,6 +10,45 @@ use super::Page;
 use crate::exposition::process::seconds;
 
 impl Page<'_, '_> {
+    /// The servers of the database.
+    fn servers(&mut self, shared: &Shared) -> fmt::Result {
+        let status = shared.addresses.database().connections().servers();
+        let named: Vec<_> = status
+            .servers
+            .iter()
+            .map(|one| one.url.to_string())
+            .collect();
+        let used = named.iter().zip(&status.servers);
+        self.gauges(
+            "database_server_used",
+            "1 for the server of the database that is in use, 0 for the others",
+            "server",
+            used.clone()
+                .map(|(url, one)| (url.as_str(), u64::from(one.is_used))),
+        )?;
+        self.gauges(
+            "database_server_failed",
+            "1 for a server of the database that did not serve at the last try, 0 for the others",
+            "server",
+            used.map(|(url, one)| (url.as_str(), u64::from(one.trouble.is_some()))),
+        )?;
+        self.counter(
+            "database_server_changes",
+            "Changes of the server of the database that is in use",
+            status.changes,
+        )?;
+        self.counter(
+            "database_retries",
+            "Writes repeated after a conflict or the failure of a server",
+            status.retries,
+        )?;
+        self.gauge(
+            "database_older",
+            "1 while the database has an older state than the one in use, or is another one, and nothing is read from it",
+            u64::from(status.older.is_some()),
+        )
+    }
+
     pub(super) fn table(&mut self, shared: &Shared) -> fmt::Result {
         let status = shared.addresses.status();
         let results = [("ok", status.loads), ("failed", status.failures)];
@@ -25,6 +64,7 @@ impl Page<'_, '_> {
             "1 if the database answered the last query, 0 otherwise",
             is_up,
         )?;
+        self.servers(shared)?;
         let snapshot = shared.addresses.current();
         let counts = snapshot.counts;
         let kinds = [
