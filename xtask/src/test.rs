@@ -44,7 +44,7 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 34] = [
+const PEERS: [Need; 36] = [
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -98,6 +98,15 @@ const PEERS: [Need; 34] = [
     },
     KNOT,
     REDIS,
+    // A cluster, and how its nodes take their state from each other.
+    Need {
+        name: "galera/libgalera_smm.so",
+        package: "galera-4",
+    },
+    Need {
+        name: "rsync",
+        package: "rsync",
+    },
     // Scanners, and the program that reads the bans from the log.
     Need {
         name: "svwar",

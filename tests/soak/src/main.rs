@@ -8,6 +8,7 @@ mod actors;
 mod calls;
 mod counters;
 mod disk;
+mod galera;
 mod honest;
 mod memory;
 mod names;
@@ -58,6 +59,21 @@ enum Cli {
     Counters(CountersArgs),
     /// Two hosts with one address that moves between them under requests and calls; as root
     Vip(VipArgs),
+    /// Three hosts on a Galera cluster of three nodes, which fail and return under requests, pushes and changes of rows
+    Galera(GaleraArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct GaleraArgs {
+    /// Number of faults of nodes, in turn: killed, stopped, cut off, killed without its state
+    #[arg(long, default_value_t = 100)]
+    faults: u64,
+    /// Number of changes of rows; each tenth is followed by a push
+    #[arg(long, default_value_t = 1000)]
+    changes: u64,
+    /// Also write the report to this file, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -210,6 +226,7 @@ fn main() -> Result<ExitCode> {
         Cli::Names(args) => soak_with_names(&args)?,
         Cli::Counters(args) => soak_of_counters(&args)?,
         Cli::Vip(args) => soak_with_vip(&args)?,
+        Cli::Galera(args) => soak_with_galera(&args)?,
     };
     Ok(match holds {
         true => ExitCode::SUCCESS,
@@ -334,6 +351,24 @@ fn soak_of_counters(args: &CountersArgs) -> Result<bool> {
         is_timed: !args.untimed,
     };
     let report = counters::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+/// Runs a soak with a cluster whose nodes fail; true if all invariants held.
+fn soak_with_galera(args: &GaleraArgs) -> Result<bool> {
+    ensure!(
+        args.changes > args.faults,
+        "--faults {} --changes {}: at least one change more than faults is needed, because each fault has one",
+        args.faults,
+        args.changes
+    );
+    let plan = galera::Plan {
+        faults: args.faults,
+        changes: args.changes,
+    };
+    let report = galera::run(&plan);
     print!("{}", report.text());
     write(args.report.as_deref(), &report)?;
     Ok(report.broken.is_empty())

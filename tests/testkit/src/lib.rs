@@ -14,6 +14,7 @@ pub mod contract;
 pub mod control;
 pub mod docker_registry;
 pub mod documents;
+pub mod galera;
 pub mod guests;
 pub mod host;
 pub mod kamailio;
