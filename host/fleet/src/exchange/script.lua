@@ -96,8 +96,8 @@ end
 if epoch ~= current then
   since = '0'
 end
-local found = redis.call('ZRANGEBYSCORE', changes, '(' .. since, '+inf', 'WITHSCORES', 'LIMIT', 0, most_read)
 local reached, more = string.format('%.0f', version), 0
+local found = redis.call('ZRANGEBYSCORE', changes, '(' .. since, reached, 'WITHSCORES', 'LIMIT', 0, most_read)
 if #found == most_read * 2 then
   reached, more = found[#found], 1
 end
