@@ -59,7 +59,12 @@ pub(crate) fn run(plan: &Plan) -> Report {
                 faults += 1;
             }
             let healthy = (node + 1 + usize::try_from(change % 2).unwrap_or(0)) % NODES;
-            let ip = format!("10.{}.{}.{}", change >> 16, change >> 8 & 255, change & 255);
+            let ip = format!(
+                "10.{}.{}.{}",
+                change >> 16,
+                (change >> 8) & 255,
+                change & 255
+            );
             cluster.add_row(healthy, &ip);
             let begun = Instant::now();
             rows += 1;

@@ -314,6 +314,7 @@ impl AlertKind {
             Self::PolicyOutOfService => "policy-out-of-service",
             Self::TenantUnusable => "tenant-unusable",
             Self::StoreUnreachable => "store-unreachable",
+            Self::DatabaseOlder => "database-older",
             Self::SetDown => "set-down",
             Self::CertificateRefused => "certificate-refused",
             Self::CertificateExpires => "certificate-expires",

@@ -22,15 +22,8 @@ pub(crate) enum Meaning {
 }
 
 /// Whether the connection ended.
-#[expect(
-    clippy::wildcard_enum_match_arm,
-    reason = "the driver has many errors and adds more"
-)]
 pub(crate) fn is_lost(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed => true,
-        _ => false,
-    }
+    matches!(error, sqlx::Error::Io(_) | sqlx::Error::WorkerCrashed)
 }
 
 /// The error code reported by the database: an SQLSTATE, or SQLite's number.

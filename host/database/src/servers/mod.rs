@@ -79,8 +79,8 @@ impl Servers {
         }
         let mut all = ALL.lock();
         all.retain(|servers| servers.strong_count() > 0);
-        let known = all.iter().filter_map(Weak::upgrade);
-        if let Some(known) = known.into_iter().find(|known| known.urls == urls) {
+        let mut known = all.iter().filter_map(Weak::upgrade);
+        if let Some(known) = known.find(|known| known.urls == urls) {
             return known;
         }
         let servers = Arc::new(Self::new(urls));
