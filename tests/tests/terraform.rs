@@ -6,6 +6,7 @@ use portcullis_testkit::guests::rejecting;
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::mariadb::MariaDb;
 use portcullis_testkit::postgres::Postgres;
+use portcullis_testkit::wait;
 use serde_json::{Value, json};
 
 /// A request: status, tag and content of the response.

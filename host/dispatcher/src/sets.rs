@@ -365,10 +365,10 @@ mod tests {
             [0],
             "both rows are full"
         );
-        calls.end(b"a", &back);
+        calls.end(calls.key(b"a"), &back);
         assert_eq!(counted(&back), [0, 1, 1]);
         let without = next(&lines[2..], &back);
-        calls.end(b"b", &without);
+        calls.end(calls.key(b"b"), &without);
         let again = next(&lines, &next(&lines[2..], &without));
         assert_eq!(counted(&again), [0, 0, 0]);
         assert_eq!((again.loads.len(), calls.counted()), (2, 0));

@@ -233,7 +233,9 @@ fn more_bans_than_the_journal_has_room_for_are_told_and_the_table_stays_as_large
     };
     let now = Instant::now();
     let [from, to] = [(); 2].map(|()| Guard::new(&limits, now));
-    [&from, &to].map(Guard::share);
+    for guard in [&from, &to] {
+        guard.share();
+    }
     let banned = (0..100_000_u32)
         .filter(|number| {
             let ip = IpAddr::V4((0x0a00_0000 + number).into());

@@ -210,7 +210,8 @@ mod tests {
         assert!(replace().await.unwrap());
         assert!(!replace().await.unwrap(), "it is not as it was read");
         let delete = "DELETE FROM rows WHERE number = ?";
-        let deleted = connections.delete_rows(LIMIT, delete, &[7_i64.into()]);
+        let seven = [7_i64.into()];
+        let deleted = connections.delete_rows(LIMIT, delete, &seven);
         assert_eq!(deleted.await.unwrap(), 1);
     }
 }

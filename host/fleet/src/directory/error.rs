@@ -53,6 +53,7 @@ impl From<Failure> for DirectoryError {
         match failure {
             Failure::NoTable { url, .. } => Self::NoTable { url },
             Failure::Denied { url, cause } => Self::Denied { url, cause },
+            Failure::ReadOnly { url, cause } => Self::ReadOnly { url, cause },
             Failure::Failed { url, cause } if is_read_only(&cause) => Self::ReadOnly { url, cause },
             other @ (Failure::Unreachable { .. }
             | Failure::NoFile { .. }
@@ -60,6 +61,9 @@ impl From<Failure> for DirectoryError {
             | Failure::Version { .. }
             | Failure::Hung { .. }
             | Failure::Conflict { .. }
+            | Failure::Lost { .. }
+            | Failure::NotServing { .. }
+            | Failure::Older { .. }
             | Failure::Failed { .. }) => Self::Database(other),
         }
     }

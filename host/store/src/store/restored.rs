@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use portcullis_database::{Failure, Link, ReadError, Record};
+use portcullis_database::{Failure, Link, ReadError, Record, Try};
 
 use super::{
     ARTIFACTS, Store, digest_of, generation_row, generation_values, insert_artifact, insert_seat,
-    retried, signed,
+    signed,
 };
 use crate::error::StoreError;
 use crate::seat::Kept;
@@ -44,15 +44,15 @@ impl Store {
     /// When it cannot be written; then nothing is stored.
     pub async fn put_back(&self, kept: &Kept<'_>) -> Result<PutBack, StoreError> {
         let digest = digest_of(kept.new.bytes);
-        let is_stored = retried(|| async {
+        // A try that stored the generation before its connection was lost makes the next one find it.
+        let put = async |_: Try| {
             let mut link = self.connections.take(self.patience(0)).await?;
             let putting = put_back(&mut link, kept, &digest);
             let is_stored = self.whole(kept.new.bytes.len(), putting).await?;
             link.release().await;
-            Ok(is_stored)
-        })
-        .await?;
-        if is_stored {
+            Ok::<_, Failure>(is_stored)
+        };
+        if self.connections.retried(put).await? {
             return Ok(PutBack::Stored);
         }
         let mut all = self.digests(kept.new.seat).await?;
