@@ -1,5 +1,6 @@
 //! Seats whose generations are in the database. Every host on the database applies the stored state to its seats.
 
+mod age;
 mod health;
 mod restored;
 
@@ -27,8 +28,8 @@ use super::error::ShipError;
 use super::provenance::{Manifest, Provenance};
 use super::state::{Change, Deployment};
 
+use age::Older;
 use health::Health;
-use restored::Older;
 
 /// Number of locks for applying stored state to seats. Seats share them.
 const TURNS: usize = 256;
