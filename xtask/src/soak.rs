@@ -39,6 +39,10 @@ use crate::workspace::{Workspace, root};
 /// With --address-moves, two hosts in networks of their own share an address, which moves between them that many times beside --rate requests per
 /// second: a host is drained, killed, or only loses the address. No request may be without an answer, and calls go on. The report, with what was sent
 /// again, is also written to target/soak-vip.json.
+///
+/// With --hosts, that many hosts share one MariaDB with 100,000 rows of addresses and 100 tenants. They are started at once, with and without compiled
+/// code; rows, policies and tenants change; the database is restarted. The report has what all of this costs the database, and how soon each change is
+/// live on all hosts; it is also written to target/soak-fleet.json. Each host takes some hundred MiB.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Duration in seconds
@@ -73,6 +77,9 @@ pub(crate) struct Args {
     /// Number of moves of an address between two hosts, for a soak of these; as root
     #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "tls_reloads", "zone_changes"])]
     address_moves: Option<u64>,
+    /// Number of hosts on one database, for a soak of a fleet
+    #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "rate", "tls_reloads", "zone_changes"])]
+    hosts: Option<u32>,
 }
 
 /// Requests per second, and calls per second.
@@ -141,6 +148,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
     }
     debian::require(&MARIADB)?;
+    if let Some(hosts) = args.hosts {
+        build::policies_with_tests(&workspace)?;
+        let soak = FleetSoak {
+            hosts,
+            rows: 100_000,
+            tenants: 100,
+            changes: 200,
+            // Hosts close connections that they do not need after a minute.
+            seconds: 90,
+        };
+        return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
+    }
     build::policies_with_tests(&workspace)?;
     let portcullis = build::host(&workspace, Profile::Dist)?;
     let soak = Soak {
@@ -314,6 +333,32 @@ impl VipSoak {
             .args((!self.is_timed).then_some("--untimed"))
             .arg("--report")
             .arg(workspace.target.join("soak-vip.json"));
+        run_command(&mut soak)
+    }
+}
+/// A soak with many hosts on one database.
+pub(crate) struct FleetSoak {
+    pub(crate) hosts: u32,
+    /// Rows of the address table.
+    pub(crate) rows: u32,
+    pub(crate) tenants: u32,
+    pub(crate) changes: u32,
+    /// How long the idle fleet is watched.
+    pub(crate) seconds: u32,
+}
+
+impl FleetSoak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("fleet")
+            .arg(format!("--hosts={}", self.hosts))
+            .arg(format!("--rows={}", self.rows))
+            .arg(format!("--tenants={}", self.tenants))
+            .arg(format!("--changes={}", self.changes))
+            .arg(format!("--seconds={}", self.seconds))
+            .arg("--report")
+            .arg(workspace.target.join("soak-fleet.json"));
         run_command(&mut soak)
     }
 }

@@ -10,7 +10,7 @@ use crate::build::{self, Profile};
 use crate::debian::{self, KNOT, MARIADB, Need, REDIS};
 use crate::fuzz::Until;
 use crate::process::{cargo, find, run as run_command};
-use crate::soak::{CallsSoak, CountersSoak, NamesSoak, RenewalsSoak, Soak, TenantsSoak};
+use crate::soak::{CallsSoak, CountersSoak, FleetSoak, NamesSoak, RenewalsSoak, Soak, TenantsSoak};
 use crate::steps::Steps;
 use crate::workspace::{Package, Workspace, root};
 use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis};
@@ -21,7 +21,7 @@ use crate::{book, deny, disk, fuzz, languages, loom, npm, package, schemathesis}
 /// property tests (including those with MariaDB or PostgreSQL), models of concurrent parts, documentation tests, the package for Debian
 /// installed in a copy of this machine, end-to-end tests with these, Kamailio and its tools, SIPp, sipsak, tcpdump, valgrind, promtool, sngrep,
 /// Docker's registry, HAProxy, nginx and Chromium, a few seconds of soak with 50 tenants, with calls, with renewed certificates, with a zone that
-/// changes, and of counters that hosts share, a minute of soak, and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
+/// changes, of counters that hosts share, and with four hosts on one database, a minute of soak, and a short run of each fuzz target that builds within a minute. Other programs are installed when this runs as root on Debian;
 /// elsewhere the missing ones are listed and the run fails. The first failing step ends the run and is named; the last line of output is
 /// `N passed, N failed`.
 ///
@@ -44,7 +44,12 @@ pub(crate) struct Args {
 const TENANTS_SOAK_SECONDS: u32 = 10;
 
 /// Programs that the tests need, in addition to MariaDB.
-const PEERS: [Need; 36] = [
+const PEERS: [Need; 37] = [
+    // The wall clocks of some hosts are moved.
+    Need {
+        name: "faketime",
+        package: "faketime",
+    },
     // Policies are published there.
     Need {
         name: "docker-registry",
@@ -379,7 +384,7 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
     });
     if args.without_peers {
         steps.leave_out(
-            "soak, soak with a zone that changes, and soak of shared counters (--without-peers)",
+            "soak, and soaks with a zone that changes, of shared counters, and with a fleet (--without-peers)",
         );
         return;
     }
@@ -398,6 +403,16 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
     };
     steps.step("soak of counters that hosts share", || {
         counters.run(workspace, &binary(workspace))
+    });
+    let fleet = FleetSoak {
+        hosts: 4,
+        rows: 1_000,
+        tenants: 3,
+        changes: 8,
+        seconds: 5,
+    };
+    steps.step("soak with a fleet", || {
+        fleet.run(workspace, &binary(workspace))
     });
     let soak = Soak {
         seconds: args.soak_seconds,

@@ -8,6 +8,7 @@ mod actors;
 mod calls;
 mod counters;
 mod disk;
+mod fleet;
 mod galera;
 mod honest;
 mod memory;
@@ -61,6 +62,30 @@ enum Cli {
     Vip(VipArgs),
     /// Three hosts on a Galera cluster of three nodes, which fail and return under requests, pushes and changes of rows
     Galera(GaleraArgs),
+    /// Many hosts on one database, which they load, follow and lose together
+    Fleet(FleetArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct FleetArgs {
+    /// Number of hosts, each a process with one worker
+    #[arg(long, default_value_t = 50)]
+    hosts: usize,
+    /// Rows of the address table
+    #[arg(long, default_value_t = 100_000)]
+    rows: u32,
+    /// Tenants in the database, each with a policy of its own
+    #[arg(long, default_value_t = 100)]
+    tenants: u32,
+    /// Number of changes: of rows, and half as many of policies and of tenants together
+    #[arg(long, default_value_t = 200)]
+    changes: usize,
+    /// How long the idle fleet is watched; a host closes connections that it does not need after a minute
+    #[arg(long, default_value_t = 90)]
+    seconds: u64,
+    /// Also write the report to this file, as JSON
+    #[arg(long)]
+    report: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -227,6 +252,7 @@ fn main() -> Result<ExitCode> {
         Cli::Counters(args) => soak_of_counters(&args)?,
         Cli::Vip(args) => soak_with_vip(&args)?,
         Cli::Galera(args) => soak_with_galera(&args)?,
+        Cli::Fleet(args) => soak_with_a_fleet(&args)?,
     };
     Ok(match holds {
         true => ExitCode::SUCCESS,
@@ -373,6 +399,37 @@ fn soak_with_galera(args: &GaleraArgs) -> Result<bool> {
     write(args.report.as_deref(), &report)?;
     Ok(report.broken.is_empty())
 }
+
+/// Runs a soak with many hosts; true if all invariants held.
+fn soak_with_a_fleet(args: &FleetArgs) -> Result<bool> {
+    ensure!(
+        args.hosts > 0 && args.tenants > 0 && args.changes >= 4 && args.seconds > 0,
+        "--hosts {} --tenants {} --changes {} --seconds {}: at least one of each is needed, and four changes, because there are three kinds of them",
+        args.hosts,
+        args.tenants,
+        args.changes,
+        args.seconds
+    );
+    ensure!(
+        args.rows <= MOST_ROWS,
+        "--rows {}: write a number up to {MOST_ROWS}",
+        args.rows
+    );
+    let plan = fleet::Plan {
+        hosts: args.hosts,
+        rows: args.rows,
+        tenants: args.tenants,
+        changes: args.changes,
+        idle: Duration::from_secs(args.seconds),
+    };
+    let report = fleet::run(&plan)?;
+    print!("{}", report.text());
+    write(args.report.as_deref(), &report)?;
+    Ok(report.broken.is_empty())
+}
+
+/// Most rows of an address table that do not include the addresses of hosts: subnets from 10.0.0.0/24 to 126.255.255.0/24.
+const MOST_ROWS: u32 = 117 * 65_536;
 
 /// Runs a soak with an address that moves; true if all invariants held.
 fn soak_with_vip(args: &VipArgs) -> Result<bool> {

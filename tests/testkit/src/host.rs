@@ -587,8 +587,19 @@ impl Host {
     /// # Panics
     /// If the new process ends.
     pub fn kill_and_start(&mut self) {
+        self.kill();
+        self.launch_again();
+        self.wait_until_ready();
+    }
+
+    /// Kills the process that was started last, as `kill -9` does.
+    pub fn kill(&mut self) {
         self.child.kill().expect("the process can be killed");
         self.child.wait().expect("a killed process ends");
+    }
+
+    /// Starts another process in the directory of one that has ended, without waiting for it. The log goes on.
+    pub fn launch_again(&mut self) {
         let log = std::fs::OpenOptions::new()
             .append(true)
             .open(self.folder.path().join("log"))
@@ -600,7 +611,6 @@ impl Host {
             .stdin(Stdio::null())
             .spawn()
             .expect("portcullis starts");
-        self.wait_until_ready();
     }
 
     /// Sends a signal by its name, as `kill` knows it.

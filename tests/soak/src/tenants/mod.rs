@@ -1,7 +1,7 @@
 //! A host with many tenants, each with a policy file of its own: requests to all of them in random order, while the files of random
 //! tenants are replaced. There are two rounds of the same length; the resources of the host are compared after each.
 
-mod policies;
+pub(crate) mod policies;
 mod report;
 mod site;
 
