@@ -336,6 +336,7 @@ impl VipSoak {
         run_command(&mut soak)
     }
 }
+
 /// A soak with many hosts on one database.
 pub(crate) struct FleetSoak {
     pub(crate) hosts: u32,
