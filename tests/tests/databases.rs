@@ -14,13 +14,14 @@ use portcullis_testkit::proxy::Proxy;
 use portcullis_testkit::{binary, policy, wait};
 use serde_json::json;
 
-const OURS: [&str; 6] = [
+const OURS: [&str; 7] = [
     "portcullis_artifact",
     "portcullis_generation",
     "portcullis_seat",
     "portcullis_tenant",
     "portcullis_audit",
     "portcullis_host",
+    "portcullis_rollout",
 ];
 
 fn answer(host: &Host, body: &str) -> String {

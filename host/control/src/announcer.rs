@@ -6,6 +6,7 @@
 mod load;
 mod state;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -23,6 +24,12 @@ use state::state_of;
 
 /// An announcement is due after this time, even if there is nothing new.
 const HEARTBEAT: Duration = Duration::from_millis(1_500);
+
+/// The shortest pause between two announcements.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long an announcement waits until every worker uses what it says. It says what was true before if a policy takes longer.
+const UNTIL_LIVE: Duration = Duration::from_millis(500);
 
 /// The pause after an announcement that failed because of what somebody has to change in the database.
 const LASTING_PAUSE: Duration = Duration::from_secs(30);
@@ -50,9 +57,16 @@ pub(super) async fn run(control: Arc<Control>, mut stopping: watch::Receiver<boo
         let mut announcer = Announcer::new(&control);
         // Hosts that start at the same time do not write at the same time.
         sleep(announcer.interval.mul_f64(fastrand::f64())).await;
+        let mut changed = control.registry.deployments().changed();
         loop {
+            changed.mark_unchanged();
             let pause = announcer.turn().await;
-            sleep(pause.mul_f64(0.8 + fastrand::f64() / 5.0)).await;
+            sleep(SHORTEST_PAUSE).await;
+            tokio::select! {
+                () = sleep(pause.mul_f64(0.8 + fastrand::f64() / 5.0)) => {}
+                // Whoever has changed a seat waits for this host.
+                Ok(()) = changed.changed(), if announcer.written.is_some() => {}
+            }
         }
     };
     tokio::select! {
@@ -124,9 +138,14 @@ impl<'c> Announcer<'c> {
     /// Announces the host if that is due. Returns the pause until the next turn.
     async fn turn(&mut self) -> Duration {
         let load = self.meter.read(self.control);
-        let state = state_of(self.control, load);
+        let mut state = state_of(self.control, load);
         if !self.is_due(&state) {
             return self.interval;
+        }
+        if self.has_new_seats(&state) && !self.control.shared.live_on_all_workers(UNTIL_LIVE).await
+        {
+            let written = self.written.as_ref();
+            state.seats = written.map_or_else(BTreeMap::new, |(written, _)| written.seats.clone());
         }
         let announced = self.announce(state).await;
         let pause = self.note(announced);
@@ -142,6 +161,12 @@ impl<'c> Announcer<'c> {
             return true;
         };
         at.elapsed() >= HEARTBEAT || written.essence() != state.essence()
+    }
+
+    /// Whether the state says of a seat what was not written yet.
+    fn has_new_seats(&self, state: &HostState) -> bool {
+        let written = self.written.as_ref();
+        written.is_none_or(|(written, _)| written.essence().seats != state.essence().seats)
     }
 
     async fn announce(&mut self, state: HostState) -> Result<Answer, DirectoryError> {

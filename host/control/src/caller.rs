@@ -38,6 +38,8 @@ pub(crate) enum Door {
     Fifo,
     /// JSON-RPC in datagrams.
     Datagram,
+    /// None: the host itself.
+    Host,
 }
 
 impl Caller {
@@ -50,6 +52,11 @@ impl Caller {
             token: None,
             role: TokenRole::Operate,
         }
+    }
+
+    /// Returns the host itself, under the name of a task.
+    pub(crate) fn host(task: &str) -> Self {
+        Self::operator(Door::Host).called(Some(task.to_owned()))
     }
 
     /// Returns an HTTP client with the token of this tenant.
@@ -160,6 +167,7 @@ impl Door {
             Self::Binrpc => "binrpc",
             Self::Fifo => "fifo",
             Self::Datagram => "datagram",
+            Self::Host => "host",
         }
     }
 }

@@ -7,7 +7,7 @@ use portcullis_config::Token;
 use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::shared::Shared;
 use portcullis_export::{Exports, LiveEvents};
-use portcullis_fleet::exchange;
+use portcullis_fleet::{exchange, host_name};
 use portcullis_rollout::Registry;
 use tokio::sync::{Notify, watch};
 
@@ -16,7 +16,7 @@ use crate::audit::{Audit, Stored};
 use crate::connections::Connections;
 use crate::descriptors;
 use crate::exposition::Exposition;
-use crate::fleet::{Fleet, fleet_name};
+use crate::fleet::Fleet;
 use crate::guesses::Guesses;
 use crate::history::History;
 use crate::listening::Listening;
@@ -176,7 +176,7 @@ impl Control {
 /// The audit, which is in the database if the host has one and the configuration keeps actions there.
 fn audit_of(shared: &Shared, registry: &Registry) -> Audit {
     let config = shared.config.control.audit;
-    let host = fleet_name(&shared.config);
+    let host = host_name(shared.config.fleet.name.as_deref());
     let store = registry.database().filter(|_| config.rows > 0);
     let stored = store.map(|store| Stored::new(store.clone(), config, &host));
     Audit::new(host, stored)

@@ -13,11 +13,14 @@ use portcullis_config::{ControlConfig, Endpoint, Token};
 use portcullis_text::one_line;
 use socket2::Type;
 use tokio::net::{TcpListener, UdpSocket, UnixListener};
+use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::Control;
+use super::audit::About;
+use super::caller::Caller;
 use super::datagram::{Datagrams, Protocol};
 use super::fifo::Fifo;
 use super::heritage::{Heritage, Lent, Tenure};
@@ -159,6 +162,7 @@ impl Doors {
         let announcer = announcer::run(Arc::clone(&control), stopping.clone());
         let announcer = tokio::spawn(announcer);
         tasks.spawn(store_audit(Arc::clone(&control)));
+        tasks.spawn(note_rollouts(Arc::clone(&control)));
         for stream in self.streams {
             tasks.spawn(stream.serve(Arc::clone(&control), stopping.clone()));
         }
@@ -288,6 +292,25 @@ impl Doors {
 async fn store_audit(control: Arc<Control>) {
     if let Some(stored) = control.audit.stored() {
         stored.run().await;
+    }
+}
+
+/// Notes in the audit what this host does with roll-outs.
+async fn note_rollouts(control: Arc<Control>) {
+    let mut moves = control.registry.rollout_moves();
+    let host = Caller::host("rollout");
+    loop {
+        let moved = match moves.recv().await {
+            Ok(moved) => moved,
+            // The log has them.
+            Err(RecvError::Lagged(_)) => continue,
+            Err(RecvError::Closed) => return,
+        };
+        let about = About {
+            seat: Some(moved.seat),
+            subject: Some(format!("generation {}: {}", moved.generation, moved.what)),
+        };
+        control.audit.note(&host, "rollout.move", about, None);
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
-use portcullis_config::{Announce, Config};
+use portcullis_config::Announce;
 use portcullis_dataplane::shared::Shared;
-use portcullis_export::host_name;
-use portcullis_fleet::directory::{Directory, Lag, NAME_CHARACTERS};
+use portcullis_fleet::directory::{Directory, Lag};
+use portcullis_fleet::host_name;
 use portcullis_rollout::Registry;
 use tokio::sync::Notify;
 
@@ -42,7 +42,7 @@ impl Fleet {
         let config = &shared.config;
         let database = shared.addresses.database();
         Self {
-            name: fleet_name(config),
+            name: host_name(config.fleet.name.as_deref()),
             instance: format!("{:032x}", fastrand::u128(..)),
             directory: Directory::new(database.connections().clone()),
             is_announced: match config.fleet.announce {
@@ -107,37 +107,4 @@ fn never(shared: &Shared) -> Instant {
     let now = Instant::now();
     let up = shared.started.elapsed().unwrap_or_default();
     now.checked_sub(up).unwrap_or(now)
-}
-
-/// Returns the name of the host in its fleet: the configured one, or that of the system, in the characters that a name may have.
-pub fn fleet_name(config: &Config) -> String {
-    let name = config.fleet.name.clone().unwrap_or_else(host_name);
-    let known = |c: char| match c {
-        c if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') => c,
-        _ => '-',
-    };
-    let name: String = name.chars().map(known).take(NAME_CHARACTERS).collect();
-    match name.is_empty() {
-        true => "host".to_owned(),
-        false => name,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_host_has_a_name_that_fits_its_column() {
-        let of = |name: Option<&str>| {
-            let mut config = Config::default();
-            config.fleet.name = name.map(str::to_owned);
-            fleet_name(&config)
-        };
-        assert_eq!(of(Some("edge-1.example.com")), "edge-1.example.com");
-        assert_eq!(of(Some("edge 1/ü")), "edge-1--");
-        assert_eq!(of(Some(&"a".repeat(100))).len(), NAME_CHARACTERS);
-        assert_eq!(of(Some("")), "host");
-        assert!(!of(None).is_empty());
-    }
 }

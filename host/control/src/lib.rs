@@ -51,7 +51,6 @@ pub mod token_file;
 
 pub use control::Control;
 pub use doors::{Doors, check};
-pub use fleet::fleet_name;
 pub use heritage::{Heritage, Lent};
 pub use listening::Listening;
 pub use operation::Problem;

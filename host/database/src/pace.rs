@@ -9,6 +9,12 @@ const SPREAD: f64 = 0.25;
 /// Longest pause between two attempts to reach a database.
 const LONGEST: Duration = Duration::from_secs(2);
 
+/// Shortest pause after a poll that only asks whether there are changes.
+const SHORTEST: Duration = Duration::from_millis(250);
+
+/// The pause is this many times as long as such a poll takes: a host keeps one connection busy for at most a hundredth of the time.
+const TIMES: u32 = 100;
+
 /// The pauses of one loop that polls.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -34,6 +40,18 @@ impl Pace {
         self.failures = 0;
         let longest = self.poll.max(took);
         longest - longest.mul_f64(SPREAD * fastrand::f64())
+    }
+
+    /// The pause after a poll that only asks whether there are changes, and was answered within this time: from 250 ms up to the interval, less a
+    /// random part of up to a quarter of it.
+    ///
+    /// Such a poll takes a millisecond on a server nearby, so that a change is read within 250 ms; far away, or with many rows, it takes longer,
+    /// and comes less often.
+    pub fn answered(&mut self, poll: Duration) -> Duration {
+        self.failures = 0;
+        let shortest = SHORTEST.min(self.poll);
+        let whole = poll.saturating_mul(TIMES).clamp(shortest, self.poll);
+        whole - whole.mul_f64(SPREAD * fastrand::f64())
     }
 
     /// The pause after a poll that failed: between half of the longest pause and the longest one, which is the interval after the first failure and
@@ -78,6 +96,17 @@ mod tests {
             0.75,
             1.0,
         );
+    }
+
+    #[test]
+    fn cheap_polls_are_frequent_and_dear_ones_are_not() {
+        let after = |millis| {
+            let poll = Duration::from_millis(millis);
+            all(|| Pace::new(POLL).answered(poll))
+        };
+        are_within(&after(0), 0.1875, 0.25);
+        are_within(&after(5), 0.375, 0.5);
+        are_within(&after(80), 0.75, 1.0);
     }
 
     #[test]

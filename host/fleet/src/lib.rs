@@ -10,3 +10,6 @@
 
 pub mod directory;
 pub mod exchange;
+mod name;
+
+pub use name::host_name;

@@ -22,11 +22,15 @@ pub mod resolve;
 mod route_keeper;
 mod settings;
 mod shared_counters;
+pub mod staged;
 mod tenant_set;
 pub mod tls_files;
 
 pub use aside::{Aside, AsideError};
-pub use deployments::{Arrival, Deployments, Provenance, Push, Reserved, ShipError, StoreStatus};
+pub use deployments::{
+    Arrival, Deployments, HostBehind, HostsLive, Moved, Provenance, Push, Reserved, RolloutError,
+    RolloutStatus, ShipError, StoreStatus,
+};
 pub use fleet_parts::fleet_parts;
 pub use flow_pinger::FlowPinger;
 pub use pinger::Pinger;

@@ -33,7 +33,7 @@ pub enum StoreError {
     /// The user of the database may not read or write the tables.
     #[error(
         "the user of {url} has no right to the tables of Portcullis ({cause}): they need GRANT SELECT, INSERT, UPDATE, DELETE ON \
-         each of portcullis_artifact, portcullis_generation, portcullis_seat and portcullis_tenant, and GRANT SELECT, INSERT, DELETE ON portcullis_audit"
+         each of portcullis_artifact, portcullis_generation, portcullis_seat, portcullis_tenant and portcullis_rollout, and GRANT SELECT, INSERT, DELETE ON portcullis_audit"
     )]
     Denied {
         /// The database.
@@ -108,7 +108,7 @@ impl From<Failure> for StoreError {
 fn hint(cause: &str) -> &'static str {
     match cause {
         cause if cause.contains("readonly") => {
-            "; that needs the right to write the tables portcullis_artifact, portcullis_generation, portcullis_seat, portcullis_tenant and portcullis_audit"
+            "; that needs the right to write the tables portcullis_artifact, portcullis_generation, portcullis_seat, portcullis_tenant, portcullis_rollout and portcullis_audit"
         }
         _ => "",
     }

@@ -2,9 +2,9 @@
 //!
 //! - [`Store`] reads and writes them, in MySQL, MariaDB, PostgreSQL and SQLite. Its tables are `portcullis_artifact` (the files, each
 //!   once), `portcullis_generation` (number, time, author and seat of each push), `portcullis_seat` (the role of each generation),
-//!   `portcullis_tenant` (tenants, as the text of their section in a configuration file) and `portcullis_audit` (actions of operators and
-//!   tenants). `portcullis db migrate` creates them; an SQLite file that the host creates has them from the start.
-//! - [`Store::mark`] has a few numbers that are others after every change of a seat, also after a backup was restored: hosts poll it once a second.
+//!   `portcullis_tenant` (tenants, as the text of their section in a configuration file), `portcullis_audit` (actions of operators and
+//!   tenants) and `portcullis_rollout` (roll-outs over all hosts). `portcullis db migrate` creates them; an SQLite file that the host creates has them from the start.
+//! - [`Store::mark`] has a few numbers that are others after every change of a seat, also after a backup was restored: hosts poll it several times a second.
 //! - [`Store::put_back`] stores a push again that such a backup does not have.
 //!
 //! This crate treats a policy as bytes; the caller validates it before it is stored.
@@ -14,10 +14,12 @@
 
 mod action;
 mod error;
+mod rollout;
 mod seat;
 mod store;
 
 pub use action::{Action, ActionBounds, ActionFilter, StoredAction};
 pub use error::StoreError;
+pub use rollout::StoredRollout;
 pub use seat::{Generation, Kept, NewGeneration, Seat, Trial};
-pub use store::{MOST_NOTED, Mark, MarkWatch, PutBack, Store, StoredTenant};
+pub use store::{MOST_NOTED, Mark, MarkWatch, OPEN, PutBack, Store, StoredTenant};

@@ -3,6 +3,7 @@
 mod audit;
 mod marks;
 mod restored;
+mod rollouts;
 mod tenants;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 pub use audit::MOST_NOTED;
 pub use marks::{Mark, MarkWatch};
 pub use restored::PutBack;
+pub use rollouts::OPEN;
 pub use tenants::StoredTenant;
 
 use crate::error::StoreError;
@@ -173,23 +175,9 @@ impl Store {
     /// # Errors
     /// When it cannot be written.
     pub async fn replace(&self, before: &Seat, after: &Seat, by: &str) -> Result<bool, StoreError> {
-        let update = "UPDATE `portcullis_seat` SET `active` = ?, `previous` = ?, `candidate` = ?, `share` = ?, `mode` = ?, \
-                      `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? WHERE `seat` = ? AND `revision` = ?";
-        let [active, previous, candidate, share, mode] = roles(after);
-        let values = [
-            active,
-            previous,
-            candidate,
-            share,
-            mode,
-            by.into(),
-            signed(now()).into(),
-            (&after.name).into(),
-            signed(before.revision).into(),
-        ];
         let done = self.connections.retried(async |one: Try| {
             let mut link = self.connections.take(self.patience(0)).await?;
-            let changed = link.execute(update, &values).await?;
+            let changed = replace_roles(&mut link, before, after, by).await?;
             let is_done = changed > 0
                 || one.may_be_done && is_in(&mut link, after, before.revision + 1, by).await?;
             link.release().await;
@@ -242,6 +230,11 @@ impl Store {
             deleted.await?;
         }
         Ok(())
+    }
+
+    /// Returns the connections, for other tables of the same database.
+    pub fn connections(&self) -> &Connections {
+        &self.connections
     }
 
     pub(crate) fn url(&self) -> &DatabaseUrl {
@@ -479,6 +472,30 @@ fn generation_values<'v>(
         now.into(),
         new.signature.into(),
     ]
+}
+
+/// Stores the roles of a seat's generations if the seat still has the revision of `before`. Returns the number of changed rows.
+async fn replace_roles(
+    link: &mut Link,
+    before: &Seat,
+    after: &Seat,
+    by: &str,
+) -> Result<u64, Failure> {
+    let update = "UPDATE `portcullis_seat` SET `active` = ?, `previous` = ?, `candidate` = ?, `share` = ?, `mode` = ?, \
+                  `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? WHERE `seat` = ? AND `revision` = ?";
+    let [active, previous, candidate, share, mode] = roles(after);
+    let values = [
+        active,
+        previous,
+        candidate,
+        share,
+        mode,
+        by.into(),
+        signed(now()).into(),
+        (&after.name).into(),
+        signed(before.revision).into(),
+    ];
+    link.execute(update, &values).await
 }
 
 /// The values of the columns `active` to `mode` of a seat.

@@ -17,12 +17,20 @@ use crate::fleet::lag_of;
 /// The state of the host.
 pub(super) fn state_of(control: &Control, load: Load) -> HostState {
     let shared = &control.shared;
-    let seats: Vec<_> = control
+    let mut told = control.registry.deployments().seat_states();
+    let seats = control
         .registry
         .all_files()
-        .iter()
-        .filter_map(|files| Some((files.seat().name.to_string(), seat_of(control, files)?)))
-        .collect();
+        .into_iter()
+        .filter_map(|files| {
+            let name = files.seat().name.to_string();
+            let state = told.remove(&name).or_else(|| seat_of(&files))?;
+            Some((name, state))
+        });
+    let seats: Vec<_> = seats.collect();
+    let (seats_total, seats_digest) = (seats.len() as u64, digest_of(&seats));
+    // The rest are seats of tenants that run on other hosts only.
+    let seats = seats.into_iter().chain(told).collect();
     let status = shared.addresses.status();
     let snapshot = shared.addresses.current();
     let seen = control.fleet.seen();
@@ -32,8 +40,8 @@ pub(super) fn state_of(control: &Control, load: Load) -> HostState {
         stage: stage_of(control),
         listen: shared.listen.iter().map(ToString::to_string).collect(),
         control: control.listening.lines(),
-        seats_total: seats.len() as u64,
-        seats_digest: digest_of(&seats),
+        seats_total,
+        seats_digest,
         seats: listed(seats),
         addresses: TableState {
             generation: snapshot.generation,
@@ -62,42 +70,31 @@ fn stage_of(control: &Control) -> Stage {
     }
 }
 
-/// The state of a seat; `None` without a policy.
-fn seat_of(control: &Control, files: &PolicyFiles) -> Option<SeatState> {
+/// The state of a seat without a state in the database; `None` without a policy.
+fn seat_of(files: &PolicyFiles) -> Option<SeatState> {
     let lineup = files.slot().lineup()?;
-    let revision = control.registry.deployments().revision(&files.seat().name);
-    let active = SeatState {
+    let candidate = lineup.candidate.as_ref();
+    Some(SeatState {
         active: Some(lineup.active.number),
-        revision,
         digest: format!("{:#}", lineup.active.policy.digest()),
         is_file: files.file().is_some(),
-        ..SeatState::default()
-    };
-    let Some(candidate) = &lineup.candidate else {
-        return Some(active);
-    };
-    let (number, stats) = (candidate.generation.number, &candidate.generation.stats);
-    let comparison = files.seat().comparison();
-    let comparison =
-        comparison.filter(|one| (one.active, one.candidate) == (lineup.active.number, number));
-    Some(SeatState {
-        candidate: Some(number),
-        share: match candidate.trial {
+        candidate: candidate.map(|candidate| candidate.generation.number),
+        share: candidate.and_then(|candidate| match candidate.trial {
             Trial::Shadow => None,
             Trial::Canary(share) => Some(share.hundredths()),
-        },
-        calls: stats.calls(),
-        failures: stats.all_failures(),
-        differing: comparison.map_or(0, |one| one.different()),
-        time_us: u64::try_from(stats.time().as_micros()).unwrap_or(u64::MAX),
-        ..active
+        }),
+        ..SeatState::default()
     })
 }
 
 /// The seats that are listed.
 fn listed(mut seats: Vec<(String, SeatState)>) -> BTreeMap<String, SeatState> {
     if seats.len() > MOST_SEATS {
-        seats.sort_by_key(|(_, seat)| Reverse((seat.candidate.is_some(), seat.revision)));
+        let order = |seat: &SeatState| {
+            let is_urgent = seat.candidate.is_some() || seat.refused.is_some();
+            (is_urgent, seat.revision, !seat.is_elsewhere)
+        };
+        seats.sort_by_key(|(_, seat)| Reverse(order(seat)));
         seats.truncate(MOST_SEATS);
     }
     seats.into_iter().collect()

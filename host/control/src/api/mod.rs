@@ -16,12 +16,13 @@ use serde_json::Value as Json;
 
 use crate::Control;
 use crate::commands::{
-    self, address, alert, audit, dispatcher, fleet, guard, history, policy, tenant, tls, trusted,
+    self, address, alert, audit, dispatcher, fleet, guard, history, policy, rollout, tenant, tls,
+    trusted,
 };
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 62] = [
+const OPERATIONS: [fn(Routes) -> Routes; 68] = [
     describe,
     trace::operation,
     events::operation,
@@ -84,6 +85,12 @@ const OPERATIONS: [fn(Routes) -> Routes; 62] = [
     fleet::ShowFleet::operation,
     fleet::DrainHost::operation,
     fleet::Forget::operation,
+    rollout::ListRollouts::operation,
+    rollout::ShowRollout::operation,
+    rollout::StartRollout::operation,
+    rollout::PauseRollout::operation,
+    rollout::ResumeRollout::operation,
+    rollout::AbortRollout::operation,
 ];
 
 /// The description of all operations below `/v1`.

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_config::TokenRole;
+use portcullis_rollout::staged::RolloutState;
 use portcullis_rollout::tls_files::NOTICE;
 use portcullis_rpc::Fault;
 use portcullis_store::StoreError;
@@ -83,6 +84,8 @@ pub enum AlertKind {
     ClockDiffers,
     /// The other hosts are not heard through Redis, or do not hear all that this host counts.
     ExchangeLost,
+    /// A gate of a roll-out has failed, and the generation before decides on all hosts.
+    RolloutRolledBack,
 }
 
 /// An alert that has not been looked up in the acknowledgements.
@@ -165,7 +168,8 @@ impl Alert {
             .chain(down)
             .chain(certificates)
             .chain(fleet)
-            .chain(exchange);
+            .chain(exchange)
+            .chain(Self::of_rollouts(control));
         alerts.chain(others).collect()
     }
 
@@ -224,6 +228,30 @@ impl Alert {
             section: None,
             text,
         })
+    }
+
+    /// Those about roll-outs of seats of this host: until another one begins, or `abort` ends the alert.
+    fn of_rollouts(control: &Control) -> Vec<Self> {
+        let seen = control.registry.deployments().seen_rollouts().into_iter();
+        let back = seen.filter(|rollout| {
+            rollout.state == RolloutState::RolledBack.as_str()
+                && control.registry.files(&rollout.seat).is_some()
+        });
+        let alerts = back.map(|rollout| {
+            let since = Duration::from_millis(rollout.changed_at.unsigned_abs());
+            Self {
+                kind: AlertKind::RolloutRolledBack,
+                since: UNIX_EPOCH.checked_add(since),
+                set: None,
+                section: None,
+                text: format!(
+                    "generation {} was rolled back on all hosts, generation {} serves: {}; `portcullis fleet rollout abort {}` ends this alert",
+                    rollout.generation, rollout.base, rollout.why, rollout.seat
+                ),
+                seat: Some(rollout.seat),
+            }
+        });
+        alerts.collect()
     }
 
     /// Those about the certificates of SIP.
@@ -322,6 +350,7 @@ impl AlertKind {
             Self::ExchangeLost => "exchange-lost",
             Self::HostNameTwice => "host-name-twice",
             Self::ClockDiffers => "clock-differs",
+            Self::RolloutRolledBack => "rollout-rolled-back",
         }
     }
 }

@@ -89,7 +89,7 @@ pub struct AuditEntry {
     pub tenant: Option<String>,
     /// Name of the operator's token; null if it has none.
     pub token: Option<String>,
-    /// Control interface: http, binrpc, fifo or datagram.
+    /// Control interface: http, binrpc, fifo or datagram; host for what a host does itself.
     pub door: String,
     /// Name of the command.
     pub command: String,

@@ -131,7 +131,7 @@ pub struct FleetSeat {
     pub candidate: Option<u64>,
     /// The candidate's share of the dialogs, in hundredths of a percent; null for a shadow, and without a candidate.
     pub share: Option<u16>,
-    /// The last revision of the seat in the database that the host has read.
+    /// The last revision of the seat in the database that the host has carried out on all workers.
     pub revision: u64,
     /// Calls of the candidate.
     pub calls: u64,
@@ -141,6 +141,8 @@ pub struct FleetSeat {
     pub differing: u64,
     /// Time of these calls, in microseconds.
     pub time_us: u64,
+    /// Why the host could not carry out a later revision; null if it could.
+    pub refused: Option<String>,
 }
 
 /// A table of a host.
@@ -276,11 +278,16 @@ impl From<SeatState> for FleetSeat {
             revision,
             digest,
             is_file,
+            is_elsewhere: _,
             calls,
             failures,
             differing,
             time_us,
             p99_us: _,
+            compared: _,
+            active_calls: _,
+            active_time_us: _,
+            refused,
         } = seat;
         Self {
             active,
@@ -293,6 +300,7 @@ impl From<SeatState> for FleetSeat {
             failures,
             differing,
             time_us,
+            refused: refused.map(|refused| refused.error),
         }
     }
 }

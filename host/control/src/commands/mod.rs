@@ -21,6 +21,7 @@ pub mod pike;
 pub mod policy;
 mod procedure;
 mod reply;
+pub mod rollout;
 pub mod rules;
 mod sl;
 mod stats;

@@ -9,6 +9,7 @@ mod guard;
 mod host;
 mod messages;
 mod policy;
+mod rollouts;
 mod tables;
 mod tenants;
 mod tls;
@@ -65,6 +66,7 @@ impl Page<'_, '_> {
         self.names(tenants.dns())?;
         self.audit(audit)?;
         self.fleet(fleet, shared, tenants)?;
+        self.rollouts(tenants)?;
         self.table(shared)?;
         self.trusted(shared)?;
         self.rules(shared)?;

@@ -11,13 +11,14 @@ use crate::{Dialect, Failure, Name, Schema};
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Our own tables, unknown to Kamailio.
-static OURS: [Name; 6] = [
+static OURS: [Name; 7] = [
     Name::known("portcullis_artifact"),
     Name::known("portcullis_generation"),
     Name::known("portcullis_seat"),
     Name::known("portcullis_tenant"),
     Name::known("portcullis_audit"),
     Name::known("portcullis_host"),
+    Name::known("portcullis_rollout"),
 ];
 
 /// The step of a migration for one table.
@@ -67,7 +68,7 @@ impl Connections {
     }
 
     /// Creates Kamailio's tables `version`, `address`, `trusted` and `dispatcher`, under the names of the schema, and our own tables for
-    /// policies, tenants, the audit and hosts, where they are missing. Existing tables and their rows in `version` are never changed. Returns the
+    /// policies, tenants, the audit, hosts and roll-outs, where they are missing. Existing tables and their rows in `version` are never changed. Returns the
     /// steps.
     ///
     /// # Errors
@@ -264,7 +265,7 @@ mod tests {
                 .collect();
             assert_eq!(
                 counts,
-                [2, 2, 2 + index, 2, 2, 2, 2, 2, 2 + index, 2],
+                [2, 2, 2 + index, 2, 2, 2, 2, 2, 2 + index, 2, 2],
                 "{steps:#?}"
             );
         }

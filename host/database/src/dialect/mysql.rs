@@ -112,6 +112,7 @@ impl Dialect for MySql {
             include_str!("../../../../migrations/mysql/0005_audit.sql"),
             include_str!("../../../../migrations/mysql/0006_dispatcher.sql"),
             include_str!("../../../../migrations/mysql/0007_hosts.sql"),
+            include_str!("../../../../migrations/mysql/0008_rollouts.sql"),
         ]
     }
 

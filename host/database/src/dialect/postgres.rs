@@ -93,6 +93,7 @@ impl Dialect for Postgres {
             include_str!("../../../../migrations/postgres/0005_audit.sql"),
             include_str!("../../../../migrations/postgres/0006_dispatcher.sql"),
             include_str!("../../../../migrations/postgres/0007_hosts.sql"),
+            include_str!("../../../../migrations/postgres/0008_rollouts.sql"),
         ]
     }
 

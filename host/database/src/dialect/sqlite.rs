@@ -73,6 +73,7 @@ impl Dialect for Sqlite {
             include_str!("../../../../migrations/sqlite/0005_audit.sql"),
             include_str!("../../../../migrations/sqlite/0006_dispatcher.sql"),
             include_str!("../../../../migrations/sqlite/0007_hosts.sql"),
+            include_str!("../../../../migrations/sqlite/0008_rollouts.sql"),
         ]
     }
 

@@ -69,14 +69,17 @@ pub struct SeatState {
     pub candidate: Option<u64>,
     /// The share of dialogs on which the candidate decides, in hundredths of a percent; `None` for a shadow, and without a candidate.
     pub share: Option<u16>,
-    /// The last revision of the seat in the database that the host has read. Whether it has been carried out, the other members say.
+    /// The last revision of the seat in the database that the host has carried out: it is in effect on all its workers.
     pub revision: u64,
     /// The first 12 hexadecimal digits of the SHA-256 of the active policy; empty if there is none.
     pub digest: String,
     /// Whether the seat follows a file of the host: its numbers then mean nothing on other hosts.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub is_file: bool,
-    /// Calls of the candidate on this host, since it was loaded; 0 without one.
+    /// Whether the host does not have the seat: its tenant runs on other hosts only.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_elsewhere: bool,
+    /// Calls of the candidate on this host, since its trial with this share began; 0 without one.
     #[serde(skip_serializing_if = "is_zero")]
     pub calls: u64,
     /// Failed ones of them.
@@ -91,6 +94,28 @@ pub struct SeatState {
     /// 99th percentile of the duration of such a call, in microseconds; 0 if it is not known.
     #[serde(skip_serializing_if = "is_zero")]
     pub p99_us: u64,
+    /// Calls of a shadow that were compared with those of the active generation.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub compared: u64,
+    /// Calls of the active generation since the trial of the candidate began; 0 without a candidate.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub active_calls: u64,
+    /// Total duration of `active_calls`, in microseconds.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub active_time_us: u64,
+    /// What the host could not carry out; `None` if there is nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refused: Option<Refused>,
+}
+
+/// A state of a seat in the database that a host could not carry out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refused {
+    /// The revision of the seat.
+    pub revision: u64,
+    /// Why: a file that cannot be compiled, settings that the policy refuses.
+    pub error: String,
 }
 
 /// A table in the memory of a host.
@@ -155,6 +180,9 @@ impl HostState {
                 differing: 0,
                 time_us: 0,
                 p99_us: 0,
+                compared: 0,
+                active_calls: 0,
+                active_time_us: 0,
                 ..std::mem::take(seat)
             };
         }

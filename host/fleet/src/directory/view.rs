@@ -70,7 +70,7 @@ pub fn differing(rows: &[HostRow]) -> Vec<String> {
         .filter_map(|row| row.state.as_ref())
         .flat_map(|state| &state.seats)
     {
-        if seat.is_file {
+        if seat.is_file || seat.is_elsewhere {
             continue;
         }
         let one = *first.entry(name).or_insert(seat);

@@ -59,6 +59,7 @@ impl Deployments {
         let generations: Vec<_> = held.iter().map(|held| held.kept(&seat.name)).collect();
         let name = seat.name.clone();
         if database.store().adopt(&seat, &generations, HOST).await? {
+            database.told().note_done(&name, 1);
             database.see(StoredSeat {
                 revision: 1,
                 ..seat.clone()

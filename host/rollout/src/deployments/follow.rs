@@ -1,6 +1,6 @@
 //! Applies what other hosts store in the database.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
@@ -103,27 +103,31 @@ impl Deployments {
         }
     }
 
-    /// Applies the stored state to all seats if it has changed, and stores automatic fallbacks. Returns false if the database could not be
-    /// queried; without a database there is nothing to do.
-    pub(crate) async fn follow(&self) -> bool {
+    /// Applies the stored state to all seats if it has changed, and stores automatic fallbacks. Returns how long the question took whether it
+    /// has changed; `None` if the database could not be queried. Without a database there is nothing to do.
+    pub(crate) async fn follow(&self) -> Option<Duration> {
         let Some(database) = &self.database else {
-            return true;
+            return Some(Duration::ZERO);
         };
+        let begun = Instant::now();
         // The queries stop at the first error, because an unreachable database fails all of them.
         let followed = async {
-            if database.has_changed().await? {
+            let has_changed = database.has_changed().await?;
+            let took = begun.elapsed();
+            if has_changed {
                 self.try_sync(database).await?;
             }
-            database.store_fall_backs().await
+            database.store_fall_backs().await?;
+            Ok::<_, StoreError>(took)
         };
         match followed.await {
-            Ok(()) => {
+            Ok(took) => {
                 database.health().looked();
-                true
+                Some(took)
             }
             Err(error) => {
                 database.health().note(Some(error));
-                false
+                None
             }
         }
     }

@@ -8,15 +8,23 @@ mod database;
 mod desired;
 mod error;
 mod follow;
+mod live;
 mod memory;
 mod provenance;
+mod rollout_error;
+mod rollouts;
 mod state;
+mod told;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use parking_lot::Mutex;
 use portcullis_policy::{Generation, Mode, NoGeneration, Trial};
-use portcullis_store::{Generation as StoredGeneration, NewGeneration, Store, StoreError};
+use portcullis_store::{
+    Generation as StoredGeneration, NewGeneration, Store, StoreError, StoredRollout,
+};
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::compiler::{Behalf, Occasion};
@@ -33,7 +41,10 @@ use state::Change;
 
 pub use database::StoreStatus;
 pub use error::ShipError;
+pub use live::{HostBehind, HostsLive};
 pub use provenance::Provenance;
+pub use rollout_error::RolloutError;
+pub use rollouts::{Moved, RolloutStatus};
 pub use state::Arrival;
 
 /// A policy to be pushed to a seat.
@@ -65,6 +76,10 @@ pub struct Deployments {
     manifest: Arc<Manifest>,
     /// Progress of the start.
     loading: Arc<Loading>,
+    /// The roll-outs that this host has read last.
+    seen_rollouts: Mutex<Vec<StoredRollout>>,
+    /// The last errors of roll-outs that this host leads, by seat.
+    rollout_errors: Mutex<BTreeMap<String, RolloutError>>,
 }
 
 /// The generation that a change concerns.
@@ -92,6 +107,8 @@ impl Deployments {
             database: None,
             manifest: Arc::default(),
             loading,
+            seen_rollouts: Mutex::default(),
+            rollout_errors: Mutex::default(),
         }
     }
 
@@ -329,12 +346,6 @@ impl Deployments {
     /// Returns the state of the database of pushed policies; `None` without a database.
     pub fn store_status(&self) -> Option<StoreStatus> {
         self.database.as_ref().map(Database::status)
-    }
-
-    /// Returns the last revision of a seat that was read from the database; 0 before the first one, and without a database.
-    pub fn revision(&self, seat: &str) -> u64 {
-        let database = self.database.as_ref();
-        database.map_or(0, |database| database.revision(seat))
     }
 
     /// Notes an automatic fallback of a seat.

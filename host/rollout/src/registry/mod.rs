@@ -4,6 +4,7 @@ mod config_file;
 mod directory;
 mod known;
 mod reconfigure;
+mod rollouts;
 mod sandboxes;
 mod start;
 
@@ -17,16 +18,17 @@ use portcullis_address::Pace;
 use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Shadow, Tenant, Tenants};
 use portcullis_dispatcher::Dispatcher;
+use portcullis_fleet::host_name;
 use portcullis_policy::{FleetTables, Generation, PolicySlot, Runtime, RuntimeError, Scope};
 use portcullis_records::Part;
 use portcullis_sip::Routes;
 use portcullis_store::Store;
 use thiserror::Error;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, broadcast, watch};
 
 use crate::aside::Aside;
 use crate::compiler::Occasion;
-use crate::deployments::Deployments;
+use crate::deployments::{Deployments, Moved};
 use crate::policy_files::{PolicyFileError, PolicyFiles};
 use crate::progress::Loading;
 use crate::resolve::Dns;
@@ -48,6 +50,8 @@ const COLLECT: Duration = Duration::from_secs(1);
 
 /// Longest interval between two checks for changes by other hosts.
 const FOLLOW: Duration = Duration::from_secs(1);
+/// Moves of roll-outs that wait to be noted in the audit.
+const MOVES: usize = 64;
 
 /// Names of the operator's seats.
 const DEFAULT: &str = "default";
@@ -73,6 +77,10 @@ pub struct Registry {
     loading: Arc<Loading>,
     /// The counters that the hosts of a fleet count together.
     fleet_tables: Arc<FleetTables>,
+    /// The name of this host among those on its database.
+    name: String,
+    /// The moves of roll-outs that this host makes.
+    moves: broadcast::Sender<Moved>,
     /// The configuration file, to read it again; `None` for a host without one.
     file: Option<ConfigFile>,
 }
@@ -182,6 +190,8 @@ impl Registry {
             directory: Directory::default(),
             loading,
             fleet_tables,
+            name: host_name(config.fleet.name.as_deref()),
+            moves: broadcast::channel(MOVES).0,
             file: None,
         })
     }
@@ -366,6 +376,7 @@ impl Registry {
             tokio::spawn(Arc::clone(files).watch());
         }
         tokio::spawn(Arc::clone(&self).follow_database());
+        tokio::spawn(Arc::clone(&self).move_rollouts());
         let mut tick = tokio::time::interval(COLLECT);
         loop {
             tokio::select! {
@@ -393,11 +404,11 @@ impl Registry {
                 continue;
             }
             pause = match self.deployments.follow().await {
-                true => {
+                Some(look) => {
                     self.sync_tenants().await;
-                    pace.succeeded(Duration::ZERO)
+                    pace.answered(look)
                 }
-                false => pace.failed(),
+                None => pace.failed(),
             };
         }
     }

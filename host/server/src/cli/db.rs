@@ -92,7 +92,7 @@ mod tests {
         let mut out = Vec::new();
         plan(&database, &mut out).unwrap();
         let script = String::from_utf8(out).unwrap();
-        assert_eq!(script.matches("CREATE TABLE").count(), 10, "{script}");
+        assert_eq!(script.matches("CREATE TABLE").count(), 11, "{script}");
         assert!(script.ends_with(";\n"), "{script}");
         assert!(!path.exists());
 
@@ -104,12 +104,12 @@ mod tests {
             "created table `version`\ncreated table `address`\ncreated table `trusted`\ncreated table `dispatcher`\ncreated table `portcullis_artifact`\n\
              created table `portcullis_generation`\ncreated table `portcullis_seat`\n\
              created table `portcullis_tenant`\ncreated table `portcullis_audit`\n\
-             created table `portcullis_host`\n"
+             created table `portcullis_host`\ncreated table `portcullis_rollout`\n"
         );
         let mut out = Vec::new();
         migrate(&database, &mut out).unwrap();
         let said = String::from_utf8(out).unwrap();
-        assert_eq!(said.matches("was not changed\n").count(), 10, "{said}");
+        assert_eq!(said.matches("was not changed\n").count(), 11, "{said}");
         block_on(database.load()).unwrap().unwrap();
     }
 }

@@ -12,7 +12,9 @@ use portcullis_control::commands::fleet::{
 };
 
 use super::client::{Client, Elsewhere, NoAnswer, Reach, Reaching, encoded};
+use super::policy::{FleetPush, push_to_fleet};
 use super::print::{Format, Table, clean, count, stdout, write_json};
+use super::rollout::RolloutCommand;
 
 /// A host whose view of the database is late by this lags, in milliseconds.
 const LAGS: u64 = 10_000;
@@ -49,12 +51,21 @@ pub(super) enum FleetCommand {
         /// Its name
         host: String,
     },
+    /// Push a policy to a seat, and show what each host has of it: `policy push` with a table of the hosts
+    Push(Box<FleetPush>),
+    /// Roll a generation out over all hosts in steps, with gates; a gate that fails rolls it back on all of them
+    #[command(subcommand)]
+    Rollout(RolloutCommand),
 }
 
 impl Reaching for FleetCommand {
     fn elsewhere(&self) -> Option<(&'static str, Elsewhere)> {
         match self {
-            Self::Status { .. } | Self::Drain { .. } | Self::Forget { .. } => None,
+            Self::Status { .. }
+            | Self::Drain { .. }
+            | Self::Forget { .. }
+            | Self::Push(_)
+            | Self::Rollout(_) => None,
         }
     }
 }
@@ -90,6 +101,8 @@ impl FleetCommand {
                 let forgotten: FleetForgotten = client.send("DELETE", &path, &[], None)?;
                 writeln!(out, "{} is forgotten", clean(&forgotten.host))?;
             }
+            Self::Push(push) => push_to_fleet(&client, &push, out)?,
+            Self::Rollout(command) => command.run(&client, out)?,
         }
         Ok(ExitCode::SUCCESS)
     }

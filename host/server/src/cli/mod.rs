@@ -33,6 +33,7 @@ mod print;
 mod probe;
 mod replay;
 mod resolve;
+mod rollout;
 mod rules;
 mod status;
 mod tenant;

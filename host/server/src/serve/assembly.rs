@@ -9,7 +9,7 @@ use portcullis_capture::Capture;
 use portcullis_config::{Config, Socket};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::memory_maps::MemoryMaps;
-use portcullis_control::{Control, Doors, fleet_name};
+use portcullis_control::{Control, Doors};
 use portcullis_dataplane::drain::Drain;
 use portcullis_dataplane::failed_addresses::FailedAddresses;
 use portcullis_dataplane::flow_pings::FlowPings;
@@ -28,6 +28,7 @@ use portcullis_dataplane::worker;
 use portcullis_dispatcher::{Dispatcher, DispatcherError};
 use portcullis_export::{Exports, Traces};
 use portcullis_fleet::exchange::{Exchange, Shared as SharedPart};
+use portcullis_fleet::host_name;
 use portcullis_guard::{Guard, Unproved};
 use portcullis_metrics::WorkerCounters;
 use portcullis_policy::ShareKey;
@@ -282,7 +283,7 @@ fn exchange(
     registry: &Registry,
     keys: &SealKeys,
 ) -> anyhow::Result<Option<Exchange>> {
-    let host = fleet_name(&shared.config);
+    let host = host_name(shared.config.fleet.name.as_deref());
     let Some(options) = crate::exchange::options(&shared.config.redis, &host) else {
         return Ok(None);
     };

@@ -2,6 +2,7 @@ use portcullis_database::{Look, Schema, TableWatch};
 
 use super::*;
 use crate::action::{Action, ActionBounds};
+use crate::rollout::StoredRollout;
 
 async fn store(folder: &tempfile::TempDir) -> Store {
     let url = DatabaseUrl::Sqlite(folder.path().join("table.db"));
@@ -76,6 +77,106 @@ async fn of_two_who_change_a_seat_one_is_first() {
     };
     assert_eq!(*now, expected);
     assert_eq!(store.mark().await.unwrap().revisions, 1);
+}
+
+#[tokio::test]
+async fn a_roll_out_and_its_seat_are_moved_together_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    store.push(&policy("acme", b"one"), 10).await.unwrap();
+    store.push(&policy("acme", b"two"), 10).await.unwrap();
+    let seat = store.seat("acme").await.unwrap().unwrap();
+    assert_eq!(store.seat("other").await.unwrap(), None);
+    let on_trial = |share| Seat {
+        active: Some(1),
+        candidate: Some((2, Trial::Canary(share))),
+        ..seat.clone()
+    };
+    let none = StoredRollout {
+        seat: "acme".into(),
+        ..StoredRollout::default()
+    };
+    let first = StoredRollout {
+        generation: 2,
+        base: 1,
+        steps: "[]".into(),
+        gates: "{}".into(),
+        state: "running".into(),
+        ..none.clone()
+    };
+    let move_it = async |before: &StoredRollout, after: &StoredRollout, seats: (&Seat, &Seat)| {
+        store
+            .move_rollout(before, after, Some(seats), "ann")
+            .await
+            .unwrap()
+    };
+    assert!(move_it(&none, &first, (&seat, &on_trial(100))).await);
+    // Who has read the same comes too late.
+    assert!(!move_it(&none, &first, (&seat, &on_trial(5))).await);
+    let read = async || store.rollouts(Some("acme")).await.unwrap().remove(0);
+    let begun = read().await;
+    assert_eq!((begun.revision, begun.step), (1, 0));
+    assert_eq!((begun.changed_by.as_str(), &begun.leader), ("ann", &None));
+    assert!(begun.step_at > 1_600_000_000_000 && begun.now >= begun.step_at);
+    assert_eq!(store.rollouts_in(&OPEN).await.unwrap().len(), 1);
+    assert_eq!(store.rollouts_in(&["done"]).await.unwrap(), []);
+
+    // The seat was changed meanwhile: neither of both is stored.
+    let next = StoredRollout {
+        step: 1,
+        reference_ns: Some(7),
+        ..begun.clone()
+    };
+    assert!(!move_it(&begun, &next, (&seat, &on_trial(1000))).await);
+    assert_eq!(read().await.step, 0);
+    let now = store.seat("acme").await.unwrap().unwrap();
+    assert_eq!(now.candidate, Some((2, Trial::Canary(100))));
+    assert!(move_it(&begun, &next, (&now, &on_trial(1000))).await);
+    let moved = read().await;
+    assert_eq!(
+        (moved.step, moved.reference_ns, moved.revision),
+        (1, Some(7), 2)
+    );
+    let paused = StoredRollout {
+        state: "paused".into(),
+        ..moved.clone()
+    };
+    assert!(
+        store
+            .move_rollout(&moved, &paused, None, "bob")
+            .await
+            .unwrap()
+    );
+    assert_eq!(read().await.step_at, moved.step_at, "the step goes on");
+    let seat = store.seat("acme").await.unwrap().unwrap();
+    assert_eq!(seat.revision, 2, "a pause does not change the seat");
+}
+
+#[tokio::test]
+async fn one_host_at_a_time_leads_a_roll_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let none = StoredRollout {
+        seat: "acme".into(),
+        ..StoredRollout::default()
+    };
+    assert!(store.move_rollout(&none, &none, None, "ann").await.unwrap());
+    let minute = Duration::from_secs(60);
+    let lead = async |leader, time| store.lead_rollout("acme", leader, time).await.unwrap();
+    assert!(lead("one", minute).await);
+    assert!(!lead("two", minute).await);
+    assert!(lead("one", minute).await, "it extends its lease");
+    let found = store.rollouts(None).await.unwrap().remove(0);
+    assert_eq!(found.leader.as_deref(), Some("one"));
+    assert!(
+        (50_000..=60_000).contains(&found.lead_ms),
+        "{}",
+        found.lead_ms
+    );
+    // A lease that ends much later than one from now was given before the clock was set back.
+    assert!(lead("two", Duration::from_secs(1)).await);
+    assert!(!lead("three", minute).await);
+    assert!(!store.lead_rollout("other", "one", minute).await.unwrap());
 }
 
 #[tokio::test]

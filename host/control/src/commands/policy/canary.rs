@@ -9,7 +9,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::role::{Chosen, Role};
-use super::{CHANGES, Changed, Dispatch, FromCall, Procedure, SHARE, expect, generation, share};
+use super::{
+    CHANGES, Changed, Dispatch, FromCall, Patience, Procedure, SHARE, expect, generation, share,
+};
 use crate::Control;
 use crate::caller::Caller;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
@@ -20,6 +22,8 @@ pub(crate) struct Canary {
     pub(crate) seat: String,
     pub(crate) generation: u64,
     pub(crate) share: Share,
+    /// How long to wait for the hosts.
+    pub(crate) patience: Patience,
 }
 
 /// The query that selects a generation and a share of the dialogs.
@@ -32,6 +36,8 @@ struct CanaryQuery {
     /// Share of the dialogs, by a stable hash of Call-ID: for example 5%, with at most two decimal places
     #[schemars(extend("pattern" = SHARE))]
     share: Option<String>,
+    /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    wait: Option<String>,
 }
 
 impl FromCall for Canary {
@@ -43,6 +49,7 @@ impl FromCall for Canary {
             seat,
             generation,
             share,
+            patience: Patience::default(),
         })
     }
 }
@@ -65,11 +72,15 @@ impl Procedure for Canary {
             seat,
             generation,
             share,
+            patience,
         } = self;
         let role = Role::Candidate(Trial::Canary(share));
-        Chosen { seat, generation }
-            .give(role, control, caller)
-            .await
+        let chosen = Chosen {
+            seat,
+            generation,
+            patience,
+        };
+        chosen.give(role, control, caller).await
     }
 }
 
@@ -99,6 +110,7 @@ async fn canary(
         seat,
         share: share(&query.share.unwrap_or_default())?,
         generation: generation(&query.generation.unwrap_or_default())?,
+        patience: Patience::of(query.wait.as_deref())?,
     };
     answer(canary.dispatch(&control, &caller).await)
 }

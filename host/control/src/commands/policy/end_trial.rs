@@ -5,21 +5,26 @@ use axum::http::Method;
 use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 
-use super::{CHANGES, Change, Changed, Dispatch, FromCall, Procedure, expect, fault};
+use super::{
+    CHANGES, Change, Changed, Dispatch, FromCall, Patience, Procedure, WaitQuery, expect, fault,
+};
 use crate::Control;
 use crate::caller::Caller;
-use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
+use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 
 /// `policy.endTrial`.
 #[derive(Debug)]
 pub(crate) struct EndTrial {
     pub(crate) seat: String,
+    /// How long to wait for the hosts.
+    pub(crate) patience: Patience,
 }
 
 impl FromCall for EndTrial {
     fn from_call(call: &Call) -> Result<Self, Fault> {
         let [seat] = expect(call, ["seat"])?;
-        Ok(Self { seat })
+        let patience = Patience::default();
+        Ok(Self { seat, patience })
     }
 }
 
@@ -40,7 +45,10 @@ impl Procedure for EndTrial {
             .end_trial(&self.seat, &by)
             .await;
         match ended.map_err(|error| fault(&error))? {
-            Some(ended) => Ok(Changed::new(control, Change::TrialEnded, &ended).await),
+            Some(ended) => {
+                let of = (self.seat.as_str(), &*ended);
+                Ok(Changed::new(control, caller, Change::TrialEnded, of, self.patience).await)
+            }
             None => Err(Fault::new(
                 404,
                 format!("no trial at the seat `{}`", self.seat),
@@ -58,6 +66,7 @@ impl EndTrial {
             "endTrial",
             "End the trial of the candidate",
         );
+        let delete = delete.query::<WaitQuery>(&[]);
         routes.on(
             delete.answers(200, "The trial has ended").refuses(CHANGES),
             end_trial,
@@ -69,6 +78,12 @@ async fn end_trial(
     State(control): Api,
     Extension(caller): Extension<Caller>,
     Segments(seat): Segments<String>,
+    Given(query): Given<WaitQuery>,
 ) -> Answer {
-    answer(EndTrial { seat }.dispatch(&control, &caller).await)
+    let patience = Patience::of(query.wait.as_deref())?;
+    answer(
+        EndTrial { seat, patience }
+            .dispatch(&control, &caller)
+            .await,
+    )
 }

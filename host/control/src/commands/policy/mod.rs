@@ -11,6 +11,7 @@ mod mode;
 mod pull;
 mod push;
 mod put;
+mod reach;
 mod recent;
 mod reload;
 mod role;
@@ -30,9 +31,12 @@ use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use reach::{Patience, WaitQuery};
+
 use super::reply::digest;
 use super::{Dispatch, FOLLOWS_FILE, FromCall, Procedure, expect, of_database};
 use crate::Control;
+use crate::caller::Caller;
 
 pub(crate) use activate::Activate;
 pub(crate) use canary::Canary;
@@ -51,6 +55,7 @@ pub(crate) use pull::operation as pull;
 pub(crate) use push::Push;
 pub use push::{Pushed, PushedAs};
 pub(crate) use put::operation as put;
+pub use reach::{BehindHost, FleetReach};
 pub use recent::RecentDecisions;
 pub(crate) use recent::operation as recent;
 pub use reload::PolicyReload;
@@ -86,6 +91,8 @@ struct GenerationQuery {
     /// Number of a generation that the host has
     #[schemars(with = "Option<u64>", extend("maximum" = u64::MAX))]
     generation: Option<String>,
+    /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    wait: Option<String>,
 }
 
 /// The reply of a command that changes the role of a generation.
@@ -99,8 +106,11 @@ pub struct Changed {
     pub name: String,
     /// Digest of the file.
     pub digest: String,
-    /// Whether all workers use it.
+    /// Whether all workers of this host use it.
     pub live_on_all_workers: bool,
+    /// On which hosts of the same database it is in effect; null if none announces itself.
+    #[serde(default)]
+    pub hosts: Option<FleetReach>,
     /// A warning; null if there is none.
     pub warning: Option<String>,
 }
@@ -142,14 +152,24 @@ pub struct CallStats {
 }
 
 impl Changed {
-    async fn new(control: &Control, status: Change, generation: &Generation) -> Self {
+    /// The reply to a change of a seat, as soon as it is in effect on all hosts, or `patience` is over.
+    async fn new(
+        control: &Control,
+        caller: &Caller,
+        status: Change,
+        (seat, generation): (&str, &Generation),
+        patience: Patience,
+    ) -> Self {
+        let live_on_all_workers = control.is_live().await;
+        let (hosts, unknown) = patience.reach(control, caller, seat).await;
         Self {
             status,
             generation: generation.number,
             name: generation.policy.name().to_owned(),
             digest: digest(generation.policy.digest()),
-            live_on_all_workers: control.is_live().await,
-            warning: control.unstored(),
+            live_on_all_workers,
+            hosts,
+            warning: control.unstored().or(unknown),
         }
     }
 }
@@ -197,7 +217,7 @@ impl CallStats {
 }
 
 /// Converts an error of a deployment to a fault.
-fn fault(error: &ShipError) -> Fault {
+pub(super) fn fault(error: &ShipError) -> Fault {
     let code = match error {
         ShipError::NoSeat { .. } | ShipError::NoGeneration(_) | ShipError::NotPushed(_) => 404,
         ShipError::FollowsFile { .. } => {
@@ -216,7 +236,7 @@ fn fault(error: &ShipError) -> Fault {
 ///
 /// # Errors
 /// 400 if it is invalid.
-fn generation(text: &str) -> Result<u64, Fault> {
+pub(super) fn generation(text: &str) -> Result<u64, Fault> {
     text.parse()
         .map_err(|_| Fault::new(400, format!("`{text}` is not the number of a generation")))
 }

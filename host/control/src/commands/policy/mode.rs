@@ -10,7 +10,7 @@ use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CHANGES, Dispatch, FromCall, Procedure, expect, fault};
+use super::{CHANGES, Dispatch, FromCall, Patience, Procedure, expect, fault};
 use crate::Control;
 use crate::caller::Caller;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
@@ -20,6 +20,8 @@ use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 pub(crate) struct SetMode {
     pub(crate) seat: String,
     pub(crate) mode: Mode,
+    /// How long to wait for the hosts.
+    pub(crate) patience: Patience,
 }
 
 /// Whether the verdicts of a seat are carried out.
@@ -39,13 +41,20 @@ struct ModeQuery {
     /// Whether verdicts are carried out
     #[schemars(extend("enum" = ["enforce", "monitor"]))]
     mode: Option<String>,
+    /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    wait: Option<String>,
 }
 
 impl FromCall for SetMode {
     fn from_call(call: &Call) -> Result<Self, Fault> {
         let [seat, word] = expect(call, ["seat", "mode"])?;
         let mode = mode_of(&word)?;
-        Ok(Self { seat, mode })
+        let patience = Patience::default();
+        Ok(Self {
+            seat,
+            mode,
+            patience,
+        })
     }
 }
 
@@ -63,7 +72,11 @@ impl Procedure for SetMode {
     }
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<String, Fault> {
-        let Self { seat, mode } = self;
+        let Self {
+            seat,
+            mode,
+            patience,
+        } = self;
         let by = caller.to_string();
         let set = control
             .registry
@@ -71,7 +84,13 @@ impl Procedure for SetMode {
             .set_mode(&seat, mode, &by)
             .await;
         set.map_err(|error| fault(&error))?;
-        Ok(format!("{seat}: {}", mode.as_str()))
+        let (hosts, unknown) = patience.reach(control, caller, &seat).await;
+        let behind = hosts.and_then(|hosts| hosts.behind_text());
+        let behind = behind
+            .map(|behind| format!("not yet on {behind}"))
+            .or(unknown);
+        let behind = behind.map_or_else(String::new, |behind| format!("; {behind}"));
+        Ok(format!("{seat}: {}{behind}", mode.as_str()))
     }
 }
 
@@ -98,7 +117,13 @@ async fn set_mode(
     Given(query): Given<ModeQuery>,
 ) -> Answer {
     let mode = mode_of(&query.mode.unwrap_or_default())?;
-    answer(SetMode { seat, mode }.dispatch(&control, &caller).await)
+    let patience = Patience::of(query.wait.as_deref())?;
+    let set = SetMode {
+        seat,
+        mode,
+        patience,
+    };
+    answer(set.dispatch(&control, &caller).await)
 }
 
 /// Parses a mode.

@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::reply::milliseconds;
-use super::{Dispatch, Procedure, SEAT, SHARE, WASM, digest, fault, share};
+use super::{Dispatch, FleetReach, Patience, Procedure, SEAT, SHARE, WASM, digest, fault, share};
 use crate::Control;
 use crate::audit::About;
 use crate::caller::Caller;
@@ -36,6 +36,8 @@ pub(crate) struct Push {
     /// Ed25519 over the file, in Base64; empty if there is none.
     pub(crate) signature: String,
     pub(crate) arrival: Arrival,
+    /// How long to wait for the hosts.
+    pub(crate) patience: Patience,
 }
 
 /// The query of a push.
@@ -56,6 +58,8 @@ pub(super) struct PushQuery {
     /// With arrival=canary: a share of the dialogs, for example 5%
     #[schemars(extend("pattern" = SHARE))]
     share: Option<String>,
+    /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    wait: Option<String>,
 }
 
 impl PushQuery {
@@ -90,8 +94,11 @@ pub struct Pushed {
     pub load_ms: Option<u64>,
     /// Role of the generation now.
     pub arrival: PushedAs,
-    /// Whether all workers use it.
+    /// Whether all workers of this host use it.
     pub live_on_all_workers: bool,
+    /// On which hosts of the same database it is in effect; null if none announces itself, and for a generation without a role.
+    #[serde(default)]
+    pub hosts: Option<FleetReach>,
     /// A warning; null if there is none.
     pub warning: Option<String>,
 }
@@ -124,7 +131,7 @@ impl Procedure for Push {
     }
 
     async fn execute(self, control: &Control, caller: &Caller) -> Result<Pushed, Fault> {
-        let arrival = self.arrival;
+        let (arrival, patience) = (self.arrival, self.patience);
         let push = portcullis_rollout::Push {
             name: self.name,
             bytes: self.bytes,
@@ -142,6 +149,13 @@ impl Procedure for Push {
         let generation = pushed.map_err(|error| fault(&error))?;
         let policy = &generation.policy;
         let live_on_all_workers = control.is_live().await;
+        // Other hosts fetch a generation when it gets a role.
+        let (hosts, unknown) = match arrival {
+            Arrival::Keep => (None, None),
+            Arrival::Activate | Arrival::Try(_) => {
+                patience.reach(control, caller, &self.seat).await
+            }
+        };
         let failure = policy.trial_failure();
         let warning = failure.map(|failure| format!("it fails on a plain OPTIONS: {failure}"));
         // The duration would disclose to a tenant whether another tenant has the same file.
@@ -156,7 +170,8 @@ impl Procedure for Push {
             load_ms,
             arrival: arrival.into(),
             live_on_all_workers,
-            warning: warning.or_else(|| control.unstored()),
+            hosts,
+            warning: warning.or_else(|| control.unstored()).or(unknown),
         })
     }
 }
@@ -223,6 +238,7 @@ pub(super) async fn receive(
     // Before the seat is reserved.
     caller.may(Push::NEEDS)?;
     let arrival = arrival(query.arrival.as_deref(), query.share.as_deref())?;
+    let patience = Patience::of(query.wait.as_deref())?;
     let place = control
         .registry
         .deployments()
@@ -239,6 +255,7 @@ pub(super) async fn receive(
         // A `+` of Base64 that was not escaped is parsed as a space.
         signature: query.signature.unwrap_or_default().replace(' ', "+"),
         arrival,
+        patience,
     })
 }
 

@@ -6,7 +6,9 @@ use portcullis_policy::Trial;
 use portcullis_rollout::ShipError;
 use portcullis_rpc::{Call, Fault};
 
-use super::{CHANGES, Change, Changed, Dispatch, GenerationQuery, expect, fault, generation};
+use super::{
+    CHANGES, Change, Changed, Dispatch, GenerationQuery, Patience, expect, fault, generation,
+};
 use crate::Control;
 use crate::caller::Caller;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
@@ -16,6 +18,8 @@ use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 pub(crate) struct Chosen {
     pub(crate) seat: String,
     pub(crate) generation: u64,
+    /// How long to wait for the hosts.
+    pub(crate) patience: Patience,
 }
 
 /// The role that a generation gets.
@@ -41,7 +45,11 @@ impl Chosen {
     pub(super) fn from_call(call: &Call) -> Result<Self, Fault> {
         let [seat, number] = expect(call, ["seat", "generation"])?;
         let generation = generation(&number)?;
-        Ok(Self { seat, generation })
+        Ok(Self {
+            seat,
+            generation,
+            patience: Patience::default(),
+        })
     }
 
     /// Returns what an action concerns, for the audit.
@@ -56,7 +64,11 @@ impl Chosen {
         control: &Control,
         caller: &Caller,
     ) -> Result<Changed, Fault> {
-        let Self { seat, generation } = self;
+        let Self {
+            seat,
+            generation,
+            patience,
+        } = self;
         let by = caller.to_string();
         let deployments = control.registry.deployments();
         let (change, changed) = match role {
@@ -73,7 +85,8 @@ impl Chosen {
             ),
         };
         let changed = changed.map_err(|error: ShipError| fault(&error))?;
-        Ok(Changed::new(control, change, &changed).await)
+        let of = (seat.as_str(), &*changed);
+        Ok(Changed::new(control, caller, change, of, *patience).await)
     }
 }
 
@@ -95,7 +108,10 @@ async fn handle<C: Dispatch + From<Chosen>>(
     Segments(seat): Segments<String>,
     Given(query): Given<GenerationQuery>,
 ) -> Answer {
-    let generation = generation(&query.generation.unwrap_or_default())?;
-    let command = C::from(Chosen { seat, generation });
+    let command = C::from(Chosen {
+        seat,
+        generation: generation(&query.generation.unwrap_or_default())?,
+        patience: Patience::of(query.wait.as_deref())?,
+    });
     answer(command.dispatch(&control, &caller).await)
 }

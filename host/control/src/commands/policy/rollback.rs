@@ -6,7 +6,8 @@ use portcullis_config::TokenRole;
 use portcullis_rpc::{Call, Fault};
 
 use super::{
-    CHANGES, Change, Changed, Dispatch, FromCall, GenerationQuery, Procedure, fault, generation,
+    CHANGES, Change, Changed, Dispatch, FromCall, GenerationQuery, Patience, Procedure, fault,
+    generation,
 };
 use crate::Control;
 use crate::caller::Caller;
@@ -18,6 +19,8 @@ pub(crate) struct Rollback {
     pub(crate) seat: String,
     /// A generation other than the previous one.
     pub(crate) to: Option<u64>,
+    /// How long to wait for the hosts.
+    pub(crate) patience: Patience,
 }
 
 impl FromCall for Rollback {
@@ -33,7 +36,8 @@ impl FromCall for Rollback {
             }
         };
         let seat = seat.to_owned();
-        Ok(Self { seat, to })
+        let patience = Patience::default();
+        Ok(Self { seat, to, patience })
     }
 }
 
@@ -58,7 +62,8 @@ impl Procedure for Rollback {
             .roll_back(&self.seat, self.to, &by)
             .await;
         let back = back.map_err(|error| fault(&error))?;
-        Ok(Changed::new(control, Change::RolledBack, &back).await)
+        let of = (self.seat.as_str(), &*back);
+        Ok(Changed::new(control, caller, Change::RolledBack, of, self.patience).await)
     }
 }
 
@@ -85,5 +90,7 @@ async fn roll_back(
     Given(query): Given<GenerationQuery>,
 ) -> Answer {
     let to = query.generation.as_deref().map(generation).transpose()?;
-    answer(Rollback { seat, to }.dispatch(&control, &caller).await)
+    let patience = Patience::of(query.wait.as_deref())?;
+    let rollback = Rollback { seat, to, patience };
+    answer(rollback.dispatch(&control, &caller).await)
 }

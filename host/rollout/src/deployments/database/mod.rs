@@ -3,6 +3,7 @@
 mod age;
 mod health;
 mod restored;
+mod rollouts;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -27,6 +28,7 @@ use super::desired::DesiredState;
 use super::error::ShipError;
 use super::provenance::{Manifest, Provenance};
 use super::state::{Change, Deployment};
+use super::told::Told;
 
 use age::Older;
 use health::Health;
@@ -57,6 +59,8 @@ pub(crate) struct Database {
     /// Seats whose rows are older than what this host has read before.
     older: Older,
     health: Health,
+    /// What was done with the stored states.
+    told: Told,
     /// Automatic fallbacks that are not stored yet.
     fall_backs: Mutex<BTreeMap<String, FallBack>>,
     /// Seats whose generation numbers stand for policies of another host from now on.
@@ -94,6 +98,15 @@ enum Said {
     ByRow,
 }
 
+/// How far a stored row was applied to a seat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Brought {
+    /// As a whole.
+    Whole,
+    /// But for this generation, which is condemned here and not active.
+    Condemned(u64),
+}
+
 impl Database {
     /// Creates the database of this store. Nothing is read yet.
     pub(super) fn new(store: Store, manifest: Arc<Manifest>) -> Self {
@@ -105,6 +118,7 @@ impl Database {
             mark: Mutex::default(),
             older: Older::default(),
             health: Health::default(),
+            told: Told::default(),
             fall_backs: Mutex::default(),
             foreign: Mutex::default(),
             wake: Notify::new(),
@@ -121,6 +135,11 @@ impl Database {
         &self.health
     }
 
+    /// Returns what this host has done with the stored states.
+    pub(super) fn told(&self) -> &Told {
+        &self.told
+    }
+
     /// Returns the state of the database.
     pub(super) fn status(&self) -> StoreStatus {
         StoreStatus {
@@ -133,12 +152,6 @@ impl Database {
     /// Waits until there is something to store.
     pub(super) async fn woken(&self) {
         self.wake.notified().await;
-    }
-
-    /// Returns the last revision of a seat that was read; 0 before the first one.
-    pub(super) fn revision(&self, seat: &str) -> u64 {
-        let seen = self.seen.lock();
-        seen.get(seat).map_or(0, |seen| seen.revision)
     }
 
     /// Whether a seat has been read since its tenant was set up.
@@ -154,6 +167,7 @@ impl Database {
     /// Has the next call apply the stored state to a seat, even if it has not changed.
     pub(super) fn forget(&self, seat: &str) {
         self.seen.lock().remove(seat);
+        self.told.forget(seat);
         *self.mark.lock() = None;
     }
 
@@ -234,6 +248,7 @@ impl Database {
             };
             let after = row_after(&before, &now, &fallen_back);
             if self.store.replace(&before, &after, BREAKER).await? {
+                self.told.note_done(seat, before.revision + 1);
                 self.see(StoredSeat {
                     revision: before.revision + 1,
                     changed_at: 0,
@@ -367,6 +382,7 @@ impl Database {
         let _turn = self.turn_of(&seat.name).await;
         if files.file().is_some() {
             self.see(seat.clone());
+            self.told.note_done(&seat.name, seat.revision);
             return Ok(());
         }
         let before = self.seen.lock().get(&seat.name).cloned();
@@ -376,18 +392,30 @@ impl Database {
         // Noted in any case: what fails now would also fail a second later.
         self.see(seat.clone());
         let done = self.bring_from(files, &seat, said, before.as_ref()).await;
-        if let Err(ShipError::Store(error)) = &done
-            && error.is_away()
-        {
-            // A later attempt may succeed.
-            match before {
-                Some(before) => self.see(before),
-                None => drop(self.seen.lock().remove(&seat.name)),
+        self.told.note_trial(files);
+        match &done {
+            Ok(Brought::Whole) => self.told.note_done(&seat.name, seat.revision),
+            Ok(Brought::Condemned(number)) => {
+                let error = format!(
+                    "generation {number} failed too often here and is not active; `portcullis policy activate {} {number}` activates it",
+                    seat.name
+                );
+                self.told.note_refused(&seat.name, seat.revision, error);
             }
-            return done;
+            Err(ShipError::Store(error)) if error.is_away() => {
+                // A later attempt may succeed.
+                match before {
+                    Some(before) => self.see(before),
+                    None => drop(self.seen.lock().remove(&seat.name)),
+                }
+                return done.map(drop);
+            }
+            Err(error) => self
+                .told
+                .note_refused(&seat.name, seat.revision, error.to_string()),
         }
         self.older.clear(&seat.name);
-        done
+        done.map(drop)
     }
 
     /// Applies a stored row to a seat.
@@ -397,7 +425,8 @@ impl Database {
         seat: &StoredSeat,
         said: Said,
         before: Option<&StoredSeat>,
-    ) -> Result<(), ShipError> {
+    ) -> Result<Brought, ShipError> {
+        let mut brought = Brought::Whole;
         let is_foreign = self.foreign.lock().contains(&seat.name);
         if let (true, Some(active)) = (is_foreign, seat.active) {
             self.fetch_one(files, &seat.name, active).await?;
@@ -412,13 +441,16 @@ impl Database {
                 || (seat.changed_by != BREAKER
                     && before.is_some_and(|before| before.active != seat.active));
             match slot.is_condemned(active) && !is_meant {
-                true => tracing::warn!(
-                    event = "condemned_generation_not_served",
-                    seat = seat.name,
-                    generation = active,
-                    serves = slot.number(),
-                    "stored generation not activated, it failed too often here; an operator can activate it"
-                ),
+                true => {
+                    brought = Brought::Condemned(active);
+                    tracing::warn!(
+                        event = "condemned_generation_not_served",
+                        seat = seat.name,
+                        generation = active,
+                        serves = slot.number(),
+                        "stored generation not activated, it failed too often here; an operator can activate it"
+                    );
+                }
                 false => self.install(files, active, seat.previous).await?,
             }
         }
@@ -434,7 +466,7 @@ impl Database {
             slot.set_mode(mode);
         }
         self.manifest.keep(&seat.name, &slot.numbers());
-        Ok(())
+        Ok(brought)
     }
 
     async fn install(
@@ -655,7 +687,8 @@ pub(super) fn stored_trial(trial: Trial) -> StoredTrial {
     }
 }
 
-fn trial_of(trial: StoredTrial) -> Trial {
+/// Converts a trial from its stored form.
+pub(super) fn trial_of(trial: StoredTrial) -> Trial {
     match trial {
         StoredTrial::Shadow => Trial::Shadow,
         StoredTrial::Canary(hundredths) => {

@@ -13,7 +13,7 @@ use portcullis_policy::{Digest, Generation, WORLD};
 use portcullis_store::{Kept, NewGeneration, PutBack, Seat as StoredSeat, StoreError};
 
 use super::age::Age;
-use super::{Database, Said};
+use super::{Brought, Database, Said};
 use crate::deployments::error::ShipError;
 use crate::policy_files::PolicyFiles;
 
@@ -58,7 +58,7 @@ impl Database {
         seat: &StoredSeat,
         said: Said,
         before: Option<&StoredSeat>,
-    ) -> Result<(), ShipError> {
+    ) -> Result<Brought, ShipError> {
         let older = before.filter(|before| Age::of(seat, before) == Age::Older);
         let Some(before) = older else {
             return self.bring(files, seat, said, before).await;

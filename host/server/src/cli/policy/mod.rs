@@ -32,8 +32,10 @@ use serde_json::json;
 pub(super) use inspect::state_of;
 pub(super) use registry::{Connection, Verification};
 use seat::Seat;
-use ship::Push;
-pub(super) use ship::{Content as PolicyContent, Origin, content};
+pub(super) use ship::{
+    Content as PolicyContent, FleetPush, Origin, content, push_to_fleet, segment,
+};
+use ship::{Push, Waiting};
 
 use super::client::{Client, Elsewhere, Reach, Reaching};
 use super::print::{Format, clean, stdout, write_json};
@@ -79,6 +81,8 @@ pub(super) enum PolicyCommand {
         seat: String,
         /// Its number
         generation: u64,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Activate the previous generation again
     Rollback {
@@ -87,6 +91,8 @@ pub(super) enum PolicyCommand {
         /// A generation other than the previous one
         #[arg(long, value_name = "GENERATION")]
         to: Option<u64>,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Start a shadow trial: evaluate a generation on every request after the active one, without effect
     Shadow {
@@ -94,6 +100,8 @@ pub(super) enum PolicyCommand {
         seat: String,
         /// Its number
         generation: u64,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Start a canary trial: let a generation decide on a share of the dialogs
     Canary {
@@ -103,11 +111,15 @@ pub(super) enum PolicyCommand {
         generation: u64,
         /// The share of the dialogs, by a stable hash of Call-ID, for example 5%
         share: String,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// End the trial of the candidate
     EndTrial {
         /// A tenant, or default, before or after
         seat: String,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Set whether verdicts are carried out (enforce), or only logged and counted (monitor)
     Mode {
@@ -115,6 +127,8 @@ pub(super) enum PolicyCommand {
         seat: String,
         /// enforce or monitor
         mode: String,
+        #[command(flatten)]
+        waiting: Waiting,
     },
     /// Show the settings that the policies of a seat read on the running host, or replace those of a tenant in the database
     ///
@@ -262,40 +276,57 @@ impl PolicyCommand {
             Self::List(Shown { seat, format }) => {
                 ship::list(&client()?, &seat.seat, format, out)?;
             }
-            Self::Activate { seat, generation } => {
+            Self::Activate {
+                seat,
+                generation,
+                waiting,
+            } => {
                 let number = generation.to_string();
                 ship::change(
                     &client()?,
                     &seat,
                     "activate",
                     &[("generation", &number)],
+                    &waiting,
                     out,
                 )?;
             }
-            Self::Rollback { seat, to } => {
+            Self::Rollback { seat, to, waiting } => {
                 let number = to.map(|to| to.to_string());
                 let query: Vec<_> = number
                     .iter()
                     .map(|to| ("generation", to.as_str()))
                     .collect();
-                ship::change(&client()?, &seat, "rollback", &query, out)?;
+                ship::change(&client()?, &seat, "rollback", &query, &waiting, out)?;
             }
-            Self::Shadow { seat, generation } => {
+            Self::Shadow {
+                seat,
+                generation,
+                waiting,
+            } => {
                 let number = generation.to_string();
-                ship::change(&client()?, &seat, "shadow", &[("generation", &number)], out)?;
+                let query = [("generation", number.as_str())];
+                ship::change(&client()?, &seat, "shadow", &query, &waiting, out)?;
             }
             Self::Canary {
                 seat,
                 generation,
                 share,
+                waiting,
             } => {
                 let number = generation.to_string();
                 let query = [("generation", number.as_str()), ("share", share.as_str())];
-                ship::change(&client()?, &seat, "canary", &query, out)?;
+                ship::change(&client()?, &seat, "canary", &query, &waiting, out)?;
             }
-            Self::EndTrial { seat } => ship::change(&client()?, &seat, "candidate", &[], out)?,
-            Self::Mode { seat, mode } => {
-                ship::set_mode(&client()?, &seat, &mode, out)?;
+            Self::EndTrial { seat, waiting } => {
+                ship::change(&client()?, &seat, "candidate", &[], &waiting, out)?;
+            }
+            Self::Mode {
+                seat,
+                mode,
+                waiting,
+            } => {
+                ship::set_mode(&client()?, &seat, &mode, &waiting, out)?;
             }
             Self::Settings(args) => settings::run(&client()?, &args, out)?,
             Self::Tail(args) => return tail::run(&args, client, out),

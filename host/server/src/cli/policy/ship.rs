@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
+use portcullis_control::commands::fleet::FleetStatus;
 use portcullis_control::commands::policy::{
-    CallStats, Changed, Comparison, GenerationStatus, Pushed, SeatStatus,
+    CallStats, Changed, Comparison, FleetReach, GenerationStatus, Pushed, SeatStatus,
 };
 use portcullis_registry::{Pulled, Reference};
 use portcullis_signature as signature;
@@ -34,6 +35,23 @@ pub(in crate::cli) struct Beginning {
 pub(in crate::cli) struct Push {
     /// A tenant, or default, before or after for the operator's policies
     seat: String,
+    #[command(flatten)]
+    pushed: PushedFile,
+}
+
+/// The same for all hosts of a fleet, which are shown.
+#[derive(Clone, Debug, clap::Args)]
+pub(in crate::cli) struct FleetPush {
+    #[command(flatten)]
+    pushed: PushedFile,
+    /// A tenant, or default, before or after for the operator's policies
+    #[arg(long, default_value = "default")]
+    seat: String,
+}
+
+/// A policy that is pushed, and what becomes of it.
+#[derive(Clone, Debug, clap::Args)]
+pub(in crate::cli) struct PushedFile {
     /// The policy: a WebAssembly module or component, or an artifact in a registry (oci://HOST/REPOSITORY:TAG or @sha256:DIGEST)
     #[arg(value_name = "FILE.wasm|oci://…")]
     file: PathBuf,
@@ -52,6 +70,23 @@ pub(in crate::cli) struct Push {
     verification: Verification,
     #[command(flatten)]
     connection: Connection,
+    #[command(flatten)]
+    waiting: Waiting,
+}
+
+/// How long a change waits for the other hosts.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(in crate::cli) struct Waiting {
+    /// How long to wait until all hosts on the same database use it; the exit code is 1 if one does not [default: 5s; at most 60s]
+    #[arg(long, value_name = "TIME")]
+    wait: Option<String>,
+}
+
+impl Waiting {
+    /// The parameter of the query.
+    pub(super) fn parameter(&self) -> Option<(&'static str, &str)> {
+        self.wait.as_deref().map(|wait| ("wait", wait))
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -99,6 +134,58 @@ pub(in crate::cli) struct Origin<'o> {
 }
 
 pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow::Result<()> {
+    let hosts = push_file(client, &push.seat, &push.pushed, out)?;
+    all_there(hosts.as_ref())
+}
+
+/// Pushes a policy, and shows what each host has of the seat.
+pub(in crate::cli) fn push_to_fleet(
+    client: &Client,
+    push: &FleetPush,
+    out: &mut impl Write,
+) -> anyhow::Result<()> {
+    let hosts = push_file(client, &push.seat, &push.pushed, out)?;
+    let fleet: FleetStatus = client.send("GET", "/v1/fleet", &[], None)?;
+    let mut table = Table::new(["host", "stage", "active", "candidate", "revision", "error"]);
+    for host in fleet.hosts {
+        let seat = host.seats.get(&push.seat);
+        let number = |number: Option<u64>| number.map_or_else(String::new, |n| n.to_string());
+        table.push([
+            host.host,
+            host.stage.as_str().to_owned(),
+            number(seat.and_then(|seat| seat.active)),
+            number(seat.and_then(|seat| seat.candidate)),
+            number(seat.map(|seat| seat.revision)),
+            seat.and_then(|seat| seat.refused.clone())
+                .unwrap_or_default(),
+        ]);
+    }
+    match table.is_empty() {
+        true => writeln!(out, "no host announces itself: see [fleet]")?,
+        false => table.write(out)?,
+    }
+    all_there(hosts.as_ref())
+}
+
+/// # Errors
+/// If a host does not use a change.
+fn all_there(hosts: Option<&FleetReach>) -> anyhow::Result<()> {
+    let Some((hosts, behind)) = hosts.and_then(|hosts| Some((hosts, hosts.behind_text()?))) else {
+        return Ok(());
+    };
+    bail!(
+        "it is stored, and in effect on {} of {}; not yet on {behind}",
+        hosts.live,
+        count(hosts.total, "host")
+    )
+}
+
+fn push_file(
+    client: &Client,
+    seat: &str,
+    push: &PushedFile,
+    out: &mut impl Write,
+) -> anyhow::Result<Option<FleetReach>> {
     let Content {
         name,
         bytes,
@@ -128,7 +215,8 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
         query.push(("signature", &signature));
     }
     query.extend(canary.as_deref().map(|share| ("share", share)));
-    let path = format!("/v1/policies/{}", segment(&push.seat)?);
+    query.extend(push.waiting.parameter());
+    let path = format!("/v1/policies/{}", segment(seat)?);
     let pushed: Pushed = client.send("POST", &path, &query, Some(&bytes))?;
     let took = match pushed.load_ms {
         Some(took) => format!(", loaded in {took} ms"),
@@ -137,27 +225,27 @@ pub(super) fn push(client: &Client, push: &Push, out: &mut impl Write) -> anyhow
     writeln!(
         out,
         "{}: generation {}, {}, {}{took}",
-        clean(&push.seat),
+        clean(seat),
         pushed.generation,
         pushed.arrival,
         clean(&pushed.digest),
     )?;
-    write_liveness(pushed.live_on_all_workers, out)?;
+    write_liveness(pushed.live_on_all_workers, pushed.hosts.as_ref(), out)?;
     if let Some(warning) = &pushed.warning {
         writeln!(out, "warning: {}", clean(warning))?;
     }
     if arrival == "keep" {
-        let seat = clean(&push.seat);
+        let seat = clean(seat);
         writeln!(
             out,
             "not active: `portcullis policy activate {seat} {}` activates it",
             pushed.generation
         )?;
     }
-    Ok(())
+    Ok(pushed.hosts)
 }
 
-impl Push {
+impl PushedFile {
     fn origin(&self) -> Origin<'_> {
         Origin {
             file: &self.file,
@@ -283,14 +371,16 @@ pub(super) fn change(
     seat: &str,
     what: &str,
     query: &[(&str, &str)],
+    waiting: &Waiting,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
+    let query: Vec<_> = query.iter().copied().chain(waiting.parameter()).collect();
     let path = format!("/v1/policies/{}/{what}", segment(seat)?);
     let method = match what {
         "candidate" => "DELETE",
         _ => "POST",
     };
-    let changed: Changed = client.send(method, &path, query, None)?;
+    let changed: Changed = client.send(method, &path, &query, None)?;
     writeln!(
         out,
         "{}: {}: generation {}, {}, {}",
@@ -300,7 +390,8 @@ pub(super) fn change(
         clean(&changed.name),
         clean(&changed.digest)
     )?;
-    Ok(write_liveness(changed.live_on_all_workers, out)?)
+    write_liveness(changed.live_on_all_workers, changed.hosts.as_ref(), out)?;
+    all_there(changed.hosts.as_ref())
 }
 
 /// Sets whether the verdicts of a seat are carried out.
@@ -308,10 +399,15 @@ pub(super) fn set_mode(
     client: &Client,
     seat: &str,
     mode: &str,
+    waiting: &Waiting,
     out: &mut impl Write,
 ) -> anyhow::Result<()> {
     let path = format!("/v1/policies/{}/mode", segment(seat)?);
-    let set: String = client.send("PUT", &path, &[("mode", mode)], None)?;
+    let query: Vec<_> = [("mode", mode)]
+        .into_iter()
+        .chain(waiting.parameter())
+        .collect();
+    let set: String = client.send("PUT", &path, &query, None)?;
     Ok(writeln!(out, "{}", clean(&set))?)
 }
 
@@ -453,15 +549,24 @@ fn write_length(file: &Path, length: usize, out: &mut impl Write) -> anyhow::Res
     Ok(())
 }
 
-fn write_liveness(live_on_all_workers: bool, out: &mut impl Write) -> io::Result<()> {
-    match live_on_all_workers {
-        true => Ok(()),
-        false => writeln!(out, "warning: not all workers use it yet"),
+fn write_liveness(
+    live_on_all_workers: bool,
+    hosts: Option<&FleetReach>,
+    out: &mut impl Write,
+) -> io::Result<()> {
+    if !live_on_all_workers {
+        writeln!(out, "warning: not all workers use it yet")?;
+    }
+    match hosts {
+        Some(hosts) if hosts.behind.is_empty() => {
+            writeln!(out, "in effect on {}", count(hosts.live, "host"))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
 /// A name as a path segment; any other text would be another path.
-pub(super) fn segment(seat: &str) -> anyhow::Result<&str> {
+pub(in crate::cli) fn segment(seat: &str) -> anyhow::Result<&str> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
     if seat.is_empty() || !seat.bytes().all(fits) {
         bail!("{seat:?} is not a seat: name a tenant, or default, before or after");
