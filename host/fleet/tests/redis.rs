@@ -284,7 +284,7 @@ fn peers_redis_with_tls_and_a_password() {
     one.events.count(1, 3);
     other.waits_for(1, 3);
     let folder = tempfile_of("wrong");
-    let mut wrong = right.clone();
+    let mut wrong = right;
     wrong.credentials.password_file = Some(folder.path().join("password"));
     let error = failed(&wrong);
     assert_eq!(error.kind(), "password", "{error}");
