@@ -26,6 +26,9 @@ const REMEMBERED: u64 = 60 * SECOND;
 /// A bucket owes at most what it refills in this time, beyond one burst for each host: tokens that others have taken. More can only be an error.
 const MOST_OWED: u64 = 60 * SECOND;
 
+/// The longest time between two exchanges.
+const LONGEST_INTERVAL: u64 = 5 * SECOND;
+
 /// `seen_in` of a bucket for which nothing has been heard.
 const UNSEEN: u32 = u32::MAX;
 
@@ -411,10 +414,11 @@ impl Bucket {
     fn hear(&mut self, total: u64, was_here: bool, footing: &Footing, now: u64) {
         let era = footing.era();
         let news = match self.seen_in {
-            // Somebody else has begun, at the same time as this host.
+            // Others have begun at the same time as this host. What they could not have taken since then is from before an eviction.
             UNSEEN if was_here => {
-                let most = self.ahead.checked_div(self.each).unwrap_or(0);
-                total.min(most)
+                let of_one = self.ahead.saturating_add(LONGEST_INTERVAL);
+                let of_all = of_one.saturating_mul((footing.hosts() - 1).into());
+                total.min(of_all.checked_div(self.each).unwrap_or(0))
             }
             UNSEEN => 0,
             seen_in if seen_in == era => total.saturating_sub(self.seen),
