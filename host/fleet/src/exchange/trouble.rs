@@ -137,7 +137,9 @@ impl Trouble {
         if error.is_timeout() {
             return Self::Silent { place };
         }
-        if let Some((host, port)) = error.redirect_node() {
+        let node = error.redirect_node();
+        let node = node.and_then(|(addr, _slot)| addr.rsplit_once(':'));
+        if let Some((host, Ok(port))) = node.map(|(host, port)| (host, port.parse())) {
             let host = match host.trim_matches(['[', ']']) {
                 "" => place.host.clone(),
                 host => host.to_owned(),
