@@ -56,6 +56,15 @@ fn traffic(host: &Host, is_over: &AtomicBool, answered: &AtomicU64) -> u64 {
     wrong
 }
 
+/// Ends the traffic, also if an assertion fails.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn peers_nodes_of_a_cluster_fail_one_after_another_and_no_verdict_and_no_push_is_lost() {
     let mut cluster = Galera::start();
@@ -69,9 +78,11 @@ fn peers_nodes_of_a_cluster_fail_one_after_another_and_no_verdict_and_no_push_is
     let (is_over, answered) = (AtomicBool::new(false), AtomicU64::new(0));
     let mut pushed = 0;
     std::thread::scope(|scope| {
+        let (over, count) = (&is_over, &answered);
+        let _ends = Ends(over);
         let traffics = hosts
             .each_ref()
-            .map(|host| scope.spawn(|| traffic(host, &is_over, &answered)));
+            .map(|host| scope.spawn(move || traffic(host, over, count)));
         for (n, fault) in Fault::ALL.into_iter().enumerate() {
             let node = used(&cluster, &hosts[0]);
             fault.begin(&mut cluster, node);

@@ -44,9 +44,11 @@ pub(crate) fn run(plan: &Plan) -> Report {
     let mut report = Report::default();
     let (mut quiet, mut beside) = (Vec::new(), Vec::new());
     thread::scope(|scope| {
+        let (over, count) = (&is_over, &answered);
+        let _ends = Ends(over);
         let traffic = hosts
             .each_ref()
-            .map(|host| scope.spawn(|| judged(host, &is_over, &answered)));
+            .map(|host| scope.spawn(move || judged(host, over, count)));
         let mut faults = 0;
         for change in 0..plan.changes {
             // The faults are spread evenly over the changes.
@@ -106,6 +108,15 @@ pub(crate) fn run(plan: &Plan) -> Report {
     report.pushes_stored = last.trim().parse().unwrap_or(0);
     report.judge();
     report
+}
+
+/// Ends the traffic, also if the soak cannot go on.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// A host that begins with this node.
