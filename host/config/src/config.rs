@@ -330,14 +330,15 @@ fn root(mut root: Section<'_>) -> Config {
     let workers = root.value("workers", defaults.workers, workers);
     let spread = root.value("spread", defaults.spread, spread);
     let listen = listen(&mut root, defaults.listen);
+    let database = database::read(root.section("database"), defaults.database);
     let mut fleet = root.section("fleet");
     let redis = RedisConfig::read(fleet.section("redis"), defaults.redis);
-    fleet.finish();
+    let fleet = FleetConfig::read(fleet, defaults.fleet);
     let mut config = Config {
         workers,
         spread,
-        database: database::read(root.section("database"), defaults.database),
-        fleet: FleetConfig::read(root.section("fleet"), defaults.fleet),
+        database,
+        fleet,
         permissions: permissions::read(root.section("permissions")),
         dispatcher: dispatcher::read(root.section("dispatcher"), defaults.dispatcher),
         policy: policy::read(root.section("policy"), defaults.policy),
