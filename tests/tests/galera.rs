@@ -16,7 +16,8 @@ const STRANGER: u8 = 20;
 fn host(cluster: &Galera, first: usize) -> Host {
     let builder = Builder::new()
         .set("database", &cluster.urls(first))
-        .set("database", "poll = \"250ms\"");
+        .set("database", "poll = \"250ms\"")
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]");
     let caller = builder.lease().ip(CALLER);
     cluster.add_row(0, &caller.to_string());
     builder.start()
@@ -87,7 +88,7 @@ fn peers_nodes_of_a_cluster_fail_one_after_another_and_no_verdict_and_no_push_is
             let node = used(&cluster, &hosts[0]);
             fault.begin(&mut cluster, node);
             let policy = rejecting(486, &format!("push {n}"));
-            let (status, said) = hosts[0].push("default", "", &policy);
+            let (status, said) = hosts[0].push("acme", "", &policy);
             assert!(status < 300, "{fault:?}: {status} {said}");
             pushed += 1;
             cluster.add_row((node + 1) % NODES, &format!("192.0.2.{n}"));
@@ -118,7 +119,7 @@ fn peers_nodes_of_a_cluster_fail_one_after_another_and_no_verdict_and_no_push_is
         }
     });
     assert!(answered.load(Ordering::Relaxed) > 0);
-    let count = "SELECT COUNT(*) FROM portcullis_generation WHERE seat = 'default'";
+    let count = "SELECT COUNT(*) FROM portcullis_generation WHERE seat = 'acme'";
     for node in 0..NODES {
         wait::until("each push is stored once on each node", || {
             (cluster.sql(node, "kamailio", count).trim() == pushed.to_string()).then_some(())

@@ -39,6 +39,8 @@ fn host() -> Host {
         .set("dispatcher", &format!("file = {gateways:?}"))
         .set("dispatcher", "ping = \"0s\"")
         .set("fleet", "announce = true")
+        // Nobody listens there.
+        .set("fleet.redis", "url = \"redis://127.0.0.1:1\"")
         .start();
     wait::until("the host has looked at the table of hosts", || {
         let (_, text) = host.get("/metrics")?;

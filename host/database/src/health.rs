@@ -225,7 +225,7 @@ mod tests {
         assert!(row(None, "true").is_spare);
         let primary = row(Some("24313216"), "false");
         assert!(!primary.is_spare);
-        assert_eq!(primary.position.unwrap().to_string(), "LSN 0/1730180 of 71");
+        assert_eq!(primary.position.unwrap().to_string(), "LSN 0/172FD80 of 71");
         assert_eq!(of_postgres(&[]).position, None);
     }
 }

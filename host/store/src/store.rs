@@ -140,15 +140,18 @@ impl Store {
         let taken = AtomicI64::new(0);
         let number = self.connections.retried(async |one: Try| {
             let mut link = self.connections.take(self.patience(0)).await?;
-            let earlier = taken.load(Ordering::Relaxed);
-            if one.may_be_done
-                && earlier > 0
-                && is_pushed(&mut link, new, earlier, &digest, signed(now)).await?
-            {
-                link.release().await;
-                return Ok(earlier);
-            }
-            let pushing = push(&mut link, new, &digest, signed(now), keep, &taken);
+            let earlier = match one.may_be_done {
+                true => taken.load(Ordering::Relaxed),
+                false => 0,
+            };
+            let pushing = push(
+                &mut link,
+                new,
+                &digest,
+                signed(now),
+                keep,
+                (&taken, earlier),
+            );
             let number = self.whole(new.bytes.len(), pushing).await?;
             link.release().await;
             Ok::<_, Failure>(number)
@@ -295,11 +298,20 @@ async fn push(
     digest: &str,
     now: i64,
     keep: u32,
-    taken: &AtomicI64,
+    (taken, earlier): (&AtomicI64, i64),
 ) -> Result<i64, Failure> {
     // The time limit covers all statements.
     link.set_limit(Duration::MAX);
     link.begin_write(Some(&ARTIFACTS)).await?;
+    if earlier > 0 {
+        // Waits for an earlier try that is still being committed, before anything is read.
+        let hold = "UPDATE `portcullis_seat` SET `last` = `last` WHERE `seat` = ?";
+        link.execute(hold, &[new.seat.into()]).await?;
+        if is_pushed(link, new, earlier, digest, now).await? {
+            link.commit().await?;
+            return Ok(earlier);
+        }
+    }
     insert_seat(link, new.seat, new.author, now).await?;
     // Concurrent pushes wait here for their number, before they lock anything else.
     let count = "UPDATE `portcullis_seat` SET `last` = `last` + 1 WHERE `seat` = ?";
@@ -415,7 +427,13 @@ async fn insert_artifact(
     let row = "`portcullis_artifact` (`digest`, `bytes`, `created_at`) VALUES (?, ?, ?)";
     let insert = link.dialect().insert_if_absent(row);
     let values = [digest.into(), bytes.into(), now.into()];
-    link.execute(&insert, &values).await.map(drop)
+    if link.execute(&insert, &values).await? > 0 {
+        return Ok(());
+    }
+    // A write, so that the deletion of the file on another node of a cluster conflicts with it.
+    let touch =
+        "UPDATE `portcullis_artifact` SET `created_at` = `created_at` + 1 WHERE `digest` = ?";
+    link.execute(touch, &[digest.into()]).await.map(drop)
 }
 
 /// Creates the row of a seat, if it does not exist yet.

@@ -418,7 +418,7 @@ async fn what_is_wrong_is_told_with_its_mend(dialect: Dialect) {
     );
     // A user who may not read it.
     server
-        .sql("CREATE TABLE portcullis_seat (revision BIGINT); CREATE TABLE others (n INT)")
+        .sql("CREATE TABLE portcullis_seat (seat CHAR(9), last BIGINT, revision BIGINT, changed_at BIGINT); CREATE TABLE others (n INT)")
         .await;
     server.sql(&dialect.reader("other", "x", &["others"])).await;
     let store = Store::new(connections(&server.url_of("other", "x")));

@@ -78,7 +78,7 @@ pub(crate) fn run(plan: &Plan) -> Report {
             if change % PUSHES == 0 {
                 let at = usize::try_from(change / PUSHES % NODES as u64).unwrap_or(0);
                 let policy = rejecting(486, &format!("push {change}"));
-                let (status, _) = hosts[at].push("default", "", &policy);
+                let (status, _) = hosts[at].push("acme", "", &policy);
                 match status < 300 {
                     true => report.pushes_acknowledged += 1,
                     false => report.pushes_refused += 1,
@@ -103,7 +103,7 @@ pub(crate) fn run(plan: &Plan) -> Report {
     let last = cluster.sql(
         0,
         "kamailio",
-        "SELECT last FROM portcullis_seat WHERE seat = 'default'",
+        "SELECT last FROM portcullis_seat WHERE seat = 'acme'",
     );
     report.pushes_stored = last.trim().parse().unwrap_or(0);
     report.judge();
@@ -123,7 +123,8 @@ impl Drop for Ends<'_> {
 fn host(cluster: &Galera, first: usize) -> Host {
     let builder = Builder::new()
         .set("database", &cluster.urls(first))
-        .set("database", "poll = \"500ms\"");
+        .set("database", "poll = \"500ms\"")
+        .set("tenants.acme", "uri-domains = [\"acme.example\"]");
     cluster.add_row(0, &builder.lease().ip(CALLER).to_string());
     builder.start()
 }

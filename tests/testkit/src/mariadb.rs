@@ -99,7 +99,12 @@ impl MariaDb {
         let output = Command::new("mariadb-dump")
             .arg("--no-defaults")
             .arg(format!("--socket={}", self.socket().display()))
-            .args(["--user=root", "--single-transaction", "kamailio"])
+            .args([
+                "--user=root",
+                "--single-transaction",
+                "--hex-blob",
+                "kamailio",
+            ])
             .output()
             .expect("mariadb-dump runs: apt-get install mariadb-client");
         assert!(

@@ -140,6 +140,7 @@ const TENANT: &str = "/v1/tenants/{name}";
 const STORED: &str = "/v1/stored-tenants";
 const STORED_CHECK: &str = "/v1/stored-tenants/check";
 const SOURCE: &str = "/v1/guard/{address}";
+const ROLLOUT: &str = "/v1/rollouts/{seat}";
 const TLS: &str = "/v1/tls/connections";
 const TLS_ONE: &str = "/v1/tls/connections/{id}";
 
@@ -271,6 +272,7 @@ fn every_operation_matches_its_description() {
     host.ask(Some(ACME), ("GET", "/v1/fleet", ""), none, 403);
     host.done
         .extend(["drainHost", "forgetHost"].map(str::to_owned));
+    rollouts(&mut host);
     // A connection needs a client: only the error is checked here, and the rest in tls.rs.
     assert_eq!(host.ask(None, ("GET", TLS, ""), none, 200), json!([]));
     host.ask(None, ("DELETE", TLS_ONE, ""), none, 404);
@@ -325,6 +327,26 @@ fn every_operation_matches_its_description() {
         .filter_map(|(_, operation)| operation["operationId"].as_str().map(str::to_owned))
         .collect();
     assert_eq!(host.done, described);
+}
+
+/// A roll-out that is begun, paused, continued and given up.
+fn rollouts(host: &mut Described) {
+    let none = (None, &b""[..]);
+    let query = "?generation=2&steps=50%25,100%25&step_time=10m&min_calls=0&author=ann";
+    let begun = host.ask(None, ("POST", ROLLOUT, query), none, 200);
+    assert_eq!(begun["state"], "running", "{begun}");
+    for (end, state) in [("pause", "paused"), ("resume", "running")] {
+        let path = format!("{ROLLOUT}/{end}");
+        let said = host.ask(None, ("POST", &path, ""), none, 200);
+        assert_eq!(said["state"], state, "{said}");
+    }
+    let shown = host.ask(None, ("GET", ROLLOUT, ""), none, 200);
+    assert_eq!(shown["generation"], 2, "{shown}");
+    let all = host.ask(None, ("GET", "/v1/rollouts", ""), none, 200);
+    assert_eq!(all.as_array().map(Vec::len), Some(1), "{all}");
+    let path = format!("{ROLLOUT}/abort");
+    host.ask(None, ("POST", &path, ""), none, 200);
+    host.ask(Some(ACME), ("GET", "/v1/rollouts", ""), none, 403);
 }
 
 /// A request as text.

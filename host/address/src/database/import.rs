@@ -168,7 +168,13 @@ impl Database {
     }
 
     fn half_done(&self, error: DatabaseError) -> DatabaseError {
-        let DatabaseError::Database(Failure::Failed { url, cause }) = error else {
+        let DatabaseError::Database(
+            Failure::Failed { url, cause }
+            | Failure::Conflict { url, cause }
+            | Failure::NotServing { url, cause }
+            | Failure::ReadOnly { url, cause },
+        ) = error
+        else {
             return error;
         };
         let table = &self.schema.address.table;

@@ -376,7 +376,16 @@ fn current(control: &Control, caller: &Caller) -> Vec<AlertStatus> {
         Authority::Operator => true,
         Authority::Tenant(tenant) => alert.seat.as_ref() == Some(tenant),
     };
-    all.into_iter().filter(is_own).collect()
+    // The reason names hosts, of which a tenant does not learn.
+    let shown = |mut alert: AlertStatus| {
+        if !caller.is_operator() && alert.kind == AlertKind::RolloutRolledBack {
+            alert.text =
+                "a gate of the roll-out has failed: the generation before serves on all hosts"
+                    .to_owned();
+        }
+        alert
+    };
+    all.into_iter().filter(is_own).map(shown).collect()
 }
 
 impl Procedure for ListAlerts {

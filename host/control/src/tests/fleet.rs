@@ -95,6 +95,9 @@ async fn readers_see_the_hosts_and_tenants_do_not() {
         assert_eq!(one["requests_per_second"], 7);
         assert_eq!(one["alerts"], json!({"set-down": 2}));
     }
+    let config = &control.shared.config;
+    let tenants = &config.tenants;
+    control.registry.apply(config, tenants).await.unwrap();
     for (method, path) in [
         ("GET", "/v1/fleet"),
         ("POST", "/v1/fleet/edge-2/drain"),

@@ -1,6 +1,7 @@
 //! What MySQL and MariaDB report about a table.
 
 use super::look::{ChangeSource, Look};
+use crate::kind::Kind;
 use crate::link::{Column, Link};
 use crate::{Failure, Name};
 
@@ -10,6 +11,10 @@ const FRESH_TIMES: &str = "SET SESSION information_schema_stats_expiry = 0";
 /// Times have whole seconds, and are set slightly before a change becomes visible. A poll this long after the start of a second has seen
 /// all changes of that second. In seconds.
 const SETTLED: f64 = 1.25;
+
+/// Ages of a change, in seconds, at which the table is read again on a node of Galera. A commit waits there while the cluster excludes a node that
+/// does not answer (`evs.inactive_timeout`, 15 s by default), and the time of the change is that of the statement.
+const LATE: [f64; 5] = [2.5, 5.0, 10.0, 20.0, 40.0];
 
 /// Engines that update the time of a change immediately, and how durable it is. Aria updates it up to half a minute late.
 const TIMED: [(&str, Memory); 2] = [("InnoDB", Memory::Lost), ("MyISAM", Memory::Kept)];
@@ -28,6 +33,8 @@ pub(super) struct Times {
     pub(super) signs: Option<String>,
     /// Age of that time at the poll, in seconds.
     pub(super) age: f64,
+    /// Whether the server is a node of Galera.
+    pub(super) is_galera: bool,
 }
 
 /// What happens to the time of the last change at a restart of the server.
@@ -41,6 +48,7 @@ impl Times {
     /// Queries all of it.
     pub(super) async fn ask(link: &mut Link, table: &Name) -> Result<Self, Failure> {
         link.try_once(FRESH_TIMES).await?;
+        let is_galera = link.origin.kind == Some(Kind::Galera);
         let mut times = Self::default();
         let ask = format!(
             "SELECT CONCAT(TABLE_TYPE, IF(CREATE_OPTIONS LIKE '%partitioned%', ' PARTITIONED', '')), CAST(ENGINE AS CHAR), \
@@ -64,6 +72,7 @@ impl Times {
                 age: age
                     .and_then(|age| age.parse().ok())
                     .unwrap_or(f64::INFINITY),
+                is_galera,
             };
         })
         .await?;
@@ -79,6 +88,7 @@ impl Times {
                 updated,
                 signs,
                 age: _,
+                is_galera: _,
             } = times;
             [kind, engine, created, updated, signs].map(Clone::clone)
         };
@@ -90,6 +100,9 @@ impl Times {
             (Some(Memory::Lost), None) => Look::Quiet,
             // The second of the last change was not over yet: there may have been another change in it.
             (Some(_), Some(_)) if before.age < SETTLED => Look::Changed,
+            (Some(_), Some(_)) if self.is_galera && late(before.age) != late(self.age) => {
+                Look::Changed
+            }
             (Some(_), Some(_)) => Look::Same,
         }
     }
@@ -125,6 +138,11 @@ impl Times {
     }
 }
 
+/// How many of the ages in [`LATE`] a change has reached.
+fn late(age: f64) -> usize {
+    LATE.iter().filter(|late| age >= **late).count()
+}
+
 impl Default for Times {
     /// There is no such table.
     fn default() -> Self {
@@ -135,6 +153,7 @@ impl Default for Times {
             updated: None,
             signs: None,
             age: f64::INFINITY,
+            is_galera: false,
         }
     }
 }
@@ -151,6 +170,7 @@ mod tests {
             updated: updated.map(str::to_owned),
             signs: Some("4/0".to_owned()),
             age,
+            is_galera: false,
         }
     }
 
@@ -172,6 +192,24 @@ mod tests {
             Look::Changed,
             "clocks go back"
         );
+    }
+
+    #[test]
+    fn a_commit_that_waits_for_a_cluster_is_not_missed() {
+        let at = |age| Times {
+            is_galera: true,
+            ..times(Some("12:00:07"), age)
+        };
+        for (before, now, look) in [
+            (1.5, 2.0, Look::Same),
+            (2.0, 2.6, Look::Changed),
+            (2.6, 4.9, Look::Same),
+            (4.9, 5.1, Look::Changed),
+            (6.0, 25.0, Look::Changed),
+            (41.0, 99.0, Look::Same),
+        ] {
+            assert_eq!(at(now).since(&at(before)), look, "{before} {now}");
+        }
     }
 
     #[test]
@@ -218,6 +256,7 @@ mod tests {
             updated: None,
             signs: None,
             age: 1.0,
+            is_galera: false,
         };
         assert_eq!(
             said(&view),

@@ -307,14 +307,16 @@ impl Connections {
             let is_other = first || older.any(|is_other| is_other);
             self.shared.servers.all_older(&said, is_other);
             let cause = match self.servers().older {
-                Some(_) => format!(
-                    "{said}; a database that was restored from a backup is accepted with `portcullis address reload`"
-                ),
-                None => said,
+                Some(_) => {
+                    "it has an older state than the one in use, or is another one; a database that was restored from a backup is accepted with \
+                     `portcullis address reload`"
+                }
+                None => "no server has the state in use yet",
             };
+            // Without the positions, which change all the time: an error that repeats is logged once. `database_older` and the status have them.
             return Failure::Older {
                 url: self.urls().to_string(),
-                cause,
+                cause: cause.to_owned(),
                 is_other,
             };
         }

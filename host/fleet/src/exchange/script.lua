@@ -7,6 +7,7 @@ local me, label, number = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local epoch, since, fresh = ARGV[4], ARGV[5], ARGV[6]
 local most_kept, most_read = tonumber(ARGV[7]), tonumber(ARGV[8])
 local absence, life = tonumber(ARGV[9]), tonumber(ARGV[10])
+local answered = tonumber(ARGV[11])
 local MARK = 'portcullis'
 
 -- What other programs keep under these names is left as it is.
@@ -45,19 +46,21 @@ end
 local current = redis.call('HGET', state, 'epoch')
 local version = tonumber(redis.call('HGET', state, 'version')) or 0
 
--- An older copy of Redis has been restored, or a replica took over that had not received the last changes.
-if epoch == current and tonumber(since) > version then
+local id = string.sub(label, 1, 32)
+local last = tonumber(redis.call('HGET', state, id) or '-1') or -1
+
+-- An older copy of Redis has been restored, or a replica took over that had not received the last changes: it lacks a version that this host
+-- has read, or an exchange of this host that was answered.
+if epoch == current and (tonumber(since) > version or (last >= 0 and answered > last)) then
   redis.call('HSET', state, 'epoch', fresh)
   current = fresh
 end
 
 -- An exchange that arrives after a later one of the same host changes nothing.
-local id = string.sub(label, 1, 32)
-local last = tonumber(redis.call('HGET', state, id) or '-1') or -1
 local refused = 0
 if number > last then
   local kept = redis.call('ZCARD', changes)
-  for at = 11, #ARGV, 3 do
+  for at = 12, #ARGV, 3 do
     local item, over = ARGV[at] .. me, tonumber(ARGV[at + 2])
     if over > now then
       local known = redis.call('ZSCORE', changes, item)

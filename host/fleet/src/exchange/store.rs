@@ -24,6 +24,8 @@ pub(super) struct Own {
     pub(super) instance: Instance,
     /// The instance in hexadecimal digits, and the name of the host.
     pub(super) label: String,
+    /// Number of the last exchange that was answered for all parts.
+    pub(super) answered: u64,
 }
 
 /// The command that stores these changes and reads those of the others.
@@ -51,7 +53,8 @@ pub(super) fn exchange(
         .arg(MOST_KEPT)
         .arg(MOST_READ)
         .arg(u64::try_from(options.absence().as_millis()).unwrap_or(u64::MAX))
-        .arg(LIFE_MS);
+        .arg(LIFE_MS)
+        .arg(own.answered);
     for change in changes {
         command
             .arg(&change.key[..])

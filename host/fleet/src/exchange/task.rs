@@ -45,13 +45,16 @@ pub struct Exchange {
     heard: Option<Instant>,
     hosts: Option<usize>,
     garbage: u64,
-    told: Option<(&'static str, Instant)>,
+    /// The kinds of trouble that were told, and when.
+    told: Vec<(&'static str, Instant)>,
     swept: Instant,
 }
 
 struct Part {
     shared: Arc<dyn Shared>,
     ledger: Ledger,
+    /// Whether its last exchange failed alone.
+    is_apart: bool,
     refused: u64,
     told: Option<(&'static str, Instant)>,
 }
@@ -76,10 +79,12 @@ impl Exchange {
         let own = Own {
             instance,
             label: format!("{} {name}", hex::encode(instance)),
+            answered: 0,
         };
         let parts = parts.into_iter().map(|shared| Part {
             shared,
             ledger: Ledger::default(),
+            is_apart: false,
             refused: 0,
             told: None,
         });
@@ -96,7 +101,7 @@ impl Exchange {
             heard: None,
             hosts: None,
             garbage: 0,
-            told: None,
+            told: Vec::new(),
             swept: Instant::now(),
             options,
         }
@@ -230,12 +235,17 @@ impl Exchange {
                     part.ledger.lost(&batch);
                     if trouble.spares_connection() {
                         tell_part(part, &trouble);
+                        part.is_apart = true;
+                        part.shared.set_peers(None);
                     }
                     first.get_or_insert(trouble);
                     continue;
                 }
             };
             part.told = None;
+            if std::mem::take(&mut part.is_apart) {
+                part.shared.set_peers(self.hosts);
+            }
             part.ledger.stored(&batch);
             part.ledger.receive(&reply);
             ahead = i64::try_from(reply.now).unwrap_or(i64::MAX) - middle;
@@ -270,6 +280,7 @@ impl Exchange {
         match first {
             Some(trouble) => Err(trouble),
             None => {
+                self.own.answered = self.number;
                 self.status.succeed(&place.to_string(), took, ahead);
                 self.told_back(place);
                 self.tell_skew();
@@ -325,11 +336,13 @@ impl Exchange {
         if !trouble.spares_connection() {
             self.open = None;
             self.link.turn(trouble);
-            let is_new = self
-                .told
-                .is_none_or(|(kind, at)| kind != trouble.kind() || at.elapsed() >= REMIND);
+            let kind = trouble.kind();
+            let is_recent =
+                |(told, at): &(&'static str, Instant)| *told == kind && at.elapsed() < REMIND;
+            let is_new = !self.told.iter().any(is_recent);
             if is_new && !matches!(trouble, Trouble::Moved { .. }) {
-                self.told = Some((trouble.kind(), Instant::now()));
+                self.told.retain(|(told, _)| *told != kind);
+                self.told.push((kind, Instant::now()));
                 tracing::warn!(
                     event = "exchange_failed",
                     cause = trouble.kind(),
@@ -341,7 +354,7 @@ impl Exchange {
     }
 
     fn told_back(&mut self, place: &Place) {
-        if self.told.take().is_some() {
+        if !std::mem::take(&mut self.told).is_empty() {
             tracing::info!(event = "exchange_back", server = %place, "exchange through Redis works again");
         }
     }

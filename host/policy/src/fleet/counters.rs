@@ -99,6 +99,8 @@ struct Bucket {
     due: u64,
     /// Tokens that this host has taken since the entry exists.
     taken: u64,
+    /// When the others forget `taken`; `u64::MAX` until they are told.
+    forgotten: u64,
     /// Nanoseconds per token and of all tokens, by the last call; 0 before the first.
     each: u64,
     ahead: u64,
@@ -197,6 +199,11 @@ impl FleetCounters {
             return false;
         }
         bucket.due = next;
+        if bucket.forgotten <= now.saturating_add(LONGEST_INTERVAL) {
+            // Hosts that have forgotten the old total would take a larger one for new.
+            bucket.taken = 0;
+            bucket.forgotten = u64::MAX;
+        }
         bucket.taken = bucket.taken.saturating_add(1);
         self.note(&mut shard, key);
         true
@@ -245,6 +252,9 @@ impl FleetCounters {
                 };
                 entry.is_changed = false;
                 let (value, ends) = entry.what.total(now);
+                if let What::Bucket(bucket) = &mut entry.what {
+                    bucket.forgotten = ends;
+                }
                 if ends > now {
                     items.push(FleetItem {
                         key: key.to_be_bytes(),
@@ -364,6 +374,7 @@ impl What {
             _ => Self::Bucket(Bucket {
                 due: 0,
                 taken: 0,
+                forgotten: u64::MAX,
                 each: 0,
                 ahead: 0,
                 seen: 0,
@@ -413,20 +424,24 @@ impl Bucket {
     /// before the news.
     fn hear(&mut self, total: u64, was_here: bool, footing: &Footing, now: u64) {
         let era = footing.era();
+        // What the others could not have taken since the last news is from before an eviction, or was forgotten meanwhile.
+        let of_one = self.ahead.saturating_add(LONGEST_INTERVAL);
+        let of_all = of_one.saturating_mul((footing.hosts() - 1).into());
+        let possible = of_all.checked_div(self.each).unwrap_or(0);
         let news = match self.seen_in {
-            // Others have begun at the same time as this host. What they could not have taken since then is from before an eviction.
-            UNSEEN if was_here => {
-                let of_one = self.ahead.saturating_add(LONGEST_INTERVAL);
-                let of_all = of_one.saturating_mul((footing.hosts() - 1).into());
-                total.min(of_all.checked_div(self.each).unwrap_or(0))
-            }
+            // Others have begun at the same time as this host.
+            UNSEEN if was_here => total,
             UNSEEN => 0,
             seen_in if seen_in == era => total.saturating_sub(self.seen),
             // Of the time without news: each host took its share.
             _ => 0,
         };
+        let news = news.min(possible);
+        // Items that end while nobody is heard are no news of this era.
+        if total >= self.seen {
+            self.seen_in = era;
+        }
         self.seen = total;
-        self.seen_in = era;
         if news == 0 || self.each == 0 {
             return;
         }

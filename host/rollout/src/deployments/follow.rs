@@ -98,6 +98,7 @@ impl Deployments {
             None => {
                 // The tenant runs on another host only.
                 database.see(seat.clone());
+                database.told().note_done(&seat.name, seat.revision);
                 Ok(())
             }
         }

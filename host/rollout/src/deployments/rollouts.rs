@@ -119,7 +119,13 @@ impl Deployments {
             let change = Change::TryOut(generation, rollout.trial());
             let after = stored(&rollout, &before);
             if database
-                .move_rollout(&files, Some(change), (&before, &after), by)
+                .move_rollout(
+                    &files,
+                    Some(change),
+                    (&before, &after),
+                    by,
+                    Some(row.revision),
+                )
                 .await?
             {
                 tracing::info!(
@@ -299,7 +305,13 @@ impl Deployments {
         };
         let row = stored(&after, &before);
         if !database
-            .move_rollout(files, change, (&before, &row), BY_ROLLOUT)
+            .move_rollout(
+                files,
+                change,
+                (&before, &row),
+                BY_ROLLOUT,
+                Some(look.seat.revision),
+            )
             .await?
         {
             // Another host or an operator was first.
@@ -352,7 +364,7 @@ impl Deployments {
                 && self.is_on_trial(database, &before).await?;
             let change = has_trial.then_some(Change::EndTrial);
             if database
-                .move_rollout(&files, change, (&before, &after), by)
+                .move_rollout(&files, change, (&before, &after), by, None)
                 .await?
             {
                 return match read(self.stored_rollout(database, seat).await?) {

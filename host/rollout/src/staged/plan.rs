@@ -120,7 +120,7 @@ impl Plan {
         if let Some(long) = steps.iter().find(|step| step.time > LONGEST) {
             return Err(PlanError::TooLong(long.time));
         }
-        if hundredths(steps[0].trial) == Some(0) {
+        if steps.iter().any(|step| hundredths(step.trial) == Some(0)) {
             return Err(PlanError::Nothing);
         }
         for pair in steps.windows(2) {

@@ -56,7 +56,7 @@ async fn a_migration_makes_what_is_absent_and_touches_nothing_else() {
     assert_eq!(planned, done);
     assert_eq!(
         server.ask(tables).await,
-        "address,dispatcher,portcullis_artifact,portcullis_audit,portcullis_generation,portcullis_seat,portcullis_tenant,trusted,version"
+        "address,dispatcher,portcullis_artifact,portcullis_audit,portcullis_generation,portcullis_host,portcullis_rollout,portcullis_seat,portcullis_tenant,trusted,version"
     );
     assert_eq!(server.ask_at("SHOW CREATE TABLE address", 1).await, address);
     assert!(

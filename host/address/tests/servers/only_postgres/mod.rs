@@ -35,7 +35,7 @@ async fn the_tables_are_those_of_kamailio() {
     let versions = "SELECT string_agg(table_name || ' ' || table_version, ',' ORDER BY table_name) FROM version";
     assert_eq!(
         server.ask(versions).await,
-        "address 6,dispatcher 4,portcullis_artifact 1,portcullis_audit 1,portcullis_generation 1,portcullis_seat 1,portcullis_tenant 1,trusted 6,version 1"
+        "address 6,dispatcher 4,portcullis_artifact 1,portcullis_audit 1,portcullis_generation 1,portcullis_host 1,portcullis_rollout 1,portcullis_seat 1,portcullis_tenant 1,trusted 6,version 1"
     );
     assert!(database.load().await.unwrap().table.is_empty());
 

@@ -10,7 +10,8 @@ use serde::Deserialize;
 
 use super::role::{Chosen, Role};
 use super::{
-    CHANGES, Changed, Dispatch, FromCall, Patience, Procedure, SHARE, expect, generation, share,
+    CHANGES, Changed, Dispatch, FromCall, Patience, Procedure, SHARE, WAIT, expect, generation,
+    share,
 };
 use crate::Control;
 use crate::caller::Caller;
@@ -37,6 +38,7 @@ struct CanaryQuery {
     #[schemars(extend("pattern" = SHARE))]
     share: Option<String>,
     /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    #[schemars(extend("pattern" = WAIT))]
     wait: Option<String>,
 }
 

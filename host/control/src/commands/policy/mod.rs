@@ -31,7 +31,7 @@ use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use reach::{Patience, WaitQuery};
+use reach::{Patience, WAIT, WaitQuery};
 
 use super::reply::digest;
 use super::{Dispatch, FOLLOWS_FILE, FromCall, Procedure, expect, of_database};
@@ -92,6 +92,7 @@ struct GenerationQuery {
     #[schemars(with = "Option<u64>", extend("maximum" = u64::MAX))]
     generation: Option<String>,
     /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    #[schemars(extend("pattern" = WAIT))]
     wait: Option<String>,
 }
 

@@ -10,7 +10,7 @@ use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{CHANGES, Dispatch, FromCall, Patience, Procedure, expect, fault};
+use super::{CHANGES, Dispatch, FromCall, Patience, Procedure, WAIT, expect, fault};
 use crate::Control;
 use crate::caller::Caller;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
@@ -42,6 +42,7 @@ struct ModeQuery {
     #[schemars(extend("enum" = ["enforce", "monitor"]))]
     mode: Option<String>,
     /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    #[schemars(extend("pattern" = WAIT))]
     wait: Option<String>,
 }
 

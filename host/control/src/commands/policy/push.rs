@@ -14,7 +14,9 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::super::reply::milliseconds;
-use super::{Dispatch, FleetReach, Patience, Procedure, SEAT, SHARE, WASM, digest, fault, share};
+use super::{
+    Dispatch, FleetReach, Patience, Procedure, SEAT, SHARE, WAIT, WASM, digest, fault, share,
+};
 use crate::Control;
 use crate::audit::About;
 use crate::caller::Caller;
@@ -59,6 +61,7 @@ pub(super) struct PushQuery {
     #[schemars(extend("pattern" = SHARE))]
     share: Option<String>,
     /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    #[schemars(extend("pattern" = WAIT))]
     wait: Option<String>,
 }
 

@@ -17,6 +17,9 @@ const USUAL: Duration = Duration::from_secs(5);
 /// The longest time.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// A time up to the longest one, as a pattern.
+pub(super) const WAIT: &str = "^([0-9]|[1-5][0-9]|60)s$";
+
 /// How long a change waits until it is in effect on all hosts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Patience(Duration);
@@ -26,6 +29,7 @@ pub(crate) struct Patience(Duration);
 #[serde(deny_unknown_fields, default)]
 pub(super) struct WaitQuery {
     /// How long to wait until all hosts on the same database use it, for example 10s (default: 5s; at most 60s)
+    #[schemars(extend("pattern" = WAIT))]
     pub(super) wait: Option<String>,
 }
 
@@ -120,7 +124,8 @@ impl FleetReach {
                 host: caller.is_operator().then_some(host),
                 silent_ms: u64::try_from(seen.as_millis()).unwrap_or(u64::MAX),
                 revision,
-                error,
+                // It may name the database.
+                error: error.filter(|_| caller.is_operator()),
             }
         });
         Self {

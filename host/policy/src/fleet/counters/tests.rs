@@ -60,8 +60,12 @@ impl Fleet {
             let mut sums = HashMap::<[u8; 16], (u64, Instant)>::new();
             let others = self.totals.iter().enumerate();
             for (_, totals) in others.filter(|(other, _)| *other != host) {
-                for (key, (value, ends)) in totals.iter().filter(|(_, (_, ends))| *ends > now) {
-                    let sum = sums.entry(*key).or_insert((0, *ends));
+                // What has ended is merged, too, as zero.
+                for (key, (value, ends)) in totals {
+                    let sum = sums.entry(*key).or_insert((0, now));
+                    if *ends <= now {
+                        continue;
+                    }
                     *sum = (sum.0 + value, sum.1.max(*ends));
                 }
             }

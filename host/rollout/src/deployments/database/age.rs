@@ -44,7 +44,8 @@ impl Age {
             && row.candidate == before.candidate
             && row.mode == before.mode;
         // A time is that of the host that made the change, so only whether it is the same one says something.
-        let is_same_change = row.changed_at == before.changed_at || before.changed_at == 0;
+        let is_same_change =
+            row.changed_at == before.changed_at || before.changed_at == 0 || row.changed_at == 0;
         if row.last < before.last {
             return Self::Older;
         }

@@ -65,6 +65,8 @@ impl Database {
         };
         let served = files.slot().number();
         let missing = self.put_back(files, seat, before).await?;
+        // Revisions count from the older row again.
+        self.told.forget(&seat.name);
         // An automatic fallback concerned a generation of the lost history.
         self.fall_backs.lock().remove(&seat.name);
         let done = self.bring(files, seat, said, Some(before)).await;

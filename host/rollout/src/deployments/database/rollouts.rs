@@ -13,7 +13,7 @@ use super::{Database, Said, row_after};
 
 impl Database {
     /// Stores a roll-out together with the change of its seat, both or nothing, and applies the change here. False if somebody else has changed
-    /// one of them first. Without a change, only the roll-out is stored.
+    /// one of them first, since the seat had the revision `seen`. Without a change, only the roll-out is stored.
     ///
     /// # Errors
     /// If the change is impossible, this host cannot load what it needs, or it cannot be stored.
@@ -23,6 +23,7 @@ impl Database {
         change: Option<Change>,
         (before, after): (&StoredRollout, &StoredRollout),
         by: &str,
+        seen: Option<u64>,
     ) -> Result<bool, ShipError> {
         let Some(change) = change else {
             return Ok(self.store.move_rollout(before, after, None, by).await?);
@@ -31,6 +32,10 @@ impl Database {
             let kept = Vec::new();
             return Err(NoGeneration::Previous { kept }.into());
         };
+        // Somebody has changed the seat since it was looked at.
+        if seen.is_some_and(|seen| seen != row.revision) {
+            return Ok(false);
+        }
         let now = self.state(files, &row, change).await?;
         let mut changed = row_after(&row, &now, &now.after(change)?);
         // The generations that the change needs must be loaded before it is stored.
@@ -48,6 +53,8 @@ impl Database {
             Change::TryOut(..) | Change::EndTrial | Change::SetMode(_) => Said::ByRow,
         };
         changed.revision = row.revision + 1;
+        // The time that the database has is not known.
+        changed.changed_at = 0;
         by.clone_into(&mut changed.changed_by);
         self.sync_seat(files, &changed, said).await?;
         Ok(true)
