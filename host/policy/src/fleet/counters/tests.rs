@@ -276,3 +276,26 @@ proptest! {
         }
     }
 }
+
+/// A host whose bucket is full for a minute is forgotten by the others. What it has taken before is not taken from them again.
+#[test]
+fn tokens_that_the_others_have_forgotten_do_not_count_again() {
+    let mut fleet = Fleet::new(2, 100);
+    let mut now = 0;
+    for _ in 0..100 {
+        assert!(fleet.takes(0, 10.0, 10, now));
+        fleet.exchange(now);
+        now += 200;
+    }
+    // Also the other one has used the bucket.
+    assert!(fleet.takes(1, 10.0, 10, now));
+    for _ in 0..600 {
+        now += 200;
+        fleet.exchange(now);
+    }
+    assert!(fleet.takes(0, 10.0, 10, now));
+    now += 1;
+    fleet.exchange(now);
+    let taken = (0..20).filter(|_| fleet.takes(1, 10.0, 10, now));
+    assert_eq!(taken.count(), 9);
+}
