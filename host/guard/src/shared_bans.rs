@@ -287,9 +287,10 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 proptest! {
-    /// Whatever was lost, late or repeated: when every host has told and heard everything, all have the same bans.
+    /// Whatever was lost, late or repeated: when every host has told and heard everything, all have the same bans. The clocks differ by less than
+    /// is told as large (`exchange_clock`): beyond that, hosts may differ about which of two bans of one source is the later one, and about its end.
     #[test]
-    fn hosts_agree(steps in prop::collection::vec(step(), 0..80), fast in prop::array::uniform4(0_u64..600_000)) {
+    fn hosts_agree(steps in prop::collection::vec(step(), 0..80), fast in prop::array::uniform4(0_u64..2_000)) {
         let mut hosts = Hosts::new(&fast);
         let mut old: Vec<Vec<Item>> = vec![Vec::new(); 4];
         let ip = |source: u8| IpAddr::from([192, 0, 2, source]);

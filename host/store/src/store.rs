@@ -427,13 +427,7 @@ async fn insert_artifact(
     let row = "`portcullis_artifact` (`digest`, `bytes`, `created_at`) VALUES (?, ?, ?)";
     let insert = link.dialect().insert_if_absent(row);
     let values = [digest.into(), bytes.into(), now.into()];
-    if link.execute(&insert, &values).await? > 0 {
-        return Ok(());
-    }
-    // A write, so that the deletion of the file on another node of a cluster conflicts with it.
-    let touch =
-        "UPDATE `portcullis_artifact` SET `created_at` = `created_at` + 1 WHERE `digest` = ?";
-    link.execute(touch, &[digest.into()]).await.map(drop)
+    link.execute(&insert, &values).await.map(drop)
 }
 
 /// Creates the row of a seat, if it does not exist yet.

@@ -52,6 +52,8 @@ async fn the_tables_are_those_of_kamailio() {
         "portcullis_seat",
         "portcullis_tenant",
         "portcullis_audit",
+        "portcullis_host",
+        "portcullis_rollout",
     ];
     assert_eq!(made, ours);
 }
