@@ -1,6 +1,7 @@
 //! The current sets, and how they are reloaded.
 
 mod sharing;
+mod sharing_state;
 mod telling;
 
 use std::collections::{BTreeMap, HashMap};
@@ -32,7 +33,7 @@ use crate::set::Turns;
 use crate::sets::Sets;
 use crate::source::{NewDestination, Source};
 use crate::state::{Sign, State, Thresholds};
-use sharing::Sharing;
+use sharing_state::Sharing;
 use telling::{Told, tell_load, tell_sockets};
 
 /// Interval between two looks for calls whose time is over.

@@ -8,6 +8,7 @@ mod passed;
 mod proxy_header;
 mod reading;
 mod running;
+mod socket_options;
 mod stream;
 mod stream_peer;
 mod tcp;

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use portcullis_metrics::Lost;
 use portcullis_proxy_protocol::Header;
 use portcullis_sip::{Destination, Transport};
-use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -25,6 +24,7 @@ use super::Worker;
 use super::forwarded::{self, NoClient};
 use super::handshake_slots;
 use super::proxy_header::{self, NoHeader};
+use super::socket_options::set_options;
 use super::stream;
 use super::stream_peer::StreamPeer;
 use super::tls;
@@ -34,10 +34,6 @@ use crate::transport::{Connections, Full, Joined, Opener, Outgoing, Remote, Sent
 
 /// Time limit for opening a connection. Shorter than Timer B and F (32 s), so that the caller gets a response.
 const CONNECT: Duration = Duration::from_secs(5);
-
-/// How long sent bytes may be unacknowledged, or wait because the peer accepts none, before the system closes the connection (RFC 5482).
-/// Timers B and F (RFC 3261 §17.1) have expired then, so nothing that waits is still of use.
-const UNACKNOWLEDGED: Duration = Duration::from_secs(32);
 
 /// Pause after a failed accept, for example for lack of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -469,14 +465,6 @@ async fn open(worker: Rc<RefCell<Worker>>, to: Destination, joined: Joined) {
 fn halves(stream: TcpStream) -> (OwnedReadHalf, OwnedWriteHalf) {
     set_options(&stream);
     stream.into_split()
-}
-
-/// Sets the options of a socket that carries SIP. A system without one of them has its own defaults.
-pub(super) fn set_options(stream: &TcpStream) {
-    let socket = SockRef::from(stream);
-    // Messages are written as a whole; delaying them to fill a segment only adds latency.
-    let _best_effort = socket.set_tcp_nodelay(true);
-    let _best_effort = socket.set_tcp_user_timeout(Some(UNACKNOWLEDGED));
 }
 
 /// Connects from the address that our Via names, with a port chosen by the system. `zone` is the one of that address: a link-local address means nothing

@@ -10,7 +10,7 @@ use rustls::Connection;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use super::tcp::set_options;
+use super::socket_options::set_options;
 use crate::handshakes::Established;
 
 /// The halves of a connection.

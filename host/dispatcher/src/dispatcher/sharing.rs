@@ -7,22 +7,12 @@ use portcullis_rate::{Journal, Noted};
 use siphasher::sip::SipHasher24;
 
 use super::Dispatcher;
+use super::sharing_state::Sharing;
 use crate::calls::CallKey;
-use crate::shared_loads::{Item, SharedLoads};
+use crate::shared_loads::Item;
 
 /// Ends of calls between two exchanges that other hosts are told of.
 const NOTES: usize = 4_096;
-
-/// What other hosts are told of calls, and what they have told.
-#[derive(Debug)]
-pub(super) struct Sharing {
-    /// Only the control side locks it.
-    loads: Mutex<SharedLoads>,
-    /// Calls that workers have ended and this host does not count.
-    ended: Journal,
-    /// Whether another host has calls.
-    has_others: AtomicBool,
-}
 
 impl Dispatcher {
     /// Counts calls together with other hosts. With the same key, a call may end on any of them. Before the first call.

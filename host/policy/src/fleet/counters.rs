@@ -32,6 +32,9 @@ const LONGEST_INTERVAL: u64 = 5 * SECOND;
 /// `seen_in` of a bucket for which nothing has been heard.
 const UNSEEN: u32 = u32::MAX;
 
+/// The same for a bucket that was first used while the others were not heard.
+const ALONE: u32 = u32::MAX - 1;
+
 /// The counters and rate limits of one seat whose names begin with certain prefixes.
 #[derive(Debug)]
 pub struct FleetCounters {
@@ -191,6 +194,10 @@ impl FleetCounters {
         bucket.each = each;
         bucket.ahead = each.saturating_mul(burst.into());
         let divisor = self.footing.divisor();
+        if divisor > 1 && bucket.seen_in == UNSEEN {
+            // What the others take meanwhile is within their shares.
+            bucket.seen_in = ALONE;
+        }
         let share = each.saturating_mul(divisor.into());
         let ahead = share.saturating_mul(burst.div_ceil(divisor).into());
         let due = bucket.due.max(now);

@@ -13,6 +13,7 @@ mod memory;
 mod provenance;
 mod rollout_error;
 mod rollouts;
+mod seat_states;
 mod state;
 mod told;
 

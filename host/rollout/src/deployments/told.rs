@@ -11,21 +11,19 @@ use tokio::sync::watch;
 
 use crate::policy_files::PolicyFiles;
 
-use super::Deployments;
-
 /// What this host has done with the stored states of seats.
 #[derive(Debug)]
 pub(super) struct Told {
     seats: Mutex<BTreeMap<String, Entry>>,
     /// Grows with each change.
-    changes: watch::Sender<u64>,
+    pub(super) changes: watch::Sender<u64>,
 }
 
 /// What was done with the stored state of a seat.
 #[derive(Clone, Debug, Default)]
-struct Entry {
+pub(super) struct Entry {
     /// The last revision that was carried out, or did not concern this host.
-    revision: u64,
+    pub(super) revision: u64,
     /// The last revision that could not be carried out, if it is later.
     refused: Option<Refused>,
     /// The trial of the candidate, and the counts when it began.
@@ -108,45 +106,13 @@ impl Told {
         seats.get(seat).map_or(0, |entry| entry.revision)
     }
 
-    fn entries(&self) -> BTreeMap<String, Entry> {
+    pub(super) fn entries(&self) -> BTreeMap<String, Entry> {
         self.seats.lock().clone()
     }
 }
 
-impl Deployments {
-    /// What this host says to others of each seat that has a state in the database. None without a database.
-    ///
-    /// It is true for all workers when every worker has begun another decision since.
-    pub fn seat_states(&self) -> BTreeMap<String, SeatState> {
-        let Some(database) = &self.database else {
-            return BTreeMap::new();
-        };
-        let entries = database.told().entries().into_iter();
-        let states = entries.map(|(name, entry)| {
-            let state = match self.seats.files(&name) {
-                Some(files) => entry.state(&files),
-                None => SeatState {
-                    revision: entry.revision,
-                    is_elsewhere: true,
-                    ..SeatState::default()
-                },
-            };
-            (name, state)
-        });
-        states.collect()
-    }
-
-    /// Changes after each stored change of a seat that this host has carried out, or could not. Never without a database.
-    pub fn changed(&self) -> watch::Receiver<u64> {
-        match &self.database {
-            Some(database) => database.told().changes.subscribe(),
-            None => watch::channel(0).1,
-        }
-    }
-}
-
 impl Entry {
-    fn state(self, files: &PolicyFiles) -> SeatState {
+    pub(super) fn state(self, files: &PolicyFiles) -> SeatState {
         let lineup = files.slot().lineup();
         let lineup = lineup.as_deref();
         let said = SeatState {

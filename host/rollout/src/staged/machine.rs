@@ -220,9 +220,7 @@ impl Rollout {
         });
         refused.or_else(|| {
             let tally = Tally::sum(seen.hosts);
-            self.plan
-                .gates
-                .failed(self.trial(), &tally, self.reference_ns)
+            failed(&self.plan.gates, self.trial(), &tally, self.reference_ns)
         })
     }
 
@@ -260,53 +258,51 @@ impl Rollout {
     }
 }
 
-impl Gates {
-    /// The gate that fails, with its numbers; `None` if all hold.
-    ///
-    /// Failures and differences are too many as soon as there are more than a step of `min_calls` calls may have: no later call would make
-    /// them good in time.
-    fn failed(&self, trial: Trial, tally: &Tally, reference_ns: Option<u64>) -> Option<String> {
-        let Tally {
-            calls,
-            failures,
-            compared,
-            differing,
-            ..
-        } = *tally;
-        if exceeds(failures, calls.max(self.min_calls), self.max_failures) {
-            let most = self.max_failures;
-            return Some(format!(
-                "failures: {failures} of {calls} calls failed, at most {most} may"
-            ));
-        }
-        match trial {
-            Trial::Shadow => exceeds(differing, compared.max(self.min_calls), self.max_differing).then(|| {
-                let most = self.max_differing;
-                format!("differing verdicts: {differing} of {compared} compared calls differ, at most {most} may")
-            }),
-            Trial::Canary(_) => self.failed_latency(tally, reference_ns),
-        }
+/// The gate that fails, with its numbers; `None` if all hold.
+///
+/// Failures and differences are too many as soon as there are more than a step of `min_calls` calls may have: no later call would make
+/// them good in time.
+fn failed(gates: &Gates, trial: Trial, tally: &Tally, reference_ns: Option<u64>) -> Option<String> {
+    let Tally {
+        calls,
+        failures,
+        compared,
+        differing,
+        ..
+    } = *tally;
+    if exceeds(failures, calls.max(gates.min_calls), gates.max_failures) {
+        let most = gates.max_failures;
+        return Some(format!(
+            "failures: {failures} of {calls} calls failed, at most {most} may"
+        ));
     }
+    match trial {
+        Trial::Shadow => exceeds(differing, compared.max(gates.min_calls), gates.max_differing).then(|| {
+            let most = gates.max_differing;
+            format!("differing verdicts: {differing} of {compared} compared calls differ, at most {most} may")
+        }),
+        Trial::Canary(_) => failed_latency(gates, tally, reference_ns),
+    }
+}
 
-    /// A canary decides on the path of the message, and so does the active generation: their durations can be compared. A shadow waits for
-    /// its turn beside the workers.
-    fn failed_latency(&self, tally: &Tally, reference_ns: Option<u64>) -> Option<String> {
-        let most = self.max_latency?;
-        let least = self.min_calls.max(1);
-        if tally.calls < least {
-            return None;
-        }
-        let own = mean_ns(tally.time_us, tally.calls)?;
-        let active = mean_ns(tally.active_time_us, tally.active_calls);
-        let active = active
-            .filter(|_| tally.active_calls >= least)
-            .or(reference_ns)?;
-        let is_slow = u128::from(own) * 100 > u128::from(active) * u128::from(most.hundredths());
-        is_slow.then(|| {
-            let (own, active) = (Duration::from_nanos(own), Duration::from_nanos(active));
-            format!("latency: a call takes {own:.1?} in the mean, and {active:.1?} with the active generation, at most {most} is allowed")
-        })
+/// A canary decides on the path of the message, and so does the active generation: their durations can be compared. A shadow waits for
+/// its turn beside the workers.
+fn failed_latency(gates: &Gates, tally: &Tally, reference_ns: Option<u64>) -> Option<String> {
+    let most = gates.max_latency?;
+    let least = gates.min_calls.max(1);
+    if tally.calls < least {
+        return None;
     }
+    let own = mean_ns(tally.time_us, tally.calls)?;
+    let active = mean_ns(tally.active_time_us, tally.active_calls);
+    let active = active
+        .filter(|_| tally.active_calls >= least)
+        .or(reference_ns)?;
+    let is_slow = u128::from(own) * 100 > u128::from(active) * u128::from(most.hundredths());
+    is_slow.then(|| {
+        let (own, active) = (Duration::from_nanos(own), Duration::from_nanos(active));
+        format!("latency: a call takes {own:.1?} in the mean, and {active:.1?} with the active generation, at most {most} is allowed")
+    })
 }
 
 impl Tally {

@@ -41,15 +41,15 @@ impl Page<'_, '_> {
             "Shared items of this host that Redis does not have yet",
             status.waiting(),
         )?;
-        self.gauge(
-            "exchange_lag_milliseconds",
+        self.seconds(
+            "exchange_lag_seconds",
             "Time since the last exchange that succeeded",
-            u64::try_from(status.lag(Instant::now()).as_millis()).unwrap_or(u64::MAX),
+            status.lag(Instant::now()).as_secs_f64(),
         )?;
-        self.gauge(
-            "exchange_round_trip_microseconds",
+        self.seconds(
+            "exchange_round_trip_seconds",
             "Time from the sending of the last exchange to its answer",
-            u64::try_from(status.round_trip().as_micros()).unwrap_or(u64::MAX),
+            status.round_trip().as_secs_f64(),
         )
     }
 }

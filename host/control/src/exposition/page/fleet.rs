@@ -71,7 +71,7 @@ impl Page<'_, '_> {
         )
     }
 
-    fn seconds(&mut self, name: &str, help: &str, seconds: f64) -> fmt::Result {
+    pub(super) fn seconds(&mut self, name: &str, help: &str, seconds: f64) -> fmt::Result {
         let mut metric = self
             .encoder
             .encode_descriptor(name, help, None, MetricType::Gauge)?;

@@ -374,7 +374,7 @@ proptest! {
             };
             let tally = Tally::sum(&hosts);
             let is_failing = hosts.iter().any(|host| host.refused.is_some())
-                || rollout.plan.gates.failed(rollout.trial(), &tally, rollout.reference_ns).is_some();
+                || failed(&rollout.plan.gates, rollout.trial(), &tally, rollout.reference_ns).is_some();
             let next = rollout.next(&seen);
             match &next {
                 Next::Wait(_) => prop_assert!(before.state.is_over() || !is_failing),
