@@ -16,7 +16,6 @@ const STRANGER: u8 = 20;
 fn host(cluster: &Galera, first: usize) -> Host {
     let builder = Builder::new()
         .set("database", &cluster.urls(first))
-        .set("database", "poll = \"250ms\"")
         .set("tenants.acme", "uri-domains = [\"acme.example\"]");
     let caller = builder.lease().ip(CALLER);
     cluster.add_row(0, &caller.to_string());

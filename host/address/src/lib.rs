@@ -58,7 +58,6 @@ pub use pattern::{
     DEFAULT_PATTERN_MEMORY, Effort, Pattern, PatternBudget, PatternError, STEPS_PER_LOOK, Spent,
     Syntax,
 };
-pub use portcullis_database::Pace;
 pub use row::{Row, RowError, RowWarning, parse_ip};
 pub use rules::{DEFAULT_RULES, LoadedRules, RuleError, RuleFolder, RuleSet, Rules, RulesError};
 pub use settle::FileWatch;

@@ -25,7 +25,7 @@ pub struct DatabaseConfig {
     pub prefer: Prefer,
     /// Whether the host refuses to start while the database is unreachable.
     pub required: bool,
-    /// Interval between two checks for changes of the tables.
+    /// Longest time between two looks for changes of the tables.
     pub poll: Duration,
     /// Longest interval between two loads of a table whose database does not report changes.
     pub reread: Duration,

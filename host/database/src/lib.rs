@@ -4,7 +4,8 @@
 //! - [`DatabaseUrls`] are the servers of a cluster; the connections use one that serves and has no older state than the one that was read;
 //! - [`Connections`] opens connections and keeps a few; a [`Link`] is one of them, and runs statements with a time limit for each answer;
 //! - a [`Dialect`] contains the differences between databases;
-//! - [`Connections::migrate`] creates missing tables, [`TableWatch`] detects changes of a table, except those of [`Unseen`];
+//! - [`Connections::migrate`] creates missing tables, [`TableWatch`] detects changes of a table, except those of [`Unseen`], and a [`Follower`]
+//!   waits for the looks that all followers of a database share;
 //! - a [`Failure`] says what is wrong, where, and what to do.
 
 #![forbid(unsafe_code)]
@@ -31,7 +32,7 @@ mod url;
 mod urls;
 mod wire;
 
-pub use change::{ChangeSource, Look, TableWatch};
+pub use change::{ChangeSource, Follower, Look, Looked, TableWatch};
 pub use connections::{Connections, HasFailure, MigrationAction, MigrationStep, Try};
 pub use dialect::{Dialect, LastId, Turn};
 pub use failure::Failure;

@@ -15,6 +15,9 @@ const SHORTEST: Duration = Duration::from_millis(250);
 /// The pause is this many times as long as such a poll takes: a host keeps one connection busy for at most a hundredth of the time.
 const TIMES: u32 = 100;
 
+/// The pause after a load is this many times as long as the load took.
+const LOADS: u32 = 10;
+
 /// The pauses of one loop that polls.
 #[derive(Clone, Copy, Debug)]
 pub struct Pace {
@@ -40,6 +43,22 @@ impl Pace {
         self.failures = 0;
         let longest = self.poll.max(took);
         longest - longest.mul_f64(SPREAD * fastrand::f64())
+    }
+
+    /// The pause after a load of a table that is followed by frequent looks: ten times as long as the load took, but at least half of the interval,
+    /// and at most the interval or, if that is longer, as long as the load took; less a random part of up to a quarter of it. None if nothing was
+    /// loaded.
+    ///
+    /// The first change after such a pause is loaded at once; a table that changes all the time is not read all the time.
+    pub fn loaded(&mut self, took: Duration) -> Duration {
+        self.failures = 0;
+        if took.is_zero() {
+            return Duration::ZERO;
+        }
+        let whole = took
+            .saturating_mul(LOADS)
+            .clamp(self.poll / 2, self.poll.max(took));
+        whole - whole.mul_f64(SPREAD * fastrand::f64())
     }
 
     /// The pause after a poll that only asks whether there are changes, and was answered within this time: from 250 ms up to the interval, less a
@@ -107,6 +126,19 @@ mod tests {
         are_within(&after(0), 0.1875, 0.25);
         are_within(&after(5), 0.375, 0.5);
         are_within(&after(80), 0.75, 1.0);
+    }
+
+    #[test]
+    fn a_table_that_changes_all_the_time_is_not_read_all_the_time() {
+        let after = |millis| {
+            let took = Duration::from_millis(millis);
+            all(|| Pace::new(POLL).loaded(took))
+        };
+        assert_eq!(Pace::new(POLL).loaded(Duration::ZERO), Duration::ZERO);
+        are_within(&after(1), 0.375, 0.5);
+        are_within(&after(80), 0.6, 0.8);
+        are_within(&after(400), 0.75, 1.0);
+        are_within(&after(8000), 6.0, 8.0);
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub struct DispatcherNames {
 }
 
 /// The name of a table or column: 1 to 64 letters, digits, `_`, `$` and `-`. It therefore never needs escaping.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Name(Cow<'static, str>);
 
 /// Why a text is not a valid name of a table or column.

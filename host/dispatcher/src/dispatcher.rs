@@ -16,7 +16,7 @@ use arc_swap::{ArcSwap, Guard};
 use parking_lot::Mutex;
 use portcullis_address::{BookOptions, FileWatch, RowError};
 use portcullis_database::{
-    ChangeSource, Connections, DatabaseUrl, Failure, Look, Pace, Schema, TableWatch,
+    ChangeSource, Connections, DatabaseUrl, Failure, Follower, Look, Looked, Schema, TableWatch,
 };
 use portcullis_sync::{Retired, SingleFlight};
 use tokio::sync::watch;
@@ -418,16 +418,14 @@ impl Dispatcher {
     }
 
     async fn watch_table(&self) {
-        let mut pace = Pace::new(self.options.poll);
-        let mut pause = pace.first();
+        let connections = self.shared.source.connections().clone();
+        let mut follower = Follower::of_table(connections, self.options.poll);
         loop {
-            sleep(pause).await;
+            let looked = follower.next().await;
             let (shared, options) = (Arc::clone(&self.shared), self.options);
-            let follow = tokio::spawn(async move { shared.follow(options).await });
-            pause = match follow.await {
-                Ok(Ok(took)) => pace.succeeded(took),
-                Ok(Err(_)) | Err(_) => pace.failed(),
-            };
+            let follow = async move { shared.follow(options, looked.as_deref()).await };
+            let followed = tokio::spawn(follow).await;
+            follower.done(followed.ok().and_then(Result::ok));
             self.shared.collect();
         }
     }
@@ -497,11 +495,19 @@ impl Shared {
         self.flights.answer(ticket, load).await
     }
 
-    /// Loads the table if it has changed; returns how long that took.
-    async fn follow(&self, options: BookOptions) -> Result<Duration, DispatcherError> {
+    /// Loads the table if it has changed, as this look at the database says, or one that is made now; returns how long that took.
+    async fn follow(
+        &self,
+        options: BookOptions,
+        looked: Option<&Looked>,
+    ) -> Result<Duration, DispatcherError> {
         let mut flight = self.flights.take().await;
         let keeper = &mut flight.state;
-        let look = match keeper.watch.look().await {
+        let look = match looked {
+            Some(looked) => keeper.watch.compare(looked),
+            None => keeper.watch.look().await,
+        };
+        let look = match look {
             Ok(look) => look,
             Err(Failure::NoTable { .. } | Failure::NoFile { .. }) => Look::Unknown,
             Err(failure) => return Err(self.failed(failure.into())),

@@ -20,6 +20,7 @@ mod store;
 
 pub use action::{Action, ActionBounds, ActionFilter, StoredAction};
 pub use error::StoreError;
+pub use portcullis_database::{Follower, Look, Looked};
 pub use rollout::StoredRollout;
 pub use seat::{Generation, Kept, NewGeneration, Seat, Trial};
 pub use store::{MOST_NOTED, Mark, MarkWatch, OPEN, PutBack, Store, StoredTenant};

@@ -123,7 +123,6 @@ impl Drop for Ends<'_> {
 fn host(cluster: &Galera, first: usize) -> Host {
     let builder = Builder::new()
         .set("database", &cluster.urls(first))
-        .set("database", "poll = \"500ms\"")
         .set("tenants.acme", "uri-domains = [\"acme.example\"]");
     cluster.add_row(0, &builder.lease().ip(CALLER).to_string());
     builder.start()

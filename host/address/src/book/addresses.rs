@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use portcullis_database::Looked;
 use portcullis_sync::SingleFlight;
 use tracing::{debug, info, warn};
 
@@ -64,7 +65,7 @@ impl AddressLoader {
         let load = async |keeper: &mut Keeper| {
             // The next look finds later changes.
             keeper.watcher.insist();
-            let result = match self.look(keeper).await {
+            let result = match self.look(keeper, None).await {
                 Ok(_) => self.load(keeper, Unchanged::Publish).await,
                 Err(error) => Err(error),
             };
@@ -76,11 +77,15 @@ impl AddressLoader {
         self.flights.answer(ticket, load).await
     }
 
-    /// Loads the table if it has changed; returns how long that took.
-    pub(super) async fn follow(&self, options: BookOptions) -> Result<Duration, DatabaseError> {
+    /// Loads the table if it has changed, as this look at the database says, or one that is made now; returns how long that took.
+    pub(super) async fn follow(
+        &self,
+        options: BookOptions,
+        looked: Option<&Looked>,
+    ) -> Result<Duration, DatabaseError> {
         let mut flight = self.flights.take().await;
         let keeper = &mut flight.state;
-        let is_due = match self.look(keeper).await? {
+        let is_due = match self.look(keeper, looked).await? {
             Look::Changed => true,
             look @ (Look::Unknown | Look::Quiet) => keeper.is_due(look, options),
             Look::Same => false,
@@ -98,8 +103,13 @@ impl AddressLoader {
     }
 
     /// Whether the table may have changed. Any error counts as an unreachable database.
-    async fn look(&self, keeper: &mut Keeper) -> Result<Look, DatabaseError> {
-        let look = keeper.watcher.look().await.inspect_err(|error| {
+    async fn look(
+        &self,
+        keeper: &mut Keeper,
+        looked: Option<&Looked>,
+    ) -> Result<Look, DatabaseError> {
+        let look = keeper.watcher.look_at(looked).await;
+        let look = look.inspect_err(|error| {
             self.is_away();
             self.tell(error);
         })?;

@@ -12,9 +12,11 @@ mod trusted;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Cache};
-use portcullis_database::Pace;
+use portcullis_database::Follower;
+use tokio::task::JoinError;
 use tokio::time::sleep;
 
 pub use options::BookOptions;
@@ -132,7 +134,7 @@ impl AddressBook {
         })?
     }
 
-    /// Checks both tables and the rules for changes and loads them, forever. An unreachable database is tried again; the log has one line
+    /// Checks both tables and the rules for changes and loads them, forever. Looks at the database are shared with all who follow its tables. An unreachable database is tried again; the log has one line
     /// when it becomes unreachable and one when it answers again.
     pub async fn watch(&self) {
         tokio::join!(
@@ -145,38 +147,35 @@ impl AddressBook {
     /// One check of the watch.
     #[cfg(test)]
     pub(crate) async fn follow(&self, options: BookOptions) -> Result<(), DatabaseError> {
-        self.addresses.follow(options).await.map(drop)
+        self.addresses.follow(options, None).await.map(drop)
     }
 
     async fn watch_addresses(&self) {
         let options = self.options;
-        let mut pace = Pace::new(options.poll);
+        let database = self.database();
         // The table has just been loaded.
-        sleep(pace.first()).await;
+        let mut follower = match database.address_file() {
+            Some(_) => Follower::of_file(options.poll),
+            None => Follower::of_table(database.connections().clone(), options.poll),
+        };
         loop {
+            let looked = follower.next().await;
             let loader = Arc::clone(&self.addresses);
-            let follow = tokio::spawn(async move { loader.follow(options).await });
-            let pause = match follow.await {
-                Ok(Ok(took)) => pace.succeeded(took),
-                Ok(Err(_)) | Err(_) => pace.failed(),
-            };
+            let follow = async move { loader.follow(options, looked.as_deref()).await };
+            follower.done(took(tokio::spawn(follow).await));
             self.published.collect();
-            sleep(pause).await;
         }
     }
 
     async fn watch_trusted(&self) {
         let options = self.options;
-        let mut pace = Pace::new(options.poll);
-        sleep(pace.first()).await;
+        let connections = self.database().connections().clone();
+        let mut follower = Follower::of_table(connections, options.poll);
         loop {
+            let looked = follower.next().await;
             let loader = Arc::clone(&self.trusted);
-            let follow = tokio::spawn(async move { loader.follow(options).await });
-            let pause = match follow.await {
-                Ok(Ok(took)) => pace.succeeded(took),
-                Ok(Err(_)) | Err(_) => pace.failed(),
-            };
-            sleep(pause).await;
+            let follow = async move { loader.follow(options, looked.as_deref()).await };
+            follower.done(took(tokio::spawn(follow).await));
         }
     }
 
@@ -190,6 +189,11 @@ impl AddressBook {
             sleep(options.poll).await;
         }
     }
+}
+
+/// How long a load took, zero if there was none; `None` if it failed.
+fn took(followed: Result<Result<Duration, DatabaseError>, JoinError>) -> Option<Duration> {
+    followed.ok().and_then(Result::ok)
 }
 
 impl fmt::Debug for AddressBook {

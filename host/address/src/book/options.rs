@@ -11,7 +11,8 @@ const TRUST_TIMES: u32 = 60;
 /// Options of change detection.
 #[derive(Clone, Copy, Debug)]
 pub struct BookOptions {
-    /// Interval between two checks for changes.
+    /// Longest time between two checks for changes. Up to a second, they are as frequent as the looks at the database are cheap
+    /// ([`Follower`](portcullis_database::Follower)).
     pub poll: Duration,
     /// Longest interval between two full reads of a table whose database does not report changes. The interval is 60 times the
     /// duration of a read, but never longer than this.

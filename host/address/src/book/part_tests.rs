@@ -243,14 +243,14 @@ async fn peers_of_an_emptied_table_stay_until_it_has_settled() {
     // A table that is filled anew without a transaction.
     database.remove_trusted("192.0.2.1").await.unwrap();
     for _ in 0..3 {
-        book.trusted.follow(held).await.unwrap();
+        book.trusted.follow(held, None).await.unwrap();
         assert!(trusts(&book.current(), "192.0.2.1"));
     }
     database.add_trusted(&peer("192.0.2.2")).await.unwrap();
-    book.trusted.follow(held).await.unwrap();
+    book.trusted.follow(held, None).await.unwrap();
     assert!(trusts(&book.current(), "192.0.2.2") && !trusts(&book.current(), "192.0.2.1"));
     database.remove_trusted("192.0.2.2").await.unwrap();
-    book.trusted.follow(held).await.unwrap();
+    book.trusted.follow(held, None).await.unwrap();
     assert!(trusts(&book.current(), "192.0.2.2"));
     book.reload_trusted().await.unwrap();
     assert!(

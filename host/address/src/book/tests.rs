@@ -192,7 +192,7 @@ async fn a_table_that_was_written_but_not_changed_is_not_published_again() {
     book.database().remove(200, "10.0.0.2").await.unwrap();
     let loads = book.status().loads;
     let options = BookOptions::default();
-    book.addresses.follow(options).await.unwrap();
+    book.addresses.follow(options, None).await.unwrap();
     assert_eq!(book.status().loads, loads + 1, "it was read");
     assert!(Arc::ptr_eq(&before, &book.current()));
     // A requested reload publishes the table anyway.

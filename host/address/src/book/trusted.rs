@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_database::Looked;
 use portcullis_sync::SingleFlight;
 use tracing::{info, warn};
 
@@ -69,11 +70,15 @@ impl TrustedLoader {
         self.flights.answer(ticket, load).await
     }
 
-    /// Loads the peers if they have changed; returns how long that took.
-    pub(super) async fn follow(&self, options: BookOptions) -> Result<Duration, DatabaseError> {
+    /// Loads the peers if they have changed, as this look at the database says, or one that is made now; returns how long that took.
+    pub(super) async fn follow(
+        &self,
+        options: BookOptions,
+        looked: Option<&Looked>,
+    ) -> Result<Duration, DatabaseError> {
         let mut flight = self.flights.take().await;
         let keeper = &mut flight.state;
-        let look = keeper.watcher.look().await;
+        let look = keeper.watcher.look_at(looked).await;
         let is_due = match look.map_err(|error| self.failed(error))? {
             Look::Changed => true,
             look @ (Look::Unknown | Look::Quiet) => keeper.is_due(look, options),

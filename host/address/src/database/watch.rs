@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use portcullis_database::{ChangeSource, Look, TableWatch};
+use portcullis_database::{ChangeSource, Look, Looked, TableWatch};
 
 use super::{Database, DatabaseError};
 use crate::settle::{FileState, SettleTimes, Settling, Step, Writers};
@@ -85,6 +85,17 @@ impl Watcher {
         match &mut self.watched {
             Watched::Table(table) => Ok(table.look().await?),
             Watched::File(file) => Ok(file.look()),
+        }
+    }
+
+    /// The same with a look at the database that others share; `None` for a file.
+    ///
+    /// # Errors
+    /// If the look has failed.
+    pub(crate) async fn look_at(&mut self, looked: Option<&Looked>) -> Result<Look, DatabaseError> {
+        match (&mut self.watched, looked) {
+            (Watched::Table(table), Some(looked)) => Ok(table.compare(looked)?),
+            (Watched::Table(_), None) | (Watched::File(_), _) => self.look().await,
         }
     }
 

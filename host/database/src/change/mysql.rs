@@ -1,5 +1,7 @@
 //! What MySQL and MariaDB report about a table.
 
+use std::collections::BTreeMap;
+
 use super::look::{ChangeSource, Look};
 use crate::kind::Kind;
 use crate::link::{Column, Link};
@@ -45,25 +47,33 @@ enum Memory {
 }
 
 impl Times {
-    /// Queries all of it.
-    pub(super) async fn ask(link: &mut Link, table: &Name) -> Result<Self, Failure> {
+    /// Queries all of it, for all of these tables at once.
+    pub(super) async fn ask(
+        link: &mut Link,
+        tables: &[Name],
+    ) -> Result<BTreeMap<Name, Self>, Failure> {
+        if tables.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut found: Vec<(String, Self)> = Vec::new();
         link.try_once(FRESH_TIMES).await?;
         let is_galera = link.origin.kind == Some(Kind::Galera);
-        let mut times = Self::default();
+        let names: Vec<String> = tables.iter().map(Name::literal).collect();
         let ask = format!(
-            "SELECT CONCAT(TABLE_TYPE, IF(CREATE_OPTIONS LIKE '%partitioned%', ' PARTITIONED', '')), CAST(ENGINE AS CHAR), \
-             CAST(CREATE_TIME AS CHAR), CAST(UPDATE_TIME AS CHAR), \
+            "SELECT CAST(TABLE_NAME AS CHAR), CONCAT(TABLE_TYPE, IF(CREATE_OPTIONS LIKE '%partitioned%', ' PARTITIONED', '')), \
+             CAST(ENGINE AS CHAR), CAST(CREATE_TIME AS CHAR), CAST(UPDATE_TIME AS CHAR), \
              CAST(TIMESTAMPDIFF(MICROSECOND, UPDATE_TIME, NOW(6)) / 1000000 AS CHAR), \
              CONCAT_WS('/', AUTO_INCREMENT, IF(ENGINE = 'InnoDB', TABLE_ROWS = 0, TABLE_ROWS), CHECKSUM) \
-             FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = {}",
-            table.literal()
+             FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME IN ({})",
+            names.join(", ")
         );
-        link.each(&ask, |columns: [Column<'_>; 6]| {
-            let [kind, engine, created, updated, age, signs] = columns.map(|column| match column {
-                Column::Text(text) => Some(text.to_owned()),
-                Column::Null | Column::Bytes => None,
-            });
-            times = Self {
+        link.each(&ask, |columns: [Column<'_>; 7]| {
+            let [name, kind, engine, created, updated, age, signs] =
+                columns.map(|column| match column {
+                    Column::Text(text) => Some(text.to_owned()),
+                    Column::Null | Column::Bytes => None,
+                });
+            let times = Self {
                 kind,
                 engine,
                 created,
@@ -74,9 +84,23 @@ impl Times {
                     .unwrap_or(f64::INFINITY),
                 is_galera,
             };
+            found.push((name.unwrap_or_default(), times));
         })
         .await?;
-        Ok(times)
+        let of = |table: &Name| (table.clone(), Self::of(table, &found));
+        Ok(tables.iter().map(of).collect())
+    }
+
+    /// The answer about a table among those of a server, which may not distinguish upper and lower case in names, or have them in lower case.
+    fn of(table: &Name, found: &[(String, Self)]) -> Self {
+        let name = table.as_str();
+        let exact = found.iter().find(|(found, _)| found == name);
+        let similar = || {
+            let mut all = found.iter();
+            all.find(|(found, _)| found.to_lowercase() == name.to_lowercase())
+        };
+        let times = exact.or_else(similar).map(|(_, times)| times.clone());
+        times.unwrap_or_default()
     }
 
     pub(super) fn since(&self, before: &Self) -> Look {
@@ -210,6 +234,21 @@ mod tests {
         ] {
             assert_eq!(at(now).since(&at(before)), look, "{before} {now}");
         }
+    }
+
+    #[test]
+    fn an_answer_belongs_to_the_table_with_this_name_or_to_the_one_in_lower_case() {
+        let at = |second| times(Some(second), 9.0);
+        let found = [
+            ("Address".to_owned(), at("12:00:01")),
+            ("address".to_owned(), at("12:00:02")),
+            ("peers".to_owned(), at("12:00:03")),
+        ];
+        let of = |name: &'static str| Times::of(&Name::known(name), &found);
+        assert_eq!(of("address"), at("12:00:02"));
+        assert_eq!(of("Address"), at("12:00:01"));
+        assert_eq!(of("Peers"), at("12:00:03"));
+        assert_eq!(of("trusted"), Times::default());
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! the table, but any transaction on the server changes the snapshot. The counters of the table then reveal most changes; a session that
 //! continues after its change may report to them seconds late, so a table is also read again and compared while others write to the server.
 
+use std::collections::BTreeMap;
+
 use super::look::{ChangeSource, Look};
 use crate::link::{Column, Link};
 use crate::{Failure, Name};
@@ -24,32 +26,45 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Queries all of it. Every user who may connect may query it.
-    pub(super) async fn ask(link: &mut Link, table: &Name) -> Result<Self, Failure> {
+    /// Queries all of it, for all of these tables at once. Every user who may connect may query it.
+    pub(super) async fn ask(
+        link: &mut Link,
+        tables: &[Name],
+    ) -> Result<BTreeMap<Name, Self>, Failure> {
+        if tables.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let names = tables.iter().enumerate();
+        let names = names.map(|(nth, table)| format!("({nth}, {})", table.literal()));
         let ask = format!(
-            "SELECT CAST(c.relkind AS TEXT), CAST(c.oid AS TEXT) || '/' || CAST(c.relfilenode AS TEXT), \
+            "SELECT CAST(asked.nth AS TEXT), CAST(c.relkind AS TEXT), CAST(c.oid AS TEXT) || '/' || CAST(c.relfilenode AS TEXT), \
              CONCAT_WS('/', pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid)), \
              CAST(pg_current_snapshot() AS TEXT), CAST(pg_is_in_recovery() AS TEXT) \
-             FROM (SELECT 1) AS one LEFT JOIN pg_catalog.pg_class AS c \
-             ON c.relname = {} AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.pg_table_is_visible(c.oid)",
-            table.literal()
+             FROM (VALUES {}) AS asked(nth, name) LEFT JOIN pg_catalog.pg_class AS c \
+             ON c.relname = CAST(asked.name AS NAME) AND c.relkind IN ('r', 'p', 'v', 'm', 'f') AND pg_catalog.pg_table_is_visible(c.oid)",
+            names.collect::<Vec<_>>().join(", ")
         );
-        let mut seen = Self::default();
-        link.each(&ask, |columns: [Column<'_>; 5]| {
-            let [kind, id, counters, snapshot, standby] = columns.map(|column| match column {
+        let mut all = BTreeMap::new();
+        link.each(&ask, |columns: [Column<'_>; 6]| {
+            let [nth, kind, id, counters, snapshot, standby] = columns.map(|column| match column {
                 Column::Text(text) => Some(text.to_owned()),
                 Column::Null | Column::Bytes => None,
             });
-            seen = Self {
+            let nth: Option<usize> = nth.and_then(|nth| nth.parse().ok());
+            let Some(table) = nth.and_then(|nth| tables.get(nth)) else {
+                return;
+            };
+            let seen = Self {
                 kind,
                 id,
                 counters,
                 snapshot,
                 is_standby: standby.as_deref() != Some("false"),
             };
+            all.insert(table.clone(), seen);
         })
         .await?;
-        Ok(seen)
+        Ok(all)
     }
 
     pub(super) fn since(&self, before: &Self) -> Look {

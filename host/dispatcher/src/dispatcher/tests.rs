@@ -177,7 +177,7 @@ async fn a_table_that_becomes_empty_is_believed_after_a_while_or_on_request() {
             settle,
             ..BookOptions::default()
         };
-        dispatcher.shared.follow(options)
+        dispatcher.shared.follow(options, None)
     };
     follow(Duration::from_secs(600)).await.unwrap();
     assert_eq!(dispatcher.current().len(), 1);

@@ -1,11 +1,11 @@
 //! Applies what other hosts store in the database.
 
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use parking_lot::Mutex;
-use portcullis_store::{Seat as StoredSeat, StoreError};
-use tokio::time::sleep;
+use portcullis_store::{Follower, Looked, Mark, Seat as StoredSeat, StoreError};
 
 use super::Deployments;
 use super::database::Database;
@@ -17,9 +17,13 @@ impl Deployments {
         let Some(database) = &self.database else {
             return;
         };
-        match self.try_sync(database).await {
-            Ok(()) => {}
-            Err(error) => database.health().note(Some(error)),
+        // The mark is read before the rows: what changes meanwhile is found by the next call.
+        let done = match database.mark(None).await {
+            Ok(mark) => self.try_sync(database, mark).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = done {
+            database.health().note(Some(error));
         }
     }
 
@@ -45,9 +49,8 @@ impl Deployments {
         seat.active.is_some() && files.is_some_and(|files| files.file().is_none())
     }
 
-    async fn try_sync(&self, database: &Database) -> Result<(), StoreError> {
-        // Read before the rows: what changes meanwhile is found by the next call.
-        let mark = database.mark().await?;
+    /// Applies the stored state to all seats, which had this mark before.
+    async fn try_sync(&self, database: &Database, mark: Mark) -> Result<(), StoreError> {
         let mut seats = database.store().seats().await?;
         if database.health().is_memory() && self.adopt(database).await? {
             seats = database.store().seats().await?;
@@ -104,43 +107,49 @@ impl Deployments {
         }
     }
 
-    /// Applies the stored state to all seats if it has changed, and stores automatic fallbacks. Returns how long the question took whether it
-    /// has changed; `None` if the database could not be queried. Without a database there is nothing to do.
-    pub(crate) async fn follow(&self) -> Option<Duration> {
+    /// Applies the stored state to all seats if it has changed, as this look at the database says, or one that is made now, and stores automatic
+    /// fallbacks. Returns whether the database could be queried. Without a database there is nothing to do.
+    pub(crate) async fn follow(&self, looked: Option<&Looked>) -> bool {
         let Some(database) = &self.database else {
-            return Some(Duration::ZERO);
+            return true;
         };
-        let begun = Instant::now();
         // The queries stop at the first error, because an unreachable database fails all of them.
         let followed = async {
-            let has_changed = database.has_changed().await?;
-            let took = begun.elapsed();
-            if has_changed {
-                self.try_sync(database).await?;
+            let mark = database.mark(looked).await?;
+            if database.is_news(mark) {
+                self.try_sync(database, mark).await?;
             }
-            database.store_fall_backs().await?;
-            Ok::<_, StoreError>(took)
+            database.store_fall_backs().await
         };
         match followed.await {
-            Ok(took) => {
+            Ok(()) => {
                 database.health().looked();
-                Some(took)
+                true
             }
             Err(error) => {
                 database.health().note(Some(error));
-                None
+                false
             }
         }
     }
 
-    /// Waits for this time, or until there is something to store. Never returns without a database.
-    pub(crate) async fn next_look(&self, pause: Duration) {
-        let Some(database) = &self.database else {
-            return std::future::pending().await;
+    /// What waits for looks at the database of pushed policies; `None` without a database.
+    pub(crate) fn follower(&self, interval: Duration) -> Option<Follower> {
+        let database = self.database.as_ref()?;
+        Some(database.store().follower(interval))
+    }
+
+    /// Waits for the next look at the database; `None` if there is something to store before.
+    pub(crate) async fn next_look(&self, follower: &mut Follower) -> Option<Arc<Looked>> {
+        let woken = async {
+            match &self.database {
+                Some(database) => database.woken().await,
+                None => std::future::pending().await,
+            }
         };
         tokio::select! {
-            () = sleep(pause) => {}
-            () = database.woken() => {}
+            looked = follower.next() => looked,
+            () = woken => None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis_store::{Mark, Store, StoreError, StoredTenant};
+use portcullis_store::{Looked, Mark, Store, StoreError, StoredTenant};
 use thiserror::Error;
 
 use portcullis_config::{
@@ -81,8 +81,8 @@ impl Registry {
         Ok(())
     }
 
-    /// Applies the stored tenants, if they have changed.
-    pub(super) async fn sync_tenants(&self) {
+    /// Applies the stored tenants if they have changed, as this look at the database says, or one that is made now.
+    pub(super) async fn sync_tenants(&self, looked: Option<&Looked>) {
         let Some(store) = self.directory.store() else {
             return;
         };
@@ -91,7 +91,7 @@ impl Registry {
         };
         let seen = self.directory.known.lock().mark;
         // An error is logged where the stored policies are read, which are in the same database.
-        match self.directory.mark().await {
+        match self.directory.mark(looked).await {
             Ok(mark) if mark != seen => {}
             Ok(_) | Err(_) => return,
         }

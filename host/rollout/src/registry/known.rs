@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use portcullis_config::{Config, TenantConfig};
-use portcullis_store::{Mark, MarkWatch, Store, StoreError, StoredTenant};
+use portcullis_store::{Looked, Mark, MarkWatch, Store, StoreError, StoredTenant};
 
 /// How long stored tenants must be older than before until that applies: a server that is a replica may lag behind, and a backup is not read back at
 /// once.
@@ -58,14 +58,16 @@ impl Directory {
         self.store.as_ref()
     }
 
-    /// Returns the mark of the stored tenants; `None` for a host without a database.
+    /// Returns the mark of the stored tenants, by a look at the database that was made for all, or one that is made now; `None` for a host without
+    /// a database.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub(super) async fn mark(&self) -> Result<Option<Mark>, StoreError> {
-        match self.marks.lock().await.as_mut() {
-            Some(marks) => marks.look().await.map(Some),
-            None => Ok(None),
+    pub(super) async fn mark(&self, looked: Option<&Looked>) -> Result<Option<Mark>, StoreError> {
+        match (self.marks.lock().await.as_mut(), looked) {
+            (Some(marks), Some(looked)) => marks.look_at(looked).await.map(Some),
+            (Some(marks), None) => marks.look().await.map(Some),
+            (None, _) => Ok(None),
         }
     }
 

@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use futures_util::stream::{self, StreamExt};
-use portcullis_address::Pace;
 use portcullis_config::{Config, SeatConfig, TenantConfig};
 use portcullis_dataplane::tenants::{Budget, Seat, Shadow, Tenant, Tenants};
 use portcullis_dispatcher::Dispatcher;
@@ -395,21 +394,21 @@ impl Registry {
 
     /// Follows the database as long as the host runs.
     async fn follow_database(self: Arc<Self>) {
-        let mut pace = Pace::new(FOLLOW);
-        let mut pause = pace.first();
+        let Some(mut follower) = self.deployments.follower(FOLLOW) else {
+            return;
+        };
         loop {
-            self.deployments.next_look(pause).await;
+            let looked = self.deployments.next_look(&mut follower).await;
             // The start itself applies the stored state to all seats.
             if self.progress().is_some() {
                 continue;
             }
-            pause = match self.deployments.follow().await {
-                Some(look) => {
-                    self.sync_tenants().await;
-                    pace.answered(look)
-                }
-                None => pace.failed(),
-            };
+            let looked = looked.as_deref();
+            let has_answered = self.deployments.follow(looked).await;
+            if has_answered {
+                self.sync_tenants(looked).await;
+            }
+            follower.done(has_answered.then_some(Duration::ZERO));
         }
     }
 

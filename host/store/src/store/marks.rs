@@ -2,19 +2,21 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_database::{Column, Look, Name, TableWatch};
+use portcullis_database::{Column, Failure, Follower, Look, Looked, Name, TableWatch};
 
 use super::{Store, StoredTenant};
 use crate::error::StoreError;
 
-/// Number of rows from which on a table is not summed up while the server reports no change of it: then the question costs less than the sums.
-const MANY: u64 = 2_000;
-
 /// How long a server is trusted that reports no change, but has no time of the last change since its restart.
 const TRUSTED: Duration = Duration::from_secs(60);
 
+/// How long the last sums are trusted where the database does not say whether a table has changed: PostgreSQL, while anybody writes. A look comes more
+/// often, and a push should be live on all hosts within a second.
+const UNSURE: Duration = Duration::from_millis(400);
+
 static SEATS: Name = Name::known("portcullis_seat");
 static TENANTS: Name = Name::known("portcullis_tenant");
+static ROLLOUTS: Name = Name::known("portcullis_rollout");
 
 /// The state of a table in a few numbers. Two states of one database with equal marks have the same rows, also if the database was replaced
 /// by a backup and changed again since: the times of its rows are then others.
@@ -62,17 +64,38 @@ impl MarkWatch {
         }
     }
 
-    /// Returns the mark. A table with many rows is only summed up if it may have changed since the last call.
+    /// Looks now, and returns the mark. The rows are only summed up if the table may have changed since the last call.
     ///
     /// # Errors
     /// As [`Store::mark`].
     pub async fn look(&mut self) -> Result<Mark, StoreError> {
+        let look = self.changes.look().await;
+        self.mark_after(look, Duration::ZERO).await
+    }
+
+    /// The same for a look that was made for all who follow tables of the database.
+    ///
+    /// # Errors
+    /// As [`Store::mark`], and when the look has failed.
+    pub async fn look_at(&mut self, looked: &Looked) -> Result<Mark, StoreError> {
+        let look = self.changes.compare(looked);
+        self.mark_after(look, UNSURE).await
+    }
+
+    /// The mark after this look. `unsure` is how long the last one is trusted if the database does not say whether it has changed.
+    async fn mark_after(
+        &mut self,
+        look: Result<Look, Failure>,
+        unsure: Duration,
+    ) -> Result<Mark, StoreError> {
         let last = self.last.take();
-        if let Some((mark, read)) = last.filter(|(mark, _)| mark.rows >= MANY) {
-            let is_same = match self.changes.look().await? {
+        let look = look?;
+        if let Some((mark, read)) = last {
+            let is_same = match look {
                 Look::Same => true,
                 Look::Quiet => read.elapsed() < TRUSTED,
-                Look::Changed | Look::Unknown => false,
+                Look::Unknown => read.elapsed() < unsure,
+                Look::Changed => false,
             };
             if is_same {
                 self.last = last;
@@ -94,6 +117,16 @@ impl Store {
     /// Follows the mark of the tenants.
     pub fn watch_tenants(&self) -> MarkWatch {
         MarkWatch::new(self, &TENANTS)
+    }
+
+    /// Follows changes of the roll-outs.
+    pub fn watch_rollouts(&self) -> TableWatch {
+        TableWatch::new(self.connections.clone(), ROLLOUTS.clone())
+    }
+
+    /// Waits for looks at the database, and says when to look again.
+    pub fn follower(&self, interval: Duration) -> Follower {
+        Follower::of_table(self.connections.clone(), interval)
     }
 
     /// The mark of the seats.
@@ -120,7 +153,7 @@ impl Store {
         let query = format!("SELECT {} FROM {}", sums.join(", "), table.quoted());
         let mut mark = Mark::default();
         let mut link = self.open().await?;
-        // A text query is one round trip, and hosts make this one every second.
+        // A text query is one round trip.
         let read = link.each(&query, |columns: [Column<'_>; 4]| {
             let [rows, revisions, times, pushes] = columns.map(number);
             mark = Mark {

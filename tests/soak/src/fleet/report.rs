@@ -150,8 +150,8 @@ impl Report {
         }
     }
 
-    /// Rows that idle hosts read: those of seats and tenants in each poll, those of the server about its tables, and nothing of a table that has
-    /// not changed.
+    /// Rows that idle hosts read: those of the server about its tables, those of other hosts, and nothing of a table that has not changed. The limit is that of
+    /// hosts that read the seats and the tenants twice a second.
     fn most_idle_rows(&self, plan: &Plan) -> u64 {
         let each = 2 * u64::from(plan.tenants) + 100;
         let polls = (self.idle.seconds * 2.0).ceil() as u64 + 2;
@@ -305,9 +305,9 @@ impl Report {
     }
 }
 
-/// Most statements per second of an idle host: one for each of three tables of Kamailio, for the policies and for the tenants, at least every 750 ms, and
-/// some for what else a host does. A host that reads a small table each second makes twice as many.
-const MOST_STATEMENTS: f64 = 12.0;
+/// Most statements per second of an idle host: one for all tables in each look, at least every 190 ms, and some for its own row and those of other hosts.
+/// A host that reads a small table with each look makes twice as many.
+const MOST_STATEMENTS: f64 = 9.0;
 
 /// Most connections of an idle host: what its two pools keep.
 const MOST_CONNECTIONS: u64 = 8;

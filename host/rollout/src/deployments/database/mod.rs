@@ -14,8 +14,8 @@ use futures_util::future::{BoxFuture, FutureExt};
 use parking_lot::Mutex;
 use portcullis_policy::{Generation, Mode, NoGeneration, Share, Trial};
 use portcullis_store::{
-    Generation as StoredGeneration, Mark, MarkWatch, NewGeneration, Seat as StoredSeat, Store,
-    StoreError, Trial as StoredTrial,
+    Generation as StoredGeneration, Looked, Mark, MarkWatch, NewGeneration, Seat as StoredSeat,
+    Store, StoreError, Trial as StoredTrial,
 };
 use tokio::sync::Notify;
 
@@ -181,21 +181,21 @@ impl Database {
         self.foreign.lock().insert(seat.to_owned());
     }
 
-    /// Whether the database has changed since the last call, or the last call failed.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub(super) async fn has_changed(&self) -> Result<bool, StoreError> {
-        let mark = self.mark().await?;
-        Ok(*self.mark.lock() != Some(mark) || self.health.is_impaired())
+    /// Whether the seats with this mark have not been applied, or the last access failed.
+    pub(super) fn is_news(&self, mark: Mark) -> bool {
+        *self.mark.lock() != Some(mark) || self.health.is_impaired()
     }
 
-    /// Returns the mark of the seats.
+    /// Returns the mark of the seats, by a look at the database that was made for all, or one that is made now.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub(super) async fn mark(&self) -> Result<Mark, StoreError> {
-        self.marks.lock().await.look().await
+    pub(super) async fn mark(&self, looked: Option<&Looked>) -> Result<Mark, StoreError> {
+        let mut marks = self.marks.lock().await;
+        match looked {
+            Some(looked) => marks.look_at(looked).await,
+            None => marks.look().await,
+        }
     }
 
     /// Applies a stored row to its seat on this host.
