@@ -159,11 +159,7 @@ fn peers_a_table_moves_to_mariadb_and_back() {
     let said = text(&run(&["db", "migrate"], "").stdout);
     let tables = plan.matches("CREATE TABLE").count();
     assert!(tables >= 11, "{plan}");
-    assert_eq!(
-        said.matches("was not changed\n").count(),
-        tables,
-        "{said}"
-    );
+    assert_eq!(said.matches("was not changed\n").count(), tables, "{said}");
     database.sql("kamailio", "DROP TABLE trusted");
     let said = text(&run(&["db", "migrate"], "").stdout);
     assert!(said.contains("\ncreated table `trusted`\n"), "{said}");
