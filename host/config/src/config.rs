@@ -278,6 +278,7 @@ impl Config {
             policy: &self.policy,
             relay: &self.relay,
             control: &self.control,
+            has_redis: !self.redis.servers.is_empty(),
         }
     }
 }
@@ -364,10 +365,20 @@ fn root(mut root: Section<'_>) -> Config {
     config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
     reject_half_tls(&root, &config);
     reject_links(&root, &config);
-    if !config.policy.seat.fleet_counters.is_empty() && config.redis.servers.is_empty() {
-        let mend = "add `url` to [fleet.redis], or remove `fleet-counters`";
-        let what = "`fleet-counters` without a Redis through which hosts count together";
-        root.reject("policy", Bad::new(what, mend));
+    if config.redis.servers.is_empty() {
+        let policy = &config.policy;
+        let seats = [
+            ("", Some(&policy.seat)),
+            (" in [policy.before]", policy.before.as_ref()),
+            (" in [policy.after]", policy.after.as_ref()),
+        ];
+        let together = |seat: &&SeatConfig| !seat.fleet_counters.is_empty();
+        let mut lonely = seats
+            .iter()
+            .filter(|(_, seat)| seat.as_ref().is_some_and(together));
+        if let Some((place, _)) = lonely.next() {
+            root.reject("policy", policy::lonely_counters(place));
+        }
     }
     if !config.nat.ping.is_zero() && config.relay.mode == RelayMode::Stateless {
         let what = "`ping` is not possible with `mode = \"stateless\"` in [relay]";

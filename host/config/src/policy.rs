@@ -477,6 +477,16 @@ fn seat(section: &mut Section<'_>, default: SeatConfig, most: Most<'_>) -> SeatC
 /// Most prefixes of one seat: each call compares its name with all of them.
 const MOST_PREFIXES: usize = 16;
 
+/// Why a seat that counts together cannot do so.
+pub(super) fn lonely_counters(place: &str) -> Bad {
+    let what =
+        format!("`fleet-counters`{place} without a Redis through which hosts count together");
+    Bad::new(
+        what,
+        "add `url` to [fleet.redis], or remove `fleet-counters`",
+    )
+}
+
 fn fleet_counters(section: &mut Section<'_>, default: Vec<String>) -> Vec<String> {
     let prefixes = section.list("fleet-counters", default, |v| Ok(v.text()?.to_owned()));
     if prefixes.len() > MOST_PREFIXES {

@@ -102,6 +102,7 @@ pub(super) struct Operator<'c> {
     pub(super) policy: &'c PolicyConfig,
     pub(super) relay: &'c RelayConfig,
     pub(super) control: &'c ControlConfig,
+    pub(super) has_redis: bool,
 }
 
 /// Reads `[tenants]`.
@@ -209,6 +210,10 @@ fn read(
         ..SeatConfig::default()
     };
     let seat = policy::limited_seat(&mut section, inherited, &operator.policy.seat);
+    // An inherited list is a problem of [policy].
+    if !operator.has_redis && seat.fleet_counters != operator.policy.seat.fleet_counters {
+        section.reject("fleet-counters", policy::lonely_counters(""));
+    }
     let known_hop = |value: Value<'_>| {
         let hops = &operator.relay.next_hops;
         let text = value.text()?;

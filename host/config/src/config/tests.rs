@@ -281,3 +281,33 @@ fn a_link_local_next_hop_needs_one_link() {
     );
     assert!(with("\"tcp:[fe80::1%eth0]:5060\", \"tcp:[fe80::1%eth0]:5070\"").is_ok());
 }
+
+#[test]
+fn counters_of_a_fleet_need_a_redis_in_every_section_that_lists_them() {
+    let redis = "[fleet.redis]\nurl = \"redis://192.0.2.60\"\n";
+    let list = "fleet-counters = [\"limit-\"]\n";
+    for (section, place) in [
+        ("[policy]\n", ""),
+        ("[policy.before]\n", " in [policy.before]"),
+        ("[policy.after]\n", " in [policy.after]"),
+        ("[tenants.acme]\nsource-groups = [1]\n", ""),
+    ] {
+        let text = format!("{section}{list}");
+        let told = problems(&text);
+        assert_eq!(told.len(), 1, "{told:?}");
+        let message = format!("`fleet-counters`{place} without a Redis");
+        assert!(told[0].contains(&message), "{told:?}");
+        let with = Config::parse(&format!("{text}{redis}"));
+        assert!(with.is_ok(), "{with:?}");
+    }
+    // A tenant in the database, and one that inherits the list of [policy].
+    let acme = format!("source-groups = [1]\n{list}");
+    let parsed = Config::default().parse_tenant("acme", &acme, &[]);
+    assert!(parsed.unwrap_err()[0].to_string().contains("[fleet.redis]"));
+    let config = Config::parse(&format!("[policy]\n{list}{redis}")).unwrap();
+    let inherits = config.parse_tenant("acme", "source-groups = [1]", &[]);
+    assert_eq!(inherits.unwrap().seat.fleet_counters, ["limit-"]);
+    let own = "source-groups = [1]\nfleet-counters = []";
+    let alone = config.parse_tenant("acme", own, &[]).unwrap();
+    assert!(alone.seat.fleet_counters.is_empty());
+}

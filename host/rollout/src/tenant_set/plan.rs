@@ -110,7 +110,12 @@ mod tests {
 
     /// Returns what the tenant `a` takes over when its section changes from `before` to `after`.
     fn carried(before: &str, after: &str) -> Option<Carried> {
-        let section = |text: &str| tenants(&format!("[tenants.a]\nsource-groups = [1]\n{text}\n"));
+        const REDIS: &str = "[fleet.redis]\nurl = \"redis://192.0.2.60\"\n";
+        let section = |text: &str| {
+            tenants(&format!(
+                "{REDIS}[tenants.a]\nsource-groups = [1]\n{text}\n"
+            ))
+        };
         let (before, after) = (section(before), section(after));
         let changes = plan(&by_name(&before), &after);
         assert_eq!(changes.removed, [""; 0]);
