@@ -371,6 +371,207 @@ fn peers_redis_cluster_nodes_refer_to_each_other() {
     }
 }
 
+#[test]
+fn peers_redis_with_a_slow_network_and_a_script_that_was_removed() {
+    let lease = Lease::new();
+    let redis = Redis::start(lease.addr(6, 6379));
+    let runtime = Runtime::new().unwrap();
+    let options = options(&redis);
+    let (one, other) = (
+        Host::start(&runtime, &options, 1),
+        Host::start(&runtime, &options, 2),
+    );
+    one.waits_for_peers(Some(2));
+    // Every answer takes longer than the interval: exchanges are fewer, and the others are heard all the same.
+    let slow = Slow::start(
+        lease.addr(7, 6379),
+        redis.addr(),
+        Duration::from_millis(200),
+    );
+    let place = Place {
+        host: slow.addr.ip().to_string(),
+        port: slow.addr.port(),
+    };
+    let far = Options {
+        servers: vec![place],
+        ..options
+    };
+    let third = Host::start(&runtime, &far, 3);
+    third.waits_for_peers(Some(3));
+    third.events.count(1, 4);
+    one.waits_for(1, 4);
+    one.events.count(1, 1);
+    third.waits_for(1, 1);
+    assert!(third.status.round_trip() >= Duration::from_millis(200));
+    assert_eq!(third.status.failures(), 0);
+    let peers = third.events.peers.lock().unwrap().clone();
+    assert!(!peers[1..].contains(&None), "{peers:?}");
+    // Somebody empties the cache of scripts.
+    assert_eq!(redis.cli(&["script", "flush"]), "OK");
+    wait::until("the exchange has failed", || {
+        (other.status.failures() > 0).then_some(())
+    });
+    other.events.count(1, 10);
+    one.waits_for(1, 14);
+}
+
+#[test]
+fn peers_redis_cluster_moves_the_slot() {
+    let lease = Lease::new();
+    let nodes: Vec<_> = (6..8)
+        .map(|host| {
+            let ip = lease.ip(host).to_string();
+            let cluster = ["--cluster-enabled", "yes", "--cluster-announce-ip", &ip];
+            Redis::start_with(lease.addr(host, 6379), &cluster)
+        })
+        .collect();
+    nodes[0].cli(&["cluster", "addslotsrange", "0", "16383"]);
+    nodes[0].cli(&["cluster", "meet", &nodes[1].addr().ip().to_string(), "6379"]);
+    for node in &nodes {
+        wait::until("the cluster is whole", || {
+            let state = node.cli(&["cluster", "info"]);
+            let is_whole = state.contains("cluster_state:ok") && state.contains("known_nodes:2");
+            is_whole.then_some(())
+        });
+    }
+    let runtime = Runtime::new().unwrap();
+    let one = Host::start(&runtime, &options(&nodes[0]), 1);
+    let other = Host::start(&runtime, &options(&nodes[1]), 2);
+    one.events.count(1, 2);
+    other.waits_for(1, 2);
+    let slot = nodes[0].cli(&["cluster", "keyslot", "{edge}:events:state"]);
+    let ids: Vec<_> = nodes
+        .iter()
+        .map(|node| node.cli(&["cluster", "myid"]))
+        .collect();
+    nodes[1].cli(&["cluster", "setslot", &slot, "importing", &ids[0]]);
+    nodes[0].cli(&["cluster", "setslot", &slot, "migrating", &ids[1]]);
+    let ip = nodes[1].addr().ip().to_string();
+    let keys = ["state", "values", "changes", "ends", "hosts"]
+        .map(|name| format!("{{edge}}:events:{name}"));
+    let mut moving = vec!["migrate", &ip, "6379", "", "0", "5000", "keys"];
+    moving.extend(keys.iter().map(String::as_str));
+    assert_eq!(nodes[0].cli(&moving), "OK");
+    one.waits_for_trouble("migrating");
+    one.events.count(1, 1);
+    for node in nodes.iter().rev() {
+        assert_eq!(
+            node.cli(&["cluster", "setslot", &slot, "node", &ids[1]]),
+            "OK"
+        );
+    }
+    // The keys went with the slot, and nothing counts twice.
+    other.waits_for(1, 3);
+    other.events.count(1, 5);
+    one.waits_for(1, 5);
+}
+
+/// Prints what docs/fleet.md says about a full store.
+#[test]
+#[ignore = "measures, and takes a minute"]
+fn measures_a_full_store() {
+    const HOSTS: u8 = 4;
+    let lease = Lease::new();
+    let redis = Redis::start(lease.addr(6, 6379));
+    let runtime = Runtime::new().unwrap();
+    let options = Options {
+        interval: Duration::from_millis(200),
+        ..options(&redis)
+    };
+    let number = |section: &str, name: &str| {
+        let info = redis.cli(&["info", section]);
+        let line = info
+            .lines()
+            .find(|line| line.starts_with(name))
+            .unwrap_or_default();
+        line.trim_start_matches(name).trim().to_owned()
+    };
+    let memory = || -> u64 { number("memory", "used_memory:").parse().unwrap() };
+    let resident = || -> u64 {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS:"))
+            .unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    };
+    let tell = |what: &str| {
+        println!("{what}");
+        println!("  script: {}", number("commandstats", "cmdstat_evalsha:"));
+        println!(
+            "  script: {}",
+            number("latencystats", "latency_percentiles_usec_evalsha:")
+        );
+        redis.cli(&["config", "resetstat"]);
+    };
+    let (empty, before) = (memory(), resident());
+    let hosts: Vec<_> = (1..=HOSTS)
+        .map(|n| Host::start(&runtime, &options, n))
+        .collect();
+    for host in &hosts {
+        host.waits_for_peers(Some(HOSTS.into()));
+    }
+    redis.cli(&["config", "resetstat"]);
+    for (n, host) in hosts.iter().enumerate() {
+        for item in 0..=u16::MAX {
+            host.events.count(item, n as u64 + 1);
+        }
+    }
+    for (n, host) in hosts.iter().enumerate() {
+        let others = u64::from(HOSTS) * (u64::from(HOSTS) + 1) / 2 - n as u64 - 1;
+        (0..=u16::MAX).for_each(|item| host.waits_for(item, others));
+    }
+    tell("262,144 items were stored by 4 hosts, and read by each:");
+    println!(
+        "  Redis: {} bytes for each item",
+        (memory() - empty) / 262_144
+    );
+    // The part of this test has a map of its own for both.
+    println!("  all hosts: {} kB resident", resident() - before);
+    let exchanges = hosts[0].status.exchanges() + 25;
+    wait::until("some exchanges have been made", || {
+        (hosts[0].status.exchanges() >= exchanges).then_some(())
+    });
+    tell("nothing changes:");
+    let late = Host::start(&runtime, &options, 9);
+    late.waits_for(u16::MAX, 10);
+    (0..=u16::MAX).for_each(|item| late.waits_for(item, 10));
+    tell("one more host reads everything:");
+    assert_eq!(late.status.lost(), 0);
+}
+
+/// A way to a server on which every answer takes so long.
+struct Slow {
+    addr: std::net::SocketAddr,
+}
+
+impl Slow {
+    fn start(addr: std::net::SocketAddr, to: std::net::SocketAddr, delay: Duration) -> Self {
+        let listener = std::net::TcpListener::bind(addr).unwrap();
+        std::thread::spawn(move || {
+            for client in listener.incoming().map_while(Result::ok) {
+                let Ok(server) = std::net::TcpStream::connect(to) else {
+                    continue;
+                };
+                let _late = (client.set_nodelay(true), server.set_nodelay(true));
+                let (mut asks, mut answers) = (client.try_clone().unwrap(), client);
+                let (mut takes, mut says) = (server.try_clone().unwrap(), server);
+                std::thread::spawn(move || std::io::copy(&mut asks, &mut takes));
+                std::thread::spawn(move || {
+                    let mut bytes = [0; 65_536];
+                    while let Ok(read @ 1..) = std::io::Read::read(&mut says, &mut bytes) {
+                        std::thread::sleep(delay);
+                        if std::io::Write::write_all(&mut answers, &bytes[..read]).is_err() {
+                            return;
+                        }
+                    }
+                });
+            }
+        });
+        Self { addr }
+    }
+}
+
 /// A directory with a file `password`.
 fn tempfile_of(password: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();

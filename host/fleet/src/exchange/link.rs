@@ -74,6 +74,7 @@ impl Link {
             | Trouble::Permission { .. }
             | Trouble::ReadOnly { .. }
             | Trouble::OutOfMemory { .. }
+            | Trouble::Migrating { .. }
             | Trouble::Foreign { .. }
             | Trouble::NoPrimary { .. }
             | Trouble::Server { .. } => self.next = self.next.wrapping_add(1),

@@ -11,9 +11,6 @@ const SCRIPT: &str = include_str!("script.lua");
 /// Most items of one part in Redis, over all hosts. One takes about 400 bytes there.
 const MOST_KEPT: usize = 1 << 20;
 
-/// Most items that one exchange reads.
-pub(super) const MOST_READ: usize = 5_000;
-
 /// Redis keeps what a fleet has stored for this long after the last exchange of the last host.
 const LIFE_MS: u64 = 7 * 86_400_000;
 
@@ -28,8 +25,17 @@ pub(super) struct Own {
     pub(super) answered: u64,
 }
 
-/// The command that stores these changes and reads those of the others.
+/// The command that gives the script to the server, which answers the digest.
+pub(super) fn script() -> Cmd {
+    let mut command = redis::cmd("SCRIPT");
+    command.arg("LOAD").arg(SCRIPT);
+    command
+}
+
+/// The command that stores these changes and reads at most so many of those of the others, by the digest of the script.
+#[expect(clippy::too_many_arguments, reason = "the arguments of the script")]
 pub(super) fn exchange(
+    script: &str,
     options: &Options,
     part: &str,
     own: &Own,
@@ -37,9 +43,10 @@ pub(super) fn exchange(
     cursor: &Cursor,
     fresh: &str,
     changes: &[Change],
+    most_read: usize,
 ) -> Cmd {
-    let mut command = redis::cmd("EVAL");
-    command.arg(SCRIPT).arg(5);
+    let mut command = redis::cmd("EVALSHA");
+    command.arg(script).arg(5);
     for key in keys(&options.prefix, part) {
         command.arg(key);
     }
@@ -51,7 +58,7 @@ pub(super) fn exchange(
         .arg(cursor.version)
         .arg(fresh)
         .arg(MOST_KEPT)
-        .arg(MOST_READ)
+        .arg(most_read)
         .arg(u64::try_from(options.absence().as_millis()).unwrap_or(u64::MAX))
         .arg(LIFE_MS)
         .arg(own.answered);

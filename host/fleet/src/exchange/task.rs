@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use redis::{RedisResult, Value};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{MissedTickBehavior, interval, timeout_at};
 
 use super::ledger::Ledger;
 use super::link::{Link, Open};
@@ -15,11 +15,20 @@ use super::status::Status;
 use super::store::{self, Own};
 use super::trouble::Trouble;
 
-/// Most items of one part in one exchange.
-const MOST_SENT: usize = 2_000;
+/// Most items of one part that one exchange stores; it reads twice as many. Redis does nothing else meanwhile.
+const MOST_SENT: usize = 1_000;
+
+/// The same if answers are slow, and for the first exchange: many hosts may come at once.
+const FEWEST_SENT: usize = 100;
+
+/// An answer that takes longer is slow: fewer items are sent. After a faster one there may be more.
+const SLOW: Duration = Duration::from_millis(100);
 
 /// Most exchanges in one interval, if there is more to send or to read than one exchange takes.
 const MOST_ROUNDS: usize = 20;
+
+/// Most nodes of a cluster that are asked in one interval, because each refers to another one.
+const MOST_MOVES: usize = 3;
 
 /// Difference of the clocks from which it is told.
 const LARGE_SKEW_MS: u64 = 2_000;
@@ -37,13 +46,16 @@ pub struct Exchange {
     status: Arc<Status>,
     /// How far the clock of Redis is ahead of that of this host, in milliseconds.
     ahead: i64,
-    /// Whether `ahead` is that of the present connection.
-    knows_time: bool,
+    /// The digest by which the server of the present connection knows the script; `None` until it has been sent, and `ahead` measured.
+    script: Option<String>,
     told_skew: bool,
     /// Number of the last exchange.
     number: u64,
     heard: Option<Instant>,
     hosts: Option<usize>,
+    present: Present,
+    /// Most items of one part that the next exchange stores.
+    most: usize,
     garbage: u64,
     /// The kinds of trouble that were told, and when.
     told: Vec<(&'static str, Instant)>,
@@ -66,6 +78,14 @@ pub struct Found {
     pub server: Place,
     /// How far its clock is ahead of that of this host, in milliseconds.
     pub ahead_ms: i64,
+}
+
+/// How many hosts there are. When Redis has started again it knows few of them, and a host that divided by their number would take too much.
+#[derive(Debug, Default)]
+struct Present {
+    hosts: usize,
+    /// Since when Redis knows fewer.
+    fewer: Option<Instant>,
 }
 
 impl Exchange {
@@ -95,11 +115,13 @@ impl Exchange {
             open: None,
             status: Arc::new(Status::new()),
             ahead: 0,
-            knows_time: false,
+            script: None,
             told_skew: false,
             number: 0,
             heard: None,
             hosts: None,
+            present: Present::default(),
+            most: FEWEST_SENT,
             garbage: 0,
             told: Vec::new(),
             swept: Instant::now(),
@@ -131,6 +153,7 @@ impl Exchange {
 
     /// One interval.
     async fn turn(&mut self) {
+        let mut moves = 0;
         for _ in 0..MOST_ROUNDS {
             match self.exchange().await {
                 Ok(true) => {}
@@ -138,7 +161,8 @@ impl Exchange {
                 Err(trouble) => {
                     self.fail(&trouble);
                     // The node that has the keys is asked at once.
-                    if !matches!(trouble, Trouble::Moved { .. }) {
+                    moves += 1;
+                    if !matches!(trouble, Trouble::Moved { .. }) || moves >= MOST_MOVES {
                         break;
                     }
                 }
@@ -151,35 +175,52 @@ impl Exchange {
     /// One exchange. Returns whether there is more to send or to read.
     async fn exchange(&mut self) -> Result<bool, Trouble> {
         if self.open.is_none() {
-            self.open = Some(self.link.open(&self.options).await?);
-            self.knows_time = false;
+            let opening = self.link.open(&self.options);
+            // A connection that takes long must not delay the news that the others are not heard.
+            let opened = match self.hosts.and(self.heard) {
+                Some(heard) => timeout_at((heard + self.options.silence()).into(), opening).await,
+                None => Ok(opening.await),
+            };
+            let silent = |_| Trouble::Silent {
+                place: self.options.servers[0].clone(),
+            };
+            self.open = Some(opened.map_err(silent)??);
+            self.script = None;
         }
         let Some(open) = &mut self.open else {
             return Ok(false);
         };
-        if !self.knows_time {
-            let asked = now_ms();
-            let (seconds, micros) = redis::cmd("TIME")
-                .query_async::<(i64, i64)>(&mut open.connection)
-                .await
-                .map_err(|error| Trouble::of(&open.place, &error))?;
-            let middle = asked.midpoint(now_ms());
-            self.ahead = seconds.saturating_mul(1000) + micros / 1000 - middle;
-            self.knows_time = true;
-        }
+        let script = match &self.script {
+            Some(script) => script.clone(),
+            None => {
+                let asked = now_ms();
+                let mut both = redis::pipe();
+                both.cmd("TIME").add_command(store::script());
+                let ((seconds, micros), script) = both
+                    .query_async::<((i64, i64), String)>(&mut open.connection)
+                    .await
+                    .map_err(|error| Trouble::of(&open.place, &error))?;
+                let middle = asked.midpoint(now_ms());
+                self.ahead = seconds.saturating_mul(1000) + micros / 1000 - middle;
+                self.script.insert(script).clone()
+            }
+        };
         let host_now = u64::try_from(now_ms()).unwrap_or(0);
         let now = host_now.saturating_add_signed(self.ahead);
         self.number += 1;
         let mut pipe = redis::pipe();
         pipe.ignore_errors();
         let mut batches = Vec::with_capacity(self.parts.len());
+        let mut is_full = false;
         for part in &mut self.parts {
-            let room = MOST_SENT.saturating_sub(part.ledger.waiting());
-            part.ledger
-                .note(&part.shared.take_changes(room), now, self.ahead);
-            let batch = part.ledger.batch(MOST_SENT, now);
+            let room = self.most.saturating_sub(part.ledger.waiting());
+            let changes = part.shared.take_changes(room);
+            is_full |= changes.len() >= room;
+            part.ledger.note(&changes, now, self.ahead);
+            let batch = part.ledger.batch(self.most, now);
             let fresh = fresh_epoch();
             pipe.add_command(store::exchange(
+                &script,
                 &self.options,
                 part.shared.name(),
                 &self.own,
@@ -187,6 +228,7 @@ impl Exchange {
                 part.ledger.cursor(),
                 &fresh,
                 &batch,
+                self.most * 2,
             ));
             batches.push(batch);
         }
@@ -202,6 +244,7 @@ impl Exchange {
                 for (part, batch) in self.parts.iter_mut().zip(&batches) {
                     part.ledger.lost(batch);
                 }
+                self.most = FEWEST_SENT;
                 return Err(match other {
                     Err(error) => Trouble::of(&place, &error),
                     Ok(_) => unreadable(&place),
@@ -209,7 +252,8 @@ impl Exchange {
             }
         };
         let middle = asked.midpoint(now_ms());
-        self.take_answers(&place, batches, answers, middle, took)
+        let more = self.take_answers(&place, batches, answers, middle, took)?;
+        Ok(more || is_full)
     }
 
     fn take_answers(
@@ -220,20 +264,30 @@ impl Exchange {
         middle: i64,
         took: Duration,
     ) -> Result<bool, Trouble> {
+        let read = |answer| match answer {
+            Ok(value) => store::reply(value).ok_or_else(|| unreadable(place)),
+            Err(error) => Err(Trouble::of(place, &error)),
+        };
+        let replies: Vec<_> = answers.into_iter().map(read).collect();
+        let found = replies.iter().flatten().map(|reply| reply.hosts).max();
+        if let Some(found) = found {
+            let now = Instant::now();
+            self.heard = Some(now);
+            self.present.see(found, self.options.absence(), now);
+            // News of a host that has just come are those of one host more. After silence, the parts are told when all has been read.
+            if self.hosts.is_some() {
+                self.set_hosts(Some(self.present.hosts));
+            }
+        }
         let mut more = false;
-        let mut hosts = None;
         let mut first = None;
         let mut ahead = self.ahead;
-        for ((part, batch), answer) in self.parts.iter_mut().zip(batches).zip(answers) {
-            let reply = match answer {
-                Ok(value) => store::reply(value).ok_or_else(|| unreadable(place)),
-                Err(error) => Err(Trouble::of(place, &error)),
-            };
+        for ((part, batch), reply) in self.parts.iter_mut().zip(batches).zip(replies) {
             let reply = match reply {
                 Ok(reply) => reply,
                 Err(trouble) => {
                     part.ledger.lost(&batch);
-                    if trouble.spares_connection() {
+                    if trouble.concerns_part() {
                         tell_part(part, &trouble);
                         part.is_apart = true;
                         part.shared.set_peers(None);
@@ -243,13 +297,18 @@ impl Exchange {
                 }
             };
             part.told = None;
-            if std::mem::take(&mut part.is_apart) {
+            part.ledger.stored(&batch);
+            ahead = i64::try_from(reply.now).unwrap_or(i64::MAX) - middle;
+            // What has ended first: a sum that falls because of one host would hide by how much it grows because of another one.
+            let ended = part.ledger.sums(reply.now, ahead);
+            if !ended.is_empty() {
+                part.shared.merge(&ended);
+            }
+            part.ledger.receive(&reply);
+            part.shared.merge(&part.ledger.sums(reply.now, ahead));
+            if !reply.more && std::mem::take(&mut part.is_apart) {
                 part.shared.set_peers(self.hosts);
             }
-            part.ledger.stored(&batch);
-            part.ledger.receive(&reply);
-            ahead = i64::try_from(reply.now).unwrap_or(i64::MAX) - middle;
-            part.shared.merge(&part.ledger.sums(reply.now, ahead));
             if reply.garbage > 0 {
                 tracing::warn!(
                     event = "exchange_garbage",
@@ -269,18 +328,17 @@ impl Exchange {
             }
             part.refused += reply.refused;
             self.garbage += reply.garbage;
-            hosts = hosts.max(Some(reply.hosts.max(1)));
-            more |= reply.more || part.ledger.waiting() >= MOST_SENT;
+            more |= reply.more || part.ledger.waiting() >= self.most;
         }
         self.ahead = ahead;
-        if let Some(hosts) = hosts {
-            self.heard = Some(Instant::now());
-            self.set_hosts(Some(hosts));
-        }
         match first {
             Some(trouble) => Err(trouble),
             None => {
                 self.own.answered = self.number;
+                self.most = match took <= SLOW {
+                    true => (self.most * 2).min(MOST_SENT),
+                    false => (self.most / 2).max(FEWEST_SENT),
+                };
                 self.status.succeed(&place.to_string(), took, ahead);
                 self.told_back(place);
                 self.tell_skew();
@@ -289,10 +347,13 @@ impl Exchange {
         }
     }
 
-    /// The other hosts are not heard any more after some time without an exchange.
+    /// The other hosts are heard once all has been read, and not any more after some time without an exchange.
     fn listen(&mut self) {
         let silence = self.options.silence();
-        if self.heard.is_none_or(|heard| heard.elapsed() > silence) {
+        if self.heard.is_some_and(|heard| heard.elapsed() <= silence) {
+            self.set_hosts(Some(self.present.hosts));
+        } else {
+            self.present.lose();
             self.set_hosts(None);
             // What the others had still ends in time.
             let now = u64::try_from(now_ms()).unwrap_or(0);
@@ -327,15 +388,17 @@ impl Exchange {
         }
         self.hosts = hosts;
         self.status.hear(hosts);
-        for part in &self.parts {
+        for part in self.parts.iter().filter(|part| !part.is_apart) {
             part.shared.set_peers(hosts);
         }
     }
 
     fn fail(&mut self, trouble: &Trouble) {
-        if !trouble.spares_connection() {
+        if !trouble.keeps_connection() {
             self.open = None;
             self.link.turn(trouble);
+        }
+        if !trouble.concerns_part() {
             let kind = trouble.kind();
             let is_recent =
                 |(told, at): &(&'static str, Instant)| *told == kind && at.elapsed() < REMIND;
@@ -392,6 +455,25 @@ impl Exchange {
     }
 }
 
+impl Present {
+    /// Redis knows this many. Fewer than before count after `absence`.
+    fn see(&mut self, found: usize, absence: Duration, now: Instant) {
+        let found = found.max(1);
+        let is_over = |since: Instant| now.saturating_duration_since(since) >= absence;
+        if found < self.hosts && !self.fewer.is_some_and(is_over) {
+            self.fewer.get_or_insert(now);
+            return;
+        }
+        self.hosts = found;
+        self.fewer = None;
+    }
+
+    /// The others are not heard any more.
+    fn lose(&mut self) {
+        self.fewer = None;
+    }
+}
+
 /// Connects once, and tries what the exchange needs. Nothing stays in Redis.
 ///
 /// # Errors
@@ -418,16 +500,20 @@ pub async fn probe(options: &Options) -> Result<Found, Trouble> {
 async fn ask(link: &mut Link, options: &Options) -> Result<Found, Trouble> {
     const TRY: &str = "redis.call('SET', KEYS[1], 1, 'PX', 1) return redis.call('TIME')";
     let mut open = link.open(options).await?;
-    let mut command = redis::cmd("EVAL");
+    let said = |error| Trouble::of(&open.place, &error);
+    let mut load = redis::cmd("SCRIPT");
+    load.arg("LOAD").arg(TRY);
+    let loaded = load.query_async::<String>(&mut open.connection).await;
+    let mut command = redis::cmd("EVALSHA");
     command
-        .arg(TRY)
+        .arg(loaded.map_err(said)?)
         .arg(1)
         .arg(format!("{{{}}}:check", options.prefix));
     let asked = now_ms();
     let answer = command
         .query_async::<(i64, i64)>(&mut open.connection)
         .await;
-    let (seconds, micros) = answer.map_err(|error| Trouble::of(&open.place, &error))?;
+    let (seconds, micros) = answer.map_err(said)?;
     let middle = asked.midpoint(now_ms());
     Ok(Found {
         server: open.place.clone(),
@@ -471,4 +557,38 @@ fn now_ms() -> i64 {
     since.map_or(0, |since| {
         i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_redis_does_not_know_yet_count_for_a_while() {
+        let absence = Duration::from_secs(5);
+        let begun = Instant::now();
+        let at = |seconds| begun + Duration::from_secs(seconds);
+        let mut present = Present::default();
+        let mut see = |found, seconds| {
+            present.see(found, absence, at(seconds));
+            present.hosts
+        };
+        assert_eq!([see(1, 0), see(3, 0), see(4, 1)], [1, 3, 4]);
+        // Redis has started again, and knows one after the other.
+        assert_eq!([see(1, 10), see(2, 11), see(4, 12)], [4, 4, 4]);
+        // One of them does not come back.
+        assert_eq!(
+            [see(1, 20), see(3, 21), see(3, 24), see(3, 25)],
+            [4, 4, 4, 3]
+        );
+        assert_eq!(see(2, 30), 3);
+        present.lose();
+        present.see(2, absence, at(60));
+        assert_eq!(
+            present.hosts, 3,
+            "it counts from when the others are heard again"
+        );
+        present.see(2, absence, at(65));
+        assert_eq!(present.hosts, 2);
+    }
 }

@@ -68,7 +68,7 @@ pub enum Trouble {
     },
     /// The user may not do what the exchange does.
     #[error(
-        "Redis at {place} does not permit the exchange: {cause}; the user needs EVAL, TIME and the commands for hashes and sorted sets on keys that begin with `prefix`"
+        "Redis at {place} does not permit the exchange: {cause}; the user needs EVALSHA, SCRIPT LOAD, TIME and the commands for hashes and sorted sets on keys that begin with `prefix`"
     )]
     Permission {
         /// The server.
@@ -99,6 +99,14 @@ pub enum Trouble {
         place: Place,
         /// The server that has the keys.
         to: Place,
+    },
+    /// The slot of the keys is on its way to another node of the cluster.
+    #[error(
+        "the cluster moves the slot of the keys away from {place}; the exchange goes on when it has arrived"
+    )]
+    Migrating {
+        /// The server that has the slot.
+        place: Place,
     },
     /// A key of ours holds something of somebody else.
     #[error(
@@ -137,6 +145,10 @@ impl Trouble {
         if error.is_timeout() {
             return Self::Silent { place };
         }
+        // A node that imports a slot answers only to who asks for each key there. That is for seconds.
+        if matches!(error.code(), Some("ASK" | "TRYAGAIN")) {
+            return Self::Migrating { place };
+        }
         let node = error.redirect_node();
         let node = node.and_then(|(addr, _slot)| addr.rsplit_once(':'));
         if let Some((host, Ok(port))) = node.map(|(host, port)| (host, port.parse())) {
@@ -161,7 +173,8 @@ impl Trouble {
             let found = words.next().unwrap_or("a value").replace('-', " ");
             return Self::Foreign { key, found };
         }
-        if says("NOPERM") {
+        // Of a command within the script, servers before 7.2 say the former, later ones the latter.
+        if says("NOPERM") || says("user executing the script can't") || says("ACL failure") {
             return Self::Permission { place, cause };
         }
         if says("NOAUTH")
@@ -200,14 +213,15 @@ impl Trouble {
             Self::ReadOnly { .. } => "read-only",
             Self::OutOfMemory { .. } => "out-of-memory",
             Self::Moved { .. } => "moved",
+            Self::Migrating { .. } => "migrating",
             Self::Foreign { .. } => "foreign",
             Self::NoPrimary { .. } => "no-primary",
             Self::Server { .. } => "server",
         }
     }
 
-    /// Whether the connection can be used on: what the server said concerns one part only.
-    pub(crate) fn spares_connection(&self) -> bool {
+    /// Whether what the server said concerns one part only.
+    pub(crate) fn concerns_part(&self) -> bool {
         match self {
             Self::Foreign { .. } | Self::OutOfMemory { .. } => true,
             Self::Unreachable { .. }
@@ -219,8 +233,99 @@ impl Trouble {
             | Self::Permission { .. }
             | Self::ReadOnly { .. }
             | Self::Moved { .. }
+            | Self::Migrating { .. }
             | Self::NoPrimary { .. }
             | Self::Server { .. } => false,
         }
+    }
+
+    /// Whether the connection can be used on.
+    pub(crate) fn keeps_connection(&self) -> bool {
+        self.concerns_part() || matches!(self, Self::Migrating { .. })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use redis::Value;
+
+    use super::*;
+
+    /// What the library makes of an answer.
+    fn of(answer: &str) -> Trouble {
+        let place = Place {
+            host: "redis.example".to_owned(),
+            port: 6379,
+        };
+        let read = redis::parse_redis_value(format!("-{answer}\r\n").as_bytes());
+        let error = match read.and_then(Value::extract_error) {
+            Err(error) => error,
+            Ok(value) => panic!("{value:?} is no error"),
+        };
+        Trouble::of(&place, &error)
+    }
+
+    #[test]
+    fn what_the_server_says_leads_to_what_an_operator_can_do() {
+        let kinds = [
+            ("NOAUTH Authentication required.", "password"),
+            ("WRONGPASS invalid username-password pair", "password"),
+            (
+                "ERR The user executing the script can't run this command or subcommand script: c2, on @user_script:41.",
+                "permission",
+            ),
+            (
+                "ERR ACL failure in script: User edge has no permissions to run the 'hset' command",
+                "permission",
+            ),
+            (
+                "NOPERM User edge has no permissions to run the 'evalsha' command",
+                "permission",
+            ),
+            (
+                "READONLY You can't write against a read only replica.",
+                "read-only",
+            ),
+            (
+                "READONLY You can't write against a read only replica. script: 5b, on @user_script:1.",
+                "read-only",
+            ),
+            (
+                "OOM command not allowed when used memory > 'maxmemory'.",
+                "out-of-memory",
+            ),
+            ("MOVED 3999 192.0.2.1:6381", "moved"),
+            ("ASK 3999 192.0.2.1:6381", "migrating"),
+            (
+                "TRYAGAIN Multiple keys request during rehashing of slot",
+                "migrating",
+            ),
+            ("CLUSTERDOWN The cluster is down", "server"),
+            ("LOADING Redis is loading the dataset in memory", "server"),
+            (
+                "BUSY Redis is busy running a script. You can only call SCRIPT KILL or SHUTDOWN NOSAVE.",
+                "server",
+            ),
+            ("NOSCRIPT No matching script.", "server"),
+            ("NOREPLICAS Not enough good replicas to write.", "server"),
+            ("FOREIGN {edge}:bans:values a-string", "foreign"),
+        ];
+        for (answer, kind) in kinds {
+            let trouble = of(answer);
+            assert_eq!(trouble.kind(), kind, "{answer}: {trouble}");
+        }
+        let moved = of("MOVED 3999 :6381");
+        assert!(
+            matches!(&moved, Trouble::Moved { to, .. } if to.host == "redis.example" && to.port == 6381),
+            "{moved}"
+        );
+        let said = of("FOREIGN {edge}:bans:values a-string").to_string();
+        assert!(
+            said.contains("{edge}:bans:values in Redis holds a string"),
+            "{said}"
+        );
+        assert!(
+            !of("ASK 1 192.0.2.1:1").concerns_part() && of("ASK 1 192.0.2.1:1").keeps_connection()
+        );
     }
 }

@@ -10,7 +10,8 @@ use std::time::Instant;
 use parking_lot::{Mutex, MutexGuard};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
-use super::footing::Footing;
+use super::bucket::Bucket;
+use super::footing::{Footing, Peers};
 
 /// Number of shards, each with its own lock.
 const SHARDS: usize = 16;
@@ -19,21 +20,6 @@ const SHARDS: usize = 16;
 const SAMPLE: usize = 16;
 
 const SECOND: u64 = 1_000_000_000;
-
-/// How long the other hosts know of a bucket after it is full again.
-const REMEMBERED: u64 = 60 * SECOND;
-
-/// A bucket owes at most what it refills in this time, beyond one burst for each host: tokens that others have taken. More can only be an error.
-const MOST_OWED: u64 = 60 * SECOND;
-
-/// The longest time between two exchanges.
-const LONGEST_INTERVAL: u64 = 5 * SECOND;
-
-/// `seen_in` of a bucket for which nothing has been heard.
-const UNSEEN: u32 = u32::MAX;
-
-/// The same for a bucket that was first used while the others were not heard.
-const ALONE: u32 = u32::MAX - 1;
 
 /// The counters and rate limits of one seat whose names begin with certain prefixes.
 #[derive(Debug)]
@@ -93,23 +79,6 @@ struct Counter {
     ends: u64,
     others: u64,
     others_end: u64,
-}
-
-/// A token bucket, from which the others take as well.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    /// The theoretical arrival time (generic cell rate algorithm, ITU-T I.371).
-    due: u64,
-    /// Tokens that this host has taken since the entry exists.
-    taken: u64,
-    /// When the others forget `taken`; `u64::MAX` until they are told.
-    forgotten: u64,
-    /// Nanoseconds per token and of all tokens, by the last call; 0 before the first.
-    each: u64,
-    ahead: u64,
-    /// What the others had taken by the last news, and the era of the news.
-    seen: u64,
-    seen_in: u32,
 }
 
 impl FleetCounters {
@@ -191,29 +160,11 @@ impl FleetCounters {
         let What::Bucket(bucket) = &mut entry.what else {
             return false;
         };
-        bucket.each = each;
-        bucket.ahead = each.saturating_mul(burst.into());
-        let divisor = self.footing.divisor();
-        if divisor > 1 && bucket.seen_in == UNSEEN {
-            // What the others take meanwhile is within their shares.
-            bucket.seen_in = ALONE;
+        let is_taken = bucket.take(each, burst, self.footing.peers(), now);
+        if is_taken {
+            self.note(&mut shard, key);
         }
-        let share = each.saturating_mul(divisor.into());
-        let ahead = share.saturating_mul(burst.div_ceil(divisor).into());
-        let due = bucket.due.max(now);
-        let next = due.saturating_add(share);
-        if next - now > ahead {
-            return false;
-        }
-        bucket.due = next;
-        if bucket.forgotten <= now.saturating_add(LONGEST_INTERVAL) {
-            // Hosts that have forgotten the old total would take a larger one for new.
-            bucket.taken = 0;
-            bucket.forgotten = u64::MAX;
-        }
-        bucket.taken = bucket.taken.saturating_add(1);
-        self.note(&mut shard, key);
-        true
+        is_taken
     }
 
     /// Number of counters and buckets.
@@ -232,12 +183,15 @@ impl FleetCounters {
         self.seat
     }
 
-    /// Adds to `items`, until there are `most`, what has changed on this host since the last call.
+    /// Adds to `items`, until there are `most`, what has changed on this host since the last call. Buckets wait until the others are heard: only then is it
+    /// known what of a share still counts.
     pub(super) fn take_changes(&self, items: &mut Vec<FleetItem>, most: usize, now: Instant) {
         if !self.has_changes.swap(false, Ordering::Relaxed) {
             return;
         }
         let now = self.since_begun(now);
+        let is_silent = matches!(self.footing.peers(), Peers::Silent { .. });
+        let mut later = Vec::new();
         for shard in self.shards.get().into_iter().flat_map(|shards| &**shards) {
             let mut shard = shard.lock();
             let Shard {
@@ -253,15 +207,19 @@ impl FleetCounters {
             while items.len() < most
                 && let Some(key) = changed.pop()
             {
+                if is_silent && is_bucket(key) {
+                    later.push(key);
+                    continue;
+                }
                 let entry = entries.get_mut(&key).filter(|entry| entry.is_changed);
                 let Some(entry) = entry else {
                     continue;
                 };
                 entry.is_changed = false;
-                let (value, ends) = entry.what.total(now);
-                if let What::Bucket(bucket) = &mut entry.what {
-                    bucket.forgotten = ends;
-                }
+                let (value, ends) = match &mut entry.what {
+                    What::Counter(counter) => (counter.mine, counter.ends),
+                    What::Bucket(bucket) => bucket.tell(now),
+                };
                 if ends > now {
                     items.push(FleetItem {
                         key: key.to_be_bytes(),
@@ -270,6 +228,7 @@ impl FleetCounters {
                     });
                 }
             }
+            changed.append(&mut later);
             if !changed.is_empty() {
                 self.has_changes.store(true, Ordering::Relaxed);
             }
@@ -281,11 +240,10 @@ impl FleetCounters {
         let now = self.since_begun(now);
         let key = u128::from_be_bytes(others.key);
         let mut shard = self.shard(key);
-        let is_known = shard.entries.contains_key(&key);
-        if !is_known && others.value == 0 {
+        let used = shard.entries.get(&key).map(|entry| entry.used);
+        if used.is_none() && others.value == 0 {
             return;
         }
-        let used = shard.entries.get(&key).map(|entry| entry.used);
         let entry = self.entry(&mut shard, key, now);
         entry.used = used.unwrap_or(now);
         match &mut entry.what {
@@ -294,12 +252,7 @@ impl FleetCounters {
                 counter.others_end = now.saturating_add(others.lasts);
             }
             What::Bucket(bucket) => {
-                if bucket.each == 0 {
-                    // The fullest that the bucket can be: as full as the emptiest of the others.
-                    let due = now.saturating_add(others.lasts.saturating_sub(REMEMBERED));
-                    bucket.due = bucket.due.max(due);
-                }
-                bucket.hear(others.value, is_known, &self.footing, now);
+                bucket.hear(others.value, others.lasts, self.footing.peers(), now);
             }
         }
     }
@@ -376,28 +329,9 @@ impl FleetCounters {
 impl What {
     /// An empty entry of the kind that the key says.
     fn new(key: u128) -> Self {
-        match (key >> 96) & 1 {
-            0 => Self::Counter(Counter::default()),
-            _ => Self::Bucket(Bucket {
-                due: 0,
-                taken: 0,
-                forgotten: u64::MAX,
-                each: 0,
-                ahead: 0,
-                seen: 0,
-                seen_in: UNSEEN,
-            }),
-        }
-    }
-
-    /// The total of this host, and when it does not count any more.
-    fn total(&self, now: u64) -> (u64, u64) {
-        match self {
-            Self::Counter(counter) => (counter.mine, counter.ends),
-            Self::Bucket(bucket) => {
-                let ends = bucket.due.max(now).saturating_add(REMEMBERED);
-                (bucket.taken, ends)
-            }
+        match is_bucket(key) {
+            false => Self::Counter(Counter::default()),
+            true => Self::Bucket(Bucket::default()),
         }
     }
 
@@ -405,7 +339,7 @@ impl What {
     fn is_over(&self, now: u64) -> bool {
         match self {
             Self::Counter(counter) => counter.ends <= now && counter.others_end <= now,
-            Self::Bucket(bucket) => bucket.due <= now,
+            Self::Bucket(bucket) => bucket.is_full(now),
         }
     }
 }
@@ -426,38 +360,9 @@ impl Counter {
     }
 }
 
-impl Bucket {
-    /// The others have taken this many tokens in total. What they have taken since the last news is taken here, too. `was_here`: the bucket was there
-    /// before the news.
-    fn hear(&mut self, total: u64, was_here: bool, footing: &Footing, now: u64) {
-        let era = footing.era();
-        // What the others could not have taken since the last news is from before an eviction, or was forgotten meanwhile.
-        let of_one = self.ahead.saturating_add(LONGEST_INTERVAL);
-        let of_all = of_one.saturating_mul((footing.hosts() - 1).into());
-        let possible = of_all.checked_div(self.each).unwrap_or(0);
-        let news = match self.seen_in {
-            // Others have begun at the same time as this host.
-            UNSEEN if was_here => total,
-            UNSEEN => 0,
-            seen_in if seen_in == era => total.saturating_sub(self.seen),
-            // Of the time without news: each host took its share.
-            _ => 0,
-        };
-        let news = news.min(possible);
-        // Items that end while nobody is heard are no news of this era.
-        if total >= self.seen {
-            self.seen_in = era;
-        }
-        self.seen = total;
-        if news == 0 || self.each == 0 {
-            return;
-        }
-        let taken = self.each.saturating_mul(news);
-        let due = self.due.max(now).saturating_add(taken);
-        let bursts = self.ahead.saturating_mul(footing.hosts().into());
-        let most = now.saturating_add(bursts).saturating_add(MOST_OWED);
-        self.due = due.min(most.max(self.due));
-    }
+/// Whether this is the key of a bucket.
+fn is_bucket(key: u128) -> bool {
+    (key >> 96) & 1 == 1
 }
 
 /// A hash of the seat's name, without its last bit.

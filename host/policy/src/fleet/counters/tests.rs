@@ -2,6 +2,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::super::bucket::REMEMBERED;
 use super::super::tables::FleetTables;
 use super::*;
 use crate::counters::Counters;
@@ -181,18 +182,23 @@ fn a_sum_that_falls_and_a_host_that_starts_again_take_nothing() {
     let now = table.begun + Duration::from_secs(1);
     assert!(counters.rate_limit("a", 1.0, 10, now));
     let item = tables.take_changes(10, now)[0];
-    let hear = |value| {
-        let item = FleetItem { value, ..item };
+    let hear = |value: u64, missing: u64| {
+        let lasts = REMEMBERED.saturating_add(missing.saturating_mul(SECOND));
+        let item = FleetItem {
+            value,
+            lasts,
+            ..item
+        };
         tables.merge([item], now);
     };
-    hear(3);
-    hear(5);
-    hear(0);
-    hear(0);
+    hear(3, 3);
+    hear(5, 5);
+    hear(0, 0);
+    hear(0, 0);
     let left = (0..20).filter(|_| counters.rate_limit("a", 1.0, 10, now));
     assert_eq!(left.count(), 10 - 1 - 5);
     // An absurd total blocks for a minute at most.
-    hear(u64::MAX);
+    hear(u64::MAX, u64::MAX);
     let later = now + Duration::from_secs(60 + 2 * 10);
     assert!(counters.rate_limit("a", 1.0, 10, later));
 }
@@ -228,6 +234,13 @@ fn changes_are_offered_once_and_in_parts() {
     assert_eq!((items.len(), items[0].value), (1, 2));
     drop((one, other));
     assert_eq!(tables.take_changes(70, now), []);
+}
+
+/// docs/fleet.md and defaults.toml say what one takes in a table that is between half full and full.
+#[test]
+fn an_entry_has_the_size_that_the_documentation_says() {
+    let size = size_of::<(u128, Entry)>();
+    assert!(size <= 96, "{size}");
 }
 
 #[test]
@@ -273,6 +286,44 @@ proptest! {
             let single = burst + rate * at as f64 / 1000.0;
             let others = (hosts - 1) as f64 * (burst + rate * interval as f64 / 1000.0);
             prop_assert!(admitted as f64 <= single + others + hosts as f64, "{admitted} at {at}");
+        }
+    }
+}
+
+proptest! {
+    /// What docs/fleet.md says about the time without Redis: once more the bound for each time, and shares that are rounded up.
+    #[test]
+    fn each_time_without_redis_adds_at_most_the_bound_once_more(
+        hosts in 1..5_usize,
+        rate in 1..200_u32,
+        burst in 1..50_u32,
+        interval in 100..250_u64,
+        load in prop::collection::vec((0..5_usize, 0..30_u64, 0..60_u32), 1..1_500),
+    ) {
+        let mut fleet = Fleet::new(hosts, 100);
+        let (mut at, mut next, mut admitted) = (0, interval, 0_u64);
+        let (mut is_away, mut losses) = (false, 0_u32);
+        for (host, pause, turn) in load {
+            at += pause;
+            if turn == 0 {
+                is_away = !is_away;
+                losses += u32::from(is_away);
+                fleet.hear((!is_away).then_some(hosts));
+                next = at;
+            }
+            while next <= at {
+                if !is_away {
+                    fleet.exchange(next);
+                }
+                next += interval;
+            }
+            admitted += u64::from(fleet.takes(host % hosts, rate.into(), burst, at));
+            let (rate, burst) = (f64::from(rate), f64::from(burst));
+            let single = burst + rate * at as f64 / 1000.0;
+            let others = (hosts - 1) as f64 * (burst + rate * interval as f64 / 1000.0);
+            let times = f64::from(1 + losses);
+            let bound = single + times * (others + 2.0 * hosts as f64);
+            prop_assert!(admitted as f64 <= bound, "{admitted} at {at}, more than {bound}");
         }
     }
 }
