@@ -1,6 +1,6 @@
 //! A caller, which sends requests over UDP or TCP from a chosen address, and receives the responses.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
@@ -191,7 +191,7 @@ impl Caller {
             .expect("a timeout can be set");
         while pending.len() < count {
             let mut chunk = [0; 4096];
-            let n = stream.read(&mut chunk).expect("bytes come");
+            let n = uninterrupted(|| stream.read(&mut chunk)).expect("bytes come");
             assert!(n > 0, "the host closed the connection");
             pending.extend_from_slice(&chunk[..n]);
         }
@@ -215,7 +215,7 @@ impl Caller {
                     .set_read_timeout(Some(patience))
                     .expect("a timeout can be set");
                 let mut buffer = vec![0; 65_536];
-                let (n, _) = socket.recv_from(&mut buffer).ok()?;
+                let (n, _) = uninterrupted(|| socket.recv_from(&mut buffer)).ok()?;
                 buffer.truncate(n);
                 Some(Message::new(buffer))
             }
@@ -229,6 +229,17 @@ impl Caller {
     }
 }
 
+/// Repeats a system call that a signal has interrupted. The kernel does not restart a call with a time limit itself (signal(7)), for example when
+/// the machine has been paused; a call that gave up then would take the answer to one request for that to the next.
+fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            done => return done,
+        }
+    }
+}
+
 /// Reads one message by its Content-Length; none at the end of the stream or the timeout.
 pub fn receive_framed(stream: &mut impl Read, pending: &mut Vec<u8>) -> Option<Message> {
     loop {
@@ -237,7 +248,7 @@ pub fn receive_framed(stream: &mut impl Read, pending: &mut Vec<u8>) -> Option<M
             return Some(Message::new(std::mem::replace(pending, rest)));
         }
         let mut chunk = [0; 16_384];
-        match stream.read(&mut chunk) {
+        match uninterrupted(|| stream.read(&mut chunk)) {
             Ok(n) if n > 0 => pending.extend_from_slice(&chunk[..n]),
             _ => return None,
         }
