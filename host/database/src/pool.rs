@@ -39,6 +39,47 @@ pub(crate) struct Shared {
     pub(crate) observer: Arc<Observer>,
 }
 
+/// How long the answers to statements may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Patience {
+    /// Time limit for each answer, and for each row.
+    each: Duration,
+    /// When all answers must have arrived, and the time that they had for it; `None` without such a limit.
+    all: Option<(Instant, Duration)>,
+}
+
+impl Patience {
+    /// This time for each answer, and for each row.
+    pub(crate) fn for_each(limit: Duration) -> Self {
+        Self {
+            each: limit,
+            all: None,
+        }
+    }
+
+    /// This time for all answers together, from now on.
+    pub(crate) fn for_all(limit: Duration) -> Self {
+        let now = Instant::now();
+        Self {
+            each: limit,
+            all: now.checked_add(limit).map(|until| (until, limit)),
+        }
+    }
+
+    /// How long the next answer may take.
+    fn left(self) -> Duration {
+        match self.all {
+            None => self.each,
+            Some((until, _)) => until.saturating_duration_since(Instant::now()),
+        }
+    }
+
+    /// The time limit, for the error.
+    fn told(self) -> Duration {
+        self.all.map_or(self.each, |(_, limit)| limit)
+    }
+}
+
 /// A connection that is kept.
 pub(crate) struct Kept {
     pub(crate) wire: Wire,
@@ -148,12 +189,12 @@ impl Shared {
     pub(crate) async fn within<T>(
         &self,
         server: usize,
-        limit: Duration,
+        patience: Patience,
         statement: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Failure> {
-        match timeout(limit, statement).await {
+        match timeout(patience.left(), statement).await {
             Ok(done) => done.map_err(|error| self.failure(server, &error)),
-            Err(_elapsed) => Err(self.hung(server, limit)),
+            Err(_elapsed) => Err(self.hung(server, patience.told())),
         }
     }
 
@@ -166,7 +207,7 @@ impl Shared {
         failure
     }
 
-    /// The time limit of a statement was exceeded.
+    /// The time limit of a statement was exceeded. Another server is used from now on, if there is one.
     fn hung(&self, server: usize, limit: Duration) -> Failure {
         let failure = Failure::hung(self.servers.url(server), limit);
         self.servers.failed(server, &failure);
@@ -177,14 +218,14 @@ impl Shared {
     pub(crate) async fn next<T>(
         &self,
         server: usize,
-        limit: Duration,
+        patience: Patience,
         rows: &mut (impl Stream<Item = Result<T, Error>> + Unpin),
     ) -> Result<Option<T>, Failure> {
         let next = match rows.next().now_or_never() {
             Some(next) => next,
-            None => match timeout(limit, rows.next()).await {
+            None => match timeout(patience.left(), rows.next()).await {
                 Ok(next) => next,
-                Err(_elapsed) => return Err(self.hung(server, limit)),
+                Err(_elapsed) => return Err(self.hung(server, patience.told())),
             },
         };
         next.transpose()

@@ -13,6 +13,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod action;
+mod artifact;
 mod error;
 mod rollout;
 mod seat;

@@ -1,5 +1,6 @@
 //! Reading and writing.
 
+mod artifacts;
 mod audit;
 mod marks;
 mod restored;
@@ -10,10 +11,8 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portcullis_database::{
-    Connections, DatabaseUrl, Failure, Link, Name, ReadError, Record, Try, Unseen, Value,
+    Connections, DatabaseUrl, Failure, Link, ReadError, Record, Try, Unseen, Value,
 };
-use sha2::{Digest as _, Sha256};
-use tokio::time::timeout;
 
 pub use audit::MOST_NOTED;
 pub use marks::{Mark, MarkWatch};
@@ -21,6 +20,7 @@ pub use restored::PutBack;
 pub use rollouts::OPEN;
 pub use tenants::StoredTenant;
 
+use crate::artifact::{digest_of, keep_artifact};
 use crate::error::StoreError;
 use crate::seat::{Generation, Kept, NewGeneration, Seat, Trial};
 
@@ -32,10 +32,6 @@ const LEAST_SPEED: usize = 1 << 20;
 
 /// Time limit for locks held by others on an SQLite file.
 const BUSY: Duration = Duration::from_secs(5);
-
-/// The table of files, locked by writers of files: a file that already exists must not be deleted by a concurrent cleanup of files without
-/// a generation.
-static ARTIFACTS: Name = Name::known("portcullis_artifact");
 
 /// The columns of a seat, in the order in which they are read.
 const SEAT: &str = "`seat`, `last`, `active`, `previous`, `candidate`, `share`, `mode`, `revision`, `changed_by`, `changed_at`";
@@ -106,28 +102,6 @@ impl Store {
         Ok(found.into_iter().next())
     }
 
-    /// The file with this digest.
-    ///
-    /// # Errors
-    /// When it does not exist, or does not match its digest.
-    pub async fn artifact(&self, digest: &str) -> Result<Vec<u8>, StoreError> {
-        let length = "SELECT LENGTH(`bytes`) FROM `portcullis_artifact` WHERE `digest` = ?";
-        let query = "SELECT `bytes` FROM `portcullis_artifact` WHERE `digest` = ?";
-        let values = [digest.into()];
-        let mut link = self.open().await?;
-        let length = link.row(length, &values, |row| row.integer(0)).await?;
-        let length = length.flatten().unwrap_or(0);
-        link.set_limit(self.patience(usize::try_from(length).unwrap_or(0)));
-        let bytes = link.row(query, &values, |row| row.bytes(0)).await?;
-        link.release().await;
-        let (url, digest) = (self.url().to_string(), digest.to_owned());
-        match bytes {
-            Some(bytes) if digest_of(&bytes) == digest => Ok(bytes),
-            Some(_) => Err(StoreError::Damaged { url, digest }),
-            None => Err(StoreError::NoArtifact { url, digest }),
-        }
-    }
-
     /// Stores a policy as the next generation of its seat, without changing the roles. Afterwards, of all generations, the `keep` newest
     /// remain and those that have a role.
     ///
@@ -144,15 +118,9 @@ impl Store {
                 true => taken.load(Ordering::Relaxed),
                 false => 0,
             };
-            let pushing = push(
-                &mut link,
-                new,
-                &digest,
-                signed(now),
-                keep,
-                (&taken, earlier),
-            );
-            let number = self.whole(new.bytes.len(), pushing).await?;
+            link.set_limit_of_all(self.patience(new.bytes.len()));
+            let tries = (&taken, earlier);
+            let number = push(&mut link, new, &digest, signed(now), keep, tries).await?;
             link.release().await;
             Ok::<_, Failure>(number)
         });
@@ -207,32 +175,13 @@ impl Store {
                 link.release().await;
                 return Ok(true);
             }
-            let adopting = adopt(&mut link, seat, generations, by);
-            let adopted = self.whole(bytes, adopting).await?;
+            link.set_limit_of_all(self.patience(bytes));
+            let adopted = adopt(&mut link, seat, generations, by).await?;
             // If another host was first, closing the connection rolls the transaction back.
             link.release().await;
             Ok::<_, Failure>(adopted)
         });
         Ok(adopted.await?)
-    }
-
-    /// Deletes the files that no generation has. The list is read without locks, because a statement that finds and deletes them in one scan
-    /// would wait for each file that another push has just written, and that push for this one.
-    async fn delete_orphans(&self) -> Result<(), StoreError> {
-        let orphans = self.rows(ORPHANS, &[], |row| row.text(0)).await?;
-        for digest in orphans.into_iter().flatten() {
-            let deleted = self.connections.retried(async |_: Try| {
-                let mut link = self.connections.take(self.patience(0)).await?;
-                link.begin_write(Some(&ARTIFACTS)).await?;
-                link.execute(DELETE_ORPHAN, &[digest.as_str().into()])
-                    .await?;
-                link.commit().await?;
-                link.release().await;
-                Ok::<_, Failure>(())
-            });
-            deleted.await?;
-        }
-        Ok(())
     }
 
     /// Returns the connections, for other tables of the same database.
@@ -265,23 +214,7 @@ impl Store {
         Ok(rows)
     }
 
-    /// Runs several statements that transfer this many bytes, with the time limit of one.
-    async fn whole<T>(
-        &self,
-        bytes: usize,
-        work: impl Future<Output = Result<T, Failure>>,
-    ) -> Result<T, Failure> {
-        let patience = self.patience(bytes);
-        match timeout(patience, work).await {
-            Ok(done) => done,
-            Err(_elapsed) => Err(Failure::Hung {
-                url: self.url().to_string(),
-                seconds: patience.as_secs(),
-            }),
-        }
-    }
-
-    /// Time limit of a statement that transfers this many bytes. SQLite waits for other writers meanwhile, and reports it.
+    /// Time limit of statements that transfer this many bytes. SQLite waits for other writers meanwhile, and reports it.
     fn patience(&self, bytes: usize) -> Duration {
         let busy = match self.url().file() {
             None => Duration::ZERO,
@@ -291,7 +224,7 @@ impl Store {
     }
 }
 
-/// The statements of a push, in one transaction; returns the number of the generation.
+/// Stores the file of a push, then its generation, in one transaction; returns the number of the generation.
 async fn push(
     link: &mut Link,
     new: &NewGeneration<'_>,
@@ -300,9 +233,8 @@ async fn push(
     keep: u32,
     (taken, earlier): (&AtomicI64, i64),
 ) -> Result<i64, Failure> {
-    // The time limit covers all statements.
-    link.set_limit(Duration::MAX);
-    link.begin_write(Some(&ARTIFACTS)).await?;
+    keep_artifact(link, digest, new.bytes).await?;
+    link.begin_write(None).await?;
     if earlier > 0 {
         // Waits for an earlier try that is still being committed, before anything is read.
         let hold = "UPDATE `portcullis_seat` SET `last` = `last` WHERE `seat` = ?";
@@ -322,7 +254,6 @@ async fn push(
         .await?;
     let number = number.flatten().unwrap_or(0);
     taken.store(number, Ordering::Relaxed);
-    insert_artifact(link, digest, new.bytes, now).await?;
     insert_generation(link, new, number, digest, now).await?;
     let up_to = number - i64::from(keep);
     if up_to > 0 {
@@ -378,7 +309,7 @@ async fn is_in(link: &mut Link, after: &Seat, revision: u64, by: &str) -> Result
     }))
 }
 
-/// The statements that store generations from memory, in one transaction; returns whether no other host was first.
+/// Stores the files of generations from memory, then the generations, in one transaction; returns whether no other host was first.
 async fn adopt(
     link: &mut Link,
     seat: &Seat,
@@ -386,8 +317,16 @@ async fn adopt(
     by: &str,
 ) -> Result<bool, Failure> {
     let now = signed(now());
-    link.set_limit(Duration::MAX);
-    link.begin_write(Some(&ARTIFACTS)).await?;
+    let pushed =
+        "SELECT 1 FROM `portcullis_seat` WHERE `seat` = ? AND (`last` > 0 OR `revision` > 0)";
+    let values = [(&seat.name).into()];
+    if !link.rows(pushed, &values, |_| Ok(())).await?.is_empty() {
+        return Ok(false);
+    }
+    for kept in generations {
+        keep_artifact(link, &digest_of(kept.new.bytes), kept.new.bytes).await?;
+    }
+    link.begin_write(None).await?;
     insert_seat(link, &seat.name, by, now).await?;
     let update = "UPDATE `portcullis_seat` SET `last` = ?, `active` = ?, `previous` = ?, `candidate` = ?, `share` = ?, \
                   `mode` = ?, `revision` = 1, `changed_by` = ?, `changed_at` = ? \
@@ -410,24 +349,10 @@ async fn adopt(
     for kept in generations {
         let digest = digest_of(kept.new.bytes);
         let (number, at) = (signed(kept.number), signed(kept.created_at));
-        insert_artifact(link, &digest, kept.new.bytes, at).await?;
         insert_generation(link, &kept.new, number, &digest, at).await?;
     }
     link.commit().await?;
     Ok(true)
-}
-
-/// Stores a file, if it does not exist yet.
-async fn insert_artifact(
-    link: &mut Link,
-    digest: &str,
-    bytes: &[u8],
-    now: i64,
-) -> Result<(), Failure> {
-    let row = "`portcullis_artifact` (`digest`, `bytes`, `created_at`) VALUES (?, ?, ?)";
-    let insert = link.dialect().insert_if_absent(row);
-    let values = [digest.into(), bytes.into(), now.into()];
-    link.execute(&insert, &values).await.map(drop)
 }
 
 /// Creates the row of a seat, if it does not exist yet.
@@ -559,16 +484,6 @@ const PRUNE: &str = "DELETE FROM `portcullis_generation` WHERE `seat` = ? AND `n
      AND `number` NOT IN (SELECT COALESCE(`active`, 0) FROM `portcullis_seat` WHERE `portcullis_seat`.`seat` = `portcullis_generation`.`seat`) \
      AND `number` NOT IN (SELECT COALESCE(`previous`, 0) FROM `portcullis_seat` WHERE `portcullis_seat`.`seat` = `portcullis_generation`.`seat`) \
      AND `number` NOT IN (SELECT COALESCE(`candidate`, 0) FROM `portcullis_seat` WHERE `portcullis_seat`.`seat` = `portcullis_generation`.`seat`)";
-
-/// The files without a generation.
-const ORPHANS: &str = "SELECT `digest` FROM `portcullis_artifact` WHERE `digest` NOT IN (SELECT `digest` FROM `portcullis_generation`)";
-
-/// Deletes a file that has no generation.
-const DELETE_ORPHAN: &str = "DELETE FROM `portcullis_artifact` WHERE `digest` = ? AND `digest` NOT IN (SELECT `digest` FROM `portcullis_generation`)";
-
-fn digest_of(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
-}
 
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);

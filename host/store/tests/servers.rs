@@ -55,8 +55,14 @@ fn policy<'n>(seat: &'n str, bytes: &'n [u8]) -> NewGeneration<'n> {
     }
 }
 
+/// Makes all files two hours older.
+async fn age(server: &Server) {
+    let age = "UPDATE portcullis_artifact SET created_at = created_at - 7200";
+    server.sql(age).await;
+}
+
 async fn what_is_pushed_is_numbered_pruned_and_comes_back(dialect: Dialect) {
-    let (_server, store) = store(dialect).await;
+    let (server, store) = store(dialect).await;
     assert_eq!(store.mark().await.unwrap(), Mark::default());
     let bytes: Vec<u8> = (0..=255).cycle().take(3_000_000).collect();
     let first = store.push(&policy("acme", &bytes), 2).await.unwrap();
@@ -69,13 +75,14 @@ async fn what_is_pushed_is_numbered_pruned_and_comes_back(dialect: Dialect) {
         store.generations("acme", 10).await.unwrap(),
         [second.clone(), first.clone()]
     );
+    let first_digest = first.digest.clone();
     assert_eq!(store.generation("acme", 1).await.unwrap(), Some(first));
     let missing = store.artifact(&"0".repeat(64)).await.unwrap_err();
     assert!(
         matches!(missing, StoreError::NoArtifact { .. }),
         "{missing}"
     );
-    // The active one stays, the others go when two newer ones are there, and their files with them.
+    // The active one stays, the others go when two newer ones are there.
     let before = store.seats().await.unwrap().remove(0);
     let after = Seat {
         active: Some(1),
@@ -88,7 +95,12 @@ async fn what_is_pushed_is_numbered_pruned_and_comes_back(dialect: Dialect) {
     let left = store.generations("acme", 10).await.unwrap();
     let numbers: Vec<_> = left.iter().map(|one| one.number).collect();
     assert_eq!(numbers, [4, 3, 1]);
+    // A file goes when it is old: until then, another push may be about to use it.
+    assert!(store.artifact(&second.digest).await.is_ok());
+    age(&server).await;
+    store.push(&policy("other", b"5"), 2).await.unwrap();
     assert!(store.artifact(&second.digest).await.is_err());
+    assert!(store.artifact(&first_digest).await.is_ok());
 }
 
 async fn of_two_who_change_a_seat_one_is_first(dialect: Dialect) {
@@ -149,7 +161,12 @@ async fn what_a_host_kept_in_memory_is_taken_over_by_the_first_one(dialect: Dial
 
 /// Each push may remove the files that no generation has, also one that another push is about to use.
 async fn all_who_push_at_once_get_numbers_of_their_own_and_keep_their_files(dialect: Dialect) {
-    let (_server, store) = store(dialect).await;
+    let (server, store) = store(dialect).await;
+    for n in 0..3 {
+        store.push(&policy("before", &[n]), 1).await.unwrap();
+    }
+    // The first of the pushes find files that are about to be deleted.
+    age(&server).await;
     let mut pushes = JoinSet::new();
     for n in 0..64_u8 {
         let store = store.clone();

@@ -55,7 +55,7 @@ impl Dialect for MySql {
         "START TRANSACTION"
     }
 
-    /// InnoDB locks the rows that an `INSERT IGNORE` finds.
+    /// `LOCK TABLES` commits the transaction: see [`turn`](Self::turn).
     fn hold(&self, _table: &Name) -> Option<String> {
         None
     }

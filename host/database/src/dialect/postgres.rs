@@ -61,7 +61,7 @@ impl Dialect for Postgres {
         "BEGIN"
     }
 
-    /// `ON CONFLICT DO NOTHING` does not lock the existing row: another session could delete it before this transaction ends.
+    /// The mode excludes itself and other writers, and not readers.
     fn hold(&self, table: &Name) -> Option<String> {
         let table = table.quoted();
         Some(format!("LOCK TABLE {table} IN SHARE ROW EXCLUSIVE MODE"))

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 use crate::dialect::driver_of;
 use crate::health::Health;
-use crate::pool::Shared;
+use crate::pool::{Patience, Shared};
 use crate::wire::{Origin, Wire, give_way};
 use crate::{DatabaseUrl, Dialect, Failure, Name};
 
@@ -32,8 +32,7 @@ const ROWS: u64 = 64;
 pub struct Link {
     pub(crate) wire: Wire,
     pub(crate) origin: Origin,
-    /// Time limit for each answer, and for each row.
-    limit: Duration,
+    patience: Patience,
     /// The statement that ends the open transaction or lock.
     open: Option<&'static str>,
     /// Whether something may have been written.
@@ -132,7 +131,7 @@ impl Link {
         Self {
             wire,
             origin,
-            limit,
+            patience: Patience::for_each(limit),
             open: None,
             has_written: false,
             shared,
@@ -152,7 +151,12 @@ impl Link {
 
     /// Changes the time limit for each answer, and for each row.
     pub fn set_limit(&mut self, limit: Duration) {
-        self.limit = limit;
+        self.patience = Patience::for_each(limit);
+    }
+
+    /// Sets a time limit for all statements from now on together, in place of one for each of them.
+    pub fn set_limit_of_all(&mut self, limit: Duration) {
+        self.patience = Patience::for_all(limit);
     }
 
     /// Whether a transaction or lock is open.
@@ -169,7 +173,7 @@ impl Link {
             wire,
             origin,
             shared,
-            limit,
+            patience,
             ..
         } = self;
         let server = origin.server;
@@ -177,7 +181,7 @@ impl Link {
             driver_of(shared.servers.url(server)).statement(sql),
         ));
         on!(wire, link => {
-            let done = shared.within(server, *limit, link.execute(sql)).await?;
+            let done = shared.within(server, *patience, link.execute(sql)).await?;
             Ok(done.rows_affected())
         })
     }
@@ -191,7 +195,7 @@ impl Link {
             wire,
             origin,
             shared,
-            limit,
+            patience,
             has_written,
             ..
         } = self;
@@ -200,7 +204,7 @@ impl Link {
         *has_written = true;
         on!(wire, link => {
             let query = bind::<Db>(sqlx::query(sql), values);
-            let done = shared.within(server, *limit, query.execute(&mut **link)).await?;
+            let done = shared.within(server, *patience, query.execute(&mut **link)).await?;
             Ok(done.rows_affected())
         })
     }
@@ -219,14 +223,14 @@ impl Link {
             wire,
             origin,
             shared,
-            limit,
+            patience,
             ..
         } = self;
         let server = origin.server;
         let sql = AssertSqlSafe(driver_of(shared.servers.url(server)).statement(sql));
         let records: Vec<Record> = on!(wire, link => {
             let query = bind::<Db>(sqlx::query(sql), values);
-            let rows = shared.within(server, *limit, query.fetch_all(&mut **link)).await?;
+            let rows = shared.within(server, *patience, query.fetch_all(&mut **link)).await?;
             rows.into_iter().map(Record::from).collect()
         });
         let read = records.iter().map(read).collect::<Result<_, _>>();
@@ -260,7 +264,7 @@ impl Link {
             wire,
             origin,
             shared,
-            limit,
+            patience,
             ..
         } = self;
         let server = origin.server;
@@ -270,7 +274,7 @@ impl Link {
         let mut number: u64 = 0;
         on!(wire, link => {
             let mut rows = link.fetch(sql);
-            while let Some(row) = shared.next(server, *limit, &mut rows).await? {
+            while let Some(row) = shared.next(server, *patience, &mut rows).await? {
                 number += 1;
                 if number.is_multiple_of(ROWS) {
                     give_way();
@@ -308,6 +312,22 @@ impl Link {
     /// When the database fails.
     pub async fn begin_whole(&mut self, table: &Name) -> Result<Whole, Failure> {
         self.be_strict().await?;
+        let whole = self.whole_of(table).await?;
+        match whole {
+            Whole::Transaction => self.begin_write(None).await?,
+            Whole::Lock => {
+                let lock = format!("LOCK TABLES {} WRITE", table.quoted());
+                self.begin(&lock, "UNLOCK TABLES").await?;
+            }
+        }
+        Ok(whole)
+    }
+
+    /// How rows of a table can be written as a unit. Must be called outside a transaction.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn whole_of(&mut self, table: &Name) -> Result<Whole, Failure> {
         let mut whole = Whole::Transaction;
         if let Some(ask) = self.dialect().transactions(table) {
             let answer = |[answer]: [Column<'_>; 1]| {
@@ -316,13 +336,6 @@ impl Link {
                 }
             };
             self.each(&ask, answer).await?;
-        }
-        match whole {
-            Whole::Transaction => self.begin_write(None).await?,
-            Whole::Lock => {
-                let lock = format!("LOCK TABLES {} WRITE", table.quoted());
-                self.begin(&lock, "UNLOCK TABLES").await?;
-            }
         }
         Ok(whole)
     }

@@ -1,14 +1,11 @@
 //! What is stored again after the database was replaced by an older backup.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use portcullis_database::{Failure, Link, ReadError, Record, Try};
 
-use super::{
-    ARTIFACTS, Store, digest_of, generation_row, generation_values, insert_artifact, insert_seat,
-    signed,
-};
+use super::{Store, generation_row, generation_values, insert_seat, signed};
+use crate::artifact::{digest_of, keep_artifact};
 use crate::error::StoreError;
 use crate::seat::Kept;
 
@@ -47,8 +44,8 @@ impl Store {
         // A try that stored the generation before its connection was lost makes the next one find it.
         let put = async |_: Try| {
             let mut link = self.connections.take(self.patience(0)).await?;
-            let putting = put_back(&mut link, kept, &digest);
-            let is_stored = self.whole(kept.new.bytes.len(), putting).await?;
+            link.set_limit_of_all(self.patience(kept.new.bytes.len()));
+            let is_stored = put_back(&mut link, kept, &digest).await?;
             link.release().await;
             Ok::<_, Failure>(is_stored)
         };
@@ -63,11 +60,11 @@ impl Store {
     }
 }
 
-/// The statements, in one transaction; returns whether the number was free.
+/// Stores the file of a generation, then the generation, in one transaction; returns whether the number was free.
 async fn put_back(link: &mut Link, kept: &Kept<'_>, digest: &str) -> Result<bool, Failure> {
     let (number, at) = (signed(kept.number), signed(kept.created_at));
-    link.set_limit(Duration::MAX);
-    link.begin_write(Some(&ARTIFACTS)).await?;
+    keep_artifact(link, digest, kept.new.bytes).await?;
+    link.begin_write(None).await?;
     insert_seat(link, kept.new.seat, kept.new.author, at).await?;
     // Pushes, and other hosts that do the same, wait here.
     let reserve = "UPDATE `portcullis_seat` SET `last` = CASE WHEN `last` < ? THEN ? ELSE `last` END WHERE `seat` = ?";
@@ -76,9 +73,6 @@ async fn put_back(link: &mut Link, kept: &Kept<'_>, digest: &str) -> Result<bool
     let insert = link.dialect().insert_if_absent(&generation_row());
     let values = generation_values(&kept.new, number, digest, at);
     let inserted = link.execute(&insert, &values).await?;
-    if inserted > 0 {
-        insert_artifact(link, digest, kept.new.bytes, at).await?;
-    }
     link.commit().await?;
     Ok(inserted > 0)
 }

@@ -87,8 +87,8 @@ impl Store {
                 link.release().await;
                 return Ok(true);
             }
-            let moving = move_rollout(&mut link, before, after, seat, by);
-            let moved = self.whole(0, moving).await?;
+            link.set_limit_of_all(self.patience(0));
+            let moved = move_rollout(&mut link, before, after, seat, by).await?;
             // If another host was first, this rolls the transaction back.
             link.release().await;
             Ok::<_, Failure>(moved)
@@ -113,8 +113,6 @@ async fn move_rollout(
     seat: Option<(&Seat, &Seat)>,
     by: &str,
 ) -> Result<bool, Failure> {
-    // The time limit covers all statements.
-    link.set_limit(Duration::MAX);
     let now = link.dialect().milliseconds();
     link.begin_write(None).await?;
     if before.revision == 0 {

@@ -1,4 +1,4 @@
-use portcullis_database::{Look, Schema, TableWatch};
+use portcullis_database::{Look, Name, Schema, TableWatch};
 
 use super::*;
 use crate::action::{Action, ActionBounds};
@@ -255,10 +255,69 @@ async fn old_generations_go_but_for_those_that_do_something() {
     let left = store.generations("acme", 10).await.unwrap();
     let numbers: Vec<_> = left.iter().map(|one| one.number).collect();
     assert_eq!(numbers, [5, 4, 1]);
-    // Their files go with them.
-    let gone = digest_of(b"2");
-    assert!(store.artifact(&gone).await.is_err());
-    assert!(store.artifact(&digest_of(b"1")).await.is_ok());
+}
+
+/// Makes all files two hours older.
+async fn age(store: &Store) {
+    let mut link = store.open().await.unwrap();
+    let age = "UPDATE `portcullis_artifact` SET `created_at` = `created_at` - 7200";
+    link.run(age).await.unwrap();
+    link.release().await;
+}
+
+#[tokio::test]
+async fn a_file_that_no_generation_has_goes_when_it_is_old() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let push = async |seat: &str, bytes: &[u8]| {
+        store.push(&policy(seat, bytes), 1).await.unwrap();
+    };
+    let is_there = async |bytes: &[u8]| store.artifact(&digest_of(bytes)).await.is_ok();
+    push("acme", b"1").await;
+    push("acme", b"2").await;
+    assert!(is_there(b"1").await, "another push may be about to use it");
+    age(&store).await;
+    push("acme", b"3").await;
+    assert!(!is_there(b"1").await);
+    assert!(!is_there(b"2").await);
+    age(&store).await;
+    push("other", b"4").await;
+    assert!(is_there(b"3").await, "a generation has it");
+}
+
+#[tokio::test]
+async fn an_old_file_is_renewed_before_a_generation_uses_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(&folder).await;
+    let bytes = b"1";
+    let digest = digest_of(bytes);
+    let time = async || {
+        let query = "SELECT `created_at` FROM `portcullis_artifact` WHERE `digest` = ?";
+        let mut link = store.open().await.unwrap();
+        let values = [digest.as_str().into()];
+        let time = link.row(query, &values, |row| row.integer(0)).await;
+        link.release().await;
+        time.unwrap().flatten().unwrap()
+    };
+    let keep = async || {
+        let mut link = store.open().await.unwrap();
+        keep_artifact(&mut link, &digest, bytes).await.unwrap();
+        link.release().await;
+    };
+    keep().await;
+    let begun = time().await;
+    assert!(begun > 1_600_000_000, "{begun}");
+    age(&store).await;
+    keep().await;
+    assert!(time().await >= begun, "it is as good as a new one");
+    // Pushes of one file at once do not wait for each other: a young one is left as it is.
+    let mut link = store.open().await.unwrap();
+    let younger = "UPDATE `portcullis_artifact` SET `created_at` = `created_at` - 600";
+    link.run(younger).await.unwrap();
+    link.release().await;
+    let young = time().await;
+    keep().await;
+    assert_eq!(time().await, young);
 }
 
 #[tokio::test]
