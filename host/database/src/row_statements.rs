@@ -91,6 +91,15 @@ impl<const COLUMNS: usize> RowStatements<'_, COLUMNS> {
         format!("INSERT INTO {table} ({columns}) VALUES {values}")
     }
 
+    /// Inserts a row with an id, unless a row with that id exists.
+    pub(crate) fn insert_as(&self) -> String {
+        let (id, table) = (self.id.quoted(), self.table.quoted());
+        let columns = self.columns.map(Name::quoted).join(", ");
+        let values = vec!["?"; COLUMNS + 1].join(", ");
+        self.dialect
+            .insert_if_absent(&format!("{table} ({id}, {columns}) VALUES ({values})"))
+    }
+
     /// Inserts a row, and returns the id that the table has given it; `None` if rows have no ids (`has_id`), or the table gives none.
     ///
     /// # Errors
@@ -180,6 +189,10 @@ mod tests {
         assert_eq!(
             statements.insert(2),
             "INSERT INTO `gateways` (`set`, `uri`) VALUES (?, ?), (?, ?)"
+        );
+        assert_eq!(
+            statements.insert_as(),
+            "INSERT IGNORE INTO `gateways` (`id`, `set`, `uri`) VALUES (?, ?, ?)"
         );
         let lite = RowStatements {
             dialect: dialect("sqlite:a.db"),

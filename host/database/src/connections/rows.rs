@@ -1,16 +1,29 @@
 //! Writes of single rows, which are repeated if need be and do not act twice.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::Connections;
 use super::retry::Try;
-use crate::link::{Link, Value};
+use crate::failure::Retry;
+use crate::link::{Link, Value, Whole};
 use crate::row_statements::RowStatements;
 use crate::{Failure, Unchanged};
 
-/// The table has no ids, or its largest one was not read.
-const NO_ID: i64 = -1;
+/// What the earlier tries of an insertion have left in the table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Earlier {
+    /// Nothing: a transaction that was not told to commit ends with its connection.
+    Nothing,
+    /// A row with this id, or nothing: the answer to COMMIT is missing. It may still be committed.
+    Row(i64),
+    /// A row with an id above this one, or nothing: the table has no transactions.
+    Above(i64),
+    /// A row, or nothing, and the table has no ids.
+    Unseen,
+}
 
 impl Connections {
     /// Runs a statement that deletes rows, with this time limit for each answer. Returns the number of rows deleted, also if only an earlier
@@ -41,8 +54,12 @@ impl Connections {
     }
 
     /// Inserts a row, with this time limit for each answer. Returns its id, if the table gives ids. A value that does not fit its column is an
-    /// error. After a lost connection, the row is inserted again only if no such row has been added since; if the table has no ids, that cannot
-    /// be seen, and the loss is an error.
+    /// error.
+    ///
+    /// If the answer to COMMIT is missing, the row is inserted again with the id that it was given: two rows with one id exclude each other,
+    /// also if the first one is committed later, on another node of a cluster. If the table has no ids, the loss is an error. A table without
+    /// transactions gets the row again unless such a row has been added since, so that it may have the row twice if the server executes the
+    /// first statement later.
     ///
     /// # Errors
     /// When the database fails; see [`retried`](Self::retried).
@@ -53,26 +70,23 @@ impl Connections {
         row: [Value<'_>; COLUMNS],
     ) -> Result<Option<i64>, Failure> {
         let texts = row.map(text);
-        // The largest id before the first try.
-        let largest = AtomicI64::new(NO_ID);
-        let write = async |one: Try| {
+        let earlier = Mutex::new(Earlier::Nothing);
+        let write = async |_: Try| {
             let mut link = self.take_existing(limit).await?;
             link.be_strict().await?;
-            if one.may_be_done {
-                let added = match largest.load(Ordering::Relaxed) {
-                    NO_ID => return Err(not_known(&link)),
-                    before => added_since(&mut link, statements, before, &texts).await?,
-                };
-                if added.is_some() {
-                    link.release().await;
-                    return Ok(added);
+            let left = *earlier.lock();
+            let id = match left {
+                Earlier::Nothing => insert_new(&mut link, statements, &row, &earlier).await?,
+                Earlier::Row(id) => insert_as(&mut link, statements, id, &row, &texts).await?,
+                Earlier::Above(before) => {
+                    let added = find(&mut link, statements, (">", before), &texts).await?;
+                    match added {
+                        Some(id) => Some(id),
+                        None => insert_new(&mut link, statements, &row, &earlier).await?,
+                    }
                 }
-            } else {
-                let now = largest_id(&mut link, statements).await?;
-                largest.store(now.unwrap_or(NO_ID), Ordering::Relaxed);
-            }
-            let has_id = largest.load(Ordering::Relaxed) != NO_ID;
-            let id = statements.insert_one(&mut link, has_id, &row).await?;
+                Earlier::Unseen => return Err(not_known(&link, "the table has no ids")),
+            };
             link.release().await;
             Ok(id)
         };
@@ -127,29 +141,84 @@ async fn largest_id<const COLUMNS: usize>(
     }
 }
 
-/// The id of the first row with these values that was added after this id.
-async fn added_since<const COLUMNS: usize>(
+/// Inserts a row, and notes in `earlier` what a failure leaves in the table.
+async fn insert_new<const COLUMNS: usize>(
     link: &mut Link,
     statements: &RowStatements<'_, COLUMNS>,
-    before: i64,
+    row: &[Value<'_>; COLUMNS],
+    earlier: &Mutex<Earlier>,
+) -> Result<Option<i64>, Failure> {
+    let left = *earlier.lock();
+    let largest = largest_id(link, statements).await?;
+    let has_id = largest.is_some();
+    let done = match link.whole_of(statements.table).await? {
+        Whole::Transaction => {
+            link.begin_write(None).await?;
+            let id = statements.insert_one(link, has_id, row).await?;
+            *earlier.lock() = id.map_or(Earlier::Unseen, Earlier::Row);
+            link.commit().await.map(|()| id)
+        }
+        Whole::Lock => {
+            if left == Earlier::Nothing {
+                *earlier.lock() = largest.map_or(Earlier::Unseen, Earlier::Above);
+            }
+            statements.insert_one(link, has_id, row).await
+        }
+    };
+    if let Err(failure) = &done
+        && failure.retry() != Retry::Unknown
+    {
+        *earlier.lock() = left;
+    }
+    done
+}
+
+/// Inserts a row with the id that it was given by an earlier try, unless that one is committed. Waits for it if it is being committed; on
+/// another node of a cluster, one of both is a conflict.
+async fn insert_as<const COLUMNS: usize>(
+    link: &mut Link,
+    statements: &RowStatements<'_, COLUMNS>,
+    id: i64,
+    row: &[Value<'_>; COLUMNS],
+    texts: &[Option<String>; COLUMNS],
+) -> Result<Option<i64>, Failure> {
+    let values: Vec<_> = [id.into()].into_iter().chain(*row).collect();
+    link.begin_write(None).await?;
+    let inserted = link.execute(&statements.insert_as(), &values).await?;
+    link.commit().await?;
+    if inserted > 0 {
+        return Ok(Some(id));
+    }
+    match find(link, statements, ("=", id), texts).await? {
+        Some(id) => Ok(Some(id)),
+        None => Err(not_known(link, "its id is that of another row now")),
+    }
+}
+
+/// The id of the first row with these values whose id compares so.
+async fn find<const COLUMNS: usize>(
+    link: &mut Link,
+    statements: &RowStatements<'_, COLUMNS>,
+    (comparison, to): (&str, i64),
     row: &[Option<String>; COLUMNS],
 ) -> Result<Option<i64>, Failure> {
     let columns = statements.columns.into_iter().zip(row);
     let Unchanged { condition, values } = Unchanged::of(statements.dialect, columns);
     let (id, table) = (statements.id.quoted(), statements.table.quoted());
     let first = statements.dialect.as_text(&format!("MIN({id})"));
-    let query = format!("SELECT {first} FROM {table} WHERE {id} > ?{condition}");
-    let values: Vec<_> = [before.into()].into_iter().chain(values).collect();
+    let query = format!("SELECT {first} FROM {table} WHERE {id} {comparison} ?{condition}");
+    let values: Vec<_> = [to.into()].into_iter().chain(values).collect();
     let first = link.row(&query, &values, |row| row.text(0)).await?;
     Ok(first.flatten().and_then(|id| id.parse().ok()))
 }
 
 /// A write must not be repeated, and whether it was done cannot be seen.
-fn not_known(link: &Link) -> Failure {
+fn not_known(link: &Link, why: &str) -> Failure {
     Failure::Failed {
         url: link.url().to_string(),
-        cause: "the connection was lost before the answer, and the table has no ids: look whether the row is there before you add it again"
-            .to_owned(),
+        cause: format!(
+            "the connection was lost before the answer, and {why}: look whether the row is there before you add it again"
+        ),
     }
 }
 
@@ -170,27 +239,32 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(10);
 
-    #[tokio::test]
-    async fn a_row_that_an_earlier_try_has_added_is_found_and_one_from_before_is_not() {
-        let folder = tempfile::tempdir().unwrap();
+    static TABLE: Name = Name::known("rows");
+    static NUMBER: Name = Name::known("number");
+    static TAG: Name = Name::known("tag");
+
+    /// A database with this table.
+    async fn table(folder: &tempfile::TempDir) -> (Connections, RowStatements<'static, 2>, Link) {
         let path = folder.path().join("rows.db");
         std::fs::write(&path, b"").unwrap();
         let connections = Connections::new(DatabaseUrl::Sqlite(path));
-        let (table, number, tag) = (
-            Name::known("rows"),
-            Name::known("number"),
-            Name::known("tag"),
-        );
         let statements = RowStatements {
-            table: &table,
+            table: &TABLE,
             id: &ROW_ID,
-            columns: [&number, &tag],
+            columns: [&NUMBER, &TAG],
             dialect: connections.dialect(),
         };
         let mut link = connections.take(LIMIT).await.unwrap();
         let create =
             "CREATE TABLE rows (id INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER, tag TEXT)";
         link.run(create).await.unwrap();
+        (connections, statements, link)
+    }
+
+    #[tokio::test]
+    async fn a_row_that_an_earlier_try_has_added_is_found_and_one_from_before_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let (connections, statements, mut link) = table(&folder).await;
         let row = || [Value::from(7_i64), Value::Text(None)];
         let insert = || connections.insert_row(LIMIT, &statements, row());
         assert_eq!(insert().await.unwrap(), Some(1));
@@ -198,7 +272,7 @@ mod tests {
         assert_eq!(before, Some(1));
         let texts = row().map(text);
         let mut added = async || {
-            let added = added_since(&mut link, &statements, 1, &texts);
+            let added = find(&mut link, &statements, (">", 1), &texts);
             added.await.unwrap()
         };
         assert_eq!(added().await, None);
@@ -213,5 +287,31 @@ mod tests {
         let seven = [7_i64.into()];
         let deleted = connections.delete_rows(LIMIT, delete, &seven);
         assert_eq!(deleted.await.unwrap(), 1);
+    }
+    #[tokio::test]
+    async fn a_row_whose_commit_is_in_doubt_is_stored_once_under_its_id() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_connections, statements, mut link) = table(&folder).await;
+        let row = [Value::from(7_i64), Value::from("a")];
+        let texts = row.map(text);
+        let earlier = Mutex::new(Earlier::Nothing);
+        let first = insert_new(&mut link, &statements, &row, &earlier);
+        assert_eq!(first.await.unwrap(), Some(1));
+        assert_eq!(*earlier.lock(), Earlier::Row(1));
+        // It was committed.
+        let again = insert_as(&mut link, &statements, 1, &row, &texts).await;
+        assert_eq!(again.unwrap(), Some(1));
+        // It was not.
+        let again = insert_as(&mut link, &statements, 9, &row, &texts).await;
+        assert_eq!(again.unwrap(), Some(9));
+        let count = "SELECT COUNT(*) FROM rows";
+        let count = link.row(count, &[], |row| row.integer(0)).await.unwrap();
+        assert_eq!(count.flatten(), Some(2));
+        // The id is that of another row.
+        let other = [Value::from(8_i64), Value::from("a")];
+        let texts = other.map(text);
+        let error = insert_as(&mut link, &statements, 9, &other, &texts).await;
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("look whether the row is there"), "{error}");
     }
 }
