@@ -117,6 +117,9 @@ async fn find(wire: &mut Wire) -> Result<Kind, Error> {
 fn of_galera(status: &BTreeMap<String, String>) -> Health {
     let value = |name: &str| status.get(name).map(String::as_str).unwrap_or_default();
     let comment = value("wsrep_local_state_comment");
+    // A node that has committed nothing yet says 18446744073709551615.
+    let last = value("wsrep_last_committed").parse().ok();
+    let last = last.filter(|last| *last != u64::MAX);
     let trouble = if value("wsrep_cluster_status") != "Primary" {
         let cluster = value("wsrep_cluster_status");
         Some(format!(
@@ -129,11 +132,14 @@ fn of_galera(status: &BTreeMap<String, String>) -> Health {
     } else {
         match value("wsrep_local_state") {
             // Donor, which serves with some state transfers, and Synced
-            "2" | "4" => None,
+            "2" | "4" if last.is_some() => None,
+            "2" | "4" => Some(format!(
+                "it does not say how far it is (wsrep_last_committed is {:?})",
+                value("wsrep_last_committed")
+            )),
             _ => Some(format!("it is not synced (wsrep_local_state is {comment})")),
         }
     };
-    let last = value("wsrep_last_committed").parse().ok();
     Health {
         trouble,
         is_spare: value("wsrep_local_state") == "2",
@@ -211,8 +217,27 @@ mod tests {
         ] {
             assert_eq!(node.trouble.as_deref(), Some(said));
         }
-        // A provider that is loaded and has no cluster yet says 18446744073709551615.
         assert!(of_galera(&BTreeMap::new()).trouble.is_some());
+    }
+
+    #[test]
+    fn a_node_that_does_not_say_how_far_it_is_is_not_used() {
+        for last in ["18446744073709551615", ""] {
+            let status = [
+                ("wsrep_cluster_status", "Primary"),
+                ("wsrep_ready", "ON"),
+                ("wsrep_local_state", "4"),
+                ("wsrep_local_state_comment", "Synced"),
+                ("wsrep_cluster_state_uuid", "19ae82ed"),
+                ("wsrep_last_committed", last),
+            ];
+            let status = status.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            let health = of_galera(&status.into());
+            assert_eq!(health.position, None);
+            let expected =
+                format!("it does not say how far it is (wsrep_last_committed is {last:?})");
+            assert_eq!(health.trouble, Some(expected));
+        }
     }
 
     #[test]

@@ -265,14 +265,15 @@ impl Connections {
                 let url = servers.url(server).to_string();
                 return Err(Failure::NotServing { url, cause });
             }
-            let Some(position) = &health.position else {
-                break;
-            };
-            match servers.admit(server, position) {
+            match servers.admit(server, health.position.as_ref()) {
                 Ok(()) => break,
                 Err(failure @ Failure::Older { is_other: true, .. }) => return Err(failure),
                 Err(failure) if begun.elapsed() >= LATE => return Err(failure),
                 Err(_) => {}
+            }
+            if health.position.is_none() {
+                // A server without GTIDs when the connection was opened may have some now.
+                origin.kind = None;
             }
             sleep(LATE / 10).await;
             let url = servers.url(server);

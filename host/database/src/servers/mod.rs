@@ -172,12 +172,23 @@ impl Servers {
         self.tell(change, "the preferred server serves again");
     }
 
-    /// Checks that a server in this position has the state that was read last. From then on, this position is the least.
+    /// Checks that a server in this position has the state that was read last. From then on, this position is the least. A server that does not
+    /// say its position is not used beside servers that do: nobody would notice that it lags. A server alone cannot lag.
     ///
     /// # Errors
-    /// When the server has an older state, or one of another history.
-    pub(crate) fn admit(&self, server: usize, position: &Position) -> Result<(), Failure> {
+    /// When the server has an older state, or one of another history, or one that cannot be compared.
+    pub(crate) fn admit(&self, server: usize, position: Option<&Position>) -> Result<(), Failure> {
         let mut state = self.state.lock();
+        let Some(position) = position else {
+            return match &state.seen {
+                Some(seen) if self.urls.is_cluster() => Err(Failure::Older {
+                    url: self.url(server).to_string(),
+                    cause: format!("it does not say how far it is, and the state in use is {seen}"),
+                    is_other: false,
+                }),
+                Some(_) | None => Ok(()),
+            };
+        };
         let since = state.seen.as_ref().map(|seen| (seen, position.since(seen)));
         let (seen, is_other) = match since {
             None | Some((_, Since::Reached)) => {
@@ -315,8 +326,8 @@ mod tests {
     #[test]
     fn an_older_state_is_not_admitted_and_another_history_is_accepted_only_when_it_was_told() {
         let servers = servers(2);
-        servers.admit(0, &galera("a", 7)).unwrap();
-        let behind = servers.admit(1, &galera("a", 6)).unwrap_err();
+        servers.admit(0, Some(&galera("a", 7))).unwrap();
+        let behind = servers.admit(1, Some(&galera("a", 6))).unwrap_err();
         assert_eq!(
             behind.to_string(),
             "the database mysql://k@127.0.0.2:3306/k is not read: it has an older state (a:6) than the one in use (a:7)"
@@ -325,23 +336,42 @@ mod tests {
         servers.all_older(&behind.to_string(), false);
         assert!(!servers.accept());
         assert_eq!(servers.status().older, None);
-        let other = servers.admit(1, &galera("b", 900)).unwrap_err();
+        let other = servers.admit(1, Some(&galera("b", 900))).unwrap_err();
         assert!(matches!(other, Failure::Older { is_other: true, .. }));
         servers.all_older(&other.to_string(), true);
         assert_eq!(servers.status().older, Some(other.to_string()));
         assert!(servers.accept());
         assert!(!servers.accept(), "once");
-        servers.admit(1, &galera("b", 900)).unwrap();
-        servers.admit(1, &galera("a", 9)).unwrap_err();
+        servers.admit(1, Some(&galera("b", 900))).unwrap();
+        servers.admit(1, Some(&galera("a", 9))).unwrap_err();
+    }
+
+    #[test]
+    fn a_server_that_does_not_say_how_far_it_is_is_not_used_beside_servers_that_do() {
+        let cluster = servers(2);
+        cluster.admit(1, None).unwrap();
+        cluster.admit(0, Some(&galera("a", 7))).unwrap();
+        let refused = cluster.admit(1, None).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "the database mysql://k@127.0.0.2:3306/k is not read: it does not say how far it is, and the state in use is a:7"
+        );
+        // No other server is left, and an operator accepts its state.
+        cluster.all_older("primary gone", true);
+        assert!(cluster.accept());
+        cluster.admit(1, None).unwrap();
+        let alone = servers(1);
+        alone.admit(0, Some(&galera("a", 7))).unwrap();
+        alone.admit(0, None).unwrap();
     }
 
     #[test]
     fn a_state_that_is_reached_again_ends_the_alarm() {
         let servers = servers(1);
-        servers.admit(0, &galera("a", 7)).unwrap();
+        servers.admit(0, Some(&galera("a", 7))).unwrap();
         servers.all_older("restored", true);
         assert!(servers.status().older.is_some());
-        servers.admit(0, &galera("a", 8)).unwrap();
+        servers.admit(0, Some(&galera("a", 8))).unwrap();
         servers.served(0);
         assert_eq!(servers.status().older, None);
         assert!(!servers.accept());
@@ -352,8 +382,8 @@ mod tests {
         let servers = servers(2);
         servers.raise(&galera("a", 5));
         servers.raise(&galera("a", 3));
-        servers.admit(1, &galera("a", 4)).unwrap_err();
-        servers.admit(1, &galera("a", 5)).unwrap();
+        servers.admit(1, Some(&galera("a", 4))).unwrap_err();
+        servers.admit(1, Some(&galera("a", 5))).unwrap();
         assert_eq!(servers.status().position, Some(galera("a", 5)));
     }
 
