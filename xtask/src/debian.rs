@@ -34,6 +34,18 @@ pub(crate) const MARIADB: [Need; 3] = [
     },
 ];
 
+/// A cluster of MariaDB, and how its nodes take their state from each other.
+pub(crate) const GALERA: [Need; 2] = [
+    Need {
+        name: "galera/libgalera_smm.so",
+        package: "galera-4",
+    },
+    Need {
+        name: "rsync",
+        package: "rsync",
+    },
+];
+
 /// What hosts count together goes through it.
 pub(crate) const REDIS: Need = Need {
     name: "redis-server",

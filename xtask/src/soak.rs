@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::debian::{self, KNOT, MARIADB, REDIS};
+use crate::debian::{self, GALERA, KNOT, MARIADB, REDIS};
 use crate::process::{cargo, run as run_command};
 use crate::workspace::{Workspace, root};
 
@@ -42,7 +42,12 @@ use crate::workspace::{Workspace, root};
 ///
 /// With --hosts, that many hosts share one MariaDB with 100,000 rows of addresses and 100 tenants. They are started at once, with and without compiled
 /// code; rows, policies and tenants change; the database is restarted. The report has what all of this costs the database, and how soon each change is
-/// live on all hosts; it is also written to target/soak-fleet.json. Each host takes some hundred MiB.
+/// live on all hosts; it is also written to target/soak-fleet.json. Each host takes some hundred MiB. With --galera, the database is a Galera cluster of
+/// three nodes, over which the hosts spread, and one of the nodes is restarted.
+///
+/// With --database-faults, three hosts use a Galera cluster of three nodes, of which one at a time is killed, stopped, cut off, or loses its state, that
+/// many times in all. Ten times as many rows change, and policies are pushed. No verdict may be wrong, no acknowledged push may be lost, and 99 of 100
+/// changes must be live on all hosts within a second while all nodes serve. The report is also written to target/soak-galera.json.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Duration in seconds
@@ -80,10 +85,19 @@ pub(crate) struct Args {
     /// Number of hosts on one database, for a soak of a fleet
     #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "rate", "tls_reloads", "zone_changes"])]
     hosts: Option<u32>,
+    /// Let the database of the fleet be a Galera cluster of three nodes
+    #[arg(long, requires = "hosts")]
+    galera: bool,
+    /// Number of faults of the nodes of a Galera cluster, for a soak of these
+    #[arg(long, value_name = "N", conflicts_with_all = ["tenants", "calls", "seconds", "rate", "tls_reloads", "zone_changes", "hosts"])]
+    database_faults: Option<u64>,
 }
 
 /// Requests per second, and calls per second.
 const RATE: u32 = 2000;
+
+/// Changes of rows for each fault of a node: most of them happen while all nodes serve.
+const CHANGES_FOR_A_FAULT: u64 = 10;
 
 /// Requests per second beside changes, each of which takes moments.
 const RATE_BESIDE_CHANGES: u32 = 5000;
@@ -148,9 +162,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
     }
     debian::require(&MARIADB)?;
+    if let Some(faults) = args.database_faults {
+        debian::require(&GALERA)?;
+        build::policies_with_tests(&workspace)?;
+        let soak = GaleraSoak {
+            faults,
+            changes: CHANGES_FOR_A_FAULT * faults,
+        };
+        return soak.run(&workspace, &build::host(&workspace, Profile::Dist)?);
+    }
     if let Some(hosts) = args.hosts {
+        if args.galera {
+            debian::require(&GALERA)?;
+        }
         build::policies_with_tests(&workspace)?;
         let soak = FleetSoak {
+            is_cluster: args.galera,
             hosts,
             rows: 100_000,
             tenants: 100,
@@ -339,6 +366,8 @@ impl VipSoak {
 
 /// A soak with many hosts on one database.
 pub(crate) struct FleetSoak {
+    /// Whether the database is a Galera cluster.
+    pub(crate) is_cluster: bool,
     pub(crate) hosts: u32,
     /// Rows of the address table.
     pub(crate) rows: u32,
@@ -353,6 +382,7 @@ impl FleetSoak {
     pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
         let mut soak = program(workspace, portcullis);
         soak.arg("fleet")
+            .args(self.is_cluster.then_some("--galera"))
             .arg(format!("--hosts={}", self.hosts))
             .arg(format!("--rows={}", self.rows))
             .arg(format!("--tenants={}", self.tenants))
@@ -360,6 +390,26 @@ impl FleetSoak {
             .arg(format!("--seconds={}", self.seconds))
             .arg("--report")
             .arg(workspace.target.join("soak-fleet.json"));
+        run_command(&mut soak)
+    }
+}
+
+/// A soak of a Galera cluster whose nodes fail.
+pub(crate) struct GaleraSoak {
+    pub(crate) faults: u64,
+    /// Changes of rows.
+    pub(crate) changes: u64,
+}
+
+impl GaleraSoak {
+    /// Runs it against this binary.
+    pub(crate) fn run(&self, workspace: &Workspace, portcullis: &Path) -> Result<()> {
+        let mut soak = program(workspace, portcullis);
+        soak.arg("galera")
+            .arg(format!("--faults={}", self.faults))
+            .arg(format!("--changes={}", self.changes))
+            .arg("--report")
+            .arg(workspace.target.join("soak-galera.json"));
         run_command(&mut soak)
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::build::{self, Profile};
-use crate::debian::{self, KNOT, MARIADB, Need, REDIS};
+use crate::debian::{self, GALERA, KNOT, MARIADB, Need, REDIS};
 use crate::fuzz::Until;
 use crate::process::{cargo, find, run as run_command};
 use crate::soak::{CallsSoak, CountersSoak, FleetSoak, NamesSoak, RenewalsSoak, Soak, TenantsSoak};
@@ -103,15 +103,8 @@ const PEERS: [Need; 37] = [
     },
     KNOT,
     REDIS,
-    // A cluster, and how its nodes take their state from each other.
-    Need {
-        name: "galera/libgalera_smm.so",
-        package: "galera-4",
-    },
-    Need {
-        name: "rsync",
-        package: "rsync",
-    },
+    GALERA[0],
+    GALERA[1],
     // Scanners, and the program that reads the bans from the log.
     Need {
         name: "svwar",
@@ -405,6 +398,7 @@ fn soak(steps: &mut Steps, workspace: &Workspace, args: &Args) {
         counters.run(workspace, &binary(workspace))
     });
     let fleet = FleetSoak {
+        is_cluster: false,
         hosts: 4,
         rows: 1_000,
         tenants: 3,

@@ -362,6 +362,7 @@ fn root(mut root: Section<'_>) -> Config {
         listen,
     };
     config.database.schema.dispatcher = config.dispatcher.names.clone();
+    config.database.host.clone_from(&config.fleet.name);
     config.tenants = tenant::read_all(root.section("tenants"), config.for_tenants());
     reject_half_tls(&root, &config);
     reject_links(&root, &config);

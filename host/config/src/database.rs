@@ -23,6 +23,8 @@ pub struct DatabaseConfig {
     pub url: DatabaseUrls,
     /// Which server of a cluster this host prefers.
     pub prefer: Prefer,
+    /// `name` of `[fleet]`, which chooses the server with [`Prefer::Spread`]; `None`: the name of the system does.
+    pub(super) host: Option<String>,
     /// Whether the host refuses to start while the database is unreachable.
     pub required: bool,
     /// Longest time between two looks for changes of the tables.
@@ -53,7 +55,8 @@ impl DatabaseConfig {
         match self.prefer {
             Prefer::First => self.url.clone(),
             Prefer::Spread => {
-                let name = std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+                let of_system = || std::fs::read_to_string(HOST_NAME).unwrap_or_default();
+                let name = self.host.clone().unwrap_or_else(of_system);
                 self.url.clone().spread(name.trim())
             }
         }
@@ -88,6 +91,7 @@ impl Default for DatabaseConfig {
         Self {
             url: DatabaseUrl::Sqlite("portcullis.db".into()).into(),
             prefer: Prefer::First,
+            host: None,
             required: true,
             poll,
             reread,
@@ -109,6 +113,7 @@ pub(super) fn read(mut section: Section<'_>, default: DatabaseConfig) -> Databas
                 _ => Prefer::First,
             })
         }),
+        host: default.host,
         required: section.value("required", default.required, |v| v.boolean()),
         poll: section.value("poll", default.poll, |v| {
             duration(v, Duration::from_millis(100), longest)
@@ -210,6 +215,21 @@ mod tests {
         assert_eq!(read.prefer, Prefer::Spread);
         let servers = read.servers();
         assert!(read.url.all().iter().all(|url| servers.all().contains(url)));
+        // Hosts whose systems have one name, such as containers of one machine, spread by their names in the fleet.
+        let first = |host: &str| {
+            let text = format!(
+                "[database]\nurl = [\"mysql://k:p@db1/k\", \"mysql://k:p@db2/k\"]\nprefer = \"spread\"\n[fleet]\nname = \"{host}\"\n"
+            );
+            Config::parse(&text)
+                .unwrap()
+                .database
+                .servers()
+                .first()
+                .to_string()
+        };
+        let firsts: std::collections::BTreeSet<_> =
+            (0..32).map(|host| first(&format!("edge-{host}"))).collect();
+        assert_eq!(firsts.len(), 2);
         for (urls, expected) in [
             (
                 "[\"mysql://k:geheim@db1/k\", \"postgres://k:geheim@db2/k\"]",

@@ -22,6 +22,8 @@ pub(crate) struct Plan {
     pub(crate) faults: u64,
     /// Number of changes of rows.
     pub(crate) changes: u64,
+    /// Whether times are judged.
+    pub(crate) is_timed: bool,
 }
 
 /// Changes between two pushes.
@@ -106,7 +108,11 @@ pub(crate) fn run(plan: &Plan) -> Report {
         "SELECT last FROM portcullis_seat WHERE seat = 'acme'",
     );
     report.pushes_stored = last.trim().parse().unwrap_or(0);
-    report.judge();
+    let without = "SELECT COUNT(*) FROM portcullis_generation WHERE digest NOT IN (SELECT digest FROM portcullis_artifact)";
+    let lost = |node| cluster.sql(node, "kamailio", without).trim().parse::<u64>();
+    let lost = (0..NODES).map(|node| lost(node).unwrap_or(u64::MAX));
+    report.pushes_without_a_file = lost.max();
+    report.judge(plan.is_timed);
     report
 }
 
@@ -176,6 +182,8 @@ pub(crate) struct Report {
     pushes_refused: u64,
     /// Pushes that are stored.
     pushes_stored: u64,
+    /// Stored pushes whose file is missing on a node: the most of one node.
+    pushes_without_a_file: Option<u64>,
     /// What did not hold.
     pub(crate) broken: Vec<String>,
 }
@@ -201,7 +209,7 @@ impl Share {
 }
 
 impl Report {
-    fn judge(&mut self) {
+    fn judge(&mut self, is_timed: bool) {
         let mut broken = Vec::new();
         if self.wrong_verdicts > 0 {
             broken.push(format!("{} wrong verdicts", self.wrong_verdicts));
@@ -217,9 +225,13 @@ impl Report {
                 self.pushes_acknowledged, self.pushes_refused, self.pushes_stored
             ));
         }
-        if self
-            .quiet
-            .is_some_and(|times| times.p99 > milliseconds(LIVE))
+        if self.pushes_without_a_file != Some(0) {
+            broken.push("the file of a stored push is missing".to_owned());
+        }
+        if is_timed
+            && self
+                .quiet
+                .is_some_and(|times| times.p99 > milliseconds(LIVE))
         {
             broken.push("a change took longer than a second while all nodes served".to_owned());
         }
@@ -254,6 +266,10 @@ impl Report {
                 "{}, {}, {}",
                 self.pushes_acknowledged, self.pushes_refused, self.pushes_stored
             ),
+        );
+        line(
+            "stored pushes without their file",
+            self.pushes_without_a_file.unwrap_or(0).to_string(),
         );
         text.push_str(&verdict(&self.broken));
         text

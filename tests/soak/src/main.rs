@@ -68,6 +68,9 @@ enum Cli {
 
 #[derive(Debug, clap::Args)]
 struct FleetArgs {
+    /// Let the database be a Galera cluster of three nodes; the hosts spread over them
+    #[arg(long)]
+    galera: bool,
     /// Number of hosts, each a process with one worker
     #[arg(long, default_value_t = 50)]
     hosts: usize,
@@ -96,6 +99,9 @@ struct GaleraArgs {
     /// Number of changes of rows; each tenth is followed by a push
     #[arg(long, default_value_t = 1000)]
     changes: u64,
+    /// Do not judge times, for a machine that has other work
+    #[arg(long)]
+    untimed: bool,
     /// Also write the report to this file, as JSON
     #[arg(long)]
     report: Option<PathBuf>,
@@ -393,6 +399,7 @@ fn soak_with_galera(args: &GaleraArgs) -> Result<bool> {
     let plan = galera::Plan {
         faults: args.faults,
         changes: args.changes,
+        is_timed: !args.untimed,
     };
     let report = galera::run(&plan);
     print!("{}", report.text());
@@ -416,6 +423,7 @@ fn soak_with_a_fleet(args: &FleetArgs) -> Result<bool> {
         args.rows
     );
     let plan = fleet::Plan {
+        is_cluster: args.galera,
         hosts: args.hosts,
         rows: args.rows,
         tenants: args.tenants,

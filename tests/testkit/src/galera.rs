@@ -33,6 +33,8 @@ pub struct Galera {
     nodes: [Option<Child>; NODES],
     folder: TempDir,
     lease: Lease,
+    /// Additional command line options of each node.
+    words: Vec<String>,
 }
 
 /// What happens to a node, and how it returns.
@@ -82,6 +84,14 @@ impl Galera {
     /// # Panics
     /// If MariaDB or Galera is not installed: a test that needs them must not pass without them.
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with additional command line options of each node.
+    ///
+    /// # Panics
+    /// See [`start`](Self::start).
+    pub fn start_with(words: &[&str]) -> Self {
         assert!(
             Path::new(PROVIDER).exists(),
             "Galera is installed: apt-get install galera-4 rsync"
@@ -93,6 +103,7 @@ impl Galera {
             nodes: [const { None }; NODES],
             folder,
             lease: Lease::new(),
+            words: words.iter().map(|word| (*word).to_owned()).collect(),
         };
         for node in 0..NODES {
             fs::create_dir_all(cluster.of(node).join("tmp")).expect("a directory can be made");
@@ -139,6 +150,19 @@ impl Galera {
     /// Where a node listens.
     pub fn addr(&self, node: usize) -> SocketAddr {
         self.at(node, 3306)
+    }
+
+    /// The id of the process of a node.
+    ///
+    /// # Panics
+    /// If it does not run.
+    pub fn pid(&self, node: usize) -> u32 {
+        self.nodes[node].as_ref().expect("the node runs").id()
+    }
+
+    /// Fills the table with this many /24 subnets of group 200 outside of 127/8, as fast as the engine can.
+    pub fn fill_subnets(&self, count: u32) {
+        self.sql(0, "kamailio", &crate::mariadb::subnets(count));
     }
 
     /// Runs statements as root on a node.
@@ -320,6 +344,7 @@ impl Galera {
                 self.at(node, 4444)
             ))
             .arg(format!("--wsrep-provider-options={options}"))
+            .args(&self.words)
             .args(words)
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a file handle can be cloned"))

@@ -52,6 +52,20 @@ impl MariaDb {
 
     /// The same with a database `kamailio` that has no table.
     pub fn empty(words: impl FnOnce(SocketAddr) -> Vec<String>) -> Self {
+        let database = Self::bare(words);
+        database.sql(
+            "",
+            "CREATE DATABASE kamailio; \
+             CREATE USER 'kamailio'@'%' IDENTIFIED BY 'kamailiorw'; \
+             GRANT ALL ON kamailio.* TO 'kamailio'@'%'; \
+             CREATE USER 'kamailioro'@'%' IDENTIFIED BY 'kamailioro'; \
+             GRANT SELECT ON kamailio.* TO 'kamailioro'@'%';",
+        );
+        database
+    }
+
+    /// The same without that database and its users: they come from a primary.
+    pub fn bare(words: impl FnOnce(SocketAddr) -> Vec<String>) -> Self {
         let folder = tempfile::tempdir().expect("a temporary directory can be made");
         let mut database = Self {
             server: None,
@@ -62,14 +76,6 @@ impl MariaDb {
         database.words = words(database.addr());
         database.install();
         database.up();
-        database.sql(
-            "",
-            "CREATE DATABASE kamailio; \
-             CREATE USER 'kamailio'@'%' IDENTIFIED BY 'kamailiorw'; \
-             GRANT ALL ON kamailio.* TO 'kamailio'@'%'; \
-             CREATE USER 'kamailioro'@'%' IDENTIFIED BY 'kamailioro'; \
-             GRANT SELECT ON kamailio.* TO 'kamailioro'@'%';",
-        );
         database
     }
 
@@ -206,15 +212,7 @@ impl MariaDb {
 
     /// Fills the table with this many /24 subnets of group 200 outside of 127/8, as fast as the engine can.
     pub fn fill_subnets(&self, count: u32) {
-        self.sql(
-            "kamailio",
-            &format!(
-                "INSERT INTO address (grp, ip_addr, mask, port, tag) \
-                 SELECT 200, CONCAT(10 + (seq DIV 65536), '.', (seq DIV 256) MOD 256, '.', seq MOD 256, '.0'), 24, 0, '' \
-                 FROM seq_0_to_{};",
-                count - 1
-            ),
-        );
+        self.sql("kamailio", &subnets(count));
     }
 
     fn log(&self) -> String {
@@ -254,6 +252,16 @@ impl MariaDb {
             String::from_utf8_lossy(&output.stderr)
         );
     }
+}
+
+/// A statement that adds this many /24 subnets of group 200 outside of 127/8.
+pub(crate) fn subnets(count: u32) -> String {
+    format!(
+        "INSERT INTO address (grp, ip_addr, mask, port, tag) \
+         SELECT 200, CONCAT(10 + (seq DIV 65536), '.', (seq DIV 256) MOD 256, '.', seq MOD 256, '.0'), 24, 0, '' \
+         FROM seq_0_to_{};",
+        count - 1
+    )
 }
 
 impl Drop for MariaDb {

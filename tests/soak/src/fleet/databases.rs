@@ -5,7 +5,10 @@ use std::ops::Sub;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use portcullis_testkit::galera::{Galera, NODES};
+use portcullis_testkit::host::Builder;
 use portcullis_testkit::mariadb::MariaDb;
+use portcullis_testkit::wait;
 use serde::Serialize;
 
 /// More connections than any fleet of the soak opens: how many it opens is what is measured.
@@ -17,10 +20,17 @@ const AWAY: Duration = Duration::from_secs(5);
 /// Unit of the times in /proc/PID/stat, in milliseconds: Linux reports hundredths of a second on every platform.
 const TICK_MS: u64 = 10;
 
-/// The servers. A cluster has several; each host uses the URL that [`Databases::url`] returns for it.
+/// What the servers count.
+const STATUS: &str = "SHOW GLOBAL STATUS WHERE Variable_name IN ('Questions', 'Bytes_sent', 'Bytes_received', 'Rows_read', 'Connections', \
+     'Threads_connected', 'Max_used_connections')";
+
+/// The servers.
 #[derive(Debug)]
-pub(crate) struct Databases {
-    nodes: Vec<MariaDb>,
+pub(crate) enum Databases {
+    /// One MariaDB.
+    One(Box<MariaDb>),
+    /// Three nodes of MariaDB with Galera. Hosts spread over them.
+    Cluster(Box<Galera>),
 }
 
 /// What the servers have done since they were started, in total.
@@ -50,40 +60,75 @@ pub(crate) struct Open {
 }
 
 impl Databases {
-    /// One server with Kamailio's tables, and this many rows in `address`.
-    pub(crate) fn start(rows: u32) -> Self {
-        let node = MariaDb::start_with(|_| vec![CONNECTIONS.to_owned()]);
-        if rows > 0 {
-            node.fill_subnets(rows);
+    /// The servers with Kamailio's tables, and this many rows in `address`.
+    pub(crate) fn start(is_cluster: bool, rows: u32) -> Self {
+        match is_cluster {
+            false => {
+                let server = MariaDb::start_with(|_| vec![CONNECTIONS.to_owned()]);
+                if rows > 0 {
+                    server.fill_subnets(rows);
+                }
+                Self::One(Box::new(server))
+            }
+            true => {
+                let cluster = Galera::start_with(&[CONNECTIONS]);
+                if rows > 0 {
+                    cluster.fill_subnets(rows);
+                }
+                Self::Cluster(Box::new(cluster))
+            }
         }
-        Self { nodes: vec![node] }
     }
 
-    /// The URL of the host with this number.
-    pub(crate) fn url(&self, host: usize) -> String {
-        self.nodes[host % self.nodes.len()].url()
+    /// Configures a host for these servers.
+    pub(crate) fn configure(&self, host: Builder) -> Builder {
+        match self {
+            Self::One(server) => host.database(&server.url()),
+            Self::Cluster(cluster) => host
+                .set("database", &cluster.urls(0))
+                .set("database", "prefer = \"spread\""),
+        }
     }
 
-    /// Runs statements on one of the servers.
+    /// Runs statements on the first server.
     pub(crate) fn sql(&self, statements: &str) {
-        self.nodes[0].sql("kamailio", statements);
+        match self {
+            Self::One(server) => drop(server.sql("kamailio", statements)),
+            // A write of a host may be first: it is certified before.
+            Self::Cluster(cluster) => wait::until("the cluster accepts a change", || {
+                cluster.try_sql(0, "kamailio", statements).ok().map(drop)
+            }),
+        }
     }
 
-    /// Kills all servers, and starts them again after a while. Returns as soon as they answer.
-    pub(crate) fn restart(&mut self) {
-        for node in &mut self.nodes {
-            node.die();
-        }
-        std::thread::sleep(AWAY);
-        for node in &mut self.nodes {
-            node.up();
+    /// Kills the server, or the first node of the cluster, and starts it again after a while. Returns as soon as it serves, with what the servers
+    /// had done by then.
+    ///
+    /// # Errors
+    /// If a server does not say it.
+    pub(crate) fn restart(&mut self) -> Result<Work> {
+        match self {
+            Self::One(server) => {
+                server.die();
+                std::thread::sleep(AWAY);
+                server.up();
+                // It counts from its start.
+                Ok(Work::default())
+            }
+            Self::Cluster(cluster) => {
+                cluster.die(0);
+                std::thread::sleep(AWAY);
+                cluster.up(0);
+                cluster.wait_until_synced(0);
+                self.work()
+            }
         }
     }
 
     /// Forgets how many connections were open at most.
     pub(crate) fn forget_most(&self) {
-        for node in &self.nodes {
-            node.sql("", "FLUSH STATUS");
+        for server in 0..self.count() {
+            self.ask(server, "FLUSH STATUS");
         }
     }
 
@@ -91,8 +136,8 @@ impl Databases {
     /// If a server does not say it.
     pub(crate) fn open(&self) -> Result<Open> {
         let mut open = Open::default();
-        for node in &self.nodes {
-            let status = status(node);
+        for server in 0..self.count() {
+            let status = self.ask(server, STATUS);
             // One of them is that of this question.
             open.now += value(&status, "Threads_connected")?.saturating_sub(1);
             open.most += value(&status, "Max_used_connections")?.saturating_sub(1);
@@ -104,16 +149,39 @@ impl Databases {
     /// If a server does not say it.
     pub(crate) fn work(&self) -> Result<Work> {
         let mut work = Work::default();
-        for node in &self.nodes {
-            let status = status(node);
+        for server in 0..self.count() {
+            let status = self.ask(server, STATUS);
             work.questions += value(&status, "Questions")?;
             work.bytes_sent += value(&status, "Bytes_sent")?;
             work.bytes_received += value(&status, "Bytes_received")?;
             work.rows_read += value(&status, "Rows_read")?;
             work.connections += value(&status, "Connections")?;
-            work.cpu_ms += cpu_ms(node.pid())?;
+            work.cpu_ms += cpu_ms(self.pid(server))?;
         }
         Ok(work)
+    }
+
+    /// Number of servers.
+    pub(crate) fn count(&self) -> usize {
+        match self {
+            Self::One(_) => 1,
+            Self::Cluster(_) => NODES,
+        }
+    }
+
+    /// Runs a statement as root on a server.
+    fn ask(&self, server: usize, statement: &str) -> String {
+        match self {
+            Self::One(one) => one.sql("", statement),
+            Self::Cluster(cluster) => cluster.sql(server, "", statement),
+        }
+    }
+
+    fn pid(&self, server: usize) -> u32 {
+        match self {
+            Self::One(one) => one.pid(),
+            Self::Cluster(cluster) => cluster.pid(server),
+        }
     }
 }
 
@@ -132,14 +200,6 @@ impl Sub for Work {
             cpu_ms: less(self.cpu_ms, before.cpu_ms),
         }
     }
-}
-
-fn status(node: &MariaDb) -> String {
-    node.sql(
-        "",
-        "SHOW GLOBAL STATUS WHERE Variable_name IN ('Questions', 'Bytes_sent', 'Bytes_received', 'Rows_read', 'Connections', \
-         'Threads_connected', 'Max_used_connections')",
-    )
 }
 
 /// The value of a line "NAME TAB VALUE".

@@ -31,6 +31,7 @@ pub(crate) fn run(plan: &Plan) -> Result<Report> {
     let mut site = Site::prepare(*plan)?;
     let cold = herd(&mut site, Site::start)?;
     let mut report = Report {
+        servers: site.databases.count(),
         hosts: plan.hosts,
         rows: plan.rows,
         tenants: plan.tenants,
@@ -110,9 +111,9 @@ fn change_others(site: &mut Site, plan: &Plan, report: &mut Report) -> Result<()
     Ok(())
 }
 
-/// Restarts the database under all hosts.
+/// Restarts the database, or a node of it, under all hosts.
 fn restart(site: &mut Site) -> Result<Herd> {
-    site.databases.restart();
+    let before = site.databases.restart()?;
     let begun = Instant::now();
     let took = site.change_row()?;
     let seconds = begun.elapsed().as_secs_f64();
@@ -120,8 +121,7 @@ fn restart(site: &mut Site) -> Result<Herd> {
         ready_ms: Spread::of(took),
         loaded_ms: None,
         most_connections: site.databases.open()?.most,
-        // The server counts from its start.
-        cost: Cost::new(site.databases.work()?, seconds),
+        cost: Cost::new(site.databases.work()? - before, seconds),
     })
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 /// Parameters of a soak with a fleet.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
+    /// Whether the database is a Galera cluster of three nodes, over which the hosts spread.
+    pub(crate) is_cluster: bool,
     /// Number of hosts.
     pub(crate) hosts: usize,
     /// Rows of the address table.

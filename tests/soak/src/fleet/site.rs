@@ -79,7 +79,7 @@ impl Site {
     /// Starts the database and the next hop, and stores the tenants with their policies through a host that is then stopped.
     pub(crate) fn prepare(plan: Plan) -> Result<Self> {
         let site = Self {
-            databases: Databases::start(plan.rows),
+            databases: Databases::start(plan.is_cluster, plan.rows),
             hosts: Vec::new(),
             callers: Vec::new(),
             template: Template::new()?,
@@ -101,9 +101,9 @@ impl Site {
 
     fn builder(&self, nth: usize) -> Builder {
         let cache = self.folder.path().join(format!("compiled-{nth}"));
-        Builder::new()
+        self.databases
+            .configure(Builder::new())
             .workers(1)
-            .database(&self.databases.url(nth))
             .policy(policy("address-acl"))
             .set("log", "level = \"info,policy=off\"")
             .set("policy", "deadline = \"10s\"")
