@@ -1,11 +1,13 @@
 //! A TCP proxy that can begin to discard responses: connections stay open, and nothing is received, as after a firewall fail-over without
-//! state synchronisation.
+//! state synchronisation. It can also hold a statement back, as a network does that loses packets for a while.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+
+use crate::wait;
 
 /// Responses of a MySQL server that are always passed: the greeting, the end of the login, and the session setup of the driver. After
 /// these, a statement hangs.
@@ -22,6 +24,10 @@ pub struct Proxy {
 struct Shared {
     swallows: AtomicBool,
     swallowed: AtomicUsize,
+    /// The text of the statement that is to be held back.
+    hold: Mutex<Option<&'static str>>,
+    is_holding: AtomicBool,
+    is_released: AtomicBool,
     ended: AtomicBool,
     open: Mutex<Vec<TcpStream>>,
 }
@@ -56,6 +62,21 @@ impl Proxy {
         self.shared.swallows.store(swallows, Ordering::Relaxed);
     }
 
+    /// Holds the next statement with this text back until it is [released](Self::release). The server gets it then also if the client has gone.
+    pub fn hold(&self, text: &'static str) {
+        *self.shared.hold.lock().expect("nobody panics with it") = Some(text);
+    }
+
+    /// Whether a statement is held back.
+    pub fn is_holding(&self) -> bool {
+        self.shared.is_holding.load(Ordering::Relaxed)
+    }
+
+    /// Passes the statement that is held back.
+    pub fn release(&self) {
+        self.shared.is_released.store(true, Ordering::Relaxed);
+    }
+
     /// Returns the number of connections from which a response was discarded.
     pub fn swallowed(&self) -> usize {
         self.shared.swallowed.load(Ordering::Relaxed)
@@ -68,11 +89,44 @@ impl Shared {
             return;
         };
         let (from, to) = (clone(&client), clone(&server));
-        thread::spawn(move || pass(from, to));
+        let shared = Arc::clone(self);
+        thread::spawn(move || shared.pass(from, to));
         let shared = Arc::clone(self);
         let mut open = self.open.lock().expect("nobody panics with it");
         open.extend([clone(&client), clone(&server)]);
         thread::spawn(move || shared.pass_answers(server, client));
+    }
+
+    fn pass(&self, mut from: TcpStream, mut to: TcpStream) {
+        let mut bytes = [0; 1 << 16];
+        while let Ok(length @ 1..) = from.read(&mut bytes) {
+            let bytes = &bytes[..length];
+            if self.takes(bytes) {
+                self.is_holding.store(true, Ordering::Relaxed);
+                wait::until("the statement is released", || {
+                    let is_over = [&self.is_released, &self.ended];
+                    let is_over = is_over.iter().any(|over| over.load(Ordering::Relaxed));
+                    is_over.then_some(())
+                });
+            }
+            if to.write_all(bytes).is_err() {
+                break;
+            }
+        }
+        let _gone = to.shutdown(Shutdown::Write);
+    }
+
+    /// Whether these bytes have the statement that is to be held back. It is taken once.
+    fn takes(&self, bytes: &[u8]) -> bool {
+        let mut hold = self.hold.lock().expect("nobody panics with it");
+        let is_it = hold.is_some_and(|text| {
+            let mut windows = bytes.windows(text.len());
+            windows.any(|window| window == text.as_bytes())
+        });
+        if is_it {
+            *hold = None;
+        }
+        is_it
     }
 
     fn pass_answers(&self, mut server: TcpStream, mut client: TcpStream) {
@@ -107,11 +161,6 @@ impl Drop for Proxy {
             let _gone = stream.shutdown(Shutdown::Both);
         }
     }
-}
-
-fn pass(mut from: TcpStream, mut to: TcpStream) {
-    let _done = std::io::copy(&mut from, &mut to);
-    let _gone = to.shutdown(Shutdown::Write);
 }
 
 fn clone(stream: &TcpStream) -> TcpStream {

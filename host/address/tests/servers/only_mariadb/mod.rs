@@ -1,6 +1,7 @@
 //! What is so with MariaDB only: its engines, its errors, and how it tells of changes.
 
 mod import;
+mod late;
 mod schema;
 mod watch;
 
