@@ -34,6 +34,7 @@ pub mod proxy;
 pub mod redis;
 pub mod reloads;
 pub mod renewals;
+pub mod replicas;
 pub mod schema;
 pub mod secure;
 pub mod secure_gateway;

@@ -64,6 +64,36 @@ impl Postgres {
         database
     }
 
+    /// A standby of another server, with additional command line options: it has the same databases and users, and follows that server.
+    pub fn standby_of(primary: &Self, words: Vec<String>) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary directory can be made");
+        let mut standby = Self {
+            server: None,
+            folder,
+            lease: Lease::new(),
+            words,
+        };
+        give_away(standby.folder.path());
+        let output = as_nobody(&program("pg_basebackup"))
+            .arg("--pgdata")
+            .arg(standby.folder.path().join("data"))
+            .arg("--host")
+            .arg(primary.socket())
+            .args(["--port", &primary.addr().port().to_string()])
+            .args(["--username=postgres", "--write-recovery-conf"])
+            .args(["--wal-method=stream", "--checkpoint=fast", "--no-sync"])
+            .current_dir(standby.folder.path())
+            .output()
+            .expect("pg_basebackup can be started");
+        assert!(
+            output.status.success(),
+            "pg_basebackup: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        standby.up();
+        standby
+    }
+
     /// A script of Kamailio's own that creates tables.
     pub fn script_of_kamailio(name: &str) -> String {
         let file = format!("/usr/share/kamailio/postgres/{name}-create.sql");
