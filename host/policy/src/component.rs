@@ -5,10 +5,10 @@ use wasmtime::component::{
 };
 use wasmtime::{Engine, Store};
 
+use crate::call::interfaces;
+use crate::call::state::Data;
 use crate::contract::{ON_FAILURE, VALIDATE};
-use crate::interfaces;
 use crate::next_step::NextStep;
-use crate::state::Data;
 use crate::verdict::{Rejection, Verdict};
 
 /// A linked component.

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use portcullis_address::Snapshot;
 use portcullis_request::Request;
 
+use crate::call::state::{Data, State};
 use crate::call::{Basis, Bounds, Call, Notes};
 use crate::decision::DecisionId;
 use crate::edits::Edits;
@@ -22,7 +23,6 @@ use crate::profile::Profile;
 use crate::reuse::Reuse;
 use crate::sandbox::{Live, Outcome, Question};
 use crate::scope::Scope;
-use crate::state::{Data, State};
 use crate::tape::Tape;
 use crate::verdict::Verdict;
 use crate::wishes::Wishes;

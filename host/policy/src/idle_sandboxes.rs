@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use hashbrown::HashTable;
 
+use crate::call::state::Data;
 use crate::module::Use;
 use crate::policy::Policy;
 use crate::sandbox::Sandbox;
 use crate::scope::Scope;
-use crate::state::Data;
 
 /// A sandbox between two calls: reset to its initial state or, with [`Use::Again`], as the last call left it.
 pub(crate) struct IdleSandbox {

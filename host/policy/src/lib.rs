@@ -75,7 +75,6 @@ pub use verdict::{
 pub use warm::WARM_POLICIES;
 pub use wishes::Wishes;
 
-mod abi;
 mod added_functions;
 mod bulk_memory;
 mod call;
@@ -101,7 +100,6 @@ mod guest;
 mod host_state;
 mod idle_sandboxes;
 mod inspect;
-mod interfaces;
 #[cfg(any(test, feature = "invariants"))]
 pub mod invariants;
 #[cfg(test)]
@@ -125,7 +123,6 @@ mod settings;
 mod shared_code;
 mod slot;
 mod standing;
-mod state;
 mod tape;
 mod text;
 mod ticker;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use wasmtime::component::Component;
 use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline, WasmBacktrace};
 
+use crate::call::state::Data;
 use crate::call::{Bounds, Call};
 use crate::check::Checked;
 use crate::engine::Ticks;
@@ -16,7 +17,6 @@ use crate::next_step::NextStep;
 use crate::profile::{Profile, Recorder};
 use crate::reset::NoReset;
 use crate::reuse::Reuse;
-use crate::state::Data;
 use crate::ticker::Ticker;
 use crate::verdict::Verdict;
 use crate::{bulk_memory, component, engine, module};

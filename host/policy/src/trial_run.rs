@@ -8,6 +8,7 @@ use portcullis_address::Snapshot;
 use portcullis_request::Request;
 use portcullis_sip::{Arrival, Framing, Transport};
 
+use crate::call::state::{Data, State};
 use crate::call::{Basis, Call, Notes};
 use crate::contract::Exports;
 use crate::failed_attempts::{Attempt, Cause, FailedAttempts};
@@ -17,7 +18,6 @@ use crate::problem::{LoadProblem, SettingsError};
 use crate::sandbox::{CallLimits, Live, Outcome, Sandboxes};
 use crate::scope::Scope;
 use crate::settings::Settings;
-use crate::state::{Data, State};
 use crate::text;
 
 /// Minimum deadline of a trial run. A correct policy must not exceed it, however busy the machine is.

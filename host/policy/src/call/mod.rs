@@ -1,5 +1,6 @@
 //! The state of a policy call, and the answers of the host functions: one file for each interface of the contract.
 
+pub(crate) mod abi;
 mod clock;
 mod counters;
 mod dispatcher;
@@ -7,6 +8,7 @@ mod edits;
 mod flows;
 mod forwarding;
 mod guard;
+pub(crate) mod interfaces;
 mod log;
 mod log_budget;
 mod outcome;
@@ -14,6 +16,7 @@ mod peer;
 mod permissions;
 mod rules;
 mod settings;
+pub(crate) mod state;
 mod tape;
 mod trusted;
 

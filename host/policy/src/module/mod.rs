@@ -15,18 +15,18 @@ use wasmtime::{
     Engine, Extern, Func, Instance, InstancePre, Memory, ModuleExport, Store, TypedFunc,
 };
 
-use crate::abi::module as abi;
 use crate::bulk_memory;
+use crate::call::abi::module as abi;
+use crate::call::interfaces;
+use crate::call::state::Data;
 use crate::contract::{ON_FAILURE, VALIDATE};
 use crate::engine;
 use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::guest::Guest;
 use crate::inspect::{Inspection, Kind};
-use crate::interfaces;
 use crate::names;
 use crate::next_step::NextStep;
 use crate::reset::{self, Marked, NoReset, Pristine, Resettable};
-use crate::state::Data;
 use crate::verdict::Verdict;
 
 /// A compiled module.

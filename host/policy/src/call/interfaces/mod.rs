@@ -21,7 +21,7 @@ mod trusted;
 
 use wasmtime::{Engine, Linker, component};
 
-use crate::state::Data;
+use crate::call::state::Data;
 
 /// A linker with the host functions for modules.
 pub(crate) fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<Data>> {

@@ -5,12 +5,12 @@ use std::time::Duration;
 use wasmtime::component::{ComponentType, Lift, Lower};
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, timely_mut};
-use crate::abi::module::{ModuleContext, Parts, check, open, write_bytes};
+use crate::call::abi::component::{ComponentContext, timely_mut};
+use crate::call::abi::module::{ModuleContext, Parts, check, open, write_bytes};
+use crate::call::state::Data;
 use crate::contract::FORWARDING;
 use crate::failure::HostError;
 use crate::forwarding::{ForwardTarget, Place, Refusal};
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_add(linker)?;

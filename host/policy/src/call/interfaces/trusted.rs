@@ -3,11 +3,13 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, lifted, lifted_optional, timely, timely_mut};
-use crate::abi::module::{ModuleContext, check, give_list, open, optional, text, write_words};
+use crate::call::abi::component::{ComponentContext, lifted, lifted_optional, timely, timely_mut};
+use crate::call::abi::module::{
+    ModuleContext, check, give_list, open, optional, text, write_words,
+};
+use crate::call::state::Data;
 use crate::call::{Peer, Rows};
 use crate::contract::TRUSTED;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     for (own, address, rows) in [

@@ -3,10 +3,10 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, lifted, timely_mut};
-use crate::abi::module::{ModuleContext, open, text};
+use crate::call::abi::component::{ComponentContext, lifted, timely_mut};
+use crate::call::abi::module::{ModuleContext, open, text};
+use crate::call::state::Data;
 use crate::contract::EDITS;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(

@@ -3,12 +3,12 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, lifted, timely_mut};
-use crate::abi::module::{ModuleContext, by_key, check, write_bytes};
 use crate::call::Call;
+use crate::call::abi::component::{ComponentContext, lifted, timely_mut};
+use crate::call::abi::module::{ModuleContext, by_key, check, write_bytes};
+use crate::call::state::Data;
 use crate::clock::LocalTime;
 use crate::contract::CLOCK;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(CLOCK, "now", |mut caller: ModuleContext<'_>| {

@@ -3,11 +3,11 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, lifted, lifted_optional, timely_mut};
-use crate::abi::module::{ModuleContext, open, optional, text};
 use crate::call::Call;
+use crate::call::abi::component::{ComponentContext, lifted, lifted_optional, timely_mut};
+use crate::call::abi::module::{ModuleContext, open, optional, text};
+use crate::call::state::Data;
 use crate::contract::RULES;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     let questions: [(&str, Question); 3] = [

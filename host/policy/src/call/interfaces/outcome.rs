@@ -3,15 +3,15 @@
 use wasmtime::component::{ComponentType, Lower, WasmStr};
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, lifted, timely_mut};
-use crate::abi::module::{
+use crate::call::Call;
+use crate::call::abi::component::{ComponentContext, lifted, timely_mut};
+use crate::call::abi::module::{
     ModuleContext, allocate, by_key, check, fill, give_copy, give_list, open, write_bytes,
     write_words,
 };
-use crate::call::Call;
+use crate::call::state::Data;
 use crate::contract::OUTCOME;
 use crate::failed_attempts::{Attempt, Cause};
-use crate::state::Data;
 
 /// Bytes of an attempt in memory: address and length of the place, status, cause, milliseconds.
 const ATTEMPT: usize = 16;

@@ -3,12 +3,12 @@
 use wasmtime::component::{ComponentType, Lift, Lower};
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, timely_mut};
-use crate::abi::module::{ModuleContext, check};
+use crate::call::abi::component::{ComponentContext, timely_mut};
+use crate::call::abi::module::{ModuleContext, check};
+use crate::call::state::Data;
 use crate::contract::GUARD;
 use crate::failure::HostError;
 use crate::standing::{Offence, Standing};
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(GUARD, "source-standing", |mut caller: ModuleContext<'_>| {

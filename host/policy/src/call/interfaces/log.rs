@@ -4,11 +4,11 @@ use tracing::Level;
 use wasmtime::component::WasmStr;
 use wasmtime::{AsContext, Linker, component};
 
-use crate::abi::component::{ComponentContext, timely};
-use crate::abi::module::{ModuleContext, open, text};
+use crate::call::abi::component::{ComponentContext, timely};
+use crate::call::abi::module::{ModuleContext, open, text};
+use crate::call::state::Data;
 use crate::contract::LOG;
 use crate::failure::HostError;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(LOG, "log", log)?;

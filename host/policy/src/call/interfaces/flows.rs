@@ -3,11 +3,11 @@
 use wasmtime::component::{ComponentType, Lower};
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, timely_mut};
-use crate::abi::module::{ModuleContext, check};
+use crate::call::abi::component::{ComponentContext, timely_mut};
+use crate::call::abi::module::{ModuleContext, check};
+use crate::call::state::Data;
 use crate::contract::FLOWS;
 use crate::flow_state::FlowState;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(FLOWS, "route", |mut caller: ModuleContext<'_>| {

@@ -3,15 +3,15 @@
 use wasmtime::component::{ComponentType, Lift, WasmStr};
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, lifted, timely_mut};
-use crate::abi::module::{
+use crate::call::abi::component::{ComponentContext, lifted, timely_mut};
+use crate::call::abi::module::{
     ModuleContext, by_key, check, give_copy, give_list, give_optional, open, write_wide,
     write_words,
 };
+use crate::call::state::Data;
 use crate::call::{Call, NameKind};
 use crate::contract::PEER;
 use crate::failure::HostError;
-use crate::state::Data;
 
 /// Functions without arguments, with their answers.
 type Functions<T, const COUNT: usize> = [(&'static str, fn(&mut Call) -> T); COUNT];

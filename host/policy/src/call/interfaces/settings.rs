@@ -3,13 +3,13 @@
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, lifted, timely_mut};
-use crate::abi::module::{
+use crate::call::Call;
+use crate::call::abi::component::{ComponentContext, lifted, timely_mut};
+use crate::call::abi::module::{
     ModuleContext, by_key, give_copy, give_list, open, text, write_bytes, write_wide, write_words,
 };
-use crate::call::Call;
+use crate::call::state::Data;
 use crate::contract::SETTINGS;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_numbers(linker)?;

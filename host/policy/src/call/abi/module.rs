@@ -5,9 +5,9 @@ use std::borrow::Cow;
 use wasmtime::{AsContextMut, Caller, Trap, TypedFunc};
 
 use crate::call::Call;
+use crate::call::state::{Data, State};
 use crate::failure::HostError;
 use crate::guest::{Guest, Realloc};
-use crate::state::{Data, State};
 
 /// The caller of a host function.
 pub(crate) type ModuleContext<'a> = Caller<'a, Data>;

@@ -7,13 +7,13 @@ use portcullis_request::Request;
 use wasmtime::component::WasmStr;
 use wasmtime::{AsContext, Linker, component};
 
-use crate::abi::component::{ComponentContext, timely};
-use crate::abi::module::{
+use crate::call::abi::component::{ComponentContext, timely};
+use crate::call::abi::module::{
     ModuleContext, check, give, give_copy, give_list, open, text, write_words,
 };
+use crate::call::state::Data;
 use crate::contract::REQUEST;
 use crate::failure::HostError;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_texts(linker)?;

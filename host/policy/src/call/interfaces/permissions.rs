@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
-use crate::abi::component::{ComponentContext, lifted, timely, timely_mut};
-use crate::abi::module::{ModuleContext, check, give, open, text, write_words};
 use crate::call::Call;
+use crate::call::abi::component::{ComponentContext, lifted, timely, timely_mut};
+use crate::call::abi::module::{ModuleContext, check, give, open, text, write_words};
+use crate::call::state::Data;
 use crate::contract::PERMISSIONS;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(

@@ -5,12 +5,12 @@ use wasmtime::component::{ComponentType, Lift};
 use wasmtime::{Linker, component};
 
 use super::forwarding::WireRefusal;
-use crate::abi::component::{ComponentContext, timely_mut};
-use crate::abi::module::{ModuleContext, Parts, open, write_bytes};
+use crate::call::abi::component::{ComponentContext, timely_mut};
+use crate::call::abi::module::{ModuleContext, Parts, open, write_bytes};
+use crate::call::state::Data;
 use crate::contract::DISPATCHER;
 use crate::failure::HostError;
 use crate::forwarding::Refusal;
-use crate::state::Data;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(

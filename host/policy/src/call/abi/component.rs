@@ -4,8 +4,8 @@ use wasmtime::StoreContextMut;
 use wasmtime::component::WasmStr;
 
 use crate::call::Call;
+use crate::call::state::Data;
 use crate::failure::HostError;
-use crate::state::Data;
 
 pub(crate) type ComponentContext<'a> = StoreContextMut<'a, Data>;
 
