@@ -16,11 +16,10 @@
 //! |---|---|
 //! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `standing`, `flow_state`, `wishes`, `host_state`, `tape`, `log_line`, `counters` with `fleet` | the terms of a call |
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
-//! | `call` | the state of a call and the answers of the host functions |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
 //! | `call_count`, `bulk_memory`, `reset` | rewriting of modules before they are compiled, and the reset of their instances |
 //! | `profile` | fuel by function |
-//! | `guest`, `state`, `abi`, `interfaces` | the data of a store and the host functions |
+//! | `guest`, `call` | the data of a store and the host functions: one file for each interface of the contract |
 //! | `module`, `component`, `sandbox` | instances of both forms of a policy |
 //! | `trial_run`, `reuse`, `policy` with `warm`, `compile`, `shared_code`, `code_cache`, `runtime` | loading |
 //! | `idle_sandboxes`, `evaluator`, `slot` | serving |

@@ -1,24 +1,13 @@
-//! The state of a policy call, and the answers of the host functions: one file for each interface of the contract.
+//! The state of a policy call, and the host functions, which read and change it.
+//!
+//! `interfaces` has one file for each interface of the contract. `abi` reads the arguments of the functions and writes their results; `tape`
+//! records the answers, or repeats recorded ones.
 
 pub(crate) mod abi;
-mod clock;
-mod counters;
-mod dispatcher;
-mod edits;
-mod flows;
-mod forwarding;
-mod guard;
 pub(crate) mod interfaces;
-mod log;
 mod log_budget;
-mod outcome;
-mod peer;
-mod permissions;
-mod rules;
-mod settings;
 pub(crate) mod state;
 mod tape;
-mod trusted;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -41,9 +30,7 @@ use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
 use crate::wishes::Wishes;
 
-pub use dispatcher::hash_of_request;
-pub(crate) use peer::NameKind;
-pub(crate) use trusted::{Peer, Rows};
+pub use interfaces::hash_of_request;
 
 use log_budget::LogBudget;
 

@@ -98,3 +98,15 @@ impl From<LocalTime> for WireLocalTime {
         }
     }
 }
+
+impl Call {
+    /// `clock.now`
+    fn now(&mut self) -> u64 {
+        self.moment().milliseconds()
+    }
+
+    /// `clock.local`
+    fn local(&mut self, zone: &str) -> Option<LocalTime> {
+        self.moment().local(zone)
+    }
+}

@@ -1,12 +1,16 @@
 //! The interface `counters`.
 
+use serde_json::json;
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
+use crate::call::Call;
 use crate::call::abi::component::{ComponentContext, lifted, timely_mut};
 use crate::call::abi::module::{ModuleContext, open, text};
 use crate::call::state::Data;
+use crate::clock::Moment;
 use crate::contract::COUNTERS;
+use crate::tape::SideEffect;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(
@@ -63,4 +67,40 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
             Ok((timely_mut(&mut store)?.rate_limit(&key, per_second, burst),))
         },
     )
+}
+
+impl Call {
+    /// `counters.add`
+    fn add(&mut self, name: &str, amount: u64, seconds: u32) -> u64 {
+        let arguments = || json!([name, amount, seconds]);
+        self.answered("counters.add", SideEffect::None, arguments, |call| {
+            let now = call.steady();
+            call.scope().counters().add(name, amount, seconds, now)
+        })
+    }
+
+    /// `counters.value`
+    fn value(&mut self, name: &str) -> u64 {
+        let arguments = || json!([name]);
+        self.answered("counters.value", SideEffect::None, arguments, |call| {
+            let now = call.steady();
+            call.scope().counters().value(name, now)
+        })
+    }
+
+    /// `counters.rate-limit`
+    fn rate_limit(&mut self, key: &str, per_second: f64, burst: u32) -> bool {
+        let arguments = || json!([key, per_second, burst]);
+        self.answered("counters.rate-limit", SideEffect::None, arguments, |call| {
+            let now = call.steady();
+            let counters = call.scope().counters();
+            counters.rate_limit(key, per_second, burst, now)
+        })
+    }
+
+    /// The monotonic time of the call.
+    fn steady(&mut self) -> std::time::Instant {
+        let Moment { steady, .. } = self.moment();
+        steady
+    }
 }

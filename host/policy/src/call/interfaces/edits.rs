@@ -1,12 +1,17 @@
 //! The interface `edits`.
 
+use serde_json::json;
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
+use crate::call::Call;
 use crate::call::abi::component::{ComponentContext, lifted, timely_mut};
 use crate::call::abi::module::{ModuleContext, open, text};
 use crate::call::state::Data;
 use crate::contract::EDITS;
+use crate::edits::Edit;
+use crate::tape::SideEffect;
+use crate::verdict::InvalidVerdict;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(
@@ -48,4 +53,43 @@ pub(super) fn link_component(linker: &mut component::Linker<Data>) -> wasmtime::
             Ok((timely_mut(&mut store)?.remove_header(&name)?,))
         },
     )
+}
+
+impl Call {
+    /// `edits.add-header`
+    fn add_header(&mut self, name: &str, value: &str) -> Result<bool, InvalidVerdict> {
+        let arguments = || json!([name, value]);
+        let edit = || Edit::Add {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        self.edit("edits.add-header", name, arguments, edit)
+    }
+
+    /// `edits.remove-header`
+    fn remove_header(&mut self, name: &str) -> Result<bool, InvalidVerdict> {
+        let arguments = || json!([name]);
+        let edit = || Edit::Remove {
+            name: name.to_owned(),
+        };
+        self.edit("edits.remove-header", name, arguments, edit)
+    }
+
+    fn edit(
+        &mut self,
+        function: &'static str,
+        name: &str,
+        arguments: impl FnOnce() -> serde_json::Value,
+        edit: impl FnOnce() -> Edit,
+    ) -> Result<bool, InvalidVerdict> {
+        let edit = edit();
+        edit.check()?;
+        let admitted = self.answered(function, SideEffect::None, arguments, |call| {
+            call.scope().admits_header(name)
+        });
+        if admitted {
+            self.edits().push(edit)?;
+        }
+        Ok(admitted)
+    }
 }

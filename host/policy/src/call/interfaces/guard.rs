@@ -1,14 +1,17 @@
 //! The interface `guard`.
 
+use serde_json::json;
 use wasmtime::component::{ComponentType, Lift, Lower};
 use wasmtime::{Linker, component};
 
+use crate::call::Call;
 use crate::call::abi::component::{ComponentContext, timely_mut};
 use crate::call::abi::module::{ModuleContext, check};
 use crate::call::state::Data;
 use crate::contract::GUARD;
 use crate::failure::HostError;
 use crate::standing::{Offence, Standing};
+use crate::tape::SideEffect;
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     linker.func_wrap(GUARD, "source-standing", |mut caller: ModuleContext<'_>| {
@@ -89,5 +92,37 @@ impl From<WireOffence> for Offence {
             WireOffence::Guess => Self::Guess,
             WireOffence::Scan => Self::Scan,
         }
+    }
+}
+
+impl Call {
+    /// `guard.source-standing`
+    fn source_standing(&mut self) -> Standing {
+        self.answered(
+            "guard.source-standing",
+            SideEffect::None,
+            || json!([]),
+            |call| call.standing_now(),
+        )
+    }
+
+    /// `guard.report`
+    fn report(&mut self, offence: Offence) -> bool {
+        let counts = self.answered(
+            "guard.report",
+            SideEffect::None,
+            || json!([offence.as_str()]),
+            |call| call.wishes().report.is_none() && call.standing_now() != Standing::Exempt,
+        );
+        if counts {
+            self.wishes_mut().report = Some(offence);
+        }
+        counts
+    }
+
+    fn standing_now(&self) -> Standing {
+        let arrival = &self.request().arrival;
+        let host = self.host();
+        host.map_or(Standing::Exempt, |host| host.standing(arrival))
     }
 }

@@ -1,5 +1,5 @@
-//! The host functions, one file for each interface of the contract. Each file defines them twice: for modules, with the signatures that the
-//! canonical ABI prescribes, and for components. Their answers are in [`call`](crate::call).
+//! The host functions, one file for each interface of the contract: its functions for modules, with the signatures that the canonical ABI
+//! prescribes, its functions for components, and the methods of [`Call`](super::Call) that answer both and note their answers on the tape.
 //!
 //! For modules, a text is an address and a length. A result other than a single number is written to the address in the last argument.
 
@@ -18,6 +18,8 @@ mod request;
 mod rules;
 mod settings;
 mod trusted;
+
+pub use dispatcher::hash_of_request;
 
 use wasmtime::{Engine, Linker, component};
 

@@ -1,5 +1,6 @@
 //! The interface `outcome`.
 
+use serde_json::json;
 use wasmtime::component::{ComponentType, Lower, WasmStr};
 use wasmtime::{Linker, component};
 
@@ -11,7 +12,8 @@ use crate::call::abi::module::{
 };
 use crate::call::state::Data;
 use crate::contract::OUTCOME;
-use crate::failed_attempts::{Attempt, Cause};
+use crate::failed_attempts::{Attempt, Cause, FailedAttempts};
+use crate::tape::{Answer, SideEffect};
 
 /// Bytes of an attempt in memory: address and length of the place, status, cause, milliseconds.
 const ATTEMPT: usize = 16;
@@ -179,5 +181,57 @@ impl From<Cause> for WireCause {
             Cause::Unresolved => Self::Unresolved,
             Cause::Refused => Self::Refused,
         }
+    }
+}
+
+impl Call {
+    /// `outcome.attempts`
+    fn attempts(&mut self) -> Vec<Attempt> {
+        self.outcome("outcome.attempts", |failed| failed.attempts.clone())
+    }
+
+    /// `outcome.best`
+    fn best(&mut self) -> Option<Attempt> {
+        self.outcome("outcome.best", |failed| failed.best().cloned())
+    }
+
+    /// `outcome.header`
+    fn response_header(&mut self, name: &str) -> Option<String> {
+        let arguments = || json!([name]);
+        let none = SideEffect::None;
+        self.answered("outcome.header", none, arguments, |call| {
+            call.failed().and_then(|failed| failed.header(name))
+        })
+    }
+
+    /// `outcome.contacts`
+    fn contacts(&mut self) -> Vec<String> {
+        self.outcome("outcome.contacts", FailedAttempts::contacts)
+    }
+
+    /// `outcome.tries-left`
+    fn tries_left(&mut self) -> u8 {
+        self.outcome("outcome.tries-left", |failed| failed.tries_left)
+    }
+
+    /// `outcome.memo`
+    fn memo(&mut self) -> Vec<u8> {
+        self.outcome("outcome.memo", |failed| failed.memo.clone())
+    }
+
+    /// What the call of `on-failure` is about; `None` in other calls.
+    pub(crate) fn failed(&self) -> Option<&FailedAttempts> {
+        self.failed.as_deref()
+    }
+
+    fn outcome<T: Answer + Default>(
+        &mut self,
+        function: &'static str,
+        read: impl FnOnce(&FailedAttempts) -> T,
+    ) -> T {
+        let arguments = || json!([]);
+        self.answered(function, SideEffect::None, arguments, |call| {
+            call.failed().map(read).unwrap_or_default()
+        })
     }
 }

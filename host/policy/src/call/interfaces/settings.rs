@@ -1,5 +1,6 @@
 //! The interface `settings`. For modules, an optional number is a discriminant byte, followed by the value at the next aligned offset.
 
+use serde_json::json;
 use wasmtime::component::WasmStr;
 use wasmtime::{Linker, component};
 
@@ -10,6 +11,8 @@ use crate::call::abi::module::{
 };
 use crate::call::state::Data;
 use crate::contract::SETTINGS;
+use crate::settings::Settings;
+use crate::tape::{Answer, SideEffect};
 
 pub(super) fn link_module(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
     link_numbers(linker)?;
@@ -122,4 +125,57 @@ fn link_texts(linker: &mut Linker<Data>) -> wasmtime::Result<()> {
         },
     )?;
     Ok(())
+}
+
+impl Call {
+    /// `settings.boolean`
+    fn boolean(&mut self, key: &str) -> Option<bool> {
+        self.setting("settings.boolean", key, Settings::boolean)
+    }
+
+    /// `settings.integer`
+    fn integer(&mut self, key: &str) -> Option<i64> {
+        self.setting("settings.integer", key, Settings::integer)
+    }
+
+    /// `settings.number`
+    fn number(&mut self, key: &str) -> Option<f64> {
+        self.setting("settings.number", key, Settings::number)
+    }
+
+    /// `settings.text`
+    fn text(&mut self, key: &str) -> Option<String> {
+        let text = |settings: &Settings, key: &str| settings.text(key).map(str::to_owned);
+        self.setting("settings.text", key, text)
+    }
+
+    /// `settings.texts`
+    fn texts(&mut self, key: &str) -> Option<Vec<String>> {
+        self.setting("settings.texts", key, Settings::texts)
+    }
+
+    /// `settings.keys`
+    fn keys(&mut self, key: &str) -> Vec<String> {
+        self.setting("settings.keys", key, Settings::keys)
+    }
+
+    /// `settings.json`
+    fn json(&mut self) -> String {
+        let arguments = || json!([]);
+        self.answered("settings.json", SideEffect::None, arguments, |call| {
+            call.scope().settings().json().to_owned()
+        })
+    }
+
+    fn setting<T: Answer>(
+        &mut self,
+        function: &'static str,
+        key: &str,
+        read: impl FnOnce(&Settings, &str) -> T,
+    ) -> T {
+        let arguments = || json!([key]);
+        self.answered(function, SideEffect::None, arguments, |call| {
+            read(call.scope().settings(), key)
+        })
+    }
 }
