@@ -10,7 +10,7 @@ mod error;
 mod hep;
 mod names;
 mod sender;
-mod told;
+mod stats;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,7 @@ use portcullis_policy::{Share, ShareKey};
 
 pub use error::CaptureError;
 pub use hep::{Agent, Kind, Way, packet};
-pub use told::Told;
+pub use stats::CaptureStats;
 
 use names::Names;
 use sender::Sender;
@@ -35,7 +35,7 @@ pub struct Capture {
     skipped: Vec<String>,
     verdicts: bool,
     sender: Sender,
-    told: Arc<Told>,
+    stats: Arc<CaptureStats>,
 }
 
 impl Capture {
@@ -50,7 +50,7 @@ impl Capture {
         let Some(server) = config.hep else {
             return Ok(None);
         };
-        let told = Arc::new(Told::default());
+        let stats = Arc::new(CaptureStats::default());
         Ok(Some(Self {
             agent: Agent {
                 id: config.agent,
@@ -61,8 +61,8 @@ impl Capture {
             share_key,
             skipped: config.skip_methods.clone(),
             verdicts: config.verdicts,
-            sender: Sender::start(server, config.queue, Arc::clone(&told))?,
-            told,
+            sender: Sender::start(server, config.queue, Arc::clone(&stats))?,
+            stats,
         }))
     }
 
@@ -110,14 +110,14 @@ impl Capture {
         match packet(&self.agent, kind, way, now, call_id, payload) {
             Some(packet) => self.sender.send(packet),
             None => {
-                self.told.too_long.fetch_add(1, Ordering::Relaxed);
+                self.stats.too_long.fetch_add(1, Ordering::Relaxed);
             }
         }
     }
 
     /// The statistics.
-    pub fn told(&self) -> &Told {
-        &self.told
+    pub fn stats(&self) -> &CaptureStats {
+        &self.stats
     }
 }
 
@@ -168,8 +168,8 @@ mod tests {
         };
         assert!(received().contains("INVITE sip:a@b"));
         assert!(received().ends_with("relayed"));
-        let told = capture.told();
-        assert_eq!(told.lost(), [("queue", 0), ("size", 1), ("error", 0)]);
+        let stats = capture.stats();
+        assert_eq!(stats.lost(), [("queue", 0), ("size", 1), ("error", 0)]);
     }
 
     #[test]

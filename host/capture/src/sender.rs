@@ -8,7 +8,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::CaptureError;
-use crate::told::Told;
+use crate::stats::CaptureStats;
 
 /// Most packets in the queue.
 const WAITING: usize = 8192;
@@ -25,15 +25,15 @@ pub(crate) struct Sender {
     packets: SyncSender<Vec<u8>>,
     /// Most bytes that wait.
     most: usize,
-    told: Arc<Told>,
+    stats: Arc<CaptureStats>,
 }
 
 impl Sender {
-    /// Starts the thread, which counts in `told`.
+    /// Starts the thread, which counts in `stats`.
     pub(crate) fn start(
         server: SocketAddr,
         most: usize,
-        told: Arc<Told>,
+        stats: Arc<CaptureStats>,
     ) -> Result<Self, CaptureError> {
         let any: SocketAddr = match server {
             SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -45,7 +45,7 @@ impl Sender {
         });
         let socket = connected.map_err(|source| CaptureError::Socket { server, source })?;
         let (packets, next) = sync_channel(WAITING);
-        let counted = Arc::clone(&told);
+        let counted = Arc::clone(&stats);
         thread::Builder::new()
             .name("capture".to_owned())
             .spawn(move || work(&next, &socket, server, &counted))
@@ -53,42 +53,42 @@ impl Sender {
         Ok(Self {
             packets,
             most,
-            told,
+            stats,
         })
     }
 
     /// Passes a packet to the thread. A packet that has no room is counted as lost.
     pub(crate) fn send(&self, packet: Vec<u8>) {
         let bytes = packet.len();
-        let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = self.stats.waiting.fetch_add(bytes, Ordering::Relaxed);
         let has_room = waiting.saturating_add(bytes) <= self.most;
         if !has_room || self.packets.try_send(packet).is_err() {
-            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            self.told.too_fast.fetch_add(1, Ordering::Relaxed);
+            self.stats.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.stats.too_fast.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
 
 /// Sends packets until the sender is gone.
-fn work(next: &Receiver<Vec<u8>>, socket: &UdpSocket, server: SocketAddr, told: &Told) {
-    let mut told_at: Option<Instant> = None;
+fn work(next: &Receiver<Vec<u8>>, socket: &UdpSocket, server: SocketAddr, stats: &CaptureStats) {
+    let mut reported_at: Option<Instant> = None;
     while let Ok(first) = next.recv() {
         for packet in std::iter::once(first).chain(next.try_iter()) {
-            told.waiting.fetch_sub(packet.len(), Ordering::Relaxed);
+            stats.waiting.fetch_sub(packet.len(), Ordering::Relaxed);
             // Over UDP, an error may be that of an earlier packet: nobody listens. This one has not been sent then.
             match socket.send(&packet) {
                 Ok(_) => {
-                    told.sent.fetch_add(1, Ordering::Relaxed);
+                    stats.sent.fetch_add(1, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    told.failed.fetch_add(1, Ordering::Relaxed);
-                    if told_at.is_none_or(|at| at.elapsed() >= BETWEEN_LINES) {
-                        told_at = Some(Instant::now());
+                    stats.failed.fetch_add(1, Ordering::Relaxed);
+                    if reported_at.is_none_or(|at| at.elapsed() >= BETWEEN_LINES) {
+                        reported_at = Some(Instant::now());
                         tracing::warn!(
                             event = "capture_failed",
                             %server,
                             %error,
-                            lost = told.failed.load(Ordering::Relaxed),
+                            lost = stats.failed.load(Ordering::Relaxed),
                             "captured messages do not reach the server"
                         );
                     }

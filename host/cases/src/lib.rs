@@ -6,7 +6,7 @@
 //! - [`TablesSpec`] makes tables and rules of the text of a file.
 //! - [`Suite`] is a file of cases; [`Suite::run`] calls a policy for each and returns a [`Report`] with what differs and what no case has
 //!   reached.
-//! - [`Trial`] is one request with its surroundings; [`reason_for`] says which row gave an answer.
+//! - [`Evaluation`] is one request with its surroundings; [`reason_for`] says which row gave an answer.
 //!
 //! The calls themselves are those of [`portcullis_records::replay::OfflinePolicy`].
 
@@ -14,6 +14,7 @@
 #![warn(clippy::wildcard_enum_match_arm)]
 
 mod coverage;
+mod evaluation;
 mod expect;
 mod failures;
 mod file;
@@ -25,9 +26,9 @@ mod peer;
 mod reason;
 mod suite;
 mod tables;
-mod trial;
 
 pub use coverage::Coverage;
+pub use evaluation::{Evaluated, Evaluation};
 pub use expect::{Expect, Mismatch};
 pub use failures::ResultError;
 pub use file::FileError;
@@ -39,4 +40,3 @@ pub use peer::PeerSpec;
 pub use reason::{Sight, reason_for};
 pub use suite::{CaseReport, Report, StepReport, Suite, SuiteRequest};
 pub use tables::{RulesSpec, TablesError, TablesSpec, TrustedSpec};
-pub use trial::{Trial, Tried};

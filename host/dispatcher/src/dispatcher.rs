@@ -1,8 +1,8 @@
 //! The current sets, and how they are reloaded.
 
+mod log_lines;
 mod sharing;
 mod sharing_state;
-mod telling;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -33,8 +33,8 @@ use crate::set::Turns;
 use crate::sets::Sets;
 use crate::source::{NewDestination, Source};
 use crate::state::{Sign, State, Thresholds};
+use log_lines::{LoggedSets, log_load, log_unknown_sockets};
 use sharing_state::Sharing;
-use telling::{Told, tell_load, tell_sockets};
 
 /// Interval between two looks for calls whose time is over.
 const EXPIRE: Duration = Duration::from_secs(30);
@@ -78,7 +78,7 @@ struct Shared {
     /// Sets that a worker may still have. They are freed on the control side.
     retired: Retired<Sets>,
     calls: Calls,
-    /// What other hosts of a fleet are told of calls; empty if they are told nothing.
+    /// What is sent to other hosts of a fleet about calls; empty if nothing is.
     sharing: OnceLock<Sharing>,
     /// Whether pings are sent, if any are configured: not for 0.
     ping_active: AtomicI32,
@@ -116,7 +116,7 @@ struct Keeper {
 
 /// Which destinations a change of state concerns.
 #[derive(Clone, Copy, Debug)]
-pub enum Whose<'w> {
+pub enum StateTarget<'w> {
     /// All of the set.
     All,
     /// Those with this URI.
@@ -251,13 +251,13 @@ impl Dispatcher {
     }
 
     /// Sets the state of destinations (Kamailio: `ds_reinit_state`). Returns how many have it now.
-    pub fn set_state(&self, set: u32, whose: Whose<'_>, state: State) -> usize {
+    pub fn set_state(&self, set: u32, target: StateTarget<'_>, state: State) -> usize {
         let sets = self.current();
         let members = sets.get(set).map_or(&[][..], |set| set.members());
-        let concerned = members.iter().filter(|member| match whose {
-            Whose::All => true,
-            Whose::Uri(uri) => &*member.uri == uri,
-            Whose::Duid(duid) => &*member.attrs.duid == duid,
+        let concerned = members.iter().filter(|member| match target {
+            StateTarget::All => true,
+            StateTarget::Uri(uri) => &*member.uri == uri,
+            StateTarget::Duid(duid) => &*member.attrs.duid == duid,
         });
         concerned
             .inspect(|member| member.runtime.set_state(state))
@@ -434,7 +434,7 @@ impl Dispatcher {
         loop {
             file.changed().await;
             // An error is in the log and in the status.
-            let _told = self.reload().await;
+            let _logged = self.reload().await;
             self.shared.collect();
         }
     }
@@ -448,16 +448,16 @@ impl Dispatcher {
 
     /// Lets inactive destinations be tried again after their rest, and logs changes.
     async fn tend(&self) {
-        let mut told = Told::default();
+        let mut logged = LoggedSets::default();
         loop {
             sleep(TEND).await;
             self.wake_rested_at(now());
             let sets = self.current();
-            told.tell(&sets);
+            logged.log_changes(&sets);
             if let Some(has_socket) = self.shared.has_socket.get() {
-                tell_sockets(&sets, has_socket);
+                log_unknown_sockets(&sets, has_socket);
             }
-            self.shared.status.lock().down.clone_from(told.down());
+            self.shared.status.lock().down.clone_from(logged.down());
         }
     }
 
@@ -571,7 +571,7 @@ impl Shared {
             return Ok(current);
         }
         let sets = Arc::new(Sets::new(rows, &current, took));
-        tell_load(&sets, is_absent);
+        log_load(&sets, is_absent);
         self.publish(Arc::clone(&sets));
         Ok(sets)
     }

@@ -42,7 +42,7 @@ mod state;
 pub use algorithm::{Algorithm, HashOf, UnknownAlgorithm};
 pub use attrs::{AttrError, Attrs, is_from};
 pub use calls::{CallKey, Calls, CountedCall};
-pub use dispatcher::{Dispatcher, Rules, Status, Whose};
+pub use dispatcher::{Dispatcher, Rules, StateTarget, Status};
 pub use error::DispatcherError;
 pub use hash::{hash, hash_of_uri};
 pub use latency::Latencies;

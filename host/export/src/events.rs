@@ -23,7 +23,7 @@ use tracing_subscriber::layer::Context;
 
 use crate::error::ExportError;
 use crate::poster::{Destination, Poster};
-use crate::told::{Exports, Told};
+use crate::stats::{ExportStats, Exports};
 
 /// Most lines that wait for the file, and most bytes of them.
 const WAITING: usize = 4096;
@@ -47,7 +47,7 @@ pub struct Events {
     names: Vec<String>,
     file: Option<ToFile>,
     webhook: Option<Poster>,
-    told: Exports,
+    stats: Exports,
 }
 
 /// The part of the log that hears of events.
@@ -59,7 +59,7 @@ pub struct Listener(Arc<Mutex<Option<Arc<Events>>>>);
 struct ToFile {
     /// `None` only while it is dropped.
     lines: Option<SyncSender<String>>,
-    told: Arc<Told>,
+    stats: Arc<ExportStats>,
     /// Disconnected when the thread has ended.
     end: Mutex<Receiver<()>>,
 }
@@ -70,10 +70,10 @@ impl Events {
     /// # Errors
     /// If the file cannot be written or no thread be started.
     pub fn start(config: &EventsConfig) -> Result<Option<Arc<Self>>, ExportError> {
-        let mut told = Vec::new();
+        let mut stats = Vec::new();
         let mut count = |what| {
-            let counts = Arc::new(Told::default());
-            told.push((what, Arc::clone(&counts)));
+            let counts = Arc::new(ExportStats::default());
+            stats.push((what, Arc::clone(&counts)));
             counts
         };
         let file = match &config.file {
@@ -109,13 +109,13 @@ impl Events {
             names: config.names.clone(),
             file,
             webhook,
-            told,
+            stats,
         })))
     }
 
     /// The statistics of each destination.
-    pub fn told(&self) -> Exports {
-        self.told.clone()
+    pub fn stats(&self) -> Exports {
+        self.stats.clone()
     }
 
     fn wants(&self, name: &str) -> bool {
@@ -188,10 +188,10 @@ impl<S: Subscriber> Layer<S> for Listener {
 }
 
 impl ToFile {
-    fn start(file: LineFile, told: Arc<Told>) -> Result<Self, ExportError> {
+    fn start(file: LineFile, stats: Arc<ExportStats>) -> Result<Self, ExportError> {
         let (lines, next) = sync_channel(WAITING);
         let (ended, end) = sync_channel(0);
-        let counted = Arc::clone(&told);
+        let counted = Arc::clone(&stats);
         let what = "events";
         thread::Builder::new()
             .name(what.to_owned())
@@ -202,19 +202,19 @@ impl ToFile {
             .map_err(|source| ExportError::Thread { what, source })?;
         Ok(Self {
             lines: Some(lines),
-            told,
+            stats,
             end: Mutex::new(end),
         })
     }
 
     fn send(&self, line: String) {
         let bytes = line.len();
-        let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = self.stats.waiting.fetch_add(bytes, Ordering::Relaxed);
         let has_room = waiting.saturating_add(bytes) <= WAITING_BYTES;
         let lines = self.lines.as_ref().filter(|_| has_room);
         if lines.is_none_or(|lines| lines.try_send(line).is_err()) {
-            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            self.told.too_fast.fetch_add(1, Ordering::Relaxed);
+            self.stats.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.stats.too_fast.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -227,7 +227,7 @@ impl Drop for ToFile {
 }
 
 /// Writes lines until the sender is gone.
-fn write(next: &Receiver<String>, mut file: LineFile, told: &Told) {
+fn write(next: &Receiver<String>, mut file: LineFile, stats: &ExportStats) {
     loop {
         let mut bytes = 0;
         let is_over = match next.recv_timeout(GATHER) {
@@ -243,9 +243,9 @@ fn write(next: &Receiver<String>, mut file: LineFile, told: &Told) {
             Err(RecvTimeoutError::Disconnected) => true,
         };
         let flushed = file.flush();
-        told.waiting.fetch_sub(bytes, Ordering::Relaxed);
-        told.sent.fetch_add(flushed.written, Ordering::Relaxed);
-        told.failed.fetch_add(flushed.lost, Ordering::Relaxed);
+        stats.waiting.fetch_sub(bytes, Ordering::Relaxed);
+        stats.sent.fetch_add(flushed.written, Ordering::Relaxed);
+        stats.failed.fetch_add(flushed.lost, Ordering::Relaxed);
         if is_over {
             return;
         }
@@ -396,13 +396,13 @@ mod tests {
         let time = field("x-portcullis-timestamp: ").parse().unwrap();
         let expected = signature::of("a long secret of a test", time, body.as_bytes());
         assert_eq!(field("x-portcullis-signature: "), expected);
-        let told = events.told();
+        let stats = events.stats();
         listener.end();
         drop(events);
         assert_eq!(std::fs::read_to_string(&path).unwrap(), body);
-        for (what, told) in told {
+        for (what, stats) in stats {
             assert_eq!(
-                (told.sent(), told.lost()),
+                (stats.sent(), stats.lost()),
                 (1, [("queue", 0), ("error", 0)]),
                 "{what}"
             );
@@ -413,20 +413,23 @@ mod tests {
     fn lines_that_wait_are_bounded_in_bytes() {
         let folder = tempfile::tempdir().unwrap();
         let (lines, next) = sync_channel(WAITING);
-        let told = Arc::new(Told::default());
+        let stats = Arc::new(ExportStats::default());
         let file = ToFile {
             lines: Some(lines),
-            told: Arc::clone(&told),
+            stats: Arc::clone(&stats),
             end: Mutex::new(sync_channel(0).1),
         };
         for _ in 0..5 {
             file.send(format!("{}\n", "x".repeat((1 << 20) - 1)));
         }
-        assert_eq!(told.lost(), [("queue", 1), ("error", 0)]);
+        assert_eq!(stats.lost(), [("queue", 1), ("error", 0)]);
         drop(file);
         let lines = LineFile::open(&folder.path().join("events.jsonl"), 100 << 20).unwrap();
-        write(&next, lines, &told);
-        assert_eq!((told.sent(), told.waiting.load(Ordering::Relaxed)), (4, 0));
+        write(&next, lines, &stats);
+        assert_eq!(
+            (stats.sent(), stats.waiting.load(Ordering::Relaxed)),
+            (4, 0)
+        );
     }
 
     /// A value that may not be formatted.

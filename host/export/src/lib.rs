@@ -13,10 +13,10 @@ mod live;
 mod otlp;
 mod poster;
 mod signature;
-mod told;
+mod stats;
 
 pub use error::ExportError;
 pub use events::{Events, Listener};
 pub use live::{Batch, LiveEvent, LiveEvents, LiveListener};
 pub use otlp::{Traces, host_name};
-pub use told::{Exports, Told};
+pub use stats::{ExportStats, Exports};

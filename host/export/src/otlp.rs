@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::error::ExportError;
 use crate::poster::{Destination, Poster};
-use crate::told::Told;
+use crate::stats::ExportStats;
 
 /// How long spans are gathered for one request.
 const GATHER: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ pub struct Traces {
     poster: Poster,
     /// The header field that carries the context of a trace.
     header: Option<String>,
-    told: Arc<Told>,
+    stats: Arc<ExportStats>,
 }
 
 impl Traces {
@@ -44,7 +44,7 @@ impl Traces {
         let Some(url) = &config.otlp else {
             return Ok(None);
         };
-        let told = Arc::new(Told::default());
+        let stats = Arc::new(ExportStats::default());
         let destination = Destination {
             what: "traces",
             url: url.clone(),
@@ -55,9 +55,9 @@ impl Traces {
             queue: config.queue,
         };
         Ok(Some(Self {
-            poster: Poster::start(destination, Arc::clone(&told))?,
+            poster: Poster::start(destination, Arc::clone(&stats))?,
             header: config.trace_header.clone(),
-            told,
+            stats,
         }))
     }
 
@@ -69,8 +69,8 @@ impl Traces {
     }
 
     /// The statistics, of spans.
-    pub fn told(&self) -> Arc<Told> {
-        Arc::clone(&self.told)
+    pub fn stats(&self) -> Arc<ExportStats> {
+        Arc::clone(&self.stats)
     }
 }
 

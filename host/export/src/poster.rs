@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::error::ExportError;
 use crate::signature;
-use crate::told::Told;
+use crate::stats::ExportStats;
 
 /// Most items in the queue.
 const WAITING: usize = 4096;
@@ -59,19 +59,22 @@ pub(crate) struct Poster {
     /// `None` only while it is dropped.
     items: Option<SyncSender<String>>,
     most: usize,
-    told: Arc<Told>,
+    stats: Arc<ExportStats>,
     /// Disconnected when the thread has ended.
     end: Mutex<Receiver<()>>,
 }
 
 impl Poster {
-    /// Starts the thread, which counts in `told`.
-    pub(crate) fn start(destination: Destination, told: Arc<Told>) -> Result<Self, ExportError> {
+    /// Starts the thread, which counts in `stats`.
+    pub(crate) fn start(
+        destination: Destination,
+        stats: Arc<ExportStats>,
+    ) -> Result<Self, ExportError> {
         let (items, next) = sync_channel(WAITING);
         let (ended, end) = sync_channel(0);
         let what = destination.what;
         let most = destination.queue;
-        let counted = Arc::clone(&told);
+        let counted = Arc::clone(&stats);
         thread::Builder::new()
             .name(what.to_owned())
             .spawn(move || {
@@ -82,7 +85,7 @@ impl Poster {
         Ok(Self {
             items: Some(items),
             most,
-            told,
+            stats,
             end: Mutex::new(end),
         })
     }
@@ -90,12 +93,12 @@ impl Poster {
     /// Passes an item to the thread. An item that has no room is counted as lost.
     pub(crate) fn send(&self, item: String) {
         let bytes = item.len();
-        let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = self.stats.waiting.fetch_add(bytes, Ordering::Relaxed);
         let has_room = waiting.saturating_add(bytes) <= self.most;
         let items = self.items.as_ref().filter(|_| has_room);
         if items.is_none_or(|items| items.try_send(item).is_err()) {
-            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            self.told.too_fast.fetch_add(1, Ordering::Relaxed);
+            self.stats.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.stats.too_fast.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -111,8 +114,8 @@ impl Drop for Poster {
 struct Work {
     destination: Destination,
     agent: ureq::Agent,
-    told: Arc<Told>,
-    told_at: Option<Instant>,
+    stats: Arc<ExportStats>,
+    reported_at: Option<Instant>,
     is_down: bool,
 }
 
@@ -124,7 +127,7 @@ struct Refused {
 }
 
 impl Work {
-    fn new(destination: Destination, told: Arc<Told>) -> Self {
+    fn new(destination: Destination, stats: Arc<ExportStats>) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(PATIENCE))
             .http_status_as_error(false)
@@ -135,8 +138,8 @@ impl Work {
         Self {
             destination,
             agent: config.new_agent(),
-            told,
-            told_at: None,
+            stats,
+            reported_at: None,
             is_down: false,
         }
     }
@@ -175,7 +178,7 @@ impl Work {
                 }
             }
             self.deliver(&items, is_last);
-            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.stats.waiting.fetch_sub(bytes, Ordering::Relaxed);
             items.clear();
         }
     }
@@ -190,24 +193,24 @@ impl Work {
                 Ok(()) => break,
                 Err(refused) => refused,
             };
-            self.tell(&refused.why);
+            self.report(&refused.why);
             match pauses.next().filter(|_| refused.is_temporary) {
                 Some(pause) => thread::sleep(*pause),
                 None => {
                     let lost = items.len() as u64;
-                    self.told.failed.fetch_add(lost, Ordering::Relaxed);
+                    self.stats.failed.fetch_add(lost, Ordering::Relaxed);
                     return;
                 }
             }
         }
-        self.told
+        self.stats
             .sent
             .fetch_add(items.len() as u64, Ordering::Relaxed);
         if std::mem::take(&mut self.is_down) {
             tracing::info!(
                 event = "export_resumed",
                 what = self.destination.what,
-                lost = self.told.failed.load(Ordering::Relaxed),
+                lost = self.stats.failed.load(Ordering::Relaxed),
                 "the server accepts requests again"
             );
         }
@@ -245,12 +248,15 @@ impl Work {
         }
     }
 
-    fn tell(&mut self, why: &str) {
+    fn report(&mut self, why: &str) {
         self.is_down = true;
-        if self.told_at.is_some_and(|at| at.elapsed() < BETWEEN_LINES) {
+        if self
+            .reported_at
+            .is_some_and(|at| at.elapsed() < BETWEEN_LINES)
+        {
             return;
         }
-        self.told_at = Some(Instant::now());
+        self.reported_at = Some(Instant::now());
         tracing::warn!(
             event = "export_failed",
             what = self.destination.what,

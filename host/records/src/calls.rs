@@ -14,14 +14,14 @@ use serde::Serialize;
 use crate::file::File;
 use crate::mask::Mask;
 use crate::record::Sink;
-use crate::told::Told;
+use crate::stats::RecordStats;
 use crate::writer::{self, Line, Output, TooLong, Writer};
 
 /// Passes call records to a thread that writes them.
 #[derive(Debug)]
 pub struct Calls {
     writer: Writer<Job>,
-    told: Arc<Told>,
+    stats: Arc<RecordStats>,
 }
 
 /// What the records of one transaction have in common.
@@ -109,9 +109,15 @@ struct Record<'j> {
 impl Calls {
     /// Starts the thread.
     pub(super) fn start(file: File, config: &RecordsConfig, mask: Mask) -> io::Result<Self> {
-        let told = Arc::new(Told::default());
-        let writer = Writer::start("calls", Output::file(file), config, mask, Arc::clone(&told))?;
-        Ok(Self { writer, told })
+        let stats = Arc::new(RecordStats::default());
+        let writer = Writer::start(
+            "calls",
+            Output::file(file),
+            config,
+            mask,
+            Arc::clone(&stats),
+        )?;
+        Ok(Self { writer, stats })
     }
 
     /// Passes a record to the writer, if the queue has room.
@@ -125,8 +131,8 @@ impl Calls {
     }
 
     /// The statistics of call records.
-    pub fn told(&self) -> &Told {
-        &self.told
+    pub fn stats(&self) -> &RecordStats {
+        &self.stats
     }
 }
 

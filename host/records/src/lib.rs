@@ -14,7 +14,7 @@ pub mod invariants;
 mod mask;
 mod record;
 pub mod replay;
-mod told;
+mod stats;
 mod trace_context;
 mod writer;
 
@@ -35,7 +35,7 @@ use portcullis_request::Request;
 pub use decision::Decision;
 pub use mask::Mask;
 pub use record::{Asking, Change, Decided, Kind, Question, Record, Sink};
-pub use told::Told;
+pub use stats::RecordStats;
 pub use trace_context::{TraceContext, header_of};
 
 use calls::Calls;
@@ -55,7 +55,7 @@ pub struct Recorder {
     /// Key that selects the dialogs in the share.
     share_key: ShareKey,
     writer: Option<Writer<Job>>,
-    told: Arc<Told>,
+    stats: Arc<RecordStats>,
     calls: Option<Calls>,
 }
 
@@ -120,7 +120,7 @@ impl Recorder {
         if !config.is_on() {
             return Ok(None);
         }
-        let told = Arc::new(Told::default());
+        let stats = Arc::new(RecordStats::default());
         // One for both files: a user has the same pseudonym in both.
         let mask = Mask::new(config);
         let calls = match &config.calls {
@@ -150,7 +150,7 @@ impl Recorder {
             false => None,
             true => {
                 let output = Output { file, sink };
-                let writer = Writer::start("records", output, config, mask, Arc::clone(&told));
+                let writer = Writer::start("records", output, config, mask, Arc::clone(&stats));
                 Some(writer.map_err(RecordsError::Thread)?)
             }
         };
@@ -161,7 +161,7 @@ impl Recorder {
             pace: Pace::new(),
             share_key: ShareKey::random(),
             writer,
-            told,
+            stats,
             calls,
         }))
     }
@@ -210,7 +210,7 @@ impl Recorder {
             .pace
             .admits(part, self.config.per_second, self.config.per_tenant, now);
         if !is_within {
-            self.told.too_many.fetch_add(1, Ordering::Relaxed);
+            self.stats.too_many.fetch_add(1, Ordering::Relaxed);
         }
         is_within
     }
@@ -239,8 +239,8 @@ impl Recorder {
     }
 
     /// Returns the statistics of records.
-    pub fn told(&self) -> &Told {
-        &self.told
+    pub fn stats(&self) -> &RecordStats {
+        &self.stats
     }
 }
 

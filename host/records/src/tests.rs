@@ -289,9 +289,9 @@ fn asking(text: &str, decided: Decided) -> Asking {
 
 /// Ends the recorder: then everything is in the file.
 fn end(recorder: Recorder, written: u64) {
-    let told = Arc::clone(&recorder.told);
+    let stats = Arc::clone(&recorder.stats);
     drop(recorder);
-    until("all is written", || told.written() >= written);
+    until("all is written", || stats.written() >= written);
 }
 
 /// Waits for a condition, with a limit far above the usual time.
@@ -358,7 +358,7 @@ fn records_above_the_rate_are_counted() {
     let now = Instant::now();
     assert_eq!(wanted(&recorder, &part, now), 3);
     assert_eq!(wanted(&recorder, &part, now + SECOND), 3);
-    assert_eq!(recorder.told().lost()[0], ("rate", 14));
+    assert_eq!(recorder.stats().lost()[0], ("rate", 14));
 }
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -414,8 +414,8 @@ fn the_queue_is_bounded_in_bytes() {
         queue: 1 << 20,
         ..config()
     };
-    let told = Arc::new(Told::default());
-    let (writer, next) = Writer::queue(&config, Arc::clone(&told));
+    let stats = Arc::new(RecordStats::default());
+    let (writer, next) = Writer::queue(&config, Arc::clone(&stats));
     let recorder = Recorder {
         config,
         start: 0,
@@ -424,7 +424,7 @@ fn the_queue_is_bounded_in_bytes() {
         share_key: ShareKey::random(),
         calls: None,
         writer: Some(writer),
-        told,
+        stats,
     };
     // A few large records, because of queries or of a response, or many small ones.
     let values = vec![("X".to_owned(), "y".repeat(60_000))];
@@ -434,16 +434,16 @@ fn the_queue_is_bounded_in_bytes() {
         headers: values,
     };
     for (decided, tape_bytes) in [(Decided::Pass, 60_000), (large, 0), (Decided::Pass, 0)] {
-        let lost = recorder.told().lost()[1].1;
+        let lost = recorder.stats().lost()[1].1;
         for _ in 0..5000 {
             write_asked(&recorder, vec![asking("x", decided.clone())], tape_bytes);
         }
-        assert!(recorder.told().waiting() <= 1 << 20);
+        assert!(recorder.stats().waiting() <= 1 << 20);
         let taken = next.try_iter().count() as u64;
-        assert_eq!(recorder.told().lost()[1].1 - lost, 5000 - taken);
+        assert_eq!(recorder.stats().lost()[1].1 - lost, 5000 - taken);
         let least = (1 << 20) / (64_000 + 4_000);
         assert!(taken >= least, "{taken}");
-        recorder.told.waiting.store(0, Ordering::Relaxed);
+        recorder.stats.waiting.store(0, Ordering::Relaxed);
     }
 }
 
@@ -460,10 +460,10 @@ fn a_record_that_is_too_long_is_cut_or_counted() {
     );
     let long = Decided::Relay(Some("x".repeat(5000)));
     write_asked(&recorder, vec![asking("short", long)], 0);
-    let told = Arc::clone(&recorder.told);
+    let stats = Arc::clone(&recorder.stats);
     end(recorder, 2);
-    until("one record is too long", || told.lost()[2].1 >= 1);
-    assert_eq!(told.waiting(), 0);
+    until("one record is too long", || stats.lost()[2].1 >= 1);
+    assert_eq!(stats.waiting(), 0);
     let text = std::fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
     assert!(text.lines().all(|line| line.len() < 4096));
     let shown: Vec<_> = text
@@ -486,16 +486,18 @@ fn writing_resumes_when_there_is_space() {
     let recorder = recorder(&folder, |_| {});
     write(&recorder, 3);
     until("three records are lost", || {
-        recorder.told().lost()[3].1 >= 3
+        recorder.stats().lost()[3].1 >= 3
     });
-    let error = recorder.told().error().unwrap();
+    let error = recorder.stats().error().unwrap();
     assert!(error.contains("records.jsonl: No space left"), "{error}");
     // Removed, and created again.
     std::fs::remove_file(&path).unwrap();
     write(&recorder, 2);
-    until("two records are written", || recorder.told().written() >= 2);
-    assert_eq!(recorder.told().error(), None);
-    assert_eq!(recorder.told().lost()[3].1, 3);
+    until("two records are written", || {
+        recorder.stats().written() >= 2
+    });
+    assert_eq!(recorder.stats().error(), None);
+    assert_eq!(recorder.stats().lost()[3].1, 3);
     // Truncated by another program.
     let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
     file.set_len(0).unwrap();

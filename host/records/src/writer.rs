@@ -13,7 +13,7 @@ use serde::Serialize;
 use crate::file::{File, Flushed};
 use crate::mask::Mask;
 use crate::record::Sink;
-use crate::told::Told;
+use crate::stats::RecordStats;
 
 /// Most records in a queue. Records above it are counted as lost.
 const WAITING: usize = 4096;
@@ -63,7 +63,7 @@ pub(crate) struct Writer<J> {
     jobs: SyncSender<Queued<J>>,
     /// Most bytes that wait.
     most: usize,
-    told: Arc<Told>,
+    stats: Arc<RecordStats>,
 }
 
 /// A job in the queue.
@@ -85,29 +85,32 @@ pub(crate) struct Line {
 pub(crate) struct TooLong;
 
 impl<J: Job> Writer<J> {
-    /// Starts the thread, which counts in `told`.
+    /// Starts the thread, which counts in `stats`.
     pub(crate) fn start(
         name: &str,
         output: Output,
         config: &RecordsConfig,
         mask: Mask,
-        told: Arc<Told>,
+        stats: Arc<RecordStats>,
     ) -> io::Result<Self> {
-        let (writer, next) = Self::queue(config, Arc::clone(&told));
+        let (writer, next) = Self::queue(config, Arc::clone(&stats));
         let line = Line::new(config);
         std::thread::Builder::new()
             .name(name.to_owned())
-            .spawn(move || work(&next, output, line, &mask, &told))?;
+            .spawn(move || work(&next, output, line, &mask, &stats))?;
         Ok(writer)
     }
 
     /// Creates the queue.
-    pub(crate) fn queue(config: &RecordsConfig, told: Arc<Told>) -> (Self, Receiver<Queued<J>>) {
+    pub(crate) fn queue(
+        config: &RecordsConfig,
+        stats: Arc<RecordStats>,
+    ) -> (Self, Receiver<Queued<J>>) {
         let (jobs, next) = sync_channel(WAITING);
         let writer = Self {
             jobs,
             most: config.queue,
-            told,
+            stats,
         };
         (writer, next)
     }
@@ -115,13 +118,13 @@ impl<J: Job> Writer<J> {
     /// Passes a job of this many bytes to the thread. A job that has no room is counted as lost. It is not even made if its bytes have
     /// none.
     pub(crate) fn write(&self, bytes: usize, job: impl FnOnce() -> J) {
-        let waiting = self.told.waiting.fetch_add(bytes, Ordering::Relaxed);
+        let waiting = self.stats.waiting.fetch_add(bytes, Ordering::Relaxed);
         let queued = || Queued { job: job(), bytes };
         let is_taken =
             waiting.saturating_add(bytes) <= self.most && self.jobs.try_send(queued()).is_ok();
         if !is_taken {
-            self.told.waiting.fetch_sub(bytes, Ordering::Relaxed);
-            self.told.too_fast.fetch_add(1, Ordering::Relaxed);
+            self.stats.waiting.fetch_sub(bytes, Ordering::Relaxed);
+            self.stats.too_fast.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -132,7 +135,7 @@ fn work<J: Job>(
     output: Output,
     mut line: Line,
     mask: &Mask,
-    told: &Told,
+    stats: &RecordStats,
 ) {
     let Output { mut file, sink } = output;
     let mut flushed = Instant::now();
@@ -148,10 +151,10 @@ fn work<J: Job>(
                         }
                     }
                     Err(TooLong) => {
-                        told.too_long.fetch_add(1, Ordering::Relaxed);
+                        stats.too_long.fetch_add(1, Ordering::Relaxed);
                     }
                 }
-                told.waiting.fetch_sub(bytes, Ordering::Relaxed);
+                stats.waiting.fetch_sub(bytes, Ordering::Relaxed);
                 wait = PAUSE;
             }
             Err(RecvTimeoutError::Timeout) => wait = IDLE,
@@ -162,37 +165,37 @@ fn work<J: Job>(
         };
         if file.is_due() || flushed.elapsed() >= PAUSE {
             let done = file.flush();
-            tell(told, file, done);
+            report(stats, file, done);
             flushed = Instant::now();
         }
     }
     if let Some(file) = &mut file {
         let done = file.flush();
-        tell(told, file, done);
+        report(stats, file, done);
     }
 }
 
 /// Updates the statistics, and logs changes of the file's state.
-fn tell(told: &Told, file: &File, flushed: Flushed) {
+fn report(stats: &RecordStats, file: &File, flushed: Flushed) {
     let Flushed {
         written,
         lost,
         error,
     } = flushed;
-    told.written.fetch_add(written, Ordering::Relaxed);
-    told.failed.fetch_add(lost, Ordering::Relaxed);
+    stats.written.fetch_add(written, Ordering::Relaxed);
+    stats.failed.fetch_add(lost, Ordering::Relaxed);
     let path = file.path().display();
-    let mut trouble = told.trouble.lock();
+    let mut trouble = stats.trouble.lock();
     match error {
         Some(error) => {
             trouble.error = Some(format!("{path}: {error}"));
             // On a nearly full disk, some writes fail and some succeed. This is reported as one error.
             let is_early = trouble
-                .told_at
+                .reported_at
                 .is_some_and(|at| at.elapsed() < BETWEEN_LINES);
             if !is_early {
-                trouble.told_at = Some(Instant::now());
-                trouble.is_told = true;
+                trouble.reported_at = Some(Instant::now());
+                trouble.is_reported = true;
                 tracing::error!(
                     event = "records_failed",
                     file = %path,
@@ -201,9 +204,9 @@ fn tell(told: &Told, file: &File, flushed: Flushed) {
                 );
             }
         }
-        None if written > 0 && trouble.error.take().is_some() && trouble.is_told => {
-            trouble.is_told = false;
-            let lost = told.failed.load(Ordering::Relaxed);
+        None if written > 0 && trouble.error.take().is_some() && trouble.is_reported => {
+            trouble.is_reported = false;
+            let lost = stats.failed.load(Ordering::Relaxed);
             tracing::info!(
                 event = "records_resumed",
                 file = %path,

@@ -58,7 +58,7 @@ struct Entry {
 
 /// What a credential helper prints.
 #[derive(Deserialize)]
-struct Helped {
+struct HelperReply {
     #[serde(rename = "Username")]
     user: String,
     #[serde(rename = "Secret")]
@@ -67,7 +67,7 @@ struct Helped {
 
 /// What a file says about a repository.
 #[derive(Debug, PartialEq, Eq)]
-enum Said {
+enum StoredLogin {
     Nothing,
     Basic {
         user: String,
@@ -98,17 +98,17 @@ impl Credentials {
         };
         let text = std::fs::read_to_string(path).map_err(|error| failed(error.to_string()))?;
         match said(&text, reference).map_err(failed)? {
-            Said::Nothing => Ok(None),
-            Said::Basic { user, password } => Ok(Some(Self::Basic {
+            StoredLogin::Nothing => Ok(None),
+            StoredLogin::Basic { user, password } => Ok(Some(Self::Basic {
                 user,
                 password,
                 source: path.display().to_string(),
             })),
-            Said::Helper(helper) => {
+            StoredLogin::Helper(helper) => {
                 let found = ask(&helper, &helper_key(reference)).await;
                 let found =
                     found.map_err(|reason| failed(format!("{}: {reason}", program(&helper))))?;
-                Ok(found.map(|Helped { user, secret }| Self::Basic {
+                Ok(found.map(|HelperReply { user, secret }| Self::Basic {
                     user,
                     password: secret,
                     source: program(&helper),
@@ -158,7 +158,7 @@ fn files(variable: impl Fn(&str) -> Option<OsString>) -> Vec<PathBuf> {
     files.filter(|file| file.exists()).collect()
 }
 
-fn said(text: &str, reference: &Reference) -> Result<Said, String> {
+fn said(text: &str, reference: &Reference) -> Result<StoredLogin, String> {
     let file: File = serde_json::from_str(text).map_err(|error| error.to_string())?;
     let names = names(reference);
     let helper = |names: &[String]| {
@@ -166,7 +166,7 @@ fn said(text: &str, reference: &Reference) -> Result<Said, String> {
         found.next().cloned()
     };
     if let Some(helper) = helper(&names) {
-        return Ok(Said::Helper(helper));
+        return Ok(StoredLogin::Helper(helper));
     }
     let entries: BTreeMap<_, _> = file
         .auths
@@ -178,7 +178,7 @@ fn said(text: &str, reference: &Reference) -> Result<Said, String> {
         .filter_map(|name| entries.get(name.as_str()).map(|entry| (name, entry)));
     let found = found.find(|(_, entry)| !entry.auth.is_empty() || !entry.identity_token.is_empty());
     let Some((name, entry)) = found else {
-        return Ok(file.store.map_or(Said::Nothing, Said::Helper));
+        return Ok(file.store.map_or(StoredLogin::Nothing, StoredLogin::Helper));
     };
     if entry.auth.is_empty() || !entry.identity_token.is_empty() {
         return Err(format!(
@@ -190,7 +190,7 @@ fn said(text: &str, reference: &Reference) -> Result<Said, String> {
     let decoded = String::from_utf8(decoded).map_err(|_| malformed())?;
     // Docker ends passwords with zeros.
     let (user, password) = decoded.split_once(':').ok_or_else(malformed)?;
-    Ok(Said::Basic {
+    Ok(StoredLogin::Basic {
         user: user.to_owned(),
         password: password.trim_end_matches('\0').to_owned(),
     })
@@ -243,7 +243,7 @@ fn program(helper: &str) -> String {
 }
 
 /// Runs a credential helper. `None` if it has nothing for this registry.
-async fn ask(helper: &str, registry: &str) -> Result<Option<Helped>, String> {
+async fn ask(helper: &str, registry: &str) -> Result<Option<HelperReply>, String> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if helper.is_empty() || !helper.bytes().all(fits) {
         return Err("this is not the name of a credential helper".into());
@@ -272,7 +272,7 @@ async fn ask(helper: &str, registry: &str) -> Result<Option<Helped>, String> {
             false => Err(said.trim().to_owned()),
         };
     }
-    let helped: Helped =
+    let helped: HelperReply =
         serde_json::from_slice(&output.stdout).map_err(|error| error.to_string())?;
     match helped.user.as_str() {
         "" => Ok(None),
@@ -289,8 +289,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn basic(user: &str, password: &str) -> Said {
-        Said::Basic {
+    fn basic(user: &str, password: &str) -> StoredLogin {
+        StoredLogin::Basic {
             user: user.into(),
             password: password.into(),
         }
@@ -319,7 +319,7 @@ mod tests {
             );
             assert_eq!(
                 said(&text, &at("oci://registry/a/b:1")),
-                Ok(Said::Nothing),
+                Ok(StoredLogin::Nothing),
                 "{key}"
             );
         }
@@ -359,13 +359,13 @@ mod tests {
         let text = r#"{"auths": {"registry": {}}, "credHelpers": {"other": "pass"}, "credsStore": "desktop"}"#;
         assert_eq!(
             said(text, &at("oci://registry/a")),
-            Ok(Said::Helper("desktop".into()))
+            Ok(StoredLogin::Helper("desktop".into()))
         );
         assert_eq!(
             said(text, &at("oci://other/a")),
-            Ok(Said::Helper("pass".into()))
+            Ok(StoredLogin::Helper("pass".into()))
         );
-        assert_eq!(said("{}", &at("oci://other/a")), Ok(Said::Nothing));
+        assert_eq!(said("{}", &at("oci://other/a")), Ok(StoredLogin::Nothing));
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use crate::reference::Reference;
 
 /// What the registry answers to a request.
-pub(crate) enum Said {
+pub(crate) enum FakeReply {
     /// A status line without the version, header fields, each with its line end, and a body.
     Whole(&'static str, String, Vec<u8>),
     /// A body of this size is announced, and not sent.
@@ -28,7 +28,7 @@ pub(crate) struct Fake {
     sent: Arc<AtomicU64>,
 }
 
-impl Said {
+impl FakeReply {
     pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self::Whole("200 OK", String::new(), body.into())
     }
@@ -47,7 +47,7 @@ impl Said {
 
 impl Fake {
     /// Starts a registry that answers what `answer` returns for the head of a request.
-    pub(crate) fn start(answer: impl Fn(&str) -> Said + Send + Sync + 'static) -> Self {
+    pub(crate) fn start(answer: impl Fn(&str) -> FakeReply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let fake = Self {
             addr: listener.local_addr().unwrap(),
@@ -103,7 +103,7 @@ fn serve(
     mut stream: TcpStream,
     requests: &Mutex<Vec<(String, Vec<u8>)>>,
     sent: &AtomicU64,
-    answer: &dyn Fn(&str) -> Said,
+    answer: &dyn Fn(&str) -> FakeReply,
 ) {
     let mut head = Vec::new();
     let mut byte = [0];
@@ -123,13 +123,13 @@ fn serve(
     requests.lock().unwrap().push((head.clone(), body));
     let said = answer(&head);
     let (status, fields, body) = match said {
-        Said::Whole(status, fields, body) => (
+        FakeReply::Whole(status, fields, body) => (
             status,
             format!("{fields}Content-Length: {}\r\n", body.len()),
             body,
         ),
-        Said::Announced(size) => ("200 OK", format!("Content-Length: {size}\r\n"), Vec::new()),
-        Said::Endless => {
+        FakeReply::Announced(size) => ("200 OK", format!("Content-Length: {size}\r\n"), Vec::new()),
+        FakeReply::Endless => {
             endless(&mut stream, sent);
             return;
         }

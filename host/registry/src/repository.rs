@@ -362,7 +362,7 @@ fn chain(error: &dyn std::error::Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake::{Fake, Said};
+    use crate::fake::{Fake, FakeReply};
 
     #[test]
     fn the_message_of_an_error_is_shown() {
@@ -403,8 +403,8 @@ mod tests {
     fn a_registry_cannot_fill_the_memory() {
         let digest = Digest::of(b"x");
         let fake = Fake::start(|head| match head.starts_with("GET /v2/ ") {
-            true => Said::ok(""),
-            false => Said::Endless,
+            true => FakeReply::ok(""),
+            false => FakeReply::Endless,
         });
         let at = fake.at("acl:1");
         let repository = open(&at);
@@ -434,8 +434,8 @@ mod tests {
     #[test]
     fn a_size_that_is_announced_is_refused_at_once() {
         let fake = Fake::start(|head| match head.starts_with("GET /v2/ ") {
-            true => Said::ok(""),
-            false => Said::Announced(5 << 20),
+            true => FakeReply::ok(""),
+            false => FakeReply::Announced(5 << 20),
         });
         let at = fake.at("acl:1");
         let error = open(&at).manifest(&at).unwrap_err().to_string();
@@ -454,22 +454,22 @@ mod tests {
             };
             match () {
                 () if of("manifests/gone ") => {
-                    Said::Whole("404 Not Found", String::new(), json("MANIFEST_UNKNOWN"))
+                    FakeReply::Whole("404 Not Found", String::new(), json("MANIFEST_UNKNOWN"))
                 }
                 () if of("manifests/secret ") => {
-                    Said::Whole("403 Forbidden", String::new(), json("DENIED"))
+                    FakeReply::Whole("403 Forbidden", String::new(), json("DENIED"))
                 }
                 () if of("manifests/broken ") => {
-                    Said::Whole("503 Busy", String::new(), b"come back".to_vec())
+                    FakeReply::Whole("503 Busy", String::new(), b"come back".to_vec())
                 }
                 () if of("manifests/other ") => {
                     let digest = format!("Docker-Content-Digest: {}\r\n", Digest::of(b"y"));
-                    Said::Whole("200 OK", digest, b"x".to_vec())
+                    FakeReply::Whole("200 OK", digest, b"x".to_vec())
                 }
                 () if of("tags/list?n=1000 ") => {
-                    Said::ok(r#"{"name": "acl", "tags": ["1.0", "1.1"]}"#)
+                    FakeReply::ok(r#"{"name": "acl", "tags": ["1.0", "1.1"]}"#)
                 }
-                () => Said::ok(r#"{"name": "acl", "tags": null}"#),
+                () => FakeReply::ok(r#"{"name": "acl", "tags": null}"#),
             }
         });
         let said = |tag: &str| {

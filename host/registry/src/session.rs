@@ -413,7 +413,7 @@ async fn beginning(mut answer: Response) -> String {
 mod tests {
     use super::*;
 
-    use crate::fake::{Fake, Said};
+    use crate::fake::{Fake, FakeReply};
 
     /// Logs in with a user and a password, and does something.
     fn with_session<T>(
@@ -450,8 +450,8 @@ mod tests {
         // "ann:secret" in Base64.
         let basic = Some("Basic YW5uOnNlY3JldA==".to_owned());
         let fake = Fake::start(|head| match head.contains("authorization: Basic") {
-            true => Said::ok("12345678"),
-            false => Said::challenge("Basic realm=\"r\""),
+            true => FakeReply::ok("12345678"),
+            false => FakeReply::challenge("Basic realm=\"r\""),
         });
         assert_eq!(read(fake.base(), "manifests/1").unwrap().bytes, b"12345678");
         assert_eq!(fake.authorisations("GET /v2/ "), [None]);
@@ -460,17 +460,17 @@ mod tests {
             std::slice::from_ref(&basic)
         );
 
-        let open = Fake::start(|_| Said::ok("1"));
+        let open = Fake::start(|_| FakeReply::ok("1"));
         assert!(read(open.base(), "manifests/1").is_ok());
         assert_eq!(open.authorisations("GET /v2/acl/manifests/1"), [None]);
 
         // A token service gets the password, and the registry the token.
-        let service = Fake::start(|_| Said::ok(r#"{"access_token": "t0ken"}"#));
+        let service = Fake::start(|_| FakeReply::ok(r#"{"access_token": "t0ken"}"#));
         let realm = format!("{}/token", service.base());
         let fake = Fake::start(
             move |head| match head.contains("authorization: Bearer t0ken") {
-                true => Said::ok("1"),
-                false => Said::challenge(&format!("Bearer realm=\"{realm}\",service=\"r&s\"")),
+                true => FakeReply::ok("1"),
+                false => FakeReply::challenge(&format!("Bearer realm=\"{realm}\",service=\"r&s\"")),
             },
         );
         assert!(read(fake.base(), "manifests/1").is_ok());
@@ -485,13 +485,13 @@ mod tests {
         let count = AtomicU64::new(0);
         let service = Fake::start(move |_| {
             let number = count.fetch_add(1, Ordering::Relaxed);
-            Said::ok(format!("{{\"token\": \"t{number}\"}}"))
+            FakeReply::ok(format!("{{\"token\": \"t{number}\"}}"))
         });
         let realm = format!("{}/", service.base());
         let fake = Fake::start(
             move |head| match head.contains("authorization: Bearer t1") {
-                true => Said::ok("1"),
-                false => Said::challenge(&format!("Bearer realm=\"{realm}\"")),
+                true => FakeReply::ok("1"),
+                false => FakeReply::challenge(&format!("Bearer realm=\"{realm}\"")),
             },
         );
         assert!(read(fake.base(), "manifests/1").is_ok());
@@ -506,18 +506,19 @@ mod tests {
             ("{}", "no text of a header field"),
             ("nonsense", "sends no token"),
         ] {
-            let service = Fake::start(move |_| Said::ok(said));
+            let service = Fake::start(move |_| FakeReply::ok(said));
             let realm = service.base();
-            let fake = Fake::start(move |_| Said::challenge(&format!("Bearer realm=\"{realm}\"")));
+            let fake =
+                Fake::start(move |_| FakeReply::challenge(&format!("Bearer realm=\"{realm}\"")));
             let error = read(fake.base(), "x").unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        let service = Fake::start(|_| Said::Endless);
+        let service = Fake::start(|_| FakeReply::Endless);
         let realm = service.base();
-        let fake = Fake::start(move |_| Said::challenge(&format!("Bearer realm=\"{realm}\"")));
+        let fake = Fake::start(move |_| FakeReply::challenge(&format!("Bearer realm=\"{realm}\"")));
         let error = read(fake.base(), "x").unwrap_err().to_string();
         assert_eq!(error, "the token is above the limit of 1048576 bytes");
-        let fake = Fake::start(|_| Said::challenge("Bearer realm=\"nowhere\""));
+        let fake = Fake::start(|_| FakeReply::challenge("Bearer realm=\"nowhere\""));
         let error = read(fake.base(), "x").unwrap_err().to_string();
         assert!(error.contains("\"nowhere\" is no URL"), "{error}");
     }
@@ -526,9 +527,9 @@ mod tests {
     fn a_blob_goes_where_the_registry_says_with_its_digest() {
         let fake = Fake::start(|head| match () {
             () if head.starts_with("POST ") => {
-                Said::location("/v2/acl/blobs/uploads/7?state=a%20b")
+                FakeReply::location("/v2/acl/blobs/uploads/7?state=a%20b")
             }
-            () => Said::Whole("201 Created", String::new(), Vec::new()),
+            () => FakeReply::Whole("201 Created", String::new(), Vec::new()),
         });
         write(fake.base()).unwrap();
         let begun = "POST /v2/acl/blobs/uploads/ ";
@@ -539,14 +540,14 @@ mod tests {
 
     #[test]
     fn who_uploads_asks_for_a_token_that_permits_it() {
-        let service = Fake::start(|_| Said::ok(r#"{"token": "t0ken"}"#));
+        let service = Fake::start(|_| FakeReply::ok(r#"{"token": "t0ken"}"#));
         let realm = format!("{}/token", service.base());
         let fake = Fake::start(move |head| match () {
             () if !head.contains("authorization: Bearer t0ken") => {
-                Said::challenge(&format!("Bearer realm=\"{realm}\""))
+                FakeReply::challenge(&format!("Bearer realm=\"{realm}\""))
             }
-            () if head.starts_with("POST ") => Said::location("7"),
-            () => Said::Whole("201 Created", String::new(), Vec::new()),
+            () if head.starts_with("POST ") => FakeReply::location("7"),
+            () => FakeReply::Whole("201 Created", String::new(), Vec::new()),
         });
         write(fake.base()).unwrap();
         let asked = "GET /token?scope=repository%3Aacl%3Apull%2Cpush ";
@@ -560,21 +561,25 @@ mod tests {
 
     #[test]
     fn another_server_that_takes_an_upload_gets_no_password() {
-        let store = Fake::start(|_| Said::Whole("201 Created", String::new(), Vec::new()));
+        let store = Fake::start(|_| FakeReply::Whole("201 Created", String::new(), Vec::new()));
         let place = format!("{}/store", store.base());
         let fake = Fake::start(move |head| match () {
-            () if !head.contains("authorization: Basic") => Said::challenge("Basic realm=\"r\""),
-            () => Said::location(&place),
+            () if !head.contains("authorization: Basic") => {
+                FakeReply::challenge("Basic realm=\"r\"")
+            }
+            () => FakeReply::location(&place),
         });
         write(fake.base()).unwrap();
         assert_eq!(store.authorisations("PUT /store?digest="), [None]);
 
         // Nor if the server asks for one.
-        let store = Fake::start(|_| Said::challenge("Basic realm=\"r\""));
+        let store = Fake::start(|_| FakeReply::challenge("Basic realm=\"r\""));
         let place = format!("{}/store", store.base());
         let fake = Fake::start(move |head| match () {
-            () if !head.contains("authorization: Basic") => Said::challenge("Basic realm=\"r\""),
-            () => Said::location(&place),
+            () if !head.contains("authorization: Basic") => {
+                FakeReply::challenge("Basic realm=\"r\"")
+            }
+            () => FakeReply::location(&place),
         });
         let error = write(fake.base()).unwrap_err().to_string();
         assert_eq!(error, "401: ");
@@ -586,9 +591,9 @@ mod tests {
         // An answer without an end to the request that begins an upload, to the blob, or to the manifest.
         for endless in ["POST ", "PUT /v2/acl/blobs/", "PUT /v2/acl/manifests/"] {
             let fake = Fake::start(move |head| match () {
-                () if head.starts_with(endless) => Said::Endless,
-                () if head.starts_with("POST ") => Said::location("7"),
-                () => Said::Whole("201 Created", String::new(), Vec::new()),
+                () if head.starts_with(endless) => FakeReply::Endless,
+                () if head.starts_with("POST ") => FakeReply::location("7"),
+                () => FakeReply::Whole("201 Created", String::new(), Vec::new()),
             });
             let uploaded = with_session(fake.base(), Access::Push, async |session| {
                 session.put_blob("sha256:00", b"\0asm").await?;
@@ -607,7 +612,7 @@ mod tests {
 
     #[test]
     fn an_upload_without_an_address_is_an_error() {
-        let fake = Fake::start(|_| Said::Whole("202 Accepted", String::new(), Vec::new()));
+        let fake = Fake::start(|_| FakeReply::Whole("202 Accepted", String::new(), Vec::new()));
         let error = write(fake.base()).unwrap_err().to_string();
         assert_eq!(error, "no address for an upload: None");
     }

@@ -17,7 +17,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, setrlimit};
 use portcullis_policy::{CompileFailure, Compiler, Limits, Target, compile, scheduling};
 
-pub use code::{CodeCacheError, Kept, keep_code, share_code};
+pub use code::{CodeCacheError, CodeCacheState, keep_code, share_code};
 pub use confine::Confinement;
 pub(crate) use turns::{Behalf, Occasion, at_start, on, on_behalf_of};
 

@@ -26,7 +26,7 @@ use crate::rights;
 use crate::upgrade::{End, Predecessor, Upgraded};
 use assembly::Host;
 use running::Running;
-use signals::{Asked, Signals, upgrades};
+use signals::{SignalRequest, Signals, upgrades};
 
 pub use signals::hold_upgrades;
 
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// If the log cannot be started. Later errors are logged and determine the exit code.
 pub fn run(config: Config, path: Option<PathBuf>) -> anyhow::Result<ExitCode> {
     let events = Events::start(&config.events)?;
-    let exports = events.as_ref().map(|events| events.told());
+    let exports = events.as_ref().map(|events| events.stats());
     let listener = events.map(|events| (Listener::new(events), config.events.level));
     let _log = logging::start(&config.log, listener).map_err(anyhow::Error::msg)?;
     let limit = descriptors::raise().context("the limit of open files cannot be raised")?;
@@ -90,15 +90,15 @@ async fn serve(
     let ended = loop {
         tokio::select! {
             signal = signals.next_or(&running.drain_wish) => match signal {
-                Asked::Drain if draining.begin(&running.shared) => manager.stopping(),
+                SignalRequest::Drain if draining.begin(&running.shared) => manager.stopping(),
                 // It is meant for the process that has taken over; this one ends by itself.
-                Asked::Drain if draining.is_leaving() => {}
-                Asked::Drain | Asked::End => {
+                SignalRequest::Drain if draining.is_leaving() => {}
+                SignalRequest::Drain | SignalRequest::End => {
                     passed_on = Some(Signal::INT);
                     break Ok(());
                 }
-                Asked::Reload => running.reload(),
-                Asked::Upgrade => running.upgrade(&draining, &manager),
+                SignalRequest::Reload => running.reload(),
+                SignalRequest::Upgrade => running.upgrade(&draining, &manager),
             },
             upgraded = running.upgrade.ended() => match upgraded {
                 Ok(upgraded) => {

@@ -481,26 +481,26 @@ impl RecordsStatus {
     fn of(control: &Control) -> Option<Self> {
         let records = control.shared.records.as_ref()?;
         let config = &control.shared.config.records;
-        let told = records.told();
+        let stats = records.stats();
         Some(Self {
             file: shown(config.file.as_deref()),
-            written: told.written(),
-            beyond_rate: lost(&told.lost(), "rate"),
-            writer_too_slow: lost(&told.lost(), "queue"),
-            line_too_long: lost(&told.lost(), "line"),
-            file_failed: lost(&told.lost(), "error"),
-            waiting_bytes: told.waiting() as u64,
-            error: told.error(),
+            written: stats.written(),
+            beyond_rate: lost(&stats.lost(), "rate"),
+            writer_too_slow: lost(&stats.lost(), "queue"),
+            line_too_long: lost(&stats.lost(), "line"),
+            file_failed: lost(&stats.lost(), "error"),
+            waiting_bytes: stats.waiting() as u64,
+            error: stats.error(),
             calls: records.calls().map(|calls| {
-                let told = calls.told();
+                let stats = calls.stats();
                 CallRecordsStatus {
                     file: shown(config.calls.as_deref()),
-                    written: told.written(),
-                    writer_too_slow: lost(&told.lost(), "queue"),
-                    line_too_long: lost(&told.lost(), "line"),
-                    file_failed: lost(&told.lost(), "error"),
-                    waiting_bytes: told.waiting() as u64,
-                    error: told.error(),
+                    written: stats.written(),
+                    writer_too_slow: lost(&stats.lost(), "queue"),
+                    line_too_long: lost(&stats.lost(), "line"),
+                    file_failed: lost(&stats.lost(), "error"),
+                    waiting_bytes: stats.waiting() as u64,
+                    error: stats.error(),
                 }
             }),
         })

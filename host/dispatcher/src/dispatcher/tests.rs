@@ -218,16 +218,16 @@ async fn states_change_by_command_by_failures_and_after_a_rest() {
         states.collect::<Vec<_>>()
     };
     assert_eq!(states(), ["AX", "AX"]);
-    let mut told = Told::default();
-    let mut lines = || told.tell(&dispatcher.current());
+    let mut logged = LoggedSets::default();
+    let mut lines = || logged.log_changes(&dispatcher.current());
     assert_eq!(lines(), 0);
     let disabled = "d".parse().unwrap();
-    assert_eq!(dispatcher.set_state(1, Whose::Duid("a"), disabled), 1);
+    assert_eq!(dispatcher.set_state(1, StateTarget::Duid("a"), disabled), 1);
     assert_eq!(
-        dispatcher.set_state(1, Whose::Uri("sip:192.0.2.9"), disabled),
+        dispatcher.set_state(1, StateTarget::Uri("sip:192.0.2.9"), disabled),
         0
     );
-    assert_eq!(dispatcher.set_state(7, Whose::All, disabled), 0);
+    assert_eq!(dispatcher.set_state(7, StateTarget::All, disabled), 0);
     // The slots have the reverse order of the rows.
     assert_eq!(states(), ["AX", "DX"]);
     assert_eq!([lines(), lines()], [1, 0]);
@@ -377,12 +377,12 @@ async fn a_destination_that_asks_for_a_pause_has_it_whatever_pings_say() {
     busy(1);
     let until = member.runtime.paused_until().unwrap();
     assert!(until <= now() + 60 && until > paused + 50, "{until}");
-    dispatcher.set_state(1, Whose::All, "a".parse().unwrap());
+    dispatcher.set_state(1, StateTarget::All, "a".parse().unwrap());
     assert_eq!(
         (state(), member.runtime.paused_until()),
         ("AX".to_owned(), None)
     );
-    dispatcher.set_state(1, Whose::All, "d".parse().unwrap());
+    dispatcher.set_state(1, StateTarget::All, "d".parse().unwrap());
     busy(5);
     assert_eq!(
         (state(), member.runtime.paused_until()),
@@ -421,7 +421,7 @@ async fn the_result_of_a_ping_that_is_not_wanted_any_more_has_no_effect() {
     silent();
     assert_eq!(dispatcher.set_ping_active(1), 0);
     assert_eq!(member.runtime.state().to_string(), "AX", "pings were off");
-    dispatcher.set_state(1, Whose::All, "d".parse().unwrap());
+    dispatcher.set_state(1, StateTarget::All, "d".parse().unwrap());
     silent();
     assert_eq!(member.runtime.state().to_string(), "DX", "it is disabled");
     assert!(!dispatcher.pings(&member));
@@ -465,7 +465,7 @@ async fn what_happens_to_a_next_hop_counts_for_each_of_its_rows() {
 }
 
 #[tokio::test]
-async fn each_row_of_a_next_hop_is_told_once() {
+async fn each_row_of_a_next_hop_is_logged_once() {
     let folder = tempfile::tempdir().unwrap();
     let list = "1 sip:192.0.2.1\n\
                 1 sip:192.0.2.1 4 0 socket=udp:192.0.2.8:5060\n\
@@ -473,12 +473,12 @@ async fn each_row_of_a_next_hop_is_told_once() {
                 1 sip:192.0.2.2 1\n\
                 1 sip:192.0.2.2\n";
     let dispatcher = pinging(&folder, list).await;
-    let mut told = Told::default();
-    let mut lines = || told.tell(&dispatcher.current());
+    let mut logged = LoggedSets::default();
+    let mut lines = || logged.log_changes(&dispatcher.current());
     assert_eq!([lines(), lines(), lines()], [2, 0, 0]);
-    dispatcher.set_state(1, Whose::Uri("sip:192.0.2.1"), State::default());
+    dispatcher.set_state(1, StateTarget::Uri("sip:192.0.2.1"), State::default());
     assert_eq!([lines(), lines()], [2, 0]);
-    dispatcher.set_state(1, Whose::All, "d".parse().unwrap());
+    dispatcher.set_state(1, StateTarget::All, "d".parse().unwrap());
     assert_eq!([lines(), lines()], [5, 0], "four destinations, and the set");
     // A load changes nothing of it.
     dispatcher.reload().await.unwrap();
@@ -490,19 +490,19 @@ async fn another_process_goes_on_with_the_states() {
     let list = "1 sip:192.0.2.1\n1 sip:192.0.2.2\n1 sip:192.0.2.3 8\n";
     let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let before = pinging(&folders[0], list).await;
-    before.set_state(1, Whose::Uri("sip:192.0.2.1"), "d".parse().unwrap());
+    before.set_state(1, StateTarget::Uri("sip:192.0.2.1"), "d".parse().unwrap());
     for uri in ["sip:192.0.2.2", "sip:192.0.2.3"] {
         let name = crate::next_hop_name(1, uri);
         before.note(&name, Sign::Failure, Some(503));
     }
     // In the meantime, the flags of the third row have changed.
     let after = pinging(&folders[1], &list.replace(" 8", " 1")).await;
-    let told: Vec<_> = before
+    let logged: Vec<_> = before
         .remembered()
         .iter()
         .map(ToString::to_string)
         .collect();
-    let read: Vec<Remembered> = told.iter().map(|line| line.parse().unwrap()).collect();
+    let read: Vec<Remembered> = logged.iter().map(|line| line.parse().unwrap()).collect();
     assert_eq!(read, before.remembered());
     after.remember(&read);
     let sets = after.current();
@@ -524,7 +524,7 @@ async fn another_process_goes_on_with_the_states() {
 }
 
 #[tokio::test]
-async fn a_socket_that_the_host_does_not_have_is_told_once() {
+async fn a_socket_that_the_host_does_not_have_is_logged_once() {
     let folder = tempfile::tempdir().unwrap();
     let list = "1 sip:192.0.2.1 0 0 socket=udp:192.0.2.7:5060\n\
                 1 sip:192.0.2.1 0 0 socket=udp:192.0.2.8:5060\n\
@@ -532,7 +532,7 @@ async fn a_socket_that_the_host_does_not_have_is_told_once() {
     let dispatcher = pinging(&folder, list).await;
     let sets = dispatcher.current();
     let known: SocketAddr = "192.0.2.9:5060".parse().unwrap();
-    let lines = |has_it: bool| tell_sockets(&sets, |addr| has_it || addr == known);
+    let lines = |has_it: bool| log_unknown_sockets(&sets, |addr| has_it || addr == known);
     assert_eq!([lines(false), lines(false)], [2, 0]);
     assert_eq!(
         [lines(true), lines(false)],
@@ -542,12 +542,12 @@ async fn a_socket_that_the_host_does_not_have_is_told_once() {
 }
 
 #[tokio::test]
-async fn many_sockets_that_the_host_does_not_have_are_told_in_parts() {
+async fn many_sockets_that_the_host_does_not_have_are_logged_in_parts() {
     let folder = tempfile::tempdir().unwrap();
     let rows = (1..=25).map(|n| format!("1 sip:192.0.2.{n} 0 0 socket=udp:192.0.2.99:5060\n"));
     let dispatcher = pinging(&folder, &rows.collect::<String>()).await;
     let sets = dispatcher.current();
-    let lines = || tell_sockets(&sets, |_| false);
+    let lines = || log_unknown_sockets(&sets, |_| false);
     assert_eq!([lines(), lines(), lines()], [20, 5, 0]);
 }
 

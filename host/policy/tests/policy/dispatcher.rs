@@ -7,7 +7,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use portcullis_address::BookOptions;
 use portcullis_database::{Connections, DatabaseUrl, Schema};
-use portcullis_dispatcher::{Dispatcher, Pings, Rules, Source, Thresholds, Whose};
+use portcullis_dispatcher::{Dispatcher, Pings, Rules, Source, StateTarget, Thresholds};
 use portcullis_policy::{Forwarding, Place, Scope, Tape, Verdict};
 use portcullis_request::Request;
 use portcullis_sip::{Routes, RoutesBuilder};
@@ -207,7 +207,7 @@ fn a_destination_is_added_once_and_a_closed_one_never() {
 
     let some_down: fn() -> Scope = || {
         let dispatcher = dispatcher();
-        let down = dispatcher.set_state(1, Whose::Uri("sip:a.example"), "i".parse().unwrap());
+        let down = dispatcher.set_state(1, StateTarget::Uri("sip:a.example"), "i".parse().unwrap());
         assert_eq!(down, 1);
         let routes = routes(&dispatcher);
         Scope::operator()

@@ -112,7 +112,7 @@ impl Site {
     /// The file, when everything is written.
     fn finish(self, written: u64) -> (tempfile::TempDir, PathBuf) {
         until("all is written", || {
-            self.recorder.told().written() >= written
+            self.recorder.stats().written() >= written
         });
         let file = self.folder.path().join("records.jsonl");
         (self.folder, file)

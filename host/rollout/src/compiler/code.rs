@@ -27,7 +27,7 @@ pub enum CodeCacheError {
 
 /// The cache of the host, as a command finds it.
 #[derive(Debug)]
-pub enum Kept {
+pub enum CodeCacheState {
     /// No directory is configured.
     Nowhere,
     /// The directory does not exist yet: the host creates it when it starts.
@@ -70,21 +70,21 @@ pub fn keep_code(runtime: &Runtime, config: &CacheConfig) {
 
 /// Gives the runtime of a command the cache of the host. The directory is not created if the host has not started yet, because a command
 /// may run as another user.
-pub fn share_code(runtime: &Runtime, config: &CacheConfig) -> Kept {
+pub fn share_code(runtime: &Runtime, config: &CacheConfig) -> CodeCacheState {
     let Some(folder) = folder(config) else {
-        return Kept::Nowhere;
+        return CodeCacheState::Nowhere;
     };
     let opened = match Cache::open_existing(&folder, config.bytes) {
-        Err(error) if error.is_absent() => return Kept::NotYet(folder),
+        Err(error) if error.is_absent() => return CodeCacheState::NotYet(folder),
         opened => opened.map_err(CodeCacheError::from),
     };
     match opened.and_then(of_this_build) {
         Ok(cache) => {
             let bytes = cache.bytes();
             runtime.cache_with(cache);
-            Kept::In { folder, bytes }
+            CodeCacheState::In { folder, bytes }
         }
-        Err(error) => Kept::Unusable(error),
+        Err(error) => CodeCacheState::Unusable(error),
     }
 }
 

@@ -160,16 +160,16 @@ impl PolicyFiles {
     /// # Errors
     /// If the file cannot be used. The active policy stays.
     pub fn load(&self) -> Result<Outcome, PolicyFileError> {
-        self.try_load(Asked::ByOperator).map_err(|unloaded| {
+        self.try_load(LoadCause::ByOperator).map_err(|unloaded| {
             self.note_failure(&unloaded);
             unloaded.error
         })
     }
 
     /// Like [`PolicyFiles::load`], without noting a failure.
-    fn try_load(&self, asked: Asked) -> Result<Outcome, Unloaded> {
+    fn try_load(&self, cause: LoadCause) -> Result<Outcome, Unloaded> {
         let mut digest = None;
-        let loaded = self.load_from_file(asked, &mut digest);
+        let loaded = self.load_from_file(cause, &mut digest);
         match loaded {
             Ok(Some(reload)) => Ok(self.note_success(&reload)),
             Ok(None) => Ok(Outcome::Unchanged(self.serving())),
@@ -180,7 +180,7 @@ impl PolicyFiles {
     /// Returns `None` if the generation of this file has been condemned.
     fn load_from_file(
         &self,
-        asked: Asked,
+        cause: LoadCause,
         digest: &mut Option<Digest>,
     ) -> Result<Option<Reload>, PolicyFileError> {
         let file = self.file().ok_or(PolicyFileError::NotConfigured)?;
@@ -190,7 +190,7 @@ impl PolicyFiles {
         *digest = Some(of_file);
         let signed = self.check_signature(file, bytes.into())?;
         let slot = self.slot();
-        if asked == Asked::ByChange
+        if cause == LoadCause::ByChange
             && self.serving().digest != of_file
             && slot.is_condemned_file(of_file)
         {
@@ -257,7 +257,7 @@ impl PolicyFiles {
         loop {
             // The first event of the watch also covers changes between the load at the start and the watch.
             let files = Arc::clone(&self);
-            let load = move || files.try_load(Asked::ByChange);
+            let load = move || files.try_load(LoadCause::ByChange);
             let loaded = tokio::task::spawn_blocking(load).await;
             if let Ok(Err(unloaded)) = loaded {
                 // A file written in place may still be incomplete: then a further change follows, and nothing is logged yet.
@@ -329,7 +329,7 @@ impl PolicyFiles {
 
 /// What requests a load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum LoadCause {
     /// A command.
     ByOperator,
     /// A change of the file.

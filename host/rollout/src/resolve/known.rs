@@ -28,7 +28,7 @@ pub(super) struct Known {
 
 /// What the log said of a name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct LoggedResult {
     addresses: Vec<SocketAddr>,
     error: Option<String>,
 }
@@ -81,7 +81,10 @@ impl Known {
 }
 
 /// Logs what has changed, once for each name, as soon as there are results for all questions about it.
-pub(super) fn tell(known: &HashMap<Lookup, Known>, told: &mut BTreeMap<Box<str>, Told>) {
+pub(super) fn log_changes(
+    known: &HashMap<Lookup, Known>,
+    logged: &mut BTreeMap<Box<str>, LoggedResult>,
+) {
     let mut names: BTreeMap<&str, Vec<(&Lookup, &Known)>> = BTreeMap::new();
     for (lookup, known) in known.iter().filter(|(_, known)| known.is_asked) {
         names.entry(&lookup.name).or_default().push((lookup, known));
@@ -91,17 +94,17 @@ pub(super) fn tell(known: &HashMap<Lookup, Known>, told: &mut BTreeMap<Box<str>,
     }
     for (name, mut all) in names {
         all.sort_unstable_by_key(|(lookup, _)| *lookup);
-        let now = told_of(&all);
-        let before = told.entry(name.into()).or_default();
+        let now = result_of(&all);
+        let before = logged.entry(name.into()).or_default();
         if *before != now {
-            tell_name(name, before, &now);
+            log_name(name, before, &now);
             *before = now;
         }
     }
 }
 
 /// A name is unresolved only if no question about it has an answer.
-fn told_of(all: &[(&Lookup, &Known)]) -> Told {
+fn result_of(all: &[(&Lookup, &Known)]) -> LoggedResult {
     let candidates = all.iter().flat_map(|(_, known)| &known.candidates);
     let mut addresses: Vec<SocketAddr> = candidates.map(|one| one.addr).collect();
     addresses.sort_unstable();
@@ -110,13 +113,13 @@ fn told_of(all: &[(&Lookup, &Known)]) -> Told {
     let failed = all
         .iter()
         .find(|(_, known)| known.error.is_some() && (addresses.is_empty() || !is_empty(known)));
-    Told {
+    LoggedResult {
         error: failed.and_then(|(_, known)| known.error.clone()),
         addresses,
     }
 }
 
-fn tell_name(name: &str, before: &Told, now: &Told) {
+fn log_name(name: &str, before: &LoggedResult, now: &LoggedResult) {
     let addresses = &now.addresses;
     match &now.error {
         None => info!(
@@ -182,8 +185,8 @@ mod tests {
         }
     }
 
-    fn all(known: &Known) -> Told {
-        told_of(&[(&Lookup::of("gw.example.com", Some(5060), None), known)])
+    fn all(known: &Known) -> LoggedResult {
+        result_of(&[(&Lookup::of("gw.example.com", Some(5060), None), known)])
     }
 
     #[test]
@@ -205,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn stale_records_are_told_and_used() {
+    fn stale_records_are_logged_and_used() {
         let now = Instant::now();
         let mut known = Known::new(now);
         let mut stale = found("192.0.2.1");
@@ -235,7 +238,7 @@ mod tests {
             Lookup::of("example.com", None, None),
             Lookup::of("example.com", Some(5060), None),
         );
-        let told = told_of(&[(&one, &servers), (&two, &itself)]);
-        assert_eq!((told.addresses.len(), told.error), (1, None));
+        let logged = result_of(&[(&one, &servers), (&two, &itself)]);
+        assert_eq!((logged.addresses.len(), logged.error), (1, None));
     }
 }

@@ -19,7 +19,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use portcullis_config::{RelayConfig, TenantConfig};
 
-use known::{Known, Told};
+use known::{Known, LoggedResult};
 
 pub use cache::Cached;
 pub use dns::{Dns, QueryCounts};
@@ -38,7 +38,7 @@ pub struct Resolver {
     /// The names that are being resolved. Each has its result as soon as it comes: a name server that does not answer delays its own names only.
     asking: JoinSet<(Found, Lookup)>,
     /// What the log said last, for each name.
-    told: BTreeMap<Box<str>, Told>,
+    logged: BTreeMap<Box<str>, LoggedResult>,
     /// How often all answers had been made to expire when the names were last looked at.
     age: u64,
 }
@@ -102,7 +102,7 @@ impl Resolver {
             asking: JoinSet::new(),
             builder,
             dns: Arc::clone(dns),
-            told: BTreeMap::new(),
+            logged: BTreeMap::new(),
             age: dns.age(),
         }
     }
@@ -115,8 +115,8 @@ impl Resolver {
             }
         }
         let names: HashSet<&str> = self.known.keys().map(|lookup| &*lookup.name).collect();
-        let told = before.told.into_iter();
-        self.told = told.filter(|(name, _)| names.contains(&**name)).collect();
+        let logged = before.logged.into_iter();
+        self.logged = logged.filter(|(name, _)| names.contains(&**name)).collect();
         self.asking = before.asking;
         self.age = before.age;
     }
@@ -133,7 +133,7 @@ impl Resolver {
         {
             is_new |= self.take(result);
         }
-        known::tell(&self.known, &mut self.told);
+        known::log_changes(&self.known, &mut self.logged);
         is_new
     }
 
@@ -214,7 +214,7 @@ impl Resolver {
                 while let Some(result) = self.asking.try_join_next() {
                     is_new |= self.take(result);
                 }
-                known::tell(&self.known, &mut self.told);
+                known::log_changes(&self.known, &mut self.logged);
                 if is_new {
                     routes.store(Arc::new(self.routes()));
                 }
@@ -304,11 +304,11 @@ mod tests {
         after.inherit(before);
         let known = after.known.values().next().unwrap();
         assert!(!known.candidates.is_empty());
-        assert_eq!(after.told.len(), 1);
+        assert_eq!(after.logged.len(), 1);
         assert!(!after.resolve_first().await, "nothing is due");
         let mut without = resolver("[relay]\nnext-hop = \"sip:192.0.2.1\"\n");
         without.inherit(after);
-        assert!(without.known.is_empty() && without.told.is_empty());
+        assert!(without.known.is_empty() && without.logged.is_empty());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use portcullis_config::{
 use portcullis_control::Listening;
 use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_policy::Runtime;
-use portcullis_rollout::compiler::{self, Kept};
+use portcullis_rollout::compiler::{self, CodeCacheState};
 use portcullis_rollout::policy_files::{PolicyFileError, PolicyFiles};
 use portcullis_rollout::resolve::Dns;
 use portcullis_sip::Lookup;
@@ -218,16 +218,16 @@ fn check_rest(
     }
     // Which tables are required depends on the policies, which are reported after the tables.
     let mut policies = Findings::default();
-    let asked = match is_sound("policy") && is_sound("tenants") {
+    let used = match is_sound("policy") && is_sound("tenants") {
         true => check_policies(config, &mut policies),
-        false => Asked::default(),
+        false => UsedTables::default(),
     };
     if is_sound("database") {
         findings.extend("database", check_tables::way(config));
         findings.extend("database", check_tables::servers(config)?);
-        let found = check_tables::addresses(config, asked.addresses)?;
+        let found = check_tables::addresses(config, used.addresses)?;
         findings.extend("database", found);
-        findings.extend("trusted", check_tables::trusted(config, asked.trusted)?);
+        findings.extend("trusted", check_tables::trusted(config, used.trusted)?);
     }
     if is_sound("permissions") {
         findings.extend("rules", check_tables::rules(config));
@@ -390,13 +390,13 @@ type Loaded = Result<PolicyFiles, PolicyFileError>;
 
 /// The parts of the database that the policies use.
 #[derive(Default)]
-struct Asked {
+struct UsedTables {
     addresses: bool,
     trusted: bool,
 }
 
-fn check_policies(config: &Config, findings: &mut Findings) -> Asked {
-    let mut asked = Asked::default();
+fn check_policies(config: &Config, findings: &mut Findings) -> UsedTables {
+    let mut used = UsedTables::default();
     let policy = &config.policy;
     if policy.seat.file.is_none() {
         findings.odd(
@@ -408,7 +408,7 @@ fn check_policies(config: &Config, findings: &mut Findings) -> Asked {
         Ok(runtime) => Arc::new(runtime),
         Err(error) => {
             findings.wrong("policy", error.to_string());
-            return asked;
+            return used;
         }
     };
     // A file is no more trusted here than on a running host.
@@ -432,10 +432,10 @@ fn check_policies(config: &Config, findings: &mut Findings) -> Asked {
             let inspection = served.as_ref().map(|one| one.policy.inspection());
             inspection.is_some_and(|inspection| inspection.asks_for(interface))
         };
-        asked.addresses |= asks_for("permissions");
-        asked.trusted |= asks_for("trusted");
+        used.addresses |= asks_for("permissions");
+        used.trusted |= asks_for("trusted");
     }
-    asked
+    used
 }
 
 /// Loads the policy of each seat with a file, on all cores.
@@ -464,18 +464,18 @@ fn load_all(seats: &[(String, &SeatConfig)], runtime: &Arc<Runtime>) -> Vec<Opti
 }
 
 /// Code compiled here is kept for the host, if it has a cache.
-fn check_cache(kept: Kept, findings: &mut Findings) {
+fn check_cache(state: CodeCacheState, findings: &mut Findings) {
     const WHAT: &str = "policy.cache";
-    match kept {
-        Kept::Nowhere => findings.good(WHAT, "none: each start compiles every policy"),
-        Kept::NotYet(folder) => findings.good(
+    match state {
+        CodeCacheState::Nowhere => findings.good(WHAT, "none: each start compiles every policy"),
+        CodeCacheState::NotYet(folder) => findings.good(
             WHAT,
             format!("{} is created at the first start", folder.display()),
         ),
-        Kept::In { folder, bytes } => {
+        CodeCacheState::In { folder, bytes } => {
             findings.good(WHAT, format!("{}, {bytes} bytes", folder.display()));
         }
-        Kept::Unusable(error) => findings.odd(
+        CodeCacheState::Unusable(error) => findings.odd(
             WHAT,
             format!("not used, each start compiles every policy: {error}"),
         ),

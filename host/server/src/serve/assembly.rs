@@ -123,7 +123,7 @@ impl Host {
         let heritage = std::mem::take(&mut inheritance.control);
         let doors = Doors::open(&config.control, heritage).await?;
         let traces = Traces::start(&config.records)?;
-        exports.extend(traces.iter().map(|traces| ("traces", traces.told())));
+        exports.extend(traces.iter().map(|traces| ("traces", traces.stats())));
         let sink =
             traces.map(|traces| -> Sink { Box::new(move |record: &Record| traces.record(record)) });
         let records = Recorder::start_with(&config.records, sink)?;

@@ -5,7 +5,7 @@ use tokio::signal::unix::{self, SignalKind, signal};
 use tokio::sync::Notify;
 
 /// The request of a signal.
-pub(super) enum Asked {
+pub(super) enum SignalRequest {
     /// To end when no call is in set-up.
     Drain,
     /// To end at once.
@@ -40,20 +40,20 @@ impl Signals {
         })
     }
 
-    pub(super) async fn next(&mut self) -> Asked {
+    pub(super) async fn next(&mut self) -> SignalRequest {
         tokio::select! {
-            _ = self.terminate.recv() => Asked::Drain,
-            _ = self.interrupt.recv() => Asked::End,
-            _ = self.hangup.recv() => Asked::Reload,
-            _ = self.upgrade.recv() => Asked::Upgrade,
+            _ = self.terminate.recv() => SignalRequest::Drain,
+            _ = self.interrupt.recv() => SignalRequest::End,
+            _ = self.hangup.recv() => SignalRequest::Reload,
+            _ = self.upgrade.recv() => SignalRequest::Upgrade,
         }
     }
 
     /// The next request, also one of an operator through another host.
-    pub(super) async fn next_or(&mut self, drain_wish: &Notify) -> Asked {
+    pub(super) async fn next_or(&mut self, drain_wish: &Notify) -> SignalRequest {
         tokio::select! {
-            asked = self.next() => asked,
-            () = drain_wish.notified() => Asked::Drain,
+            request = self.next() => request,
+            () = drain_wish.notified() => SignalRequest::Drain,
         }
     }
 
@@ -61,10 +61,10 @@ impl Signals {
     pub(super) async fn end(&mut self) {
         loop {
             match self.next().await {
-                Asked::Drain | Asked::End => return,
+                SignalRequest::Drain | SignalRequest::End => return,
                 // It reads everything now.
-                Asked::Reload => {}
-                Asked::Upgrade => refuse_upgrade("the host is starting"),
+                SignalRequest::Reload => {}
+                SignalRequest::Upgrade => refuse_upgrade("the host is starting"),
             }
         }
     }

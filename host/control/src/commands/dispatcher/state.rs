@@ -1,6 +1,6 @@
 //! `dispatcher.set_state` and `dispatcher.set_duid_state`.
 
-use portcullis_dispatcher::{State, Whose};
+use portcullis_dispatcher::{State, StateTarget};
 use portcullis_rpc::{Call, Fault};
 
 use super::{number_of, text_of};
@@ -8,12 +8,12 @@ use crate::Control;
 use crate::caller::Caller;
 use crate::commands::{FromCall, Procedure};
 
-/// A state, and whose it is to be: that of a URI or, `BY_DUID`, of a `duid`.
+/// A state, and the destination that gets it: that of a URI or, `BY_DUID`, of a `duid`.
 #[derive(Debug)]
 pub(crate) struct SetStateOf<const BY_DUID: bool> {
     state: State,
     set: u32,
-    whose: String,
+    target: String,
 }
 
 /// `dispatcher.set_state`.
@@ -31,7 +31,7 @@ const ALL: &str = "all";
 impl<const BY_DUID: bool> FromCall for SetStateOf<BY_DUID> {
     fn from_call(call: &Call) -> Result<Self, Fault> {
         let invalid = || Fault::new(500, "Invalid Parameters");
-        let [state, set, whose, ..] = &call.params[..] else {
+        let [state, set, target, ..] = &call.params[..] else {
             return Err(invalid());
         };
         let state = text_of(state).ok_or_else(invalid)?;
@@ -39,7 +39,7 @@ impl<const BY_DUID: bool> FromCall for SetStateOf<BY_DUID> {
         let unknown = |error| Fault::new(500, "Unknown State Value").because(error);
         Ok(Self {
             set: set.ok_or_else(invalid)?,
-            whose: text_of(whose).ok_or_else(invalid)?,
+            target: text_of(target).ok_or_else(invalid)?,
             state: state.parse().map_err(unknown)?,
         })
     }
@@ -49,22 +49,22 @@ impl<const BY_DUID: bool> Procedure for SetStateOf<BY_DUID> {
     type Reply = String;
 
     fn subject(&self) -> Option<String> {
-        Some(format!("set {} {} {}", self.set, self.whose, self.state))
+        Some(format!("set {} {} {}", self.set, self.target, self.state))
     }
 
     async fn execute(self, control: &Control, _: &Caller) -> Result<String, Fault> {
-        let Self { state, set, whose } = self;
-        let concerned = match &*whose {
-            ALL => Whose::All,
-            duid if BY_DUID => Whose::Duid(duid),
-            uri => Whose::Uri(uri),
+        let Self { state, set, target } = self;
+        let concerned = match &*target {
+            ALL => StateTarget::All,
+            duid if BY_DUID => StateTarget::Duid(duid),
+            uri => StateTarget::Uri(uri),
         };
         let dispatcher = &control.shared.dispatcher;
         match (dispatcher.set_state(set, concerned, state), concerned) {
             // Kamailio says the same for a set that does not exist.
-            (1.., _) | (0, Whose::All) => Ok(DONE.to_owned()),
-            (0, Whose::Uri(_) | Whose::Duid(_)) => {
-                let cause = format!("set {set} has no destination {whose}");
+            (1.., _) | (0, StateTarget::All) => Ok(DONE.to_owned()),
+            (0, StateTarget::Uri(_) | StateTarget::Duid(_)) => {
+                let cause = format!("set {set} has no destination {target}");
                 Err(Fault::new(500, "State Update Failed").because(cause))
             }
         }

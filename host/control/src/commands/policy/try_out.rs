@@ -10,7 +10,7 @@ use axum::http::Method;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use portcullis_address::Snapshot;
-use portcullis_cases::{FirstLook, Outcome, PeerSpec, Sight, Trial, Tried, read_message};
+use portcullis_cases::{Evaluated, Evaluation, FirstLook, Outcome, PeerSpec, Sight, read_message};
 use portcullis_config::{SIP_PORT, TokenRole};
 use portcullis_policy::{Digest, Settings};
 use portcullis_records::Question;
@@ -424,19 +424,19 @@ impl Work {
         // A peer over TLS has shown no certificate.
         let transport = self.request.arrival.transport;
         let host = PeerSpec::state(None, transport).unwrap_or_default();
-        let trial = Trial {
+        let evaluation = Evaluation {
             request: &self.request,
             at: self.at,
             aliases: &self.aliases,
             host: &host,
             tables: &self.tables,
         };
-        let tried = trial.run(policy, scope);
+        let evaluated = evaluation.run(policy, scope);
         let sight = match &self.groups {
             Some(groups) => Sight::Groups(groups),
             None => Sight::All,
         };
-        let asked = trial.reasons(&tried, sight).into_iter();
+        let asked = evaluation.reasons(&evaluated, sight).into_iter();
         let asked = asked.map(PolicyQuestion::of).collect();
         let trial = PolicyTrial {
             seat: seat.name.to_string(),
@@ -463,14 +463,14 @@ impl Work {
             fuel: None,
             microseconds: None,
         };
-        Ok(trial.with(&tried))
+        Ok(trial.with(&evaluated))
     }
 }
 
 impl PolicyTrial {
-    fn with(self, tried: &Tried) -> Self {
-        let not_called = (tried.look != FirstLook::Judged).then(|| tried.look.to_string());
-        let Some(answered) = &tried.answered else {
+    fn with(self, evaluated: &Evaluated) -> Self {
+        let not_called = (evaluated.look != FirstLook::Judged).then(|| evaluated.look.to_string());
+        let Some(answered) = &evaluated.answered else {
             return Self { not_called, ..self };
         };
         let outcome = Outcome::of(answered);

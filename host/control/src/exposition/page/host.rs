@@ -41,13 +41,13 @@ impl Page<'_, '_> {
             self.counter(
                 "capture_packets",
                 "Packets sent to the capture server",
-                capture.told().sent(),
+                capture.stats().sent(),
             )?;
             self.family(
                 "capture_lost",
                 "Packets for the capture server lost, by reason: queue full, message too long, refused by the system",
                 "reason",
-                capture.told().lost(),
+                capture.stats().lost(),
             )?;
         }
         let Some(records) = &shared.records else {
@@ -56,49 +56,50 @@ impl Page<'_, '_> {
         self.counter(
             "records_written",
             "Records written",
-            records.told().written(),
+            records.stats().written(),
         )?;
         self.family(
             "records_lost",
             "Records lost, by reason: rate exceeded, queue full, line too long, file error",
             "reason",
-            records.told().lost(),
+            records.stats().lost(),
         )?;
         if let Some(calls) = records.calls() {
-            let told = calls.told();
+            let stats = calls.stats();
             self.counter(
                 "call_records_written",
                 "Call records written",
-                told.written(),
+                stats.written(),
             )?;
             self.family(
                 "call_records_lost",
                 "Call records lost, by reason: queue full, line too long, file error",
                 "reason",
-                told.lost()
+                stats
+                    .lost()
                     .into_iter()
                     .filter(|(reason, _)| *reason != "rate"),
             )?;
             self.gauge(
                 "call_records_waiting_bytes",
                 "Memory of the call records that wait to be written",
-                told.waiting() as u64,
+                stats.waiting() as u64,
             )?;
             self.gauge(
                 "call_records_trouble",
                 "1 while the file of call records cannot be written",
-                u64::from(told.error().is_some()),
+                u64::from(stats.error().is_some()),
             )?;
         }
         self.gauge(
             "records_trouble",
             "1 while the file of records cannot be written",
-            u64::from(records.told().error().is_some()),
+            u64::from(records.stats().error().is_some()),
         )?;
         self.gauge(
             "records_waiting_bytes",
             "Memory of the records that wait to be written",
-            records.told().waiting() as u64,
+            records.stats().waiting() as u64,
         )
     }
 
@@ -106,15 +107,15 @@ impl Page<'_, '_> {
         if exports.is_empty() {
             return Ok(());
         }
-        let sent = exports.iter().map(|(to, told)| (*to, told.sent()));
+        let sent = exports.iter().map(|(to, stats)| (*to, stats.sent()));
         self.family(
             "export_sent",
             "Spans and events delivered, by destination",
             "to",
             sent,
         )?;
-        let lost = exports.iter().flat_map(|(to, told)| {
-            let reasons = told.lost().into_iter();
+        let lost = exports.iter().flat_map(|(to, stats)| {
+            let reasons = stats.lost().into_iter();
             reasons.map(move |(reason, n)| ([("to", *to), ("reason", reason)], n))
         });
         self.series(

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 use std::time::SystemTime;
 
 use anyhow::{Context, anyhow, bail};
-use portcullis_cases::{FirstLook, MessageFields, PeerSpec, Sight, Trial, Tried, read_message};
+use portcullis_cases::{
+    Evaluated, Evaluation, FirstLook, MessageFields, PeerSpec, Sight, read_message,
+};
 use portcullis_config::{Config, DefaultVerdict, SIP_PORT};
 use portcullis_policy::{ForwardTarget, StatedHost};
 use portcullis_records::replay::Answered;
@@ -93,28 +95,28 @@ pub(super) fn run(
         Some(sets) => scope.with_dispatcher_alone(sets),
         None => scope,
     };
-    let trial = Trial {
+    let evaluation = Evaluation {
         request: &request,
         at: args.time.unwrap_or_else(SystemTime::now),
         aliases: &around.config.sip.aliases,
         host: &host,
         tables: &tables.snapshot,
     };
-    let tried = trial.run(policy, scope);
+    let evaluated = evaluation.run(policy, scope);
     let result = Run {
         file: &args.policy,
         around: &around,
         seat: &args.seat,
-        trial,
+        evaluation,
         tables: &tables,
-        tried,
+        evaluated,
     };
     match args.json {
         true => writeln!(out, "{}", clean_json(&result.as_json().to_string()))?,
         false => result.write(out)?,
     }
     let has_failed = result
-        .tried
+        .evaluated
         .answered
         .is_some_and(|answered| matches!(answered.decided, Decided::Failed { .. }));
     Ok(match has_failed {
@@ -141,16 +143,16 @@ struct Run<'r> {
     file: &'r Path,
     around: &'r Surroundings,
     seat: &'r str,
-    trial: Trial<'r>,
+    evaluation: Evaluation<'r>,
     tables: &'r Tables,
-    tried: Tried,
+    evaluated: Evaluated,
 }
 
 impl Run<'_> {
     fn write(&self, out: &mut impl Write) -> std::io::Result<()> {
         let Arrival {
             source, transport, ..
-        } = self.trial.request.arrival;
+        } = self.evaluation.request.arrival;
         let mut line = |label: &str, text: &str| {
             let label = match label {
                 "" => String::new(),
@@ -158,24 +160,24 @@ impl Run<'_> {
             };
             writeln!(out, "{label:<10} {}", clean(text))
         };
-        let request = self.trial.request;
+        let request = self.evaluation.request;
         let (method, uri) = (request.method(), request.uri());
         line(
             "request",
             &format!("{method} {uri} from {source} over {transport}"),
         )?;
-        line("time", &rfc3339(self.trial.at))?;
+        line("time", &rfc3339(self.evaluation.at))?;
         let config = match &self.around.file {
             Some(file) => format!("{} of {}", self.seat, file.display()),
             None => format!("{}, without a configuration file", self.seat),
         };
         line("seat", &config)?;
         line("tables", &self.tables.origin)?;
-        let Some(answered) = &self.tried.answered else {
-            return line("verdict", &self.tried.look.to_string());
+        let Some(answered) = &self.evaluated.answered else {
+            return line("verdict", &self.evaluated.look.to_string());
         };
         let mut label = "asked";
-        for (question, reason) in self.trial.reasons(&self.tried, Sight::All) {
+        for (question, reason) in self.evaluation.reasons(&self.evaluated, Sight::All) {
             line(label, &explained(question, reason))?;
             label = "";
         }
@@ -286,11 +288,14 @@ impl Run<'_> {
     }
 
     fn as_json(&self) -> serde_json::Value {
-        let Trial { request, at, .. } = self.trial;
+        let Evaluation { request, at, .. } = self.evaluation;
         let arrival = &request.arrival;
-        let answered = self.tried.answered.as_ref();
+        let answered = self.evaluated.answered.as_ref();
         let asked = answered.map(|_| {
-            let asked = self.trial.reasons(&self.tried, Sight::All).into_iter();
+            let asked = self
+                .evaluation
+                .reasons(&self.evaluated, Sight::All)
+                .into_iter();
             let asked = asked.map(|(question, reason)| {
                 json!({
                     "function": question.function,
@@ -301,7 +306,7 @@ impl Run<'_> {
             });
             asked.collect::<Vec<_>>()
         });
-        let look = &self.tried.look;
+        let look = &self.evaluated.look;
         let outcome = answered.map(portcullis_cases::Outcome::of);
         json!({
             "file": self.file,

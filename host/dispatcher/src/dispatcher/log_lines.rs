@@ -15,16 +15,16 @@ const MOST_LOGGED: usize = 20;
 /// What the log said last about sets. What it said about a destination is in its [`Runtime`](crate::Runtime): rows with the same URI may have different
 /// states.
 #[derive(Debug, Default)]
-pub(super) struct Told {
+pub(super) struct LoggedSets {
     /// Sets without a destination that gets requests, and since when.
     down: BTreeMap<u32, SystemTime>,
 }
 
-impl Told {
+impl LoggedSets {
     /// Logs that requests no longer go to a destination, or go there again, since the last call (Kamailio: `event_route[dispatcher:dst-down]`
     /// and `dst-up`), and the same for whole sets. Workers change states, and must not write to the log. Returns how many lines that were.
-    pub(super) fn tell(&mut self, sets: &Sets) -> usize {
-        tell_members(sets) + self.tell_sets(sets)
+    pub(super) fn log_changes(&mut self, sets: &Sets) -> usize {
+        log_members(sets) + self.log_sets(sets)
     }
 
     /// Sets without a destination that gets requests, and since when.
@@ -32,7 +32,7 @@ impl Told {
         &self.down
     }
 
-    fn tell_sets(&mut self, sets: &Sets) -> usize {
+    fn log_sets(&mut self, sets: &Sets) -> usize {
         let mut lines = 0;
         for set in sets.iter() {
             let id = set.id();
@@ -64,7 +64,7 @@ impl Told {
 }
 
 /// Logs once which destinations name a socket that the host does not have, at most [`MOST_LOGGED`] in a call. Returns how many lines that were.
-pub(super) fn tell_sockets(sets: &Sets, has_socket: impl Fn(SocketAddr) -> bool) -> usize {
+pub(super) fn log_unknown_sockets(sets: &Sets, has_socket: impl Fn(SocketAddr) -> bool) -> usize {
     let mut lines = 0;
     for member in sets.members() {
         let Some(from) = member.attrs.from else {
@@ -87,15 +87,15 @@ pub(super) fn tell_sockets(sets: &Sets, has_socket: impl Fn(SocketAddr) -> bool)
     lines
 }
 
-fn tell_members(sets: &Sets) -> usize {
+fn log_members(sets: &Sets) -> usize {
     let members = sets.members();
     let turned = members.filter_map(|member| Some((member, member.runtime.to_tell()?)));
     turned
-        .inspect(|(member, turned)| tell_turn(member, *turned))
+        .inspect(|(member, turned)| log_turn(member, *turned))
         .count()
 }
 
-fn tell_turn(member: &Member, turned: Turned) {
+fn log_turn(member: &Member, turned: Turned) {
     let Turned { from, to } = turned;
     let last = member.runtime.last().and_then(|last| last.code);
     let (set, uri, code) = (member.set, &*member.uri, last.unwrap_or(0));
@@ -128,7 +128,7 @@ fn tell_turn(member: &Member, turned: Turned) {
     }
 }
 
-pub(super) fn tell_load(sets: &Sets, is_absent: bool) {
+pub(super) fn log_load(sets: &Sets, is_absent: bool) {
     if is_absent {
         info!(
             event = "dispatcher_table_missing",

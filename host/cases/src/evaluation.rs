@@ -14,7 +14,7 @@ use crate::reason::{Sight, reason_for};
 
 /// A request, and the surroundings in which a policy is asked about it.
 #[derive(Clone, Copy, Debug)]
-pub struct Trial<'t> {
+pub struct Evaluation<'t> {
     /// The request.
     pub request: &'t Request,
     /// The time that the policy reads.
@@ -29,16 +29,16 @@ pub struct Trial<'t> {
 
 /// What became of the request.
 #[derive(Clone, Debug)]
-pub struct Tried {
+pub struct Evaluated {
     /// What a host does before it calls a policy.
     pub look: FirstLook,
     /// The call; `None` if a host would not call a policy.
     pub answered: Option<Answered>,
 }
 
-impl Trial<'_> {
+impl Evaluation<'_> {
     /// Calls the policy, unless a host would not.
-    pub fn run(self, policy: Policy, scope: Scope) -> Tried {
+    pub fn run(self, policy: Policy, scope: Scope) -> Evaluated {
         let look = first_look(self.request, self.aliases);
         let answered = match look {
             FirstLook::Judged => {
@@ -54,16 +54,19 @@ impl Trial<'_> {
             }
             FirstLook::Answered(_) | FirstLook::Dropped(_) | FirstLook::Absorbed => None,
         };
-        Tried { look, answered }
+        Evaluated { look, answered }
     }
 
     /// Which row gave each answer, as far as `sight` reaches.
     pub fn reasons<'a>(
         self,
-        tried: &'a Tried,
+        evaluated: &'a Evaluated,
         sight: Sight<'_>,
     ) -> Vec<(&'a Question, Option<String>)> {
-        let asked = tried.answered.iter().flat_map(|answered| &answered.asked);
+        let asked = evaluated
+            .answered
+            .iter()
+            .flat_map(|answered| &answered.asked);
         let reason = |question| reason_for(question, self.request, self.tables, sight);
         asked.map(|question| (question, reason(question))).collect()
     }

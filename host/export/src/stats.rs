@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Destinations by name, with their statistics.
-pub type Exports = Vec<(&'static str, Arc<Told>)>;
+pub type Exports = Vec<(&'static str, Arc<ExportStats>)>;
 
 /// Statistics of one destination.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct ExportStats {
     pub(crate) sent: AtomicU64,
     /// Lost: the thread or the server was too slow.
     pub(crate) too_fast: AtomicU64,
@@ -18,7 +18,7 @@ pub struct Told {
     pub(crate) waiting: AtomicUsize,
 }
 
-impl Told {
+impl ExportStats {
     /// The number of items delivered.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)

@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 /// Statistics of records.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct RecordStats {
     pub(super) written: AtomicU64,
     /// Lost: above the rate.
     pub(super) too_many: AtomicU64,
@@ -28,12 +28,12 @@ pub(super) struct Trouble {
     /// The current error; `None` while the file can be written.
     pub(super) error: Option<String>,
     /// Time of the last log line about an error.
-    pub(super) told_at: Option<Instant>,
+    pub(super) reported_at: Option<Instant>,
     /// Whether the log has reported the current error.
-    pub(super) is_told: bool,
+    pub(super) is_reported: bool,
 }
 
-impl Told {
+impl RecordStats {
     /// Returns the number of records in the file.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// Statistics of captured messages.
 #[derive(Debug, Default)]
-pub struct Told {
+pub struct CaptureStats {
     pub(crate) sent: AtomicU64,
     /// Lost: the thread was too slow.
     pub(crate) too_fast: AtomicU64,
@@ -16,7 +16,7 @@ pub struct Told {
     pub(crate) waiting: AtomicUsize,
 }
 
-impl Told {
+impl CaptureStats {
     /// The number of packets sent.
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
