@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_sip::{Arrival, Framing, Transport};
+use portcullis_testkit::wait::until_true;
 
 use super::mask::Mask;
 use super::*;
-
-/// Time limit of waits.
-const LIMIT: Duration = Duration::from_secs(60);
 
 const INVITE: &str = "INVITE sip:+4930123@example.com;user=phone SIP/2.0\r\n\
     Via: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
@@ -291,16 +289,7 @@ fn asking(text: &str, decided: Decided) -> Asking {
 fn end(recorder: Recorder, written: u64) {
     let stats = Arc::clone(&recorder.stats);
     drop(recorder);
-    until("all is written", || stats.written() >= written);
-}
-
-/// Waits for a condition, with a limit far above the usual time.
-pub(super) fn until(what: &str, is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < LIMIT, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
+    until_true("all is written", || stats.written() >= written);
 }
 
 #[test]
@@ -344,7 +333,7 @@ fn a_full_file_is_rotated_and_a_moved_one_created_again() {
         folder.path().join("moved.jsonl"),
     )
     .unwrap();
-    until("the file is created again", || {
+    until_true("the file is created again", || {
         write(&recorder, 1);
         folder.path().join("records.jsonl").exists()
     });
@@ -462,7 +451,7 @@ fn a_record_that_is_too_long_is_cut_or_counted() {
     write_asked(&recorder, vec![asking("short", long)], 0);
     let stats = Arc::clone(&recorder.stats);
     end(recorder, 2);
-    until("one record is too long", || stats.lost()[2].1 >= 1);
+    until_true("one record is too long", || stats.lost()[2].1 >= 1);
     assert_eq!(stats.waiting(), 0);
     let text = std::fs::read_to_string(folder.path().join("records.jsonl")).unwrap();
     assert!(text.lines().all(|line| line.len() < 4096));
@@ -485,7 +474,7 @@ fn writing_resumes_when_there_is_space() {
     std::os::unix::fs::symlink("/dev/full", &path).unwrap();
     let recorder = recorder(&folder, |_| {});
     write(&recorder, 3);
-    until("three records are lost", || {
+    until_true("three records are lost", || {
         recorder.stats().lost()[3].1 >= 3
     });
     let error = recorder.stats().error().unwrap();
@@ -493,7 +482,7 @@ fn writing_resumes_when_there_is_space() {
     // Removed, and created again.
     std::fs::remove_file(&path).unwrap();
     write(&recorder, 2);
-    until("two records are written", || {
+    until_true("two records are written", || {
         recorder.stats().written() >= 2
     });
     assert_eq!(recorder.stats().error(), None);

@@ -5,6 +5,9 @@ use std::time::{Duration, Instant};
 /// How long a condition may take. The limit is generous, because test machines are slow and shared; it is reached only by tests that fail.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Time between two calls of a probe.
+const BETWEEN_CALLS: Duration = Duration::from_millis(2);
+
 /// Calls `probe` until it returns a value.
 ///
 /// # Panics
@@ -13,7 +16,27 @@ pub fn until<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     within(PATIENCE, &mut probe).unwrap_or_else(|| panic!("gave up waiting until {what}"))
 }
 
-/// The same with another limit; none if it is over.
+/// Calls `is_so` until it returns true.
+///
+/// # Panics
+/// After `PATIENCE`, with `what` in the message.
+pub fn until_true(what: &str, mut is_so: impl FnMut() -> bool) {
+    until(what, || is_so().then_some(()));
+}
+
+/// The same in a task, which lets others run between two calls.
+///
+/// # Panics
+/// After `PATIENCE`, with `what` in the message.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < deadline, "gave up waiting until {what}");
+        tokio::time::sleep(BETWEEN_CALLS).await;
+    }
+}
+
+/// The same as [`until`] with another limit; none if it is over.
 pub fn within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + limit;
     loop {
@@ -23,6 +46,6 @@ pub fn within<T>(limit: Duration, mut probe: impl FnMut() -> Option<T>) -> Optio
         if Instant::now() >= deadline {
             return None;
         }
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::sleep(BETWEEN_CALLS);
     }
 }

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::tests::until;
 use super::*;
 use crate::database::{DatabaseUrl, NewTrusted};
 use crate::rules::DEFAULT_RULES;
@@ -44,17 +45,6 @@ fn trusts(snapshot: &Snapshot, source: &str) -> bool {
 fn denies(snapshot: &Snapshot) -> bool {
     let rules = &snapshot.rules.rules;
     !rules.allows(DEFAULT_RULES, "sip:a@b", Some("sip:1@d"))
-}
-
-async fn until(book: &AddressBook, what: impl Fn(&Snapshot) -> bool) {
-    let found = async {
-        while !what(&book.current()) {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), found)
-        .await
-        .expect("the book gets there");
 }
 
 #[tokio::test]

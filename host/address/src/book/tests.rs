@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
+use portcullis_testkit::wait::eventually;
 
 use super::*;
 use crate::database::{DatabaseUrl, Failure, NewRow};
@@ -26,15 +27,8 @@ fn row(ip_addr: &str) -> NewRow {
     }
 }
 
-async fn until(book: &AddressBook, what: impl Fn(&Snapshot) -> bool) {
-    let found = async {
-        while !what(&book.current()) {
-            sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), found)
-        .await
-        .expect("the book reaches the state in time");
+pub(super) async fn until(book: &AddressBook, is_so: impl Fn(&Snapshot) -> bool) {
+    eventually("the book reaches the state", || is_so(&book.current())).await;
 }
 
 #[tokio::test]

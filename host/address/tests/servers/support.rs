@@ -11,6 +11,8 @@ use portcullis_address::{
 use portcullis_testkit::postgres::Postgres;
 use portcullis_testkit::server::{Dialect, Server};
 
+pub(crate) use portcullis_testkit::wait::eventually;
+
 /// A server with Kamailio's tables. In MariaDB our migrations create them, in PostgreSQL Kamailio's own scripts.
 pub(crate) async fn with_tables(dialect: Dialect) -> (Server, Database) {
     match dialect {
@@ -58,17 +60,6 @@ pub(crate) fn watch(book: &Arc<AddressBook>) -> tokio::task::JoinHandle<()> {
 
 pub(crate) async fn until(book: &AddressBook, what: impl Fn(&Snapshot) -> bool) {
     eventually("the table is as it should be", || what(&book.current())).await;
-}
-
-pub(crate) async fn eventually(what: &str, is_so: impl Fn() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), waiting)
-        .await
-        .unwrap_or_else(|_| panic!("not so: {what}"));
 }
 
 pub(crate) fn knows(snapshot: &Snapshot, source: &str, group: u32) -> bool {

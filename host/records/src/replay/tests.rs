@@ -9,8 +9,8 @@ use portcullis_policy::{
 use portcullis_sip::Transport;
 
 use super::*;
-use crate::tests::until;
 use crate::{Decision, Recorder};
+use portcullis_testkit::wait::until_true;
 
 const INVITE: &str = "INVITE sip:bob@example.com SIP/2.0\r\nVia: SIP/2.0/UDP 192.0.2.1;branch=z9hG4bK1\r\n\
     From: <sip:ann@example.org>;tag=1\r\nTo: <sip:bob@example.com>\r\nCall-ID: one@192.0.2.1\r\nCSeq: 1 INVITE\r\n\
@@ -111,7 +111,7 @@ impl Site {
 
     /// The file, when everything is written.
     fn finish(self, written: u64) -> (tempfile::TempDir, PathBuf) {
-        until("all is written", || {
+        until_true("all is written", || {
             self.recorder.stats().written() >= written
         });
         let file = self.folder.path().join("records.jsonl");

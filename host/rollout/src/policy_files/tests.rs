@@ -1,7 +1,6 @@
-use std::time::Duration;
-
 use portcullis_config::SeatConfig;
 use portcullis_policy::{Limits, Runtime};
+use portcullis_testkit::wait::eventually;
 use tempfile::TempDir;
 
 use super::*;
@@ -39,18 +38,6 @@ fn files_of(file: Option<PathBuf>) -> Arc<PolicyFiles> {
         ..SeatConfig::default()
     };
     Arc::new(PolicyFiles::alone("default", config, runtime))
-}
-
-/// Waits for a condition, with a limit far above the expected time.
-async fn until(what: impl Fn() -> bool) {
-    let seen = async {
-        while !what() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(60), seen)
-        .await
-        .expect("the condition is met in time");
 }
 
 #[test]
@@ -111,24 +98,27 @@ async fn the_watch_publishes_valid_files_and_ignores_broken_ones() {
     let file = folder.path().join("policy.wasm");
     std::fs::write(&file, rejecting(480)).unwrap();
     let watch = tokio::spawn(Arc::clone(&files).watch());
-    until(|| files.slot().number() == 1).await;
+    eventually("the file is loaded", || files.slot().number() == 1).await;
 
     std::fs::write(&file, b"broken").unwrap();
-    until(|| files.failed().is_some()).await;
+    eventually("the file is refused", || files.failed().is_some()).await;
     assert_eq!(files.slot().number(), 1);
 
     // Half of a file, then the rest: the failed load is tried again.
     let next = rejecting(486);
     std::fs::write(&file, &next[..100]).unwrap();
-    until(|| files.counts().1 == 2).await;
+    eventually("a second load fails", || files.counts().1 == 2).await;
     std::fs::write(&file, &next).unwrap();
     // The error is cleared shortly after the new policy has been published.
-    until(|| files.slot().number() == 2 && files.failed().is_none()).await;
+    eventually("the corrected file is loaded", || {
+        files.slot().number() == 2 && files.failed().is_none()
+    })
+    .await;
 
     let beside = folder.path().join("next.wasm");
     std::fs::write(&beside, rejecting(500)).unwrap();
     std::fs::rename(&beside, &file).unwrap();
-    until(|| files.slot().number() == 3).await;
+    eventually("the third file is loaded", || files.slot().number() == 3).await;
     watch.abort();
 }
 
@@ -142,7 +132,7 @@ async fn a_file_that_is_written_in_pieces_is_not_a_failure() {
     let file = folder.path().join("policy.wasm");
     std::fs::write(&file, rejecting(480)).unwrap();
     let watch = tokio::spawn(Arc::clone(&files).watch());
-    until(|| files.slot().number() == 1).await;
+    eventually("the file is loaded", || files.slot().number() == 1).await;
 
     let next = rejecting(486);
     let mut looks = FileWatch::quick(&file);
@@ -154,7 +144,10 @@ async fn a_file_that_is_written_in_pieces_is_not_a_failure() {
         looks.changed().await;
     }
     // A load is counted after it is published.
-    until(|| files.slot().number() == 2 && files.counts().0 == 2).await;
+    eventually("the second file is loaded", || {
+        files.slot().number() == 2 && files.counts().0 == 2
+    })
+    .await;
     assert_eq!(files.counts(), (2, 0));
     assert_eq!(files.failed(), None);
     watch.abort();
@@ -178,16 +171,16 @@ async fn touching_a_condemned_file_does_not_load_it() {
     let runtime = Runtime::new(seat.config.limits.clone()).unwrap();
     let files = Arc::new(PolicyFiles::new(Arc::new(seat), Arc::new(runtime)));
     let watch = tokio::spawn(Arc::clone(&files).watch());
-    until(|| files.slot().number() == 1).await;
+    eventually("the file is loaded", || files.slot().number() == 1).await;
     put(486);
-    until(|| files.slot().number() == 2).await;
+    eventually("the second file is loaded", || files.slot().number() == 2).await;
     let good = files.slot().fall_back(2).map(|good| good.number);
     assert_eq!(good, Some(1));
     let mut looks = FileWatch::quick(&file);
     put(486);
     looks.changed().await;
     put(500);
-    until(|| files.slot().number() != 1).await;
+    eventually("another file is loaded", || files.slot().number() != 1).await;
     let served = files.slot().current().unwrap();
     assert_eq!(served.policy.digest(), Digest::of(&rejecting(500)));
     // A command loads it.

@@ -35,6 +35,8 @@ use portcullis_transaction::Outbox;
 use tempfile::TempDir;
 use tokio::sync::watch;
 
+pub use portcullis_testkit::wait::until_true as until;
+
 /// How long a test waits for what must come.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -320,15 +322,6 @@ fn sent_by_transactions(pipeline: &mut Pipeline, out: &mut Vec<u8>) -> Option<De
     let last = sends.iter().last()?;
     last.bytes.clone_into(out);
     Some(last.to)
-}
-
-/// Asks again and again until the answer is yes.
-pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "waited in vain until {what}");
-        std::thread::sleep(Duration::from_millis(1));
-    }
 }
 
 fn addr(shared: &Shared, transport: Transport) -> SocketAddr {

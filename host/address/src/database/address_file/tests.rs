@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_testkit::wait::eventually;
+
 use super::*;
 use crate::book::{AddressBook, BookOptions, DatabaseState};
 use crate::database::{ChangeSource, Database, DatabaseUrl, Look, Watcher};
@@ -170,12 +172,12 @@ async fn a_watched_book_follows_a_file() {
     let watched = Arc::clone(&book);
     let watch = tokio::spawn(async move { watched.watch().await });
     std::fs::write(&path, "200 10.0.0.1\n200 10.0.0.2\n").unwrap();
-    until("it is rewritten", || book.current().counts.hosts == 2).await;
+    eventually("it is rewritten", || book.current().counts.hosts == 2).await;
 
     let next = folder.path().join("next");
     std::fs::write(&next, "200 10.0.0.1\n200 10.0.0.2\n200 10.0.0.3\n").unwrap();
     std::fs::rename(&next, &path).unwrap();
-    until("it is replaced", || book.current().counts.hosts == 3).await;
+    eventually("it is replaced", || book.current().counts.hosts == 3).await;
 
     let generation = book.current().generation;
     std::fs::write(&path, "200 10.0.0.1/32\n").unwrap();
@@ -183,7 +185,7 @@ async fn a_watched_book_follows_a_file() {
         let error = book.status().last_error;
         matches!(error, Some(DatabaseError::NoUsableLine { .. }))
     };
-    until("not one line is good", failed).await;
+    eventually("not one line is good", failed).await;
     assert_eq!(
         book.current().generation,
         generation,
@@ -191,9 +193,9 @@ async fn a_watched_book_follows_a_file() {
     );
     std::fs::remove_file(&path).unwrap();
     let is_down = || matches!(book.status().database, DatabaseState::Down { .. });
-    until("it is gone", is_down).await;
+    eventually("it is gone", is_down).await;
     std::fs::write(&path, "200 10.0.0.1/32\n7 10.0.0.7\n").unwrap();
-    until("it is back", || {
+    eventually("it is back", || {
         let counts = book.current().counts;
         (counts.hosts, counts.skipped) == (1, 1)
     })
@@ -283,14 +285,4 @@ async fn the_rows_of_an_emptied_file_stay_until_it_has_settled() {
     assert_eq!(book.reload().await.unwrap().snapshot.counts.hosts, 1);
     put("# nobody\n");
     assert_eq!(book.reload().await.unwrap().snapshot.counts.hosts, 0);
-}
-
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let waiting = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
-    };
-    let waited = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-    assert!(waited.is_ok(), "timed out waiting until {what}");
 }
