@@ -3,7 +3,7 @@
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt, chown};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -14,6 +14,7 @@ use nix::unistd::{Group, User, mkfifo};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use portcullis_config::FileAccess;
+use portcullis_file_id::FileId;
 
 use crate::heritage::Tenure;
 
@@ -32,8 +33,7 @@ pub(super) struct SocketFile {
 /// Identity of a file, to recognise another file at the same path. Inode numbers are reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Identity {
-    device: u64,
-    inode: u64,
+    id: FileId,
     kind: fs::FileType,
     created: Option<SystemTime>,
 }
@@ -175,8 +175,7 @@ impl SocketFile {
 impl Identity {
     fn of(found: &fs::Metadata) -> Self {
         Self {
-            device: found.dev(),
-            inode: found.ino(),
+            id: FileId::of(found),
             kind: found.file_type(),
             created: found.created().ok(),
         }
@@ -263,7 +262,7 @@ mod tests {
     }
 
     fn mode(path: &Path) -> u32 {
-        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o7777
     }
 
     #[test]

@@ -15,7 +15,6 @@ mod change;
 mod connections;
 mod dialect;
 mod failure;
-mod file_id;
 mod health;
 mod kind;
 mod link;

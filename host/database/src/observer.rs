@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
+use portcullis_file_id::FileId;
 use tokio::sync::{Mutex as Turns, OwnedMutexGuard, OwnedSemaphorePermit};
 
 use crate::DatabaseUrl;
-use crate::file_id::{FileId, file_id};
 use crate::wire::{Origin, Wire};
 
 /// The observers of this process. Connections of one file share one, whatever opened them.
@@ -74,5 +74,5 @@ impl Idle {
 
 /// Whether this file is at the path.
 pub(crate) fn is_at(file: Option<FileId>, path: &Path) -> bool {
-    file.is_some() && file == file_id(path)
+    file.is_some_and(|file| file.is_at(path))
 }

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use futures_util::{FutureExt as _, Stream, StreamExt as _};
 use parking_lot::Mutex;
+use portcullis_file_id::FileId;
 use sqlx::Error;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use crate::dialect::{BUSY, driver_of};
-use crate::file_id::file_id;
 use crate::observer::Observer;
 use crate::servers::Servers;
 use crate::wire::{Origin, Wire};
@@ -144,7 +144,7 @@ impl Shared {
         if self.most_kept == 0 {
             return None;
         }
-        let file = self.file().and_then(file_id);
+        let file = self.file().and_then(FileId::at);
         let mut kept = self.kept.lock();
         let usable = kept.iter().rposition(|Kept { origin, .. }| {
             origin.server == server && origin.runtime == runtime && origin.file == file
@@ -161,7 +161,7 @@ impl Shared {
         is_open: bool,
         _until_closed: OwnedSemaphorePermit,
     ) {
-        if is_open || self.most_kept == 0 || origin.file != self.file().and_then(file_id) {
+        if is_open || self.most_kept == 0 || origin.file != self.file().and_then(FileId::at) {
             wire.close().await;
             return;
         }

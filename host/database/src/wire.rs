@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
+use portcullis_file_id::FileId;
 use sqlx::mysql::MySqlConnection;
 use sqlx::postgres::PgConnection;
 use sqlx::sqlite::SqliteConnection;
 use sqlx::{AssertSqlSafe, Connection as _, Database, Error, Executor, Row as _};
 use tokio::time::timeout;
 
-use crate::file_id::FileId;
 use crate::kind::Kind;
 
 /// Time limit for closing a connection.

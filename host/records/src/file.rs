@@ -2,12 +2,13 @@
 
 use std::fs::{self, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use portcullis_file_id::FileId;
 
 /// Mode of the file, which contains the signalling of users.
 const MODE: u32 = 0o600;
@@ -40,8 +41,7 @@ pub struct File {
 #[derive(Debug)]
 struct Open {
     file: fs::File,
-    device: u64,
-    inode: u64,
+    id: FileId,
     /// Whether the file has a length; a pipe has none.
     is_regular: bool,
     /// Whether the file ends with an incomplete line that could not be removed.
@@ -175,8 +175,7 @@ impl Open {
             fcntl(&file, FcntlArg::F_SETFL(OFlag::O_APPEND))?;
         }
         Ok(Self {
-            device: metadata.dev(),
-            inode: metadata.ino(),
+            id: FileId::of(&metadata),
             is_regular: metadata.is_file(),
             is_torn: ends_torn(path, &metadata),
             file,
@@ -185,8 +184,7 @@ impl Open {
 
     /// Whether this is still the file at the path.
     fn is_at(&self, path: &Path) -> bool {
-        fs::metadata(path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+        self.id.is_at(path)
     }
 
     /// Waits for the lock of the file. Goes on without it if a program that knows nothing of these files holds it, or if the file system has no

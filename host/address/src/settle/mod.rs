@@ -16,6 +16,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use portcullis_file_id::FileId;
+
 pub use watch::FileWatch;
 pub(crate) use writer::Writer;
 pub(crate) use writers::Writers;
@@ -41,14 +43,13 @@ pub(crate) enum FileState {
     /// A directory, or anything else that is not a regular file.
     Other,
     /// A file.
-    File(Print),
+    File(Fingerprint),
 }
 
 /// Fingerprint of a file: detects a change without reading it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Print {
-    device: u64,
-    inode: u64,
+pub(crate) struct Fingerprint {
+    id: FileId,
     size: u64,
     modified: (i64, i64),
     changed: (i64, i64),
@@ -116,9 +117,8 @@ impl FileState {
         match std::fs::metadata(path) {
             Err(_) => Self::Absent,
             Ok(metadata) if !metadata.is_file() => Self::Other,
-            Ok(metadata) => Self::File(Print {
-                device: metadata.dev(),
-                inode: metadata.ino(),
+            Ok(metadata) => Self::File(Fingerprint {
+                id: FileId::of(&metadata),
                 size: metadata.size(),
                 modified: (metadata.mtime(), metadata.mtime_nsec()),
                 changed: (metadata.ctime(), metadata.ctime_nsec()),
@@ -131,8 +131,7 @@ impl FileState {
         let Self::File(print) = self else {
             return times.nothing;
         };
-        let is_same_file =
-            |before: &Print| (print.device, print.inode) == (before.device, before.inode);
+        let is_same_file = |before: &Fingerprint| print.id == before.id;
         match writer {
             Writer::Open => OPEN,
             _ if print.size == 0 => times.nothing,
@@ -149,7 +148,7 @@ impl FileState {
     }
 }
 
-impl Print {
+impl Fingerprint {
     /// Compares the modification time; a time in the future is ignored.
     fn is_older_than(&self, age: Duration) -> bool {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);

@@ -9,9 +9,8 @@ const TIMES: SettleTimes = SettleTimes {
 fn file(inode: u64, size: u64, age: u64) -> FileState {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     let modified = (now.unwrap().as_secs() - age) as i64;
-    FileState::File(Print {
-        device: 1,
-        inode,
+    FileState::File(Fingerprint {
+        id: FileId::new(1, inode),
         size,
         modified: (modified, 0),
         changed: (0, 0),

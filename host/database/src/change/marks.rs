@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use portcullis_file_id::FileId;
 use tokio::time::timeout;
 
 use super::look::{ChangeSource, Look};
 use super::mysql::Times;
 use super::postgres::Seen;
 use crate::connections::Connections;
-use crate::file_id::{FileId, file_id};
 use crate::{DatabaseUrl, Failure, Name};
 
 /// Time limit of a look.
@@ -95,7 +95,7 @@ impl Marks {
 
 /// `None` if the connection is in use for too long.
 async fn mark_of_file(connections: &Connections, path: &Path) -> Result<Option<Mark>, Failure> {
-    let Some(id) = file_id(path) else {
+    let Some(id) = FileId::at(path) else {
         return Ok(Some(Mark::NoFile));
     };
     if connections.is_absent() {

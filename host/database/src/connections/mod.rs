@@ -13,12 +13,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_file_id::FileId;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 use crate::dialect::{self, driver_of};
-use crate::file_id::file_id;
 use crate::health::Health;
 use crate::link::Link;
 use crate::pool::{Kept, Shared};
@@ -236,12 +236,12 @@ impl Connections {
 
     async fn open(&self, server: usize) -> Result<(Wire, Origin), Failure> {
         let shared = &self.shared;
-        let file = shared.file().and_then(file_id);
+        let file = shared.file().and_then(FileId::at);
         let wire = shared.connect(server).await?;
         let origin = Origin {
             runtime: Handle::current().id(),
             // The file may have been replaced while it was being opened.
-            file: file.filter(|_| shared.file().and_then(file_id) == file),
+            file: file.filter(|_| shared.file().and_then(FileId::at) == file),
             server,
             kind: None,
             settings: Vec::new(),
