@@ -267,3 +267,11 @@ fn tag(message: Message<'_>, name: HeaderName) -> &[u8] {
         .and_then(|address| address.tag())
         .unwrap_or_default()
 }
+
+/// Whether the request is within a dialog (RFC 3261 §12.2).
+pub fn to_has_tag(message: Message<'_>) -> bool {
+    let to = message
+        .header(HeaderName::To)
+        .and_then(|to| NameAddr::parse(to.value).ok());
+    to.is_some_and(|to| to.tag().is_some())
+}

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use super::Proxy;
 use super::identity::Place;
-use super::plan::leg_to;
+use super::legs::leg_to;
 use super::relay::Forwarded;
 use super::relay_error::RelayError;
 use crate::arrival::{Arrival, Destination, Transport};

@@ -7,7 +7,7 @@ use super::branch::{Branch, Origin, Transaction};
 use super::dialog;
 use super::flow::{Flow, Token};
 use super::identity::Place;
-use super::plan::{Plan, Whereto, to_has_tag};
+use super::plan::{Plan, Whereto};
 use super::relay_error::RelayError;
 use super::target::Target;
 use crate::arrival::{Arrival, Destination};
@@ -551,5 +551,6 @@ fn may_start_dialog(message: Message<'_>) -> bool {
     let StartLine::Request { method, .. } = message.start_line() else {
         return false;
     };
-    matches!(method, b"INVITE" | b"SUBSCRIBE" | b"REFER" | b"NOTIFY") && !to_has_tag(message)
+    matches!(method, b"INVITE" | b"SUBSCRIBE" | b"REFER" | b"NOTIFY")
+        && !dialog::to_has_tag(message)
 }
