@@ -4,7 +4,7 @@ use portcullis_database::{Failure, Link, Try, Whole};
 
 use super::import::{ROWS_AT_ONCE, RowBound, end_import};
 use super::one_row::columns;
-use super::{Absent, AddError, Database, DatabaseError, NewRow, STALL, StoredRow};
+use super::{AddError, Database, DatabaseError, NewRow, STALL, StoredRow};
 use crate::row::RowWarning;
 
 /// Changes of the table that are made together or not at all.
@@ -38,8 +38,7 @@ impl Database {
     ) -> Result<(Option<i64>, Option<RowWarning>), AddError> {
         self.must_be_a_table()?;
         let warning = row.check()?;
-        let mut link = self.open(Absent::Make).await?;
-        self.check_address_version(&mut link).await?;
+        let mut link = self.open_to_write().await?;
         // A renamed column of ids that is not there is an error.
         self.has_id(&mut link).await?;
         link.release().await;
@@ -64,14 +63,8 @@ impl Database {
         let warning = row.check()?;
         let add = async |one: Try| {
             self.must_not_be_done(one)?;
-            let (mut link, whole, has_id) = self.begin_changes().await?;
-            if whole == Whole::Transaction {
-                link.be_alone(&self.schema.address.table).await?;
-            }
-            if let Err(error) = self.check_room(&mut link, 1, bound).await {
-                link.release().await;
-                return Err(error);
-            }
+            let (link, whole, has_id) = self.begin_changes().await?;
+            let mut link = self.alone_with_room(link, whole, 1, bound).await?;
             let id = self.insert_one(&mut link, has_id, row).await?;
             end_import(link).await?;
             Ok((id, warning.clone()))
@@ -153,9 +146,7 @@ impl Database {
 
     /// Begins a transaction, after the question whether rows have ids, which a table without them would end.
     async fn begin_changes(&self) -> Result<(Link, Whole, bool), AddError> {
-        self.must_be_a_table()?;
-        let mut link = self.open(Absent::Make).await?;
-        self.check_address_version(&mut link).await?;
+        let mut link = self.open_to_write().await?;
         let has_id = self.has_id(&mut link).await?;
         let whole = link.begin_whole(&self.schema.address.table).await?;
         Ok((link, whole, has_id))

@@ -60,15 +60,9 @@ impl Database {
     pub async fn add_within(&self, rows: &[NewRow], bound: &RowBound) -> Result<(), AddError> {
         let add = async |one: Try| {
             self.must_not_be_done(one)?;
-            let (mut link, whole) = self.begin_import().await?;
-            if whole == Whole::Transaction {
-                link.be_alone(&self.schema.address.table).await?;
-            }
-            let is_room = self.check_room(&mut link, rows.len() as u64, bound).await;
-            if let Err(error) = is_room {
-                link.release().await;
-                return Err(error);
-            }
+            let (link, whole) = self.begin_import().await?;
+            let more = rows.len() as u64;
+            let mut link = self.alone_with_room(link, whole, more, bound).await?;
             let added = self.replace(&mut link, rows, false).await;
             added.map_err(|error| self.undone(error, whole))?;
             end_import(link).await?;
@@ -101,7 +95,7 @@ impl Database {
         Ok(())
     }
 
-    pub(super) async fn check_room(
+    async fn check_room(
         &self,
         link: &mut Link,
         more: u64,
@@ -119,12 +113,36 @@ impl Database {
         }
     }
 
+    /// Makes other writers wait, and checks whether the groups have room for so many more rows. Without room, nothing is left begun.
+    pub(super) async fn alone_with_room(
+        &self,
+        mut link: Link,
+        whole: Whole,
+        more: u64,
+        bound: &RowBound,
+    ) -> Result<Link, AddError> {
+        if whole == Whole::Transaction {
+            link.be_alone(&self.schema.address.table).await?;
+        }
+        if let Err(error) = self.check_room(&mut link, more, bound).await {
+            link.release().await;
+            return Err(error);
+        }
+        Ok(link)
+    }
+
     async fn begin_import(&self) -> Result<(Link, Whole), DatabaseError> {
+        let mut link = self.open_to_write().await?;
+        let whole = link.begin_whole(&self.schema.address.table).await?;
+        Ok((link, whole))
+    }
+
+    /// A connection to a table of the version that this host writes, which is made if it is absent.
+    pub(super) async fn open_to_write(&self) -> Result<Link, DatabaseError> {
         self.must_be_a_table()?;
         let mut link = self.open(Absent::Make).await?;
         self.check_address_version(&mut link).await?;
-        let whole = link.begin_whole(&self.schema.address.table).await?;
-        Ok((link, whole))
+        Ok(link)
     }
 
     async fn replace(
