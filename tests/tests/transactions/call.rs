@@ -3,7 +3,7 @@
 use std::borrow::Borrow;
 
 use portcullis_testkit::messages::Request;
-use portcullis_testkit::peer::{Peer, Seen};
+use portcullis_testkit::peer::{Peer, Seen, branch_of};
 
 use crate::site::{Site, Summary};
 
@@ -109,6 +109,30 @@ impl Call {
         callee.answer(&cancel, 200);
         self.is_refused_by(callee, seen, code);
         cancel
+    }
+
+    /// The caller cancels while the callee rings. CANCEL and ACK come to the callee with the branch of its INVITE, whichever process relays them.
+    /// Returns the ACK.
+    pub(crate) fn is_cancelled_on_the_branch_of(&self, callee: &Peer, seen: &Seen) -> Seen {
+        self.site.send(&self.caller, &self.invite.cancel());
+        let cancel = callee.first_request("CANCEL");
+        assert_eq!(branch_of(&cancel.message), branch_of(&seen.message));
+        callee.answer(&cancel, 200);
+        self.caller.first_response("CANCEL", 200);
+        callee.answer(seen, 487);
+        self.fails_with(487);
+        let ack = callee.first_request("ACK");
+        assert_eq!(branch_of(&ack.message), branch_of(&seen.message));
+        ack
+    }
+
+    /// The caller sends its INVITE once more. The copy comes to the callee with the branch of the first one. Returns the copy.
+    pub(crate) fn is_copied_to(&self, callee: &Peer, seen: &Seen) -> Seen {
+        let before = callee.times_of("INVITE").len();
+        self.repeat();
+        let copy = callee.nth_request(before, "INVITE");
+        assert_eq!(branch_of(&copy.message), branch_of(&seen.message));
+        copy
     }
 
     /// The caller hears this failure and acknowledges it. Returns the failure.

@@ -2,7 +2,6 @@
 
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::messages::Transport::{Tcp, Udp};
-use portcullis_testkit::peer::branch_of;
 
 use crate::call::Call;
 use crate::site::{Site, builder, wait_until_idle};
@@ -36,16 +35,8 @@ fn a_call_that_rings_can_be_cancelled_after_a_restart() {
     let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     host.kill_and_start();
-    site.send(&call.caller, &call.invite.cancel());
-    let cancel = callee.first_request("CANCEL");
-    assert_eq!(branch_of(&cancel.message), branch_of(&seen.message));
-    callee.answer(&cancel, 200);
-    call.caller.first_response("CANCEL", 200);
-    callee.answer(&seen, 487);
-    call.fails_with(487);
-    // The ACK of the caller, as there is no transaction to send one.
-    let ack = callee.first_request("ACK");
-    assert_eq!(branch_of(&ack.message), branch_of(&seen.message));
+    // The ACK is that of the caller, as there is no transaction to send one.
+    call.is_cancelled_on_the_branch_of(&callee, &seen);
     wait_until_idle(&host);
 }
 
@@ -56,10 +47,7 @@ fn a_copy_after_a_restart_has_the_branch_of_the_first() {
     let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     host.kill_and_start();
-    let before = callee.times_of("INVITE").len();
-    call.repeat();
-    let copy = callee.nth_request(before, "INVITE");
-    assert_eq!(branch_of(&copy.message), branch_of(&seen.message));
+    let copy = call.is_copied_to(&callee, &seen);
     let ok = call.is_answered_by(&callee, &copy);
     call.is_completed_with(&callee, &ok);
     wait_until_idle(&host);

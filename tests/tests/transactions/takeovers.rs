@@ -17,8 +17,13 @@ fn shares(builder: Builder) -> Builder {
 
 fn start() -> (Pair, Site) {
     let pair = Pair::start(shares);
-    let site = Site::of(pair.host(0)).at(Pair::shared(), Pair::outside());
+    let site = site_of(&pair);
     (pair, site)
+}
+
+/// A site whose caller is outside, and sends to the shared address.
+fn site_of(pair: &Pair) -> Site {
+    Site::of(pair.host(0)).at(Pair::shared(), Pair::outside())
 }
 
 /// The 200 is relayed by its Vias, ACK and BYE by their seal.
@@ -53,15 +58,7 @@ fn peers_a_call_that_rings_is_cancelled_at_the_other_host() {
     let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     pair.kill_holder();
-    site.send(&call.caller, &call.invite.cancel());
-    let cancel = callee.first_request("CANCEL");
-    assert_eq!(branch_of(&cancel.message), branch_of(&seen.message));
-    callee.answer(&cancel, 200);
-    call.caller.first_response("CANCEL", 200);
-    callee.answer(&seen, 487);
-    call.fails_with(487);
-    let ack = callee.first_request("ACK");
-    assert_eq!(branch_of(&ack.message), branch_of(&seen.message));
+    call.is_cancelled_on_the_branch_of(&callee, &seen);
 }
 
 /// A CANCEL of a request that nobody has any more is answered by the callee: 481.
@@ -85,10 +82,7 @@ fn peers_a_copy_at_the_other_host_is_a_copy_for_the_callee() {
     let (call, callee) = Call::start(site);
     let seen = call.arrives_at(&callee);
     pair.kill_holder();
-    let before = callee.times_of("INVITE").len();
-    call.repeat();
-    let copy = callee.nth_request(before, "INVITE");
-    assert_eq!(branch_of(&copy.message), branch_of(&seen.message));
+    call.is_copied_to(&callee, &seen);
     // The answer to the first one, whose Via the other host has written.
     let ok = call.is_answered_by(&callee, &seen);
     call.is_completed_with(&callee, &ok);
@@ -142,7 +136,7 @@ fn peers_calls_go_on_while_the_key_is_replaced() {
     new.callee_asks("BYE");
     old.callee_asks("BYE");
     // A call that rings.
-    let site = Site::of(pair.host(0)).at(Pair::shared(), Pair::outside());
+    let site = site_of(&pair);
     let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     pair.move_address();
@@ -156,7 +150,7 @@ fn peers_a_host_that_shares_nothing_drops_the_answer() {
     let mut pair = Pair::start_with([KEY, KEY], |_, builder| {
         builder.set("transactions", "adopt = \"0s\"")
     });
-    let site = Site::of(pair.host(0)).at(Pair::shared(), Pair::outside());
+    let site = site_of(&pair);
     let (call, callee) = Call::start(site);
     let seen = call.rings_at(&callee);
     pair.kill_holder();
@@ -176,7 +170,7 @@ fn peers_no_request_is_lost_when_the_address_moves_under_traffic() {
         // A machine that is busy with other tests.
         shares(builder).set("policy", "deadline = \"10s\"")
     });
-    let site = Site::of(pair.host(0)).at(Pair::shared(), Pair::outside());
+    let site = site_of(&pair);
     let steady = Steady::start(Pair::shared(), Pair::outside(), 300);
     let mut answered = 0;
     for nth in 0..MOVES {
