@@ -14,6 +14,7 @@ mod announcer;
 mod answers;
 mod api;
 mod audit;
+mod body;
 mod browser;
 mod caller;
 pub mod commands;

@@ -42,6 +42,12 @@ const ADDRESSES: &str = "/v1/addresses";
 /// Error statuses of changes of the table.
 const CHANGES: &[u16] = &[404, 408, 409, 413, 415, 422, 503];
 
+/// The largest body of many rows or changes, in bytes.
+const MOST_BYTES: usize = 16 << 20;
+
+/// Most invalid rows that an error lists.
+const MOST_LISTED: usize = 20;
+
 /// `address.reload`.
 #[derive(Debug)]
 pub(crate) struct Reload;

@@ -1,6 +1,6 @@
 //! `address.changeRows`, over HTTP: many changes of the table of addresses in one transaction.
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_address::{NewRow, RowChanges, RowsChanged};
@@ -10,22 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use super::change::{AuthorQuery, RowToAdd};
 use super::list::AddressRow;
-use super::{not_added, with_database};
+use super::{MOST_BYTES, MOST_LISTED, not_added, with_database};
 use crate::Control;
+use crate::body::read_body;
 use crate::caller::Caller;
 use crate::commands::{Dispatch, Procedure};
-use crate::http_server::whole;
 use crate::operation::{Answer, Api, Given, Operation, Routes, answer, schema_of};
 use crate::room::Purpose;
 
-/// The largest body in bytes.
-const MOST_BYTES: usize = 16 << 20;
-
 /// Most changes of one transaction.
 const MOST_CHANGES: usize = 10_000;
-
-/// Most invalid rows that an error lists.
-const MOST_LISTED: usize = 20;
 
 /// `address.changeRows`.
 #[derive(Debug)]
@@ -187,15 +181,8 @@ async fn change(
     // Before anything of the body is read or kept.
     caller.may(ChangeRows::NEEDS)?;
     caller.may_ask_about(None)?;
-    let size = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
-    let size = size.unwrap_or(usize::MAX).min(MOST_BYTES);
-    let room = control
-        .room
-        .acquire(&caller, Purpose::Transfer, size)
-        .await?;
-    let bytes = whole(body, MOST_BYTES).await;
-    let bytes =
-        bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
+    let (bytes, room) =
+        read_body(&control.room, &caller, Purpose::Transfer, body, MOST_BYTES).await?;
     let reading = tokio::task::spawn_blocking(move || {
         let sent: ChangesToMake =
             serde_json::from_slice(&bytes).map_err(|error| Fault::new(400, error.to_string()))?;

@@ -1,6 +1,6 @@
 //! `address.import`, over HTTP: the rows of a file.
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, Method, header};
 use portcullis_address::{Format, NewRow};
@@ -10,19 +10,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::rights::Rights;
-use super::{CHANGES, fault, not_added, with_database};
+use super::{CHANGES, MOST_BYTES, MOST_LISTED, fault, not_added, with_database};
 use crate::Control;
+use crate::body::read_body;
 use crate::caller::Caller;
 use crate::commands::{Dispatch, Procedure};
-use crate::http_server::whole;
 use crate::operation::{Answer, Api, Given, Operation, Routes, answer};
 use crate::room::Purpose;
-
-/// The largest file in bytes.
-const MOST_BYTES: usize = 16 << 20;
-
-/// Most invalid rows that an error lists.
-const MOST_LISTED: usize = 20;
 
 /// `address.import`.
 #[derive(Debug)]
@@ -161,15 +155,8 @@ async fn import(
         let text = "the tenant may not change rows of any group: the operator allows groups by `edit-groups` in its section";
         return Err(Fault::new(403, text).into());
     }
-    let size = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
-    let size = size.unwrap_or(usize::MAX).min(MOST_BYTES);
-    let room = control
-        .room
-        .acquire(&caller, Purpose::Transfer, size)
-        .await?;
-    let bytes = whole(body, MOST_BYTES).await;
-    let bytes =
-        bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
+    let (bytes, room) =
+        read_body(&control.room, &caller, Purpose::Transfer, body, MOST_BYTES).await?;
     let reading = tokio::task::spawn_blocking(move || format.read(&bytes, "the body"));
     let read = reading.await;
     let read = read.map_err(|error| Fault::new(500, error.to_string()))?;

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::push::policy_body;
 use super::{Dispatch, Procedure, WASM, digest, files_of};
 use crate::Control;
+use crate::body::read_body;
 use crate::caller::Caller;
 use crate::operation::{Answer, Api, Operation, Routes, Segments, answer};
 use crate::room::Purpose;
@@ -150,7 +150,7 @@ async fn ask(
     caller.may_ask_about(Some(&seat))?;
     files_of(&control, &seat)?;
     let most = control.shared.config.policy.seat.limits.module_bytes;
-    let (bytes, room) = policy_body(&control, &caller, Purpose::Inspection, body, most).await?;
+    let (bytes, room) = read_body(&control.room, &caller, Purpose::Inspection, body, most).await?;
     let command = Inspect { seat, bytes, room };
     answer(command.dispatch(&control, &caller).await)
 }

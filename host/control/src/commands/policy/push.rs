@@ -1,6 +1,6 @@
 //! `policy.push`, over HTTP: push a policy to a seat.
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::{Method, StatusCode};
 use axum::response::IntoResponse;
@@ -19,10 +19,10 @@ use super::{
 };
 use crate::Control;
 use crate::audit::About;
+use crate::body::read_body;
 use crate::caller::Caller;
 use crate::commands::shown_to;
 use crate::conditions::Condition;
-use crate::http_server::whole;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
 use crate::room::Purpose;
 
@@ -247,7 +247,8 @@ pub(super) async fn receive(
         .deployments()
         .reserve(&seat, !caller.is_operator());
     let place = place.map_err(|error| shown_to(caller, fault(&error)))?;
-    let (bytes, room) = policy_body(control, caller, Purpose::Transfer, body, place.most()).await?;
+    let (bytes, room) =
+        read_body(&control.room, caller, Purpose::Transfer, body, place.most()).await?;
     Ok(Push {
         seat,
         place,
@@ -260,27 +261,6 @@ pub(super) async fn receive(
         arrival,
         patience,
     })
-}
-
-/// The body of a push, and the room that it takes of all bodies together for as long as it is needed.
-pub(super) async fn policy_body(
-    control: &Control,
-    caller: &Caller,
-    purpose: Purpose,
-    body: Body,
-    most: usize,
-) -> Result<(Bytes, OwnedSemaphorePermit), Fault> {
-    let told = body.size_hint().exact();
-    let size = told.map_or(most, |told| usize::try_from(told).unwrap_or(usize::MAX));
-    if size > most {
-        let text = format!("the policy has {size} bytes; at most {most} are accepted");
-        return Err(Fault::new(413, text));
-    }
-    let room = control.room.acquire(caller, purpose, size).await?;
-    match whole(body, most).await {
-        Ok(bytes) => Ok((bytes, room)),
-        Err((status, text)) => Err(Fault::new(status.as_u16().into(), text.trim_end())),
-    }
 }
 
 impl std::fmt::Debug for Push {
