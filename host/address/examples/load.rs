@@ -1,7 +1,7 @@
 //! Loads an address table as the host does and prints how long that took and how much memory the table holds.
 //!
 //! `cargo run --release -p portcullis-address --example load -- [ROWS | URL]`: without a URL it starts a MariaDB in a
-//! temporary directory and fills it with so many rows (default 1,000,000), a quarter of them hosts.
+//! temporary directory and fills it with this many rows (default 1,000,000), a quarter of them hosts.
 
 use std::time::Instant;
 
@@ -34,7 +34,7 @@ async fn main() {
     measure(&Database::new(url)).await;
 }
 
-/// As many rows, mixed, in an order that is not that of the addresses.
+/// Adds this many rows, hosts and networks mixed, in another order than that of their addresses.
 async fn fill(server: &Server, rows: u64) {
     server
         .sql(&format!(
@@ -47,6 +47,7 @@ async fn fill(server: &Server, rows: u64) {
         .await;
 }
 
+/// Loads the table three times, and prints time and memory of each load.
 async fn measure(database: &Database) {
     for round in 1..=3 {
         let before = memory("VmRSS");

@@ -212,8 +212,8 @@ fn owner(kind: &str, value: &Value, place: &Place, draft: &mut Draft) {
 fn note(module: &str, name: &str, value: &Value, place: &Place) -> Finding {
     let what = format!("{module}: {name} = {}", excerpt(value.text()));
     let mend = match name {
-        "fifo" => "the old line protocol is not spoken: use kamcmd, kamctl or kamcli",
-        "tcp_socket" => "JSON-RPC over plain TCP is not spoken: use HTTP at /RPC",
+        "fifo" => "the old line protocol is not supported: use kamcmd, kamctl or kamcli",
+        "tcp_socket" => "JSON-RPC over plain TCP is not supported: use HTTP at /RPC",
         "pretty_format"
         | "autoconversion"
         | "dgram_workers"

@@ -1,4 +1,4 @@
-//! Messages to the service manager (`sd_notify(3)`): readiness, the end, and signs of life.
+//! Messages to the service manager (`sd_notify(3)`): readiness, the end, and keep-alives of the watchdog.
 
 use std::env;
 use std::io;
@@ -12,7 +12,7 @@ use std::time::Duration;
 use portcullis_dataplane::shared::Shared;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// Attempts to tell a manager that does not read its socket which process to follow: for 3 seconds.
+/// Attempts to send the number of the next process to a manager that does not read its socket: for 3 seconds.
 const ATTEMPTS: u32 = 60;
 
 /// Interval of these attempts.
@@ -22,8 +22,8 @@ const RETRY: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(crate) struct Manager {
     socket: Option<(UnixDatagram, SocketAddr)>,
-    /// The service manager follows another process.
-    is_left: AtomicBool,
+    /// Whether the service manager follows another process: nothing is sent then.
+    is_handed_over: AtomicBool,
 }
 
 impl Manager {
@@ -39,7 +39,7 @@ impl Manager {
         match address.and_then(|address| Ok((socket()?, address))) {
             Ok(manager) => Self::new(Some(manager)),
             Err(error) => {
-                tell(&error);
+                warn_unreachable(&error);
                 Self::new(None)
             }
         }
@@ -48,32 +48,33 @@ impl Manager {
     fn new(socket: Option<(UnixDatagram, SocketAddr)>) -> Self {
         Self {
             socket,
-            is_left: AtomicBool::new(false),
+            is_handed_over: AtomicBool::new(false),
         }
     }
 
-    /// The host serves.
+    /// Sends that the host serves.
     pub(crate) fn ready(&self) {
         self.send("READY=1");
     }
 
-    /// The host will end.
+    /// Sends that the host is about to end.
     pub(crate) fn stopping(&self) {
         self.send("STOPPING=1");
     }
 
-    /// The service manager is to follow this process instead. Nothing more is sent then. Blocks for some seconds at most; returns whether it was
-    /// told, if there is one.
+    /// Makes the service manager follow another process, after which nothing more is sent. Blocks for at most 3 seconds. Returns false if there is a
+    /// manager that has not taken the message.
     pub(crate) fn hand_over_to(&self, pid: u32) -> bool {
-        let is_told = self.insist(&format!("MAINPID={pid}"), || std::thread::sleep(RETRY));
-        if is_told {
-            self.is_left.store(true, Ordering::Relaxed);
+        let is_sent =
+            self.send_until_taken(&format!("MAINPID={pid}"), || std::thread::sleep(RETRY));
+        if is_sent {
+            self.is_handed_over.store(true, Ordering::Relaxed);
         }
-        is_told
+        is_sent
     }
 
-    /// Sends again what the manager does not take, with pauses. Returns whether it has taken it.
-    fn insist(&self, state: &str, mut pause: impl FnMut()) -> bool {
+    /// Sends a state until the manager takes it, at most [`ATTEMPTS`] times, with pauses. Returns whether the manager has taken it.
+    fn send_until_taken(&self, state: &str, mut pause: impl FnMut()) -> bool {
         let mut left = ATTEMPTS;
         loop {
             let Err(error) = self.try_send(state) else {
@@ -81,7 +82,7 @@ impl Manager {
             };
             left -= 1;
             if left == 0 {
-                tell(&error);
+                warn_unreachable(&error);
                 return false;
             }
             pause();
@@ -90,21 +91,21 @@ impl Manager {
 
     fn send(&self, state: &str) {
         if let Err(error) = self.try_send(state) {
-            tell(&error);
+            warn_unreachable(&error);
         }
     }
 
     fn try_send(&self, state: &str) -> io::Result<()> {
         match &self.socket {
-            Some((socket, address)) if !self.is_left.load(Ordering::Relaxed) => {
+            Some((socket, address)) if !self.is_handed_over.load(Ordering::Relaxed) => {
                 socket.send_to_addr(state.as_bytes(), address).map(drop)
             }
             _ => Ok(()),
         }
     }
 
-    /// Sends signs of life, if the service manager wants any (`WatchdogSec=`): one after each worker has done its chores, so that the
-    /// service manager restarts a host with a worker that hangs. Never completes.
+    /// Sends keep-alives if the service manager expects them (`WatchdogSec=`): one each time that every worker has done its chores, so that
+    /// the service manager restarts a host with a worker that hangs. Never completes.
     pub(crate) async fn watchdog(self: Arc<Self>, shared: Arc<Shared>) {
         let Some(limit) = watchdog_limit().filter(|_| self.socket.is_some()) else {
             return std::future::pending().await;
@@ -123,7 +124,7 @@ impl Manager {
     }
 }
 
-/// A manager that does not read its socket does not stop the host.
+/// A socket that does not block: a manager that does not read must not stop the host.
 fn socket() -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.set_nonblocking(true)?;
@@ -135,7 +136,7 @@ fn chores(shared: &Shared) -> Vec<u64> {
     workers.map(|worker| worker.chores.value()).collect()
 }
 
-/// Time after which the service manager takes this process for dead without a sign of life.
+/// Time after which the service manager considers this process hung unless it gets a keep-alive.
 fn watchdog_limit() -> Option<Duration> {
     let microseconds = env::var("WATCHDOG_USEC").ok()?.parse().ok()?;
     let is_for_us = match env::var("WATCHDOG_PID") {
@@ -145,7 +146,7 @@ fn watchdog_limit() -> Option<Duration> {
     is_for_us.then(|| Duration::from_micros(microseconds))
 }
 
-fn tell(error: &io::Error) {
+fn warn_unreachable(error: &io::Error) {
     tracing::warn!(
         event = "notify_failed",
         %error,
@@ -175,40 +176,40 @@ mod tests {
     }
 
     #[test]
-    fn a_manager_that_reads_late_is_told_again() {
+    fn a_message_is_sent_again_to_a_manager_that_reads_late() {
         let folder = tempfile::tempdir().unwrap();
         let (manager, reads) = full(&folder);
         let mut pauses = 0;
-        let is_told = manager.insist("MAINPID=7", || {
+        let is_sent = manager.send_until_taken("MAINPID=7", || {
             pauses += 1;
             if pauses == 3 {
                 next(&reads).unwrap();
             }
         });
-        assert_eq!((is_told, pauses), (true, 3));
+        assert_eq!((is_sent, pauses), (true, 3));
         let last = std::iter::from_fn(|| next(&reads)).last();
         assert_eq!(last.as_deref(), Some("MAINPID=7"));
     }
 
     #[test]
-    fn a_manager_that_never_reads_is_given_up() {
+    fn sending_to_a_manager_that_never_reads_ends() {
         let folder = tempfile::tempdir().unwrap();
         let (manager, _reads) = full(&folder);
         let mut pauses = 0;
-        assert!(!manager.insist("MAINPID=7", || pauses += 1));
+        assert!(!manager.send_until_taken("MAINPID=7", || pauses += 1));
         assert_eq!(pauses, ATTEMPTS - 1);
     }
 
     #[test]
-    fn nothing_is_said_to_a_manager_that_follows_another_process() {
+    fn nothing_is_sent_to_a_manager_that_follows_another_process() {
         let folder = tempfile::tempdir().unwrap();
         let (manager, reads) = full(&folder);
         while next(&reads).is_some() {}
         assert!(manager.hand_over_to(7));
         manager.ready();
         manager.stopping();
-        let said: Vec<_> = std::iter::from_fn(|| next(&reads)).collect();
-        assert_eq!(said, ["MAINPID=7"]);
+        let sent: Vec<_> = std::iter::from_fn(|| next(&reads)).collect();
+        assert_eq!(sent, ["MAINPID=7"]);
         assert!(Manager::new(None).hand_over_to(7), "there is none");
     }
 }

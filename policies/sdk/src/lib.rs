@@ -46,7 +46,7 @@
 //! - [`request`]: method, URIs, header fields, source and transport of the request.
 //! - [`peer`]: the connection that the request came over, and what TLS has proved about its peer.
 //! - [`guard`]: what the host's guard knows of the source of the request, and evidence against the source.
-//! - [`flows`]: phones behind NAT and browsers, which only the flow that they opened leads to.
+//! - [`flows`]: phones behind NAT and browsers, which can be reached only over the flow that they opened.
 //! - [`uri`]: user, host and port of a URI.
 //! - [`counters`]: counters and rate limits, shared by all calls.
 //! - [`settings`]: values that the operator's configuration passes to this policy.

@@ -22,7 +22,7 @@
 //! assert_eq!(call(invite), reject(403, "Unknown certificate"));
 //! ```
 //!
-//! A certificate that is no matter of names can be recognised by its fingerprint, which the operator puts into the settings:
+//! Where the names in a certificate mean nothing, its fingerprint identifies it. The operator puts the fingerprint into the settings:
 //!
 //! ```
 //! use portcullis_sdk::prelude::*;
@@ -101,7 +101,7 @@ pub fn domains() -> Vec<String> {
 }
 
 /// Whether the certificate is one for this domain, or for this IP address: names are compared without regard to case, the common name never
-/// counts, and `*` stands for nothing (RFC 5922 §7.2).
+/// counts, and `*` is no wildcard (RFC 5922 §7.2).
 pub fn speaks_for(domain: &str) -> bool {
     host::speaks_for(domain)
 }

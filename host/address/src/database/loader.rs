@@ -18,7 +18,10 @@ type Job = Box<dyn FnOnce(&Runtime) + Send>;
 /// Idle threads, in the order in which they became idle; the last one is reused first.
 static IDLE: Mutex<Vec<Sender<Job>>> = Mutex::new(Vec::new());
 
-/// Runs long work on one of these threads.
+/// Runs a load on one of these threads.
+///
+/// # Errors
+/// Those of the load, or if no thread can be started, or if the load panics.
 pub(super) async fn on_a_thread<T, F>(
     load: impl FnOnce() -> F + Send + 'static,
 ) -> Result<T, DatabaseError>
@@ -77,6 +80,8 @@ fn work(runtime: &Runtime, first: Job, jobs: &Sender<Job>, next: &Receiver<Job>)
 mod tests {
     use std::collections::HashSet;
 
+    use portcullis_testkit::wait::eventually;
+
     use super::*;
 
     #[tokio::test]
@@ -86,9 +91,7 @@ mod tests {
         for _ in 0..20 {
             threads.insert(on_a_thread(id).await.unwrap());
             // The thread becomes idle shortly after its result arrives.
-            while IDLE.lock().is_empty() {
-                tokio::task::yield_now().await;
-            }
+            eventually("the thread is idle", || !IDLE.lock().is_empty()).await;
         }
         // Other tests may use further threads.
         assert!(threads.len() < 20, "{threads:?}");

@@ -66,7 +66,7 @@ fn endpoints_are_where_kamailio_had_them() {
         "k.cfg:6: ctl: binrpc = unixd:near: a relative path",
         "k.cfg:2: jsonrpcs over HTTP: JSON-RPC over HTTP is served at",
         "k.cfg:7: different modes for control endpoints: one mode applies to FIFO and sockets here; the narrowest, 0640, is taken",
-        "k.cfg:13: ctl: fifo = /tmp/old: the old line protocol is not spoken",
+        "k.cfg:13: ctl: fifo = /tmp/old: the old line protocol is not supported",
         "k.cfg:14: mode 9: not an octal mode",
     ] {
         assert!(said.contains(words), "{words} is not in\n{said}");

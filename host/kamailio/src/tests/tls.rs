@@ -111,7 +111,7 @@ fn profiles_of_tls_cfg_become_sections() {
         "/etc/k/tls.cfg:28: tls.cfg: [client:203.0.113.9:5061]: it verifies no certificates",
         "/etc/k/tls.cfg:25: tls.cfg: crl = carriers.crl: not needed",
         "/etc/k/tls.cfg:32: tls.cfg: server_id = carrier: the routing logic",
-        "/etc/k/tls.cfg:33: tls.cfg: method = TLSv1: TLS below 1.2 is not spoken",
+        "/etc/k/tls.cfg:33: tls.cfg: method = TLSv1: TLS below 1.2 is not supported",
         "/etc/k/tls.cfg:35: tls.cfg: [client:any] without server_name",
         "/etc/k/k.cfg:5: tls: session_cache = 1: sessions are resumed by tickets",
         "/etc/k/k.cfg:3: module tls: its profiles become [tls.NAME]",

@@ -435,7 +435,9 @@ fn option_explained(name: &str, value: &str, side: Side) -> Option<&'static str>
         "method" | "tls_method" => match value.to_ascii_lowercase().as_str() {
             "tlsv1.2+" | "tlsv1.3+" | "tlsv1.3" => return None,
             "tlsv1.2" => "TLS 1.3 is spoken, too",
-            _ => "TLS below 1.2 is not spoken (RFC 8996): a peer that has nothing newer is refused",
+            _ => {
+                "TLS below 1.2 is not supported (RFC 8996): a peer that has nothing newer is refused"
+            }
         },
         "certificate" | "private_key" | "ca_list" | "crl" | "verify_certificate" => return None,
         "require_certificate" | "verify_client" | "server_name_mode" => match side {
