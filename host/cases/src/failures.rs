@@ -127,7 +127,7 @@ impl Progress {
         self.waiting.append(&mut targets);
     }
 
-    /// Lets the targets fail, and returns what `on-failure` learns. Without results, no target answers. `headers` are those of the best
+    /// Lets the targets fail, and returns the argument of `on-failure`. Without results, no target answers. `headers` are those of the best
     /// response.
     pub(crate) fn fail(
         &mut self,

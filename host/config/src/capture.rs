@@ -14,9 +14,9 @@ use super::value::{GIB, MIB, bytes, count, share};
 pub struct CaptureConfig {
     /// The server; `None`: nothing is captured.
     pub hep: Option<SocketAddr>,
-    /// The number by which the server knows this host.
+    /// The number of this host at the server (HEP capture id).
     pub agent: u32,
-    /// The name by which the server knows this host; empty without one.
+    /// The name of this host at the server; empty without one.
     pub node: String,
     /// The password for the server; empty without one.
     pub password: String,

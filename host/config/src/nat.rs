@@ -19,7 +19,7 @@ pub struct NatConfig {
     pub flow_lifetime: Duration,
     /// Whether the host answers STUN on its UDP listen addresses.
     pub stun: bool,
-    /// Within which time clients over TCP and TLS that use outbound are to send keep-alives; zero: they are not told.
+    /// Within which time clients over TCP and TLS that use outbound are to send keep-alives; zero: no interval is announced.
     pub flow_timer: Duration,
     /// How often registered clients over UDP are pinged; zero: they are not.
     pub ping: Duration,
@@ -30,7 +30,7 @@ pub struct NatConfig {
 /// A week: longer than any registration lasts.
 const FLOW_LIFETIME: Duration = Duration::from_secs(7 * 24 * 3_600);
 
-/// The longest time after which clients send keep-alives over streams without being told (RFC 5626 §4.4.1).
+/// The longest time after which clients send keep-alives over streams without an announced interval (RFC 5626 §4.4.1).
 const FLOW_TIMER: Duration = Duration::from_secs(120);
 const SHORTEST_FLOW_TIMER: Duration = Duration::from_secs(10);
 const LONGEST_FLOW_TIMER: Duration = Duration::from_secs(3_600);

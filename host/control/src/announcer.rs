@@ -299,7 +299,7 @@ impl<'c> Announcer<'c> {
                 self.control.fleet.seen().note_hosts(&rows);
                 u32::try_from(rows.len()).unwrap_or(u32::MAX)
             }
-            // The next announcement tells.
+            // The next announcement contains the change.
             Err(_) => 0,
         };
         self.looks_at = Instant::now() + LOOK + LOOK_FOR_EACH.saturating_mul(hosts);

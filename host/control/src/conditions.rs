@@ -100,7 +100,7 @@ pub(crate) async fn check(
     if is.is_none() && is_none.is_none() {
         return next.run(request).await;
     }
-    // A tenant learns nothing of others from conditions: the change itself is refused.
+    // Conditions reveal nothing of other tenants: the change itself is refused.
     let caller = request.extensions().get::<Caller>();
     let is_foreign = caller.is_some_and(|caller| caller.may_ask_about(tagged.name()).is_err());
     let has_body = Tagged::has_body(&method, request.uri().path());
@@ -201,7 +201,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Condition {
 }
 
 impl Changes {
-    /// Returns the lock of a seat or tenant, and forgets those that nobody holds.
+    /// Returns the lock of a seat or tenant, and removes those that no request holds.
     fn lock_of(&self, tagged: &Tagged) -> Arc<Mutex<()>> {
         let mut locks = self.0.lock();
         if let Some(lock) = locks.get(tagged).and_then(Weak::upgrade) {

@@ -1,4 +1,4 @@
-//! Requests with a wrong token: a source that sends too many is told to wait. A right token is accepted in any case.
+//! Requests with a wrong token: a source that sends too many gets 429 for a while. A right token is accepted in any case.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

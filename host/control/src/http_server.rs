@@ -230,7 +230,7 @@ fn with_limit(stream: TcpStream) -> LimitedStream {
     Box::pin(stream)
 }
 
-/// Does the TLS handshake. `None` if the client speaks plain HTTP, which is told so.
+/// Does the TLS handshake. `None` if the client speaks plain HTTP; it gets a response that says so.
 async fn handshake(tls: &Tls, stream: TcpStream) -> io::Result<Option<TlsStream<LimitedStream>>> {
     let mut first = [0];
     if stream.peek(&mut first).await? == 1 && first[0] != TLS_HANDSHAKE {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Bytes of memory. What the system does not tell is 0.
+/// Bytes of memory. Values that the system does not report are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     /// What the process may have: the limit of its control group, or the memory of the machine.

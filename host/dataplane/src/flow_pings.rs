@@ -29,7 +29,7 @@ pub struct FlowPings {
     is_asked: Notify,
 }
 
-/// A flow that is pinged, as one process tells it to the next one.
+/// A flow that is pinged, in the form in which a process passes it to its successor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Registration {
     /// The flow.

@@ -82,7 +82,7 @@ fn look(shared: &Shared, known: &mut Known) {
     }
 }
 
-/// The sources of which the last look knows.
+/// The sources of the last look.
 #[derive(Debug, Default)]
 struct Known(BTreeMap<Prefix, Barred>);
 

@@ -34,7 +34,7 @@ pub struct Calls {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallKey(u64);
 
-/// A call that is counted, as another process learns of it.
+/// A call that is counted, in the form in which another process gets it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CountedCall {
     /// What it is counted by, under the secret.

@@ -57,7 +57,7 @@ pub struct Runtime {
     latency: Measured,
     /// Why the last ping was no success. Only the control side uses it.
     complaint: Mutex<Option<Box<str>>>,
-    /// The state that the log knows.
+    /// The state that was logged last.
     told: AtomicU32,
     /// Whether the log says that the host does not have its socket.
     is_socket_told: AtomicBool,
@@ -230,7 +230,7 @@ impl Member {
 }
 
 impl Runtime {
-    /// A destination that begins with the flags of this row, and with the latency that the row knows.
+    /// A destination that begins with the flags of this row, and with the latency in the row.
     pub(crate) fn of(parts: &Parts) -> Self {
         let runtime = Self {
             state: AtomicU32::new(State::of_flags(parts.flags).to_bits()),

@@ -17,7 +17,7 @@ use crate::member::{Parts, hop_of};
 /// Most bytes of a URI, as wide as the column.
 const LONGEST_URI: usize = 192;
 
-/// All flags that Kamailio knows.
+/// All flags of Kamailio.
 const KNOWN_FLAGS: u32 = 1 | 2 | 4 | 8 | 16 | 32;
 
 /// A row.

@@ -98,7 +98,7 @@ impl Schedule {
             return;
         }
         place.count += 1;
-        // A turn is early by the jitter at most: half an interval tells it from the one before.
+        // A turn is early by the jitter at most: half an interval distinguishes it from the one before.
         let half = self.interval / 2;
         let passed = (now + half).saturating_sub(place.phase).as_nanos() / self.interval.as_nanos();
         let passed = u32::try_from(passed).unwrap_or(u32::MAX);

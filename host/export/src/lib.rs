@@ -1,4 +1,4 @@
-//! What the host tells other systems by itself: traces of recorded decisions over OTLP ([`Traces`]), and its events in a file or over HTTP
+//! What the host sends to other systems: traces of recorded decisions over OTLP ([`Traces`]), and its events in a file or over HTTP
 //! ([`Events`]) and in memory ([`LiveEvents`]).
 //!
 //! Everything here runs on threads of its own with queues of bounded size. What has no room, or cannot be delivered after a few attempts, is

@@ -1,4 +1,4 @@
-//! The signature of a request: HMAC-SHA256 over the time and the body, so that a receiver can tell who sent it, and when.
+//! The signature of a request: HMAC-SHA256 over the time and the body, so that a receiver can verify the sender and the time.
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha256;

@@ -1,9 +1,9 @@
-//! What the hosts of a fleet tell each other.
+//! What the hosts of a fleet send each other.
 //!
 //! - [`directory`]: the hosts that use one database, each in a row of the table `portcullis_host`.
 //! - [`exchange`]: what hosts count or know together, through Redis.
 //!
-//! Nothing here knows policies or SIP, and nothing of it runs on a worker.
+//! Nothing here depends on policies or SIP, and nothing of it runs on a worker.
 
 #![forbid(unsafe_code)]
 #![warn(clippy::wildcard_enum_match_arm)]

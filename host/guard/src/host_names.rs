@@ -12,7 +12,7 @@ const IN_KEY: usize = 6;
 const IN_VALUE: usize = 7;
 const PIECE: usize = IN_KEY + IN_VALUE;
 
-/// Pieces of a name: 65 bytes. What a longer name has beyond is not told.
+/// Pieces of a name: 65 bytes. A longer name is cut.
 const PIECES: usize = 5;
 
 /// Most hosts whose names are kept.
@@ -41,7 +41,7 @@ impl HostNames {
         true
     }
 
-    /// The name of a host, if it has told it. Text of another host: escape it.
+    /// The name of a host, if the host has sent it. Text of another host: escape it.
     pub(crate) fn name(&self, host: HostId) -> Option<String> {
         let bytes = self.0.get(&host)?.as_flattened();
         let bytes = bytes.split(|byte| *byte == 0).next()?;

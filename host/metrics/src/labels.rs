@@ -280,7 +280,7 @@ labels! {
         FlowGone = "flow_gone",
         /// The source is banned.
         Banned = "banned",
-        /// The source is held, and nothing tells the request from a forged one.
+        /// The source is held, and nothing distinguishes the request from a forged one.
         Held = "held",
         /// The source is above its rate.
         Flood = "flood",

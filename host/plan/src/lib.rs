@@ -1,7 +1,7 @@
 //! The difference between the state that files describe and the state of a host, as a list of steps.
 //!
 //! - [`State`] has the items of each [`Kind`]: tenants, policies, and rows of the tables of addresses, trusted peers and the dispatcher;
-//! - [`Plan::of`] compares two states. It is a pure function: it reads no files, and knows no host.
+//! - [`Plan::of`] compares two states. It is a pure function: it reads no files and asks no host.
 //!
 //! ```
 //! use portcullis_plan::{Item, Kind, Plan, Prune, State};

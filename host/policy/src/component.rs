@@ -121,7 +121,7 @@ impl Live {
         Ok(verdict.into())
     }
 
-    /// Calls `on-failure`. The step is not validated yet. A policy that does not export it wants the best response.
+    /// Calls `on-failure`. The step is not validated yet. Without this export, the step is the best response.
     pub(crate) fn on_failure(&self, store: &mut Store<Data>) -> wasmtime::Result<NextStep> {
         let Some(on_failure) = &self.on_failure else {
             return Ok(NextStep::Best);

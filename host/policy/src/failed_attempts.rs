@@ -1,4 +1,4 @@
-//! What `on-failure` learns: the targets that have failed, and the best response.
+//! The arguments of `on-failure`: the targets that have failed, and the best response.
 
 use std::cmp::Reverse;
 

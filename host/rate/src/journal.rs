@@ -45,7 +45,7 @@ impl Journal {
         }
     }
 
-    /// Takes all notes. A loss is told by this look or by the next one.
+    /// Takes all notes. This look or the next one reports a loss.
     pub fn take(&self) -> Noted {
         let is_incomplete = self.has_lost.swap(false, Ordering::AcqRel);
         let noted = |place: &&AtomicU64| place.load(Ordering::Relaxed) != 0;

@@ -1,4 +1,4 @@
-//! A registry for tests, which says what a test wants.
+//! A registry for tests, with the replies that a test sets.
 
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};

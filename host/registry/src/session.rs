@@ -107,7 +107,7 @@ struct Token {
     access_token: Option<String>,
 }
 
-/// How a registry wants requests to be authorised.
+/// How a registry requires requests to be authorised.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Challenge {
     /// The token service and its parameter `service`.
@@ -133,7 +133,7 @@ impl Session {
         }
     }
 
-    /// Asks the registry how requests are authorised, and gets a token if it wants one.
+    /// Asks the registry how requests are authorised, and gets a token if one is required.
     ///
     /// # Errors
     /// If the registry does not answer, or its token service gives no token.

@@ -284,7 +284,7 @@ fn talk(child: &mut Child, file: &[u8], most: Duration) -> (Vec<u8>, String, boo
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let (done, ended) = channel();
     thread::scope(|scope| {
-        // A process that ends early does not read the whole file; its status tells why.
+        // A process that ends early does not read the whole file; its status says why.
         scope.spawn(move || stdin.map(|mut stdin| stdin.write_all(file)));
         let errors = scope.spawn(move || read(stderr));
         let code = scope.spawn(move || {

@@ -1,5 +1,5 @@
 //! Pings the destinations of the dispatcher (Kamailio: `ds_ping_interval`): decides when, chooses the address, and judges the answers. Workers send the
-//! requests from the sockets of the host, and tell of answers.
+//! requests from the sockets of the host, and report answers.
 
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, RandomState};

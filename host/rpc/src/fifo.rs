@@ -1,7 +1,7 @@
 //! The FIFO through which `kamctl` sends JSON-RPC (`src/modules/jsonrpcs/jsonrpcs_fifo.c`): where a request ends, and which
 //! pipes may get a reply.
 //!
-//! Any number of writers share one FIFO, and nothing tells where one ends but the braces of its JSON.
+//! Any number of writers share one FIFO, and only the braces of its JSON show where a request ends.
 
 use std::path::{Path, PathBuf};
 

@@ -262,7 +262,7 @@ impl Demand {
         }
     }
 
-    /// What a client with this offer is told: one of its algorithms, and that there is nothing to keep back (`oc-validity=0`) while the host is not
+    /// The demand for a client with this offer: one of its algorithms, and that there is nothing to keep back (`oc-validity=0`) while the host is not
     /// overloaded (§5.1). `None` if it has offered none of them.
     pub(crate) fn of(self, offer: Offer) -> Option<Overload> {
         let by_rate = self.algorithm == OverloadAlgorithm::Rate && offer.rate;
@@ -320,7 +320,7 @@ pub enum Feedback {
     Untouched,
     /// Parameters that are for another hop are removed.
     Removed,
-    /// The same, and the previous hop is told what this host asks of it, if it has offered that.
+    /// The same, with the demand of this host for the previous hop, if that has offered the control.
     Given(Demand),
 }
 

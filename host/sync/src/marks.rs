@@ -6,7 +6,7 @@ use crate::primitives::AtomicU64;
 
 /// Marks on keys, each until a second. Any thread sets and reads them, without a lock.
 ///
-/// A key is a hash, which chooses a slot; the other bits of the key tell it from other keys of the slot. A later mark takes the slot of an
+/// A key is a hash, which chooses a slot; the other bits of the key distinguish it from other keys of the slot. A later mark takes the slot of an
 /// earlier one, so the memory is fixed, and a mark may be lost. No key is marked that nobody has marked, except for two keys that agree in
 /// all bits that are used.
 #[derive(Debug)]

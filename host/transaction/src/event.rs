@@ -1,4 +1,4 @@
-//! What the caller learns and is asked.
+//! What the transactions report to their caller, and what they ask of it.
 
 use std::time::Duration;
 

@@ -82,7 +82,7 @@ pub fn steer(socket: &impl AsFd, filter: &[(u16, u8, u8, u32)]) -> io::Result<()
 }
 
 /// Makes the kernel collect what the network reports about datagrams sent by this socket (ICMP), for [`Errors`](crate::Errors). Without it, a
-/// socket that is not connected learns nothing of a target that is gone.
+/// socket that is not connected gets no error for a target that is gone.
 ///
 /// From then on, each report also makes a later system call on the socket fail once, whatever its destination: [`Sender::flush`] and
 /// [`Polled::recv`] repeat such a call.

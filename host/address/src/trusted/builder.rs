@@ -29,7 +29,7 @@ const LONGEST_TEXT: usize = 65_534;
 /// | `proto` | `none` | not loaded | not loaded, and counted |
 /// | `proto` | anything else | refuses the table | row skipped |
 /// | patterns | NULL or empty | fits every URI | the same |
-/// | patterns | no regular expression | told at every request; undefined behaviour in `from_pattern` | row skipped |
+/// | patterns | no regular expression | logs an error for every request; undefined behaviour in `from_pattern` | row skipped |
 /// | patterns | with a back-reference | evaluated | row skipped |
 /// | patterns | of all rows together beyond the memory for them | compiled for each request | row skipped |
 /// | `tag` | NULL / empty | no tag / an empty tag | the same |

@@ -82,7 +82,7 @@ impl Waiting {
         self.all.iter().take(most).cloned().collect()
     }
 
-    /// Removes the oldest actions, which are stored, and forgets callers who have repeated nothing for a while.
+    /// Removes the oldest actions, which are stored, and the allowances of callers that have repeated nothing for a while.
     pub(super) fn drop_first(&mut self, count: usize, now: Instant) {
         self.all.drain(..count.min(self.all.len()));
         self.allowances

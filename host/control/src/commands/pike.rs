@@ -1,4 +1,4 @@
-//! `pike.list` and `pike.top`: Kamailio's commands of the module `pike`, with what the guard knows.
+//! `pike.list` and `pike.top`: Kamailio's commands of the module `pike`, answered from the tables of the guard.
 
 use std::time::Instant;
 

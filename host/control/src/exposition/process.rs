@@ -11,7 +11,7 @@ use prometheus_client::metrics::MetricType;
 
 use crate::memory::{kibibytes, number};
 
-/// The process. What the system does not tell is omitted.
+/// The process. Values that the system does not report are omitted.
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) started: SystemTime,

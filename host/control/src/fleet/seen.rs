@@ -6,7 +6,7 @@ use portcullis_fleet::directory::{DirectoryError, HostRow, Standing, Twin, diffe
 
 use super::twins::Twins;
 
-/// The difference between the clocks of host and database above which it is told, in milliseconds.
+/// The difference between the clocks of host and database above which an alert reports it, in milliseconds.
 const CLOCK_TOLERANCE_MS: u64 = 5_000;
 
 /// What a host has learned from the table of hosts.

@@ -20,7 +20,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// The longest pause between two tries. Each pause is a random part of the longest one, so that those who conflict do not meet again.
 const LONGEST_PAUSE: Duration = Duration::from_millis(320);
 
-/// What a try of a write knows of the tries before it.
+/// The state of a write before one of its tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Try {
     /// Whether an earlier try may have been committed: its connection ended before the answer. Then the write must first look whether what it
@@ -131,7 +131,7 @@ mod tests {
         Failure::Unreachable { url: url(), cause }
     }
 
-    /// A write whose tries end with these errors, the first one last, and then succeed. Returns what each try was told.
+    /// A write whose tries end with these errors, the first one last, and then succeed. Returns the argument of each try.
     async fn script(
         connections: &Connections,
         errors: Vec<Failure>,

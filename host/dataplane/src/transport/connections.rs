@@ -86,7 +86,7 @@ impl From<&Destination> for Remote {
 pub(crate) enum Opener {
     /// The peer: the connection carries its requests, and the responses to them.
     Peer,
-    /// A load balancer, until it has said for whom: as many as it likes, because they are those of all its clients.
+    /// A load balancer, until it has said for whom: without a limit for its address, because its connections are those of all its clients.
     LoadBalancer,
     /// This host, to reach the peer.
     Host,
@@ -170,7 +170,7 @@ struct Table {
     order: Order,
     /// Connections that are removed but not closed yet: their last messages are on the way to a slow peer.
     closing: BTreeMap<ConnectionId, (Origin, Arc<Activity>)>,
-    /// Occupied places: those of `by_id`, of `closing`, and of connections told to end at once.
+    /// Occupied places: those of `by_id`, of `closing`, and of connections that were ordered to end at once.
     held: usize,
     origins: HashMap<Origin, Held>,
     is_closed: bool,
@@ -259,7 +259,7 @@ impl Connections {
         let of_address = table.origins.get(&origin).map_or(0, |held| held.places);
         if of_address >= self.bounds.per_address && opener != Opener::LoadBalancer {
             has_evicted = table.make_room_of(origin, now);
-            // Connections told to end may exceed the limit for a moment.
+            // Connections that were ordered to end may exceed the limit for a moment.
             let most = self.bounds.per_address + self.bounds.per_address.min(CLOSING);
             if !has_evicted || of_address >= most {
                 return Err(Full::Address);
@@ -622,7 +622,7 @@ impl Table {
         }
     }
 
-    /// Tells a closing connection to end at once; false if it has been told already.
+    /// Orders a closing connection to end at once; false if it has the order already.
     fn end_closing(&mut self, id: ConnectionId) -> bool {
         let Some((origin, activity)) = self.closing.remove(&id) else {
             return false;

@@ -24,7 +24,7 @@ pub const IDLE: Duration = Duration::from_secs(300);
 /// reached meanwhile.
 const REGISTERED: Duration = Duration::from_secs(3_960);
 
-/// Time for a keep-alive beyond the Flow-Timer that its sender was told (RFC 5626 §5.4).
+/// Time for a keep-alive beyond the Flow-Timer that was announced to its sender (RFC 5626 §5.4).
 const GRACE: Duration = Duration::from_secs(30);
 
 /// The first bytes of a response.
@@ -152,7 +152,7 @@ impl Activity {
         }
     }
 
-    /// How long the connection may be without a message or a keep-alive now. A client that was told its Flow-Timer sends keep-alives within
+    /// How long the connection may be without a message or a keep-alive now. A client that was sent its Flow-Timer sends keep-alives within
     /// it.
     pub(crate) fn idle(&self) -> Duration {
         match self.flow_timer.load(Ordering::Relaxed) {

@@ -1,4 +1,4 @@
-//! What the receiving and the sending half of a stream connection tell each other.
+//! The state that the receiving and the sending half of a stream connection share.
 
 use std::cell::Cell;
 
@@ -21,12 +21,12 @@ impl BothHalves {
         self.has_written.replace(false)
     }
 
-    /// Sets why the connection ends if the host ends it, for a peer that can be told; `None` if it is told already.
+    /// Sets why the connection ends if the host ends it, for a peer that can be sent the reason; `None` if it has been sent already.
     pub(super) fn set_farewell(&self, close: Option<Close>) {
         self.farewell.set(close);
     }
 
-    /// What to tell the peer when nothing else is to be sent.
+    /// The reason to send to the peer when nothing else is to be sent.
     pub(super) fn take_farewell(&self) -> Option<Close> {
         self.farewell.take()
     }

@@ -277,7 +277,7 @@ impl Running {
                 let page = self.worker.borrow_mut().pipeline.listed(from, most);
                 let _gone = answer.send(page);
             }
-            // Who has given up was told that this worker cancels nothing.
+            // A caller that has given up has the answer that this worker cancels nothing.
             Order::Cancel { answer, .. } if answer.is_closed() => {}
             Order::Cancel {
                 from,

@@ -84,7 +84,7 @@ pub(super) async fn run<R, W>(
     }
     // Sending what is left takes its time, unless the place is needed.
     let close = async {
-        // A peer that was told that the host goes away may be sending.
+        // A peer that has got the close of the host may still be sending.
         if end == End::Unframed || (end == End::Left && tcp.transport.is_websocket()) {
             linger(&mut read).await;
         }

@@ -191,7 +191,7 @@ fn ask_http_for_whom(
             Ok(asked) => asked,
             Err(why) => return worker.borrow().refuse_request(&why, balancer),
         };
-        // The field has no port. That of the load balancer tells connections of a client apart.
+        // The field has no port. The port of the load balancer distinguishes the connections of a client.
         let client = SocketAddr::new(ip, balancer.port());
         debug!(event = "forwarded_for", source = %client, load_balancer = %balancer, "WebSocket connection of a client behind a load balancer");
         admit(&worker, stream, client, &listener, None, first);
@@ -289,7 +289,7 @@ impl Worker {
         true
     }
 
-    /// Sends a message that has no transaction. The sender of a request along a flow that is gone is told so.
+    /// Sends a message that has no transaction. The sender of a request along a flow that is gone gets a response.
     pub(super) fn send_stateless(&mut self, message: Outgoing) {
         let to = message.to;
         let request = to.is_flow.then(|| message.bytes.clone());
@@ -391,7 +391,7 @@ impl Worker {
         }
     }
 
-    /// Tells the sender of a request that it could not be delivered. A response has no sender to tell, and is lost. `is_down`: the next hop
+    /// Answers a request that could not be delivered. A response that could not be delivered is lost. `is_down`: the next hop
     /// refused the connection.
     pub(super) fn undeliverable(&mut self, message: &Outgoing, error: &io::Error, is_down: bool) {
         self.pipeline

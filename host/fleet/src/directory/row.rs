@@ -100,7 +100,7 @@ impl HostRow {
         is_fresh(self.age_ms) && self.stage() != Some(Stage::Ended)
     }
 
-    /// The stage that the host last told; `None` if its state cannot be read.
+    /// The stage that the host announced last; `None` if its state cannot be read.
     pub fn stage(&self) -> Option<Stage> {
         self.state.as_ref().map(|state| state.stage)
     }

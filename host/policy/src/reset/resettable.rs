@@ -2,7 +2,7 @@
 //!
 //! The state of an instance is its memory, its mutable globals, its tables, and the set of passive segments that it has dropped. The host
 //! can restore the memory, and a function that the host adds to the module can restore the globals. A module is therefore resettable if its
-//! code changes neither tables nor segments. All other modules get a new instance for each call. Marks tell which parts of the memory
+//! code changes neither tables nor segments. All other modules get a new instance for each call. Marks say which parts of the memory
 //! have to be restored ([`cards`](super::cards)).
 //!
 //! A module may have code that runs before its first call: a start function, or `_initialize`. If this code calls only functions of the

@@ -107,7 +107,7 @@ impl Resolver {
         }
     }
 
-    /// Takes what the resolver before this one knows of the names that both have: a change of the routes does not forget their addresses.
+    /// Takes the results of the resolver before this one for the names that both have, so that a change of the routes loses no addresses.
     pub fn inherit(&mut self, before: Self) {
         for (lookup, known) in before.known {
             if let Some(own) = self.known.get_mut(&lookup) {

@@ -13,7 +13,7 @@ pub(crate) struct Elders(Arc<Mutex<Vec<Elder>>>);
 
 /// A process that had the sockets before.
 pub(super) struct Elder {
-    /// The end of the processes after that one. Each side learns from it that the other one has ended.
+    /// The end of the processes after that one. Each side notices by it that the other one has ended.
     pub(super) channel: Channel,
     /// By worker.
     pub(super) links: Vec<Option<Link>>,

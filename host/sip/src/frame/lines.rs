@@ -1,4 +1,4 @@
-//! What the framer knows of the lines of a header section.
+//! The framer's state of the lines of a header section.
 
 use crate::scan::start_line;
 use crate::scan::{Fault, Limits, LineEnd};

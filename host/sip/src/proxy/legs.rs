@@ -19,7 +19,7 @@ pub(super) struct Leg<'p> {
     pub(super) addr: SocketAddr,
     /// The socket to send from.
     pub(super) place: &'p Place,
-    /// The stream to it, if a dialog knows one.
+    /// The stream to it, if the dialog has one.
     pub(super) connection: Option<ConnectionId>,
     /// The mark of the name that led here; `None` for an address.
     pub(super) name: Option<u64>,

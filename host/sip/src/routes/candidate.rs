@@ -70,7 +70,7 @@ pub struct Candidate {
     pub priority: u16,
     /// The weight of its SRV record.
     pub weight: u16,
-    /// A hash that tells its SRV record from others with the same order and priority; 0 without one. Addresses of one record are drawn together.
+    /// A hash that distinguishes its SRV record from others with the same order and priority; 0 without one. Addresses of one record are drawn together.
     pub service: u64,
 }
 

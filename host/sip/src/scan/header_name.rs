@@ -196,7 +196,7 @@ static COMPACT: [HeaderName; 256] = compact_table();
 /// Positions in [`KNOWN`] by [`slot`]; no two full names share a slot, which the compiler checks.
 static SLOTS: [u8; SLOT_COUNT] = slot_table();
 
-/// First, middle and last letter and the length tell all known names apart; the multiplication
+/// First, middle and last letter and the length distinguish all known names; the multiplication
 /// spreads them over the table.
 const fn slot(first: u8, middle: u8, last: u8, length: usize) -> usize {
     let key = u32::from_be_bytes([first | 0x20, middle | 0x20, last | 0x20, length as u8]);

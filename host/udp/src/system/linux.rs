@@ -211,7 +211,7 @@ fn repeat_interrupted(mut call: impl FnMut() -> libc::c_int) -> io::Result<usize
     }
 }
 
-/// What the kernel does with the headers, step by step, so that Miri checks each access. It knows neither `recvmmsg` nor `sendmmsg`.
+/// What the kernel does with the headers, step by step, so that Miri checks each access. Miri supports neither `recvmmsg` nor `sendmmsg`.
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;

@@ -20,7 +20,7 @@ pub(super) struct Relay {
     is_as_decided: bool,
     /// The targets of the policy, in the order of the other targets.
     targets: Vec<ForwardTarget>,
-    /// What the policy wants to have back when it is asked after a failure.
+    /// The memo of the policy, for its call after a failure.
     memo: Vec<u8>,
     /// How often the policy may still be asked.
     tries_left: u8,
@@ -142,7 +142,7 @@ impl Relay {
         is_unchanged && self.first.as_ref().is_some_and(is_same)
     }
 
-    /// What the policy learns about the targets that have failed.
+    /// The targets that have failed, for `on-failure`.
     pub(super) fn failed(
         &self,
         transactions: &Transactions<u8>,

@@ -98,7 +98,7 @@ impl Call {
         dropped
     }
 
-    /// Keeps a line for the caller, if it wants it, and logs it, if it is shown.
+    /// Keeps a line, if the caller of the policy has asked for the lines, and logs it, if its level is enabled.
     fn emit(&self, level: Level, is_shown: bool, message: &str) {
         if let Some(kept) = &self.kept_log {
             kept.borrow_mut().push(LogLine {
