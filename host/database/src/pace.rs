@@ -12,8 +12,9 @@ const LONGEST: Duration = Duration::from_secs(2);
 /// Shortest pause after a poll that only asks whether there are changes.
 const SHORTEST: Duration = Duration::from_millis(250);
 
-/// The pause is this many times as long as such a poll takes: a host keeps one connection busy for at most a hundredth of the time.
-const TIMES: u32 = 100;
+/// The pause is this many times as long as such a poll takes: a host keeps one connection busy for at most 4 % of the time. One poll asks for
+/// everything that the host follows.
+const TIMES: u32 = 25;
 
 /// The pause after a load is this many times as long as the load took.
 const LOADS: u32 = 10;
@@ -45,7 +46,7 @@ impl Pace {
         longest - longest.mul_f64(SPREAD * fastrand::f64())
     }
 
-    /// The pause after a load of a table that is followed by frequent looks: ten times as long as the load took, but at least half of the interval,
+    /// The pause after a load of a table that is followed by frequent looks: ten times as long as the load took, but at least a quarter of the interval,
     /// and at most the interval or, if that is longer, as long as the load took; less a random part of up to a quarter of it. None if nothing was
     /// loaded.
     ///
@@ -57,7 +58,7 @@ impl Pace {
         }
         let whole = took
             .saturating_mul(LOADS)
-            .clamp(self.poll / 2, self.poll.max(took));
+            .clamp(self.poll / 4, self.poll.max(took));
         whole - whole.mul_f64(SPREAD * fastrand::f64())
     }
 
@@ -124,7 +125,8 @@ mod tests {
             all(|| Pace::new(POLL).answered(poll))
         };
         are_within(&after(0), 0.1875, 0.25);
-        are_within(&after(5), 0.375, 0.5);
+        are_within(&after(10), 0.1875, 0.25);
+        are_within(&after(20), 0.375, 0.5);
         are_within(&after(80), 0.75, 1.0);
     }
 
@@ -135,7 +137,7 @@ mod tests {
             all(|| Pace::new(POLL).loaded(took))
         };
         assert_eq!(Pace::new(POLL).loaded(Duration::ZERO), Duration::ZERO);
-        are_within(&after(1), 0.375, 0.5);
+        are_within(&after(1), 0.1875, 0.25);
         are_within(&after(80), 0.6, 0.8);
         are_within(&after(400), 0.75, 1.0);
         are_within(&after(8000), 6.0, 8.0);
