@@ -120,6 +120,25 @@ impl Shared {
         routes.any(|routes| routes.load().has_address(ip))
     }
 
+    /// Where this address is known, so that the guard never holds or bans it; `None` for a stranger. Takes time in proportion to the number of tenants.
+    pub fn known_in(&self, ip: IpAddr) -> Option<&'static str> {
+        let snapshot = self.addresses.current();
+        let config = &self.config;
+        let places = [
+            (config.guard.is_exempt(ip), "`exempt` of [guard]"),
+            (config.is_load_balancer(ip), "the load balancers"),
+            (!snapshot.table.lookup(ip).is_empty(), "the address table"),
+            (
+                snapshot.trusted.table.has_source(ip),
+                "the table of trusted peers",
+            ),
+            (self.routes.load().has_address(ip), "the next hops"),
+            (self.is_known_to_tenants(ip), "the next hops of a tenant"),
+        ];
+        let mut places = places.into_iter();
+        places.find_map(|(is_in, place)| is_in.then_some(place))
+    }
+
     /// Whether the operator's rows of the address table say that this is the address of a client.
     pub(crate) fn is_in_client_group(&self, ip: IpAddr) -> bool {
         let groups = &self.config.nat.client_groups;

@@ -22,6 +22,8 @@ pub enum Reason {
     Malformed,
     /// Too many messages.
     Flood,
+    /// An operator has banned it.
+    Operator,
 }
 
 impl Kind {
@@ -36,12 +38,13 @@ impl Kind {
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Refusals,
         Self::Users,
         Self::Challenges,
         Self::Malformed,
         Self::Flood,
+        Self::Operator,
     ];
 
     /// As metrics, the log and the command line show it.
@@ -52,6 +55,7 @@ impl Reason {
             Self::Challenges => "challenges",
             Self::Malformed => "malformed",
             Self::Flood => "flood",
+            Self::Operator => "operator",
         }
     }
 }

@@ -1,26 +1,27 @@
 //! What a host knows of the bans of its fleet. Only the control side uses it.
 //!
-//! Of two changes of a source, the later one counts on every host, in whatever order and however often they arrive: the one with the higher
-//! [rank](SharedBan::rank). A host ranks its own change above all that it knows of, so that a release ends a ban even if the clocks differ.
+//! What is known about a source is the highest number of a command of an operator, and the ban with the highest [rank](SharedBan::rank). The ban counts
+//! unless its number is lower than that of the command. Both are maxima, and what one host tells only rises, so all hosts come to the same result in whatever
+//! order changes arrive, however often, and whatever their clocks say. A command has a higher number than all that its host knows of: a release ends the
+//! bans before it, and those of which their hosts had not heard of the release.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bar::Reason;
 use crate::host_names::{HostNames, pieces};
 use crate::prefix::Prefix;
-use crate::shared_ban::{HostId, Item, SharedBan};
+use crate::shared_ban::{HostId, Item, SharedBan, SharedCommand, Told};
 
 /// Longest time for which a source is banned, in milliseconds: that of `ban` in the configuration.
 const LONGEST: u64 = 86_400_000;
 
-/// By how much the clock of another host may be fast, in milliseconds. A change from later than that is ignored.
+/// By how much the clock of another host may be fast, in milliseconds. A command from later than that is ignored.
 const FAST: u64 = 86_400_000;
 
-/// A ban that ends as much later is a change, in milliseconds.
-const SAME: u64 = 2_000;
+/// How long a command counts, in milliseconds: as long as a ban before it may last, and the clocks of hosts differ a little.
+const COMMAND_TIME: u64 = LONGEST + 60_000;
 
-/// By how much a release outlives the ban, in milliseconds: the clocks of hosts differ a little.
+/// By how much longer this host uses the number of a command for its own bans, in milliseconds: no host may count it longer than this one.
 const OUTLIVES: u64 = 5_000;
 
 /// How long the name of a host counts, and when the host tells it again, in milliseconds.
@@ -32,20 +33,38 @@ const NAME_AGAIN: u64 = 20_000;
 pub(crate) struct Fleet {
     /// This host.
     host: HostId,
+    /// How far the clock of the exchange is ahead of that of this host, in milliseconds.
+    ahead: i64,
     /// When the name is told next, in milliseconds since 1970.
     name_due: u64,
     /// Most sources.
     most: usize,
-    /// The change that counts for each source.
-    known: BTreeMap<Prefix, SharedBan>,
-    /// The same by their end.
+    known: BTreeMap<Prefix, Known>,
+    /// The sources by the time from which nothing is known of them.
     ends: BTreeSet<(u64, Prefix)>,
-    /// Sources whose change by this host has not been told.
-    untold: BTreeSet<Prefix>,
-    /// Sources that an operator of this host has released since the last look.
-    released: BTreeSet<Prefix>,
+    /// What has not been told of this host.
+    untold: BTreeSet<(Prefix, What)>,
     names: HostNames,
     counts: FleetCounts,
+}
+
+/// What is known about a source.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Known {
+    /// The number of the last command; 0 without one.
+    command: u64,
+    /// Until when the command counts, in milliseconds since 1970.
+    command_ends: u64,
+    ban: Option<SharedBan>,
+    /// The second in which the ban ends in the table of this host, as far as the others know of it; 0 if it is not there.
+    row: u32,
+}
+
+/// What this host tells about a source. The ban is told first: the command alone would release the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum What {
+    Ban,
+    Command,
 }
 
 /// What has become of the bans of other hosts.
@@ -72,78 +91,144 @@ pub(crate) enum News {
     Released(Prefix),
 }
 
+impl Known {
+    /// The ban that is in force.
+    fn live(&self, now: u64) -> Option<SharedBan> {
+        let least = match self.command_ends > now {
+            true => self.command,
+            false => 0,
+        };
+        let ban = self.ban?;
+        (ban.ends > now && ban.command >= least).then_some(ban)
+    }
+
+    /// The highest number of a command that is known.
+    fn number(&self) -> u64 {
+        let of_ban = self.ban.map_or(0, |ban| ban.command);
+        self.command.max(of_ban)
+    }
+
+    /// From when on nothing is known, in milliseconds since 1970.
+    fn ends(&self) -> u64 {
+        let of_ban = self.ban.map_or(0, |ban| ban.ends);
+        let of_command = match self.command {
+            0 => 0,
+            _ => self.command_ends.saturating_add(OUTLIVES),
+        };
+        of_command.max(of_ban)
+    }
+}
+
 impl Fleet {
     /// The bans of all hosts. Room for this many sources.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             host: HostId::new(),
+            ahead: 0,
             name_due: 0,
             most,
             known: BTreeMap::new(),
             ends: BTreeSet::new(),
             untold: BTreeSet::new(),
-            released: BTreeSet::new(),
             names: HostNames::default(),
             counts: FleetCounts::default(),
         }
     }
 
-    /// Notes that this host has banned a source up to this time, unless that is known.
-    pub(crate) fn banned(&mut self, source: Prefix, reason: Reason, ends: u64, now: u64) {
-        let live = self.live(source, now);
-        let is_known = live.is_some_and(|ban| ends < ban.ends + SAME);
-        if !is_known {
-            self.change(source, reason, false, ends, now);
-        }
+    /// Notes how far the clock of the exchange is ahead of that of this host, in milliseconds.
+    pub(crate) fn set_ahead(&mut self, ahead: i64) {
+        self.ahead = ahead;
     }
 
-    /// Notes that an operator of this host releases a source, for the next look.
-    pub(crate) fn note_released(&mut self, source: Prefix) {
-        if self.known.contains_key(&source) {
-            self.released.insert(source);
+    /// Notes that this host has banned a source up to this time, and up to this second of its table, unless that is known.
+    pub(crate) fn banned(&mut self, source: Prefix, reason: Reason, ends: u64, row: u32, now: u64) {
+        let known = self.known_of(source);
+        let is_known = |ban: SharedBan| known.row == row || ban.ends >= ends;
+        if known.live(now).is_some_and(is_known) {
+            return;
         }
-    }
-
-    /// Takes the sources that operators have released.
-    pub(crate) fn take_released(&mut self) -> BTreeSet<Prefix> {
-        std::mem::take(&mut self.released)
-    }
-
-    /// Tells the others that this host has released a source. Without effect unless it is banned.
-    pub(crate) fn released(&mut self, source: Prefix, now: u64) {
-        if let Some(SharedBan { reason, ends, .. }) = self.live(source, now) {
-            self.change(source, reason, true, ends + OUTLIVES, now);
-        }
-    }
-
-    /// Notes a change of another host. Returns what this host has to do: nothing if it knows of a later change.
-    pub(crate) fn merge(&mut self, item: Item, now: u64) -> Option<News> {
-        if self.names.note(item) || item.value == 0 || item.ends <= now {
-            return None;
-        }
-        let valid = |ban: &SharedBan| ban.stamp <= now + FAST;
-        let Some(ban) = SharedBan::of_item(item).filter(valid) else {
-            self.counts.invalid += 1;
-            return None;
-        };
         let ban = SharedBan {
-            ends: ban.ends.min(now + LONGEST),
-            ..ban
+            source,
+            host: self.host,
+            command: known.number(),
+            reason,
+            ends,
         };
-        let known = self.known.get(&ban.source).copied();
-        let ban = known.map_or(Some(ban), |known| joined(known, ban))?;
-        if !self.set(ban, now) {
-            self.counts.no_room += u64::from(!ban.is_lifted);
-            return None;
+        let ban = Some(ban);
+        let known = Known { ban, row, ..known };
+        self.change(source, known, &[What::Ban], now);
+    }
+
+    /// Notes that an operator of this host has banned a source up to this time, and up to this second of its table.
+    pub(crate) fn banned_by_operator(&mut self, source: Prefix, ends: u64, row: u32, now: u64) {
+        let command = self.next_command(source, now);
+        let ban = SharedBan {
+            source,
+            host: self.host,
+            command,
+            reason: Reason::Operator,
+            ends,
+        };
+        let known = Known {
+            command,
+            command_ends: now + COMMAND_TIME,
+            ban: Some(ban),
+            row,
+        };
+        self.change(source, known, &[What::Ban, What::Command], now);
+    }
+
+    /// Notes that an operator of this host has released a source. False, and without effect, unless it is banned.
+    pub(crate) fn released(&mut self, source: Prefix, now: u64) -> bool {
+        let known = self.known_of(source);
+        if known.live(now).is_none() {
+            return false;
         }
-        match ban.host == self.host {
-            true => self.untold.insert(ban.source),
-            false => self.untold.remove(&ban.source),
+        let known = Known {
+            command: self.next_command(source, now),
+            command_ends: now + COMMAND_TIME,
+            row: 0,
+            ..known
         };
-        Some(match ban.is_lifted {
-            true => News::Released(ban.source),
-            false => News::Banned(ban),
-        })
+        self.change(source, known, &[What::Command], now);
+        true
+    }
+
+    /// Notes what other hosts have told. Returns what this host has to do: nothing about sources of which it knows as much.
+    pub(crate) fn merge(&mut self, items: &[Item], now: u64) -> Vec<News> {
+        let latest = self.exchange_time(now).saturating_add(FAST);
+        let mut before = BTreeMap::new();
+        for item in items {
+            if self.names.note(*item) || item.value == 0 || item.ends <= now {
+                continue;
+            }
+            match Told::of_item(*item).filter(|told| told.number() <= latest) {
+                Some(told) => {
+                    let live = self.known_of(told.source()).live(now);
+                    if self.note(told, now) {
+                        before.entry(told.source()).or_insert(live);
+                    }
+                }
+                None => self.counts.invalid += 1,
+            }
+        }
+        let news = before.into_iter().filter_map(|(source, before)| {
+            let after = self.known_of(source).live(now);
+            match after {
+                Some(_) if after == before => None,
+                Some(ban) => Some(News::Banned(ban)),
+                // A ban that has not been told is one after the command.
+                None => before.map(|_| News::Released(source)),
+            }
+        });
+        news.collect()
+    }
+
+    /// Notes the second in which the ban of a source ends in the table of this host; 0 if it is not there.
+    pub(crate) fn set_row(&mut self, source: Prefix, row: u32) {
+        if let Some(known) = self.known.get_mut(&source) {
+            known.row = row;
+        }
     }
 
     /// At most this many items of this host, whose name this is, that have not been told.
@@ -155,9 +240,9 @@ impl Fleet {
             items.extend(pieces(self.host, name, now + NAME_TIME));
         }
         while items.len() < most
-            && let Some(source) = self.untold.pop_first()
+            && let Some((source, what)) = self.untold.pop_first()
         {
-            items.extend(self.known.get(&source).map(SharedBan::item));
+            items.extend(self.told(source, what).map(Told::item));
         }
         items.truncate(most);
         items
@@ -165,8 +250,9 @@ impl Fleet {
 
     /// The host that has banned this source, if it is another one.
     pub(crate) fn other_host(&self, source: Prefix) -> Option<HostId> {
-        let ban = self.known.get(&source)?;
-        (ban.host != self.host && !ban.is_lifted).then_some(ban.host)
+        let known = self.known.get(&source)?;
+        let ban = known.ban.filter(|ban| ban.command >= known.command)?;
+        (ban.host != self.host).then_some(ban.host)
     }
 
     /// The name of a host: its number until it has told its name.
@@ -184,43 +270,84 @@ impl Fleet {
         change(&mut self.counts);
     }
 
-    /// The ban of a source, if it is banned.
-    fn live(&self, source: Prefix, now: u64) -> Option<SharedBan> {
-        let ban = *self.known.get(&source)?;
-        (!ban.is_lifted && ban.ends > now).then_some(ban)
+    fn known_of(&self, source: Prefix) -> Known {
+        self.known.get(&source).copied().unwrap_or_default()
     }
 
-    fn change(&mut self, source: Prefix, reason: Reason, is_lifted: bool, ends: u64, now: u64) {
-        let after = self.known.get(&source).map_or(0, |known| known.stamp + 1);
-        let ban = SharedBan {
-            source,
-            host: self.host,
-            stamp: now.max(after),
-            is_lifted,
-            reason,
-            ends,
-        };
-        match self.set(ban, now) {
-            true => {
-                self.untold.insert(source);
+    /// What this host tells about a source; `None` if another host has banned it meanwhile, with a higher rank.
+    fn told(&self, source: Prefix, what: What) -> Option<Told> {
+        let known = self.known.get(&source)?;
+        match what {
+            What::Ban => known.ban.filter(|ban| ban.host == self.host).map(Told::Ban),
+            What::Command => Some(Told::Command(SharedCommand {
+                source,
+                host: self.host,
+                number: known.command,
+                ends: known.command_ends,
+            })),
+        }
+    }
+
+    /// Notes what another host has told. False if that is known, or without room.
+    fn note(&mut self, told: Told, now: u64) -> bool {
+        let known = self.known_of(told.source());
+        let longest = now.saturating_add(COMMAND_TIME);
+        let next = match told {
+            Told::Command(told) if told.number > known.command => Known {
+                command: told.number,
+                command_ends: told.ends.min(longest),
+                ..known
+            },
+            Told::Command(_) => return false,
+            Told::Ban(ban) => {
+                let ends = ban.ends.min(now.saturating_add(LONGEST));
+                let ban = SharedBan { ends, ..ban };
+                let is_higher = |known: SharedBan| known.ends <= now || known.rank() < ban.rank();
+                if !known.ban.is_none_or(is_higher) {
+                    return false;
+                }
+                Known {
+                    ban: Some(ban),
+                    ..known
+                }
             }
+        };
+        let has_room = self.set(told.source(), next, now);
+        self.counts.no_room += u64::from(!has_room && matches!(told, Told::Ban(_)));
+        has_room
+    }
+
+    /// The number of a command that is given now.
+    fn next_command(&self, source: Prefix, now: u64) -> u64 {
+        let after = self.known_of(source).number() + 1;
+        self.exchange_time(now).max(after)
+    }
+
+    fn exchange_time(&self, now: u64) -> u64 {
+        now.saturating_add_signed(self.ahead)
+    }
+
+    /// Notes a change by this host, of which it tells this.
+    fn change(&mut self, source: Prefix, known: Known, what: &[What], now: u64) {
+        match self.set(source, known, now) {
+            true => self.untold.extend(what.iter().map(|what| (source, *what))),
             // The ban is one of this host only.
             false => self.counts.no_room += 1,
         }
     }
 
     /// False if there is no room.
-    fn set(&mut self, ban: SharedBan, now: u64) -> bool {
+    fn set(&mut self, source: Prefix, known: Known, now: u64) -> bool {
         if self.known.len() >= self.most {
             self.forget_ended(now);
         }
-        if self.known.len() >= self.most && !self.known.contains_key(&ban.source) {
+        if self.known.len() >= self.most && !self.known.contains_key(&source) {
             return false;
         }
-        if let Some(before) = self.known.insert(ban.source, ban) {
-            self.ends.remove(&(before.ends, ban.source));
+        if let Some(before) = self.known.insert(source, known) {
+            self.ends.remove(&(before.ends(), source));
         }
-        self.ends.insert((ban.ends, ban.source));
+        self.ends.insert((known.ends(), source));
         true
     }
 
@@ -230,24 +357,9 @@ impl Fleet {
         {
             self.ends.pop_first();
             self.known.remove(&source);
-            self.untold.remove(&source);
+            for what in [What::Ban, What::Command] {
+                self.untold.remove(&(source, what));
+            }
         }
     }
-}
-
-/// The later one of two changes of a source. A release outlives each ban before it, and a ban is as long as another host has made it. `None` if that is
-/// what was known.
-fn joined(known: SharedBan, heard: SharedBan) -> Option<SharedBan> {
-    let (later, earlier) = match known.rank().cmp(&heard.rank()) {
-        Ordering::Less => (heard, known),
-        Ordering::Equal => return None,
-        Ordering::Greater => (known, heard),
-    };
-    let ends = match (later.is_lifted, earlier.is_lifted) {
-        (true, false) => later.ends.max(earlier.ends + OUTLIVES),
-        (true, true) | (false, false) => later.ends.max(earlier.ends),
-        (false, true) => later.ends,
-    };
-    let joined = SharedBan { ends, ..later };
-    (joined != known).then_some(joined)
 }

@@ -49,7 +49,6 @@ use bar::Bar;
 use fleet::{Fleet, News};
 use marks::Marks;
 use seconds::{second, seconds};
-use shared_ban::SharedBan;
 use source::{Seen, Source, Thresholds};
 use table::Table;
 
@@ -205,6 +204,8 @@ pub struct Guard {
     checks: Due,
     /// The second after which no source is held or banned, unless one is added.
     barred_until: AtomicU64,
+    /// Bans by operators.
+    commanded: AtomicU64,
     /// What is exchanged with other hosts; empty if nothing is.
     sharing: OnceLock<Sharing>,
 }
@@ -219,6 +220,9 @@ struct Sharing {
 }
 
 impl Guard {
+    /// The longest time for which a source is banned: a day.
+    pub const LONGEST_BAN: Duration = Duration::from_secs(86_400);
+
     /// With these limits, from this moment on.
     pub fn new(limits: &Limits, now: Instant) -> Self {
         let each_message = each(limits.rate);
@@ -241,6 +245,7 @@ impl Guard {
             hasher: RandomState::new(),
             checks: Due::default(),
             barred_until: AtomicU64::new(0),
+            commanded: AtomicU64::new(0),
             sharing: OnceLock::new(),
         }
     }
@@ -367,20 +372,48 @@ impl Guard {
         }
     }
 
-    /// Ends the hold or ban of a source, and removes all evidence about it. Returns false if it was neither held nor banned.
-    pub fn release(&self, ip: IpAddr, now: Instant) -> bool {
+    /// Bans a source for this time because an operator says so, whatever it has done; at most [`Guard::LONGEST_BAN`]. A hold or ban of the source is replaced,
+    /// also by a shorter one. Returns false, without effect, if the table has no room for it. Whether the source is exempt is up to the caller. `unix` is the
+    /// same time as `now`, in milliseconds since 1970. For the control side.
+    pub fn ban(&self, ip: IpAddr, time: Duration, now: Instant, unix: u64) -> bool {
+        let now = self.clock.at(now);
+        let prefix = Prefix::of(ip);
+        let time = seconds(time.min(Self::LONGEST_BAN)).max(1);
+        let end = second(now).saturating_add(time);
+        // Nothing of other hosts comes in between.
+        let mut fleet = self.fleet();
+        if !self.set_ban(prefix, Reason::Operator, end, second(now)) {
+            return false;
+        }
+        self.commanded.fetch_add(1, Ordering::Relaxed);
+        if let Some(fleet) = &mut fleet {
+            fleet.banned_by_operator(prefix, unix_of(end, now, unix), end, unix);
+        }
+        true
+    }
+
+    /// Ends the hold or ban of a source, and removes all evidence about it. Returns false if it was neither held nor banned. `unix` is the same time as `now`,
+    /// in milliseconds since 1970. For the control side.
+    pub fn release(&self, ip: IpAddr, now: Instant, unix: u64) -> bool {
         let now = second(self.clock.at(now));
         let prefix = Prefix::of(ip);
         let hash = self.hash(prefix);
-        let Some(source) = self.table.find(prefix, hash) else {
-            return false;
-        };
-        let was_barred = source.bar(hash, now).is_some();
-        source.forget();
-        if was_barred && let Some(mut fleet) = self.fleet() {
-            fleet.note_released(prefix);
+        let mut fleet = self.fleet();
+        let mut was_barred = false;
+        if let Some(source) = self.table.find(prefix, hash) {
+            was_barred = source.bar(hash, now).is_some();
+            source.forget();
         }
-        was_barred
+        // Other hosts may have banned a source that is exempt here.
+        let is_told = fleet
+            .as_mut()
+            .is_some_and(|fleet| fleet.released(prefix, unix));
+        was_barred || is_told
+    }
+
+    /// Number of bans by operators of this host.
+    pub fn commanded(&self) -> u64 {
+        self.commanded.load(Ordering::Relaxed)
     }
 
     /// The sources that are held or banned. Takes time in proportion to the size of the table, unless there are none.
@@ -498,14 +531,7 @@ impl Guard {
         }
         for source in sources {
             if let Some(Bar { reason, end, .. }) = self.ban_of(source, second(now)) {
-                let left = (u64::from(end) * SECOND).saturating_sub(now);
-                fleet.banned(source, reason, unix + left / MILLISECOND, unix);
-            }
-        }
-        for source in fleet.take_released() {
-            // A source that was banned again meanwhile stays banned.
-            if self.ban_of(source, second(now)).is_none() {
-                fleet.released(source, unix);
+                fleet.banned(source, reason, unix_of(end, now, unix), end, unix);
             }
         }
         fleet.take(name, most, unix)
@@ -524,20 +550,24 @@ impl Guard {
             return;
         };
         let now = self.clock.at(now);
-        for item in items {
-            match fleet.merge(*item, unix) {
-                Some(News::Banned(ban)) if is_exempt(ban.source.ip()) => {
+        for news in fleet.merge(items, unix) {
+            match news {
+                News::Banned(ban) if is_exempt(ban.source.ip()) => {
                     fleet.count(|counts| counts.exempt += 1);
                 }
-                Some(News::Banned(ban)) => {
+                News::Banned(ban) => {
                     let left = ban.ends.saturating_sub(unix).saturating_mul(MILLISECOND);
                     let end = second(now.saturating_add(left).saturating_add(SECOND - 1));
-                    match self.take_over(ban, end, second(now)) {
-                        true => fleet.count(|counts| counts.banned += 1),
-                        false => fleet.count(|counts| counts.no_room += 1),
+                    let is_new = self.ban_of(ban.source, second(now)).is_none();
+                    if self.set_ban(ban.source, ban.reason, end, second(now)) {
+                        fleet.set_row(ban.source, end);
+                        fleet.count(|counts| counts.banned += u64::from(is_new));
+                    } else {
+                        fleet.count(|counts| counts.no_room += 1);
                     }
                 }
-                Some(News::Released(prefix)) => {
+                News::Released(prefix) => {
+                    fleet.set_row(prefix, 0);
                     let row = self.table.find(prefix, self.hash(prefix));
                     if let Some(row) = row
                         && self.ban_of(prefix, second(now)).is_some()
@@ -546,8 +576,15 @@ impl Guard {
                         fleet.count(|counts| counts.released += 1);
                     }
                 }
-                None => {}
             }
+        }
+    }
+
+    /// Notes how far the clock of the exchange is ahead of that of this host, in milliseconds: of two commands of operators about one source, the later one by
+    /// that clock counts. For the control side.
+    pub fn set_exchange_clock(&self, ahead: i64) {
+        if let Some(mut fleet) = self.fleet() {
+            fleet.set_ahead(ahead);
         }
     }
 
@@ -562,17 +599,17 @@ impl Guard {
         fleet.map_or_else(String::new, |fleet| fleet.name(host))
     }
 
-    /// Bans a source up to this second, as another host has. False if there is no room.
-    fn take_over(&self, ban: SharedBan, end: u32, now: u32) -> bool {
-        let hash = self.hash(ban.source);
-        let Some(source) = self.table.find_or_claim(ban.source, hash, now) else {
+    /// Bans a source up to this second, whatever was before. False if there is no room.
+    fn set_ban(&self, prefix: Prefix, reason: Reason, end: u32, now: u32) -> bool {
+        let hash = self.hash(prefix);
+        let Some(source) = self.table.find_or_claim(prefix, hash, now) else {
             return false;
         };
         self.barred_until
             .fetch_max(u64::from(end), Ordering::Relaxed);
         let bar = Bar {
             kind: Kind::Banned,
-            reason: ban.reason,
+            reason,
             end,
         };
         source.replace_bar(hash, bar, now);
@@ -606,6 +643,12 @@ impl Guard {
         let hash = self.hasher.hash_one((prefix, user));
         (hash % u64::from(source::USER_BITS)) as u8
     }
+}
+
+/// The time of this second in milliseconds since 1970. `now` (nanoseconds of the clock) and `unix` are the same time.
+fn unix_of(end: u32, now: u64, unix: u64) -> u64 {
+    let left = (u64::from(end) * SECOND).saturating_sub(now);
+    unix + left / MILLISECOND
 }
 
 /// The size that the documentation names.

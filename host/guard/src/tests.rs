@@ -158,8 +158,8 @@ fn a_release_ends_a_ban_and_forgets_the_evidence() {
     let note = || guard.note(ip(SCANNER), Evidence::Malformed, now);
     assert_eq!([note(), note()], [None, None]);
     guard.bar(ip(SCANNER), Kind::Banned, Reason::Malformed, now);
-    assert!(guard.release(ip(SCANNER), now));
-    assert!(!guard.release(ip(SCANNER), now));
+    assert!(guard.release(ip(SCANNER), now, 0));
+    assert!(!guard.release(ip(SCANNER), now, 0));
     assert_eq!(guard.admit(ip(SCANNER), now), Admission::Pass);
     assert_eq!(
         [note(), note(), note()],

@@ -45,11 +45,7 @@ pub fn fleet_parts(
 impl Bans {
     /// Whether this host never bans the address. A network has its first address here; a known address in it is exempt when it sends something.
     fn is_exempt(&self, ip: IpAddr) -> bool {
-        let config = &self.shared.config;
-        config.guard.is_exempt(ip)
-            || config.is_load_balancer(ip)
-            || self.shared.is_known(ip)
-            || self.shared.is_known_to_tenants(ip)
+        self.shared.known_in(ip).is_some()
     }
 }
 
@@ -82,6 +78,12 @@ impl exchange::Shared for Bans {
         });
         let items: Vec<_> = items.collect();
         guard.merge_bans(&items, |ip| self.is_exempt(ip), Instant::now(), unix());
+    }
+
+    fn set_clock(&self, ahead: i64) {
+        if let Some(guard) = &self.shared.guard {
+            guard.set_exchange_clock(ahead);
+        }
     }
 
     /// A ban lasts to its end, whether its host is heard or not.
@@ -119,7 +121,7 @@ impl exchange::Shared for Loads {
 }
 
 /// The time in milliseconds since 1970.
-fn unix() -> u64 {
+pub fn unix() -> u64 {
     let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
     since.map_or(0, |since| {
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

@@ -31,7 +31,7 @@ pub use deployments::{
     Arrival, Deployments, HostBehind, HostsLive, Moved, Provenance, Push, Reserved, RolloutError,
     RolloutStatus, ShipError, StoreStatus,
 };
-pub use fleet_parts::fleet_parts;
+pub use fleet_parts::{fleet_parts, unix};
 pub use flow_pinger::FlowPinger;
 pub use pinger::Pinger;
 pub use progress::Progress;

@@ -7,6 +7,7 @@ use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_config::TokenRole;
 use portcullis_guard::{Barred, Guard, Kind, Prefix, Reason};
+use portcullis_rollout::unix;
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -68,6 +69,8 @@ pub enum BarredReason {
     Malformed,
     /// Too many messages.
     Flood,
+    /// An operator has banned it.
+    Operator,
 }
 
 /// A source that was released.
@@ -91,6 +94,7 @@ impl BarredSource {
                 Reason::Challenges => BarredReason::Challenges,
                 Reason::Malformed => BarredReason::Malformed,
                 Reason::Flood => BarredReason::Flood,
+                Reason::Operator => BarredReason::Operator,
             },
             seconds: barred.remaining.as_secs(),
             dropped: barred.dropped,
@@ -138,7 +142,7 @@ impl Procedure for Release {
         let guard = guard_of(control)?;
         let ip = parse(&self.address)?;
         let source = Prefix::of(ip).to_string();
-        match guard.release(ip, Instant::now()) {
+        match guard.release(ip, Instant::now(), unix()) {
             true => Ok(ReleasedSource { source }),
             false => {
                 let text = format!("{source} is neither held nor banned: its time may be over");

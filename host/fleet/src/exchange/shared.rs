@@ -11,6 +11,10 @@ pub trait Shared: Send + Sync + 'static {
     /// was lost on the way, or by Redis, is sent again without another call. What does not fit into `most` is for the next call.
     fn take_changes(&self, most: usize) -> Vec<Change>;
 
+    /// How far the clock of Redis is ahead of that of this host, in milliseconds: before each [`Shared::merge`]. A part that compares times of several hosts
+    /// adds it to those of this one.
+    fn set_clock(&self, _ahead: i64) {}
+
     /// What the other hosts of the fleet have in total: the sum over them, for each key whose sum has changed since the last call. `ends` is the latest end
     /// among them. A sum of 0 means that no other host has the item any more.
     fn merge(&self, others: &[Change]);

@@ -299,6 +299,7 @@ impl Exchange {
             part.told = None;
             part.ledger.stored(&batch);
             ahead = i64::try_from(reply.now).unwrap_or(i64::MAX) - middle;
+            part.shared.set_clock(ahead);
             // What has ended first: a sum that falls because of one host would hide by how much it grows because of another one.
             let ended = part.ledger.sums(reply.now, ahead);
             if !ended.is_empty() {

@@ -68,6 +68,7 @@ fn list(client: &Client, format: Format, out: &mut impl Write) -> anyhow::Result
             BarredReason::Challenges => "challenges",
             BarredReason::Malformed => "malformed",
             BarredReason::Flood => "flood",
+            BarredReason::Operator => "operator",
         };
         let state = match one.host {
             Some(host) => format!("{state} by {host}"),

@@ -20,11 +20,16 @@ impl Page<'_, '_> {
             });
             each.sum::<u64>()
         };
+        let commanded = shared.guard.as_ref().map_or(0, Guard::commanded);
         let kinds = [Kind::Held, Kind::Banned];
         let barred = kinds.into_iter().flat_map(|kind| {
             Reason::ALL.into_iter().map(move |reason| {
                 let labels = [("state", kind.as_str()), ("reason", reason.label())];
-                (labels, total(kind, reason))
+                let by_command = match (kind, reason) == (Kind::Banned, Reason::Operator) {
+                    true => commanded,
+                    false => 0,
+                };
+                (labels, total(kind, reason) + by_command)
             })
         });
         self.series(
