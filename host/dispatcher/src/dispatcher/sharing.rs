@@ -8,7 +8,7 @@ use siphasher::sip::SipHasher24;
 
 use super::Dispatcher;
 use super::sharing_state::Sharing;
-use crate::calls::CallKey;
+use crate::calls::{CallKey, CountedCall};
 use crate::shared_loads::Item;
 
 /// Ends of calls between two exchanges that other hosts are told of.
@@ -41,8 +41,9 @@ impl Dispatcher {
             is_incomplete,
         } = sharing.ended.take();
         loads.note_ended(&numbers, is_incomplete);
+        loads.look_at_clock(unix);
         // A load of the sets begins without the calls of others.
-        loads.publish(&sets);
+        sharing.publish(&loads, &sets);
         loads.take(&sets, most, unix)
     }
 
@@ -56,10 +57,7 @@ impl Dispatcher {
         for call in loads.merge(items) {
             self.calls().end(CallKey::of_number(call), &sets);
         }
-        loads.publish(&sets);
-        sharing
-            .has_others
-            .store(loads.has_others(), Ordering::Relaxed);
+        sharing.publish(&loads, &sets);
     }
 
     /// Notes how many hosts take part in the exchange, with this one; `None` if the others are not heard. For the control side.
@@ -67,7 +65,19 @@ impl Dispatcher {
         if let Some(sharing) = self.shared.sharing.get() {
             let mut loads = sharing.loads.lock();
             loads.set_hosts(hosts);
-            loads.publish(&self.current());
+            sharing.publish(&loads, &self.current());
+        }
+    }
+
+    /// Ends calls of this process that another process of this host counts from now on, if calls are shared: otherwise the other hosts would hear of them
+    /// twice until this process has ended. For the control side.
+    pub fn hand_over_calls(&self, calls: &[CountedCall]) {
+        if self.shared.sharing.get().is_none() {
+            return;
+        }
+        let sets = self.current();
+        for call in calls {
+            self.calls().end(CallKey::of_number(call.key), &sets);
         }
     }
 

@@ -14,6 +14,7 @@ use portcullis_control::Lent;
 use portcullis_dataplane::drain::Stage;
 use portcullis_dataplane::link::Link;
 use portcullis_dataplane::shared::Shared;
+use portcullis_dispatcher::CountedCall;
 use portcullis_sip::Transport;
 use portcullis_udp::Channel;
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
@@ -266,12 +267,13 @@ impl Attempt<'_> {
         for (worker, names) in self.pause()?.into_iter().enumerate() {
             self.say_names(0, worker, &names)?;
         }
-        self.say_destinations()?;
+        let calls = self.say_destinations()?;
         self.say(&Note::Go, None)?;
         let Note::Serving = self.hear("begin to serve", STEP)? else {
             return Err(UpgradeError::Protocol);
         };
         let pause = paused.elapsed();
+        self.shared.dispatcher.hand_over_calls(&calls);
         for (worker, link) in links.into_iter().enumerate() {
             if let Err(error) = self.wait(self.shared.orders.leave(worker, link)) {
                 tracing::warn!(event = "link_failed", worker, %error, "messages of the new process cannot be received");
@@ -433,23 +435,23 @@ impl Attempt<'_> {
         Ok(())
     }
 
-    /// Says what the dispatcher knows of its destinations.
-    fn say_destinations(&self) -> Result<(), UpgradeError> {
+    /// Says what the dispatcher knows of its destinations. Returns the counted calls.
+    fn say_destinations(&self) -> Result<Vec<CountedCall>, UpgradeError> {
         let dispatcher = &self.shared.dispatcher;
         for states in dispatcher.remembered().chunks(DESTINATIONS_AT_ONCE) {
             let lines = states.iter().map(|state| format!("{state}\n"));
             let lines = lines.filter(|line| line.len() <= LONGEST_DESTINATION);
             self.say(&Note::Destinations(lines.collect()), None)?;
         }
-        let calls = dispatcher.calls();
-        for all in calls.all().chunks(CALLS_AT_ONCE) {
+        let calls = dispatcher.calls().all();
+        for some in calls.chunks(CALLS_AT_ONCE) {
             let note = Note::Calls {
-                secret: calls.secret(),
-                calls: all.to_vec(),
+                secret: dispatcher.calls().secret(),
+                calls: some.to_vec(),
             };
             self.say(&note, None)?;
         }
-        Ok(())
+        Ok(calls)
     }
 
     fn say(&self, note: &Note, descriptor: Option<BorrowedFd<'_>>) -> Result<(), UpgradeError> {

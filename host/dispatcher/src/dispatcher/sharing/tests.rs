@@ -202,6 +202,94 @@ async fn a_gateway_that_is_removed_takes_its_calls_along_when_they_end() {
 }
 
 #[test]
+fn a_host_that_is_the_first_to_be_back_does_not_take_the_room_of_all() {
+    let mut hosts = Hosts::new(&[1, 1, 1]);
+    (0..3_u8).for_each(|call| hosts.begin(0, FIRST, &[b'a', call]));
+    hosts.exchange();
+    let set = |hosts: &Hosts, host: usize, count| hosts.hosts[host].set_hosts(count);
+    (0..3).for_each(|host| set(&hosts, host, None));
+    assert_eq!(hosts.chosen(0), [SECOND], "a third of 10 are 3");
+    // Redis is empty, and the others are not there yet.
+    for count in [1, 2] {
+        set(&hosts, 0, Some(count));
+        hosts.store(0, 100);
+        assert_eq!(hosts.chosen(0), [SECOND]);
+    }
+    set(&hosts, 0, Some(3));
+    hosts.exchange();
+    assert_eq!(hosts.chosen(0), [SECOND, FIRST]);
+    // Redis is lost again before all are back: the share is that of all.
+    set(&hosts, 0, None);
+    set(&hosts, 0, Some(1));
+    set(&hosts, 0, None);
+    assert_eq!(hosts.chosen(0), [SECOND]);
+    // The others have ended meanwhile.
+    set(&hosts, 0, Some(1));
+    let mut seconds = 0;
+    while hosts.chosen(0) == [SECOND] {
+        hosts.store(0, 100);
+        hosts.now += 1_000;
+        seconds += 1;
+        assert!(seconds < 20, "the others are awaited for ever");
+    }
+    assert!(seconds >= 10, "{seconds}");
+    // A host that leaves while it is heard changes nothing at once: what it has told ends.
+    set(&hosts, 1, Some(3));
+    set(&hosts, 1, Some(2));
+    hosts.now += 1_000;
+    hosts.exchange();
+    assert_eq!(hosts.calls(1), [3, 0]);
+}
+
+#[test]
+fn a_call_that_ends_elsewhere_while_nobody_is_heard_ends_when_they_are() {
+    let mut hosts = Hosts::new(&[1, 1]);
+    hosts.begin(0, FIRST, b"a");
+    hosts.exchange();
+    hosts.hosts.iter().for_each(|host| host.set_hosts(None));
+    hosts.now += 60_000;
+    hosts.hear(1);
+    assert!(hosts.hosts[1].has_calls(), "the other may have some");
+    hosts.hosts[1].end_call(b"a");
+    // It is not told while nobody hears of it, and it is over before.
+    hosts.store(1, 100);
+    hosts.now += 60_000;
+    hosts.hosts[1].set_hosts(Some(2));
+    hosts.store(1, 100);
+    // The host that counts the call comes back later.
+    hosts.now += 15_000;
+    hosts.hosts[0].set_hosts(Some(2));
+    hosts.exchange();
+    hosts.exchange();
+    assert_eq!([hosts.calls(0), hosts.calls(1)], [[0, 0]; 2]);
+    assert!(!hosts.hosts[1].has_calls());
+}
+
+#[test]
+fn calls_that_another_process_goes_on_with_are_told_once() {
+    // An old process, its successor, and another host.
+    let mut hosts = Hosts::new(&[1, 1, 1]);
+    (0..4_u8).for_each(|call| hosts.begin(0, FIRST, &[b'a', call]));
+    hosts.exchange();
+    let [old, new] = [&hosts.hosts[0], &hosts.hosts[1]];
+    let calls = old.calls().all();
+    new.calls()
+        .adopt(old.calls().secret(), &calls, &new.current());
+    old.hand_over_calls(&calls);
+    // A request of the old process is answered.
+    hosts.begin(0, FIRST, b"b");
+    hosts.exchange();
+    for host in 0..3 {
+        assert_eq!(hosts.calls(host), [5, 0]);
+    }
+    // Its BYE comes to the new one.
+    hosts.hosts[1].end_call(b"b");
+    hosts.exchange();
+    hosts.exchange();
+    assert_eq!(hosts.calls(2), [4, 0]);
+}
+
+#[test]
 fn what_does_not_fit_is_told_next_time() {
     let mut hosts = Hosts::new(&[1, 1]);
     hosts.begin(0, FIRST, b"a");
