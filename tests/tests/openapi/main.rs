@@ -254,11 +254,13 @@ fn every_operation_matches_its_description() {
     host.host.run("dispatcher reload");
     let shown = host.ask(None, ("GET", "/v1/dispatcher", ""), none, 200);
     assert_eq!(shown["sets"][0]["destinations"][0]["uri"], "sip:192.0.2.20");
-    // A source that is held needs many requests: only the error is checked here, and the rest in guard.rs.
+    let banned = host.ask(None, ("PUT", SOURCE, "?for=1h"), none, 200);
+    assert_eq!(banned["seconds"], 3_600);
+    host.ask(None, ("PUT", SOURCE, "?for=25h"), none, 422);
     let held = host.ask(None, ("GET", "/v1/guard", ""), none, 200);
-    assert_eq!(held, json!([]));
+    assert_eq!(held[0]["reason"], "operator");
+    host.ask(None, ("DELETE", SOURCE, ""), none, 200);
     host.ask(None, ("DELETE", SOURCE, ""), none, 404);
-    host.done.insert("releaseSource".to_owned());
     portcullis_testkit::wait::until("the host has announced what is active", || {
         let (_, text) = host.host.get("/v1/fleet")?;
         let fleet: Value = serde_json::from_str(&text).ok()?;
@@ -649,6 +651,7 @@ fn every_json_rpc_command_matches_its_description() {
             "dispatcher.set_state" => json!(["a", 1, gateway]),
             "dns.lookup" => json!(["A", "localhost"]),
             "fleet.drain" | "fleet.forget" => json!(["edge-9"]),
+            "guard.ban" => json!(["192.0.2.1", "1m"]),
             "guard.release" => json!(["192.0.2.1"]),
             "jsonrpc.echo" => json!(["a", 5]),
             "permissions.allowUri" | "permissions.testUri" => json!(["calls", uri, uri]),
@@ -666,10 +669,10 @@ fn every_json_rpc_command_matches_its_description() {
         };
         let answer = host.host.rpc(name, params);
         match name.as_str() {
-            // There are no connections, no calls, no comparison, no TLS, and no source that is held.
+            // There are no connections, no calls, no comparison and no TLS.
             "tm.cancel" => assert_eq!(answer["error"]["message"], "Transaction not found"),
             "ctl.who" => assert_eq!(answer["error"]["code"], 400),
-            "fleet.drain" | "fleet.forget" | "guard.release" | "policy.diff" | "tls.kill" => {
+            "fleet.drain" | "fleet.forget" | "policy.diff" | "tls.kill" => {
                 assert_eq!(answer["error"]["code"], 404);
             }
             "tls.reload" => assert_eq!(answer["error"]["code"], 500),

@@ -22,7 +22,7 @@ use crate::commands::{
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 68] = [
+const OPERATIONS: [fn(Routes) -> Routes; 69] = [
     describe,
     trace::operation,
     events::operation,
@@ -65,6 +65,7 @@ const OPERATIONS: [fn(Routes) -> Routes; 68] = [
     trusted::Remove::operation,
     trusted::Find::operation,
     guard::ListBarred::operation,
+    guard::Ban::operation,
     guard::Release::operation,
     tls::ListConnections::operation,
     tls::Kill::operation,

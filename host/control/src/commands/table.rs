@@ -33,6 +33,7 @@ macro_rules! command_table {
                 "fleet.drain", "Ask a host on the same database to drain and end: host." => FleetDrain(fleet::DrainHost),
                 "fleet.forget", "Remove a host that is gone or has ended from the list: host." => FleetForget(fleet::Forget),
                 "fleet.status", "List the hosts on the same database with their generations, lag, alerts and load." => FleetShow(fleet::ShowFleet),
+                "guard.ban", "Ban a source for some time: address, and a time such as 1h (`ban` of [guard] if omitted)." => GuardBan(guard::Ban),
                 "guard.list", "List the sources that are held or banned." => GuardList(guard::ListBarred),
                 "guard.release", "End the hold or ban of a source: address." => GuardRelease(guard::Release),
                 "jsonrpc.echo", "Sample echo command" => JsonrpcEcho(core::SampleEcho),

@@ -2,6 +2,8 @@
 
 #![forbid(unsafe_code)]
 
+mod bans;
+
 use std::net::{IpAddr, UdpSocket};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -14,10 +16,8 @@ use portcullis_testkit::control::open_all;
 use portcullis_testkit::guests::{module, rejecting};
 use portcullis_testkit::host::{Builder, Host};
 use portcullis_testkit::kamailio::{self, Kamailio};
-use portcullis_testkit::lease::Lease;
 use portcullis_testkit::messages::Request;
 use portcullis_testkit::policy;
-use portcullis_testkit::redis::Redis;
 use portcullis_testkit::sip::{Caller, Message};
 use portcullis_testkit::wait;
 use serde_json::{Value, json};
@@ -394,7 +394,7 @@ fn peers_pike_says_the_same() {
     let builder = open_all(Builder::new()).set("guard", "malformed = 10\nrate = 5\nburst = 500");
     let sip = builder.lease().addr(2, 5060);
     let kamailio = Kamailio::start(
-        include_str!("guard/kamailio.cfg"),
+        include_str!("kamailio.cfg"),
         &[("SIP", sip.to_string())],
         &[],
     );
@@ -613,101 +613,4 @@ fn what_a_policy_reports_is_evidence_like_any_other() {
     let mut over_tcp = host.tcp(7);
     send(&mut over_tcp, 5);
     list_with(over_tcp.local().ip().to_string(), "banned");
-}
-
-/// A host that shares what it bans through this Redis.
-fn of_fleet(redis: &Redis, builder: Builder) -> Host {
-    let host = builder
-        .set(
-            "fleet.redis",
-            &format!("url = \"redis://{}\"", redis.addr()),
-        )
-        .set("fleet.redis", "interval = \"100ms\"")
-        .set("guard", "exempt = []")
-        .set("guard", "malformed = 3")
-        .start();
-    host.wait_for_log("event=\"exchange_hosts\"");
-    host
-}
-
-/// Bans the source on this host: three requests with an unknown method over TCP.
-fn ban(host: &Host, source: IpAddr) {
-    let mut stranger = Caller::tcp(source, host.sip());
-    for _ in 0..3 {
-        let request = stranger.request("ODD", "sip:bob@example.com");
-        stranger.send(&request.bytes());
-    }
-    wait_for_state(host, source, Some("banned"));
-}
-
-/// What `guard list` says about a source.
-fn told(host: &Host, source: IpAddr) -> Option<Value> {
-    let list: Value = serde_json::from_str(&host.run("guard list --json")).expect("a list");
-    let mut list = list.as_array().expect("a list").iter();
-    list.find(|one| one["source"] == source.to_string())
-        .cloned()
-}
-
-fn wait_for_state(host: &Host, source: IpAddr, state: Option<&str>) {
-    let what = format!("{source} is {state:?}");
-    wait::until(&what, || {
-        let told = told(host, source);
-        (told.as_ref().and_then(|one| one["state"].as_str()) == state).then_some(())
-    });
-}
-
-#[test]
-fn peers_a_ban_of_one_host_is_one_of_the_others_until_any_of_them_releases_the_source() {
-    let lease = Lease::new();
-    let mut redis = Redis::start(lease.addr(1, 6379));
-    let one = of_fleet(&redis, Builder::new());
-    let [scanner, member, later] = [SCANNER, NEIGHBOUR, SPY].map(|number| one.lease().ip(number));
-    let row = format!("900 {member} 32");
-    let other = of_fleet(&redis, Builder::new().row(&row));
-
-    ban(&one, scanner);
-    wait_for_state(&other, scanner, Some("banned"));
-    let [here, there] = [&one, &other].map(|host| told(host, scanner).expect("it is banned"));
-    assert_eq!([&here["reason"], &there["reason"]], ["malformed"; 2]);
-    let seconds = [&here, &there].map(|ban| ban["seconds"].as_u64().expect("a number"));
-    assert!(seconds[0].abs_diff(seconds[1]) <= 5, "{seconds:?}");
-    assert_eq!(here.get("host"), None, "it is a ban of its own");
-    assert!(there["host"].as_str().is_some_and(|name| !name.is_empty()));
-    assert!(other.run("guard list").contains("banned by "));
-    let mut again = Caller::tcp(scanner, other.sip());
-    assert!(again.read_to_end().is_empty(), "it is closed at once");
-    other.wait_for_log("event=\"source_banned\"");
-    let shared = |host: &Host, result: &str| {
-        let label = format!("result={result:?}");
-        host.metric("portcullis_guard_shared_bans_total", &[label.as_str()])
-    };
-    assert_eq!(shared(&other, "banned"), 1.0);
-
-    // An address that a host knows is not banned there.
-    ban(&one, member);
-    wait::until("the ban of the member has arrived", || {
-        (shared(&other, "exempt") == 1.0).then_some(())
-    });
-    assert_eq!(told(&other, member), None);
-    let mut known = Caller::udp(member, other.sip());
-    let request = known.request("OPTIONS", "sip:bob@example.com");
-    assert!(known.try_ask(&request).is_some(), "it is served there");
-
-    other.run(&format!("guard release {scanner}"));
-    wait_for_state(&one, scanner, None);
-    assert_eq!(shared(&one, "released"), 1.0);
-
-    // Without Redis, a host bans for itself. A Redis that has lost all gets it again.
-    redis.kill();
-    ban(&one, later);
-    one.wait_for_log("event=\"exchange_lost\"");
-    assert_eq!(told(&other, later), None);
-    redis.restart();
-    wait_for_state(&other, later, Some("banned"));
-    assert_eq!(told(&other, scanner), None, "a release is not forgotten");
-    // So does a host that comes later.
-    let third = of_fleet(&redis, Builder::new());
-    wait_for_state(&third, later, Some("banned"));
-    wait_for_state(&third, member, Some("banned"));
-    assert_eq!(told(&third, scanner), None);
 }
