@@ -27,27 +27,23 @@ pub(crate) struct TopVia<'a> {
 impl<'a> TopVia<'a> {
     /// `None` if the first Via is missing or cannot be parsed.
     pub(crate) fn of(message: Message<'a>) -> Option<Self> {
+        Self::with(message, false, None)
+    }
+
+    /// The same for a host that asks this of its clients; with `forces_rport`, treated as if it had `rport`.
+    #[inline]
+    pub(crate) fn with(
+        message: Message<'a>,
+        forces_rport: bool,
+        asked: Option<Demand>,
+    ) -> Option<Self> {
         let field = message.header(HeaderName::Via)?;
-        let via = Via::parse(field.value).ok()?;
         Some(Self {
-            via,
+            via: Via::parse(field.value).ok()?,
             field,
-            forces_rport: false,
-            asked: None,
-        })
-    }
-
-    /// The same Via, treated as if it had `rport`.
-    pub(crate) fn with_rport(self, forces_rport: bool) -> Self {
-        Self {
             forces_rport,
-            ..self
-        }
-    }
-
-    /// The same Via of a host that asks this of its clients.
-    pub(crate) fn with_demand(self, asked: Option<Demand>) -> Self {
-        Self { asked, ..self }
+            asked,
+        })
     }
 
     /// The bytes of the message to cut in order to remove this value: its line, or the value with its comma if others follow on the line.

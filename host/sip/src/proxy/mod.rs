@@ -371,8 +371,7 @@ impl Proxy {
     fn top_via<'a>(&self, message: Message<'a>, arrival: &Arrival) -> Option<TopVia<'a>> {
         let is_forced =
             !arrival.transport.is_reliable() && self.force_rport.contains(&arrival.local);
-        let top = TopVia::of(message)?;
-        Some(top.with_rport(is_forced).with_demand(self.demand()))
+        TopVia::with(message, is_forced, self.demand())
     }
 
     /// Responds to a request whose top Via cannot be parsed. The response goes to the source address: nothing else is known of the sender.

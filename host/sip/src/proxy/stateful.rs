@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use memchr::memchr_iter;
+
 use super::Proxy;
 use super::branch::{Branch, Transaction};
 use super::drop_reason::DropReason;
@@ -13,6 +15,7 @@ use crate::reason::standard_reason;
 use crate::reply::Reply;
 use crate::routes::Routes;
 use crate::scan::{HeaderName, Message, StartLine};
+use crate::token::skip_space;
 use crate::via::Via;
 
 /// What a request has in common with its copies, its CANCEL, and the ACK to a failure (RFC 3261 §17.2.3).
@@ -155,7 +158,9 @@ impl Proxy {
 
     /// The marks in the Vias that this host wrote.
     fn own_loop_marks<'m>(&self, message: Message<'m>) -> impl Iterator<Item = u64> + use<'_, 'm> {
-        let vias = message.headers(HeaderName::Via).flat_map(|field| {
+        let fields = message.headers(HeaderName::Via);
+        let fields = fields.filter(|field| may_have_mark(field.value));
+        let vias = fields.flat_map(|field| {
             let mut rest = Some(field.value);
             std::iter::from_fn(move || {
                 let text = rest?;
@@ -166,5 +171,48 @@ impl Proxy {
         });
         vias.filter(|via| self.identity.is_our_via(via))
             .filter_map(|via| read_hex(via.params.named("l")?.value?))
+    }
+}
+
+/// Whether a Via value may have the parameter `l`. Hardly any has it, and parsing takes much longer.
+fn may_have_mark(vias: &[u8]) -> bool {
+    memchr_iter(b';', vias).any(|at| {
+        let name = vias.get(skip_space(vias, at + 1));
+        name.is_some_and(|first| first.eq_ignore_ascii_case(&b'l'))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn vias_with_other_parameters_are_not_parsed() {
+        for vias in [
+            "",
+            "SIP/2.0/UDP l",
+            "SIP/2.0/UDP l;branch=z9hG4bKl;rport",
+            "SIP/2.0/UDP a;",
+            "SIP/2.0/UDP a; ",
+        ] {
+            assert!(!may_have_mark(vias.as_bytes()), "{vias}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_via_with_a_mark_is_left_out(
+            before in "(;[a-m]{1,2}(=[;\"a-l]{0,3})?){0,2}",
+            space in "( |\t|\r\n ){0,2}",
+            name in "[lL]",
+            after in "(;[a-z]{0,2}){0,2}",
+        ) {
+            let vias = format!("SIP/2.0/UDP a{before};{space}{name}{space}=00{after}");
+            if let Ok(via) = Via::parse(vias.as_bytes()) && via.params.named("l").is_some() {
+                prop_assert!(may_have_mark(vias.as_bytes()));
+            }
+        }
     }
 }
