@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use thiserror::Error;
-use wasmtime::Engine;
+use wasmtime::{Engine, Linker};
 
 use crate::check;
 use crate::code_cache::CodeCache;
@@ -13,6 +13,7 @@ use crate::compile::{self, CompileFailure, Compiler};
 use crate::digest::Digest;
 use crate::engine::{self, PAGE, Target};
 use crate::inspect::Inspection;
+use crate::interfaces;
 use crate::limits::Limits;
 use crate::panic;
 use crate::policy::{CodeOrigin, Loaded, Policy};
@@ -21,6 +22,7 @@ use crate::reuse::Reuse;
 use crate::sandbox::{CallLimits, Code, Machine, Sandboxes};
 use crate::settings::Settings;
 use crate::shared_code::SharedCode;
+use crate::state::Data;
 use crate::ticker::Ticker;
 use crate::trial_run;
 use crate::warm::WarmSandboxes;
@@ -28,6 +30,8 @@ use crate::warm::WarmSandboxes;
 /// Compiles and runs policies. A process has one, because it has a clock thread and reserves address space for all sandboxes.
 pub struct Runtime {
     engine: Engine,
+    /// The host functions for modules.
+    module_linker: Linker<Data>,
     ticker: Arc<Ticker>,
     limits: Limits,
     allocation: Allocation,
@@ -131,6 +135,7 @@ impl Runtime {
         let (engine, allocation) = reserve(&mut limits, least)?;
         Ok(Self {
             ticker: Ticker::start(&engine)?,
+            module_linker: module_linker(&engine)?,
             engine,
             limits,
             allocation,
@@ -152,6 +157,7 @@ impl Runtime {
             engine::metered(&limits).map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
         Ok(Self {
             ticker: Ticker::start(&engine)?,
+            module_linker: module_linker(&engine)?,
             engine,
             limits,
             allocation: Allocation::OnDemand {
@@ -208,6 +214,7 @@ impl Runtime {
         Machine {
             engine: &self.engine,
             ticker: &self.ticker,
+            module_linker: &self.module_linker,
         }
     }
 
@@ -397,6 +404,10 @@ impl Runtime {
             }
         }
     }
+}
+
+fn module_linker(engine: &Engine) -> Result<Linker<Data>, RuntimeError> {
+    interfaces::module_linker(engine).map_err(|error| RuntimeError::Engine(format!("{error:#}")))
 }
 
 fn not_compiled(error: wasmtime::Error) -> LoadProblem {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::component::Component;
-use wasmtime::{Engine, Store, StoreContextMut, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Engine, Linker, Store, StoreContextMut, UpdateDeadline, WasmBacktrace};
 
 use crate::call::state::Data;
 use crate::call::{Bounds, Call};
@@ -34,6 +34,8 @@ pub(crate) enum Code {
 pub(crate) struct Machine<'m> {
     pub(crate) engine: &'m Engine,
     pub(crate) ticker: &'m Arc<Ticker>,
+    /// The host functions for modules.
+    pub(crate) module_linker: &'m Linker<Data>,
 }
 
 /// The compiled and linked code of a policy, which creates sandboxes.
@@ -83,9 +85,13 @@ pub(crate) type Question<T> = fn(&Live, &mut Store<Data>, ReportedLimits) -> Res
 impl Sandboxes {
     /// Links compiled code with the host functions.
     pub(crate) fn new(machine: Machine<'_>, code: &Code) -> wasmtime::Result<Self> {
-        let Machine { engine, ticker } = machine;
+        let Machine {
+            engine,
+            ticker,
+            module_linker,
+        } = machine;
         let prepared = match code {
-            Code::Module(module) => Prepared::Module(module::Prepared::new(engine, module)?),
+            Code::Module(module) => Prepared::Module(module::Prepared::new(module_linker, module)?),
             Code::Component(component) => {
                 Prepared::Component(component::Prepared::new(engine, component)?)
             }

@@ -12,7 +12,7 @@ use std::borrow::Cow;
 
 use wasmparser::{Validator, WasmFeatures};
 use wasmtime::{
-    Engine, Extern, Func, Instance, InstancePre, Memory, ModuleExport, Store, TypedFunc,
+    Engine, Extern, Func, Instance, InstancePre, Linker, Memory, ModuleExport, Store, TypedFunc,
 };
 
 use crate::bulk_memory;
@@ -176,9 +176,10 @@ impl Module {
 }
 
 impl Prepared {
-    /// Links `module` with the host functions.
+    /// Links `module` with the host functions of `linker`. All policies have those of one linker, so that what the runtime keeps of a function
+    /// is in memory once, and in the caches of a processor that has called it for another policy.
     pub(crate) fn new(
-        engine: &Engine,
+        linker: &Linker<Data>,
         Module { module, no_reset }: &Module,
     ) -> wasmtime::Result<Self> {
         let export = |name: &str| {
@@ -186,7 +187,7 @@ impl Prepared {
             found.ok_or_else(|| wasmtime::Error::msg(format!("the module has no export `{name}`")))
         };
         Ok(Self {
-            pre: interfaces::module_linker(engine)?.instantiate_pre(module)?,
+            pre: linker.instantiate_pre(module)?,
             memory: export("memory")?,
             decide: export("decide")?,
             on_failure: export(ON_FAILURE).ok(),
