@@ -72,6 +72,12 @@ impl Stats {
         stripe.count(counter, took);
     }
 
+    /// The total time of the calls by the worker with this number, in nanoseconds.
+    #[inline]
+    pub fn time_of(&self, worker: usize) -> u64 {
+        self.stripe(worker).nanoseconds.load(Ordering::Relaxed)
+    }
+
     /// Calls of `on-failure` that did not fail.
     pub fn steps(&self) -> u64 {
         self.sum(|stripe| &stripe.steps)
@@ -166,5 +172,6 @@ mod tests {
         assert_eq!(stats.steps(), 1);
         assert_eq!((stats.calls(), stats.all_failures()), (22, 1));
         assert_eq!(stats.time(), Duration::from_nanos(105));
+        assert_eq!([0, 1, 2].map(|worker| stats.time_of(worker)), [9, 49, 14]);
     }
 }
