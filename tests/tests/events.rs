@@ -77,7 +77,7 @@ fn logged() -> BTreeMap<String, BTreeSet<&'static str>> {
     events
 }
 
-/// Each event in the table.
+/// Each event in the table. A name means one thing: it has one row.
 fn listed() -> BTreeMap<String, BTreeSet<String>> {
     let text = fs::read_to_string(root().join("docs/operations.md")).expect("it is there");
     let (_, rest) = text.split_once("\n## Every event\n").expect("the table");
@@ -88,7 +88,12 @@ fn listed() -> BTreeMap<String, BTreeSet<String>> {
         let levels = cells.next()?.split(", ").map(str::to_owned).collect();
         Some((name, levels))
     });
-    rows.collect()
+    let mut events = BTreeMap::new();
+    for (name, levels) in rows {
+        let before = events.insert(name.clone(), levels);
+        assert_eq!(before, None, "{name} has two rows: give each meaning its own name");
+    }
+    events
 }
 
 #[test]

@@ -88,7 +88,7 @@ fn peers_hosts_follow_a_restored_database_and_store_later_pushes_again() {
     wait_for_answer(&other, FIRST);
     // Each host says so once, and names what was missing.
     for host in [&one, &other] {
-        let told = line_of(host, "database_older");
+        let told = line_of(host, "seat_older");
         assert!(
             told.contains(" ERROR ") && told.contains("seat=\"default\""),
             "{told}"
@@ -96,7 +96,7 @@ fn peers_hosts_follow_a_restored_database_and_store_later_pushes_again() {
         let told = line_of(host, "tenants_older");
         assert!(told.contains("beta (gone)"), "{told}");
     }
-    let told = line_of(&other, "database_older");
+    let told = line_of(&other, "seat_older");
     assert!(told.contains("3 (third.wasm, sha256:"), "{told}");
     wait::until("the tenant is gone", || {
         let hosts = [&one, &other];
@@ -209,11 +209,7 @@ fn peers_hosts_whose_clocks_differ_by_minutes_follow_each_other() {
     assert_ne!(second(&slow), second(&fast));
     for host in [&slow, &fast] {
         let log = host.log();
-        for event in [
-            "database_older",
-            "tenants_older",
-            "generation_number_reused",
-        ] {
+        for event in ["seat_older", "tenants_older", "generation_number_reused"] {
             assert!(!log.contains(event), "{log}");
         }
     }

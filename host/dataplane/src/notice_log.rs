@@ -90,7 +90,7 @@ impl Watch {
         }
         self.clock_told = Some(now);
         warn!(
-            event = "clock_differs",
+            event = "seal_ahead",
             minutes,
             "seals of the fleet are ahead of this host's clock: another host's clock is fast, or this one's is slow or has been set back; set the clocks \
              of all hosts with the same key-file (NTP)"

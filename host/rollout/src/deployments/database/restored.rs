@@ -113,7 +113,7 @@ impl Database {
                 continue;
             }
             tracing::error!(
-                event = "database_older",
+                event = "seat_older",
                 seat = seat.name,
                 revision = 0,
                 before = seat.revision,
@@ -241,7 +241,7 @@ impl Missing {
     /// Logs that a seat has gone back. `served` is the number of the generation that was active until now.
     fn tell(&self, row: &StoredSeat, before: &StoredSeat, served: u64) {
         tracing::error!(
-            event = "database_older",
+            event = "seat_older",
             seat = row.name,
             revision = row.revision,
             before = before.revision,
