@@ -91,7 +91,10 @@ fn listed() -> BTreeMap<String, BTreeSet<String>> {
     let mut events = BTreeMap::new();
     for (name, levels) in rows {
         let before = events.insert(name.clone(), levels);
-        assert_eq!(before, None, "{name} has two rows: give each meaning its own name");
+        assert_eq!(
+            before, None,
+            "{name} has two rows: give each meaning its own name"
+        );
     }
     events
 }

@@ -17,7 +17,6 @@ use wasmtime::{
 
 use crate::bulk_memory;
 use crate::call::abi::module as abi;
-use crate::call::interfaces;
 use crate::call::state::Data;
 use crate::contract::{ON_FAILURE, VALIDATE};
 use crate::engine;
