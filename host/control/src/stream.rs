@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portcullis_dataplane::linger::discard_input;
 use portcullis_dataplane::throttle;
 use portcullis_rpc::binrpc::{self, Framer, MOST_REPLY};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -22,11 +23,6 @@ const IDLE: Duration = Duration::from_secs(120);
 
 /// How long a client may take to read a reply.
 const WRITE: Duration = Duration::from_secs(10);
-
-/// How long, and for how many bytes, a stream is read before it is closed after a fault. Closing at once would discard the fault before the
-/// client has read it.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 << 10;
 
 /// Size of one read in bytes.
 const CHUNK: usize = 4096;
@@ -128,7 +124,7 @@ where
             place.waits();
             timeout(WRITE, stream.write_all(bytes)).await??;
             if !follows {
-                return linger(stream).await;
+                return close(stream).await;
             }
         }
         place.waits();
@@ -170,18 +166,12 @@ async fn answer(
     }
 }
 
-async fn linger<S>(mut stream: S) -> io::Result<()>
+/// Closes a stream after a fault, so that the client can read the fault.
+async fn close<S>(mut stream: S) -> io::Result<()>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     stream.shutdown().await?;
-    let drain = async {
-        let (mut ignored, mut total) = (Vec::with_capacity(CHUNK), 0);
-        while total < LINGER_BYTES && stream.read_buf(&mut ignored).await? > 0 {
-            total += ignored.len();
-            ignored.clear();
-        }
-        Ok(())
-    };
-    timeout(LINGER, drain).await?
+    discard_input(&mut stream).await;
+    Ok(())
 }

@@ -15,6 +15,7 @@ pub mod guard_log;
 pub mod handover;
 pub mod handshakes;
 pub mod inspection;
+pub mod linger;
 pub mod link;
 pub mod next_hop_load;
 pub mod notice_log;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use portcullis_metrics::Lost;
 use portcullis_sip::{Destination, Frame, Framer, PONG, ScanError, Transport};
 use portcullis_websocket::{write_close, write_message};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio::task::{spawn_local, yield_now};
 use tokio::time::{Instant, timeout, timeout_at};
@@ -21,6 +21,7 @@ use super::inbound::{End, Next, decide_in_turn, hand_over_in_time};
 use super::reading::{CHUNK, read_into};
 use super::stream_peer::StreamPeer;
 use super::websocket;
+use crate::linger::discard_input;
 use crate::pipeline::wire_of;
 use crate::transport::Activity;
 use crate::transport::{Joined, Outgoing, Queue};
@@ -33,11 +34,6 @@ const WRITE: Duration = Duration::from_secs(10);
 
 /// Bytes for which an idle connection keeps its buffer.
 const KEPT: usize = 4 * 1024;
-
-/// Time and bytes for which a stream is still read after it has been given up. Closing at once would make the system reset the connection,
-/// and the peer could lose the response with the cause.
-const LINGER: Duration = Duration::from_secs(1);
-const LINGER_BYTES: usize = 256 * 1024;
 
 /// Carries messages in both directions until either side ends. `read` and `write` are the halves of the connection: of a TCP socket, or of
 /// what another transport makes of one. What is written need not leave before it is flushed.
@@ -86,7 +82,7 @@ pub(super) async fn run<R, W>(
     let close = async {
         // A peer that has got the close of the host may still be sending.
         if end == End::Unframed || (end == End::Left && tcp.transport.is_websocket()) {
-            linger(&mut read).await;
+            discard_input(&mut read).await;
         }
         if !matches!(end, End::Unwritable | End::Left) {
             let _all_sent = (&mut writer).await;
@@ -150,19 +146,6 @@ async fn read_all(
             deadline = Instant::now() + activity.idle();
             // The writers of the results run before more is read.
             yield_now().await;
-        }
-    }
-}
-
-async fn linger(read: &mut (impl AsyncRead + Unpin)) {
-    let deadline = Instant::now() + LINGER;
-    let mut ignored = Vec::with_capacity(CHUNK);
-    let mut total = 0;
-    while let Ok(Ok(count @ 1..)) = timeout_at(deadline, read.read_buf(&mut ignored)).await {
-        ignored.clear();
-        total += count;
-        if total > LINGER_BYTES {
-            return;
         }
     }
 }
