@@ -119,9 +119,7 @@ async fn old_snapshots_are_freed_after_their_last_use() {
     assert!(weak.upgrade().is_some(), "the reader still has it");
     reader.current();
     book.published.collect();
-    while weak.upgrade().is_some() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the table is freed", || weak.upgrade().is_none()).await;
 }
 
 #[tokio::test]

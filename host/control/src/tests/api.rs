@@ -3,6 +3,7 @@
 use super::rejecting;
 use axum::body::Body;
 use axum::http::Request;
+use portcullis_testkit::wait::eventually;
 use serde_json::{Value, json};
 
 use super::{Arc, Control, control_of, send};
@@ -354,9 +355,10 @@ async fn a_conditional_push_whose_body_does_not_come_keeps_nobody_waiting() {
         tokio::spawn(async move { send(&control, slow).await })
     };
     let deployments = control.registry.deployments();
-    while deployments.reserve("acme", false).is_ok() {
-        tokio::task::yield_now().await;
-    }
+    eventually("the push has its place", || {
+        deployments.reserve("acme", false).is_err()
+    })
+    .await;
     let other = request("/v1/policies/acme/activate?generation=7", Body::empty());
     assert_eq!(send(&control, other).await.0, 404);
     assert!(!pushing.is_finished());

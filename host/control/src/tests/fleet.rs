@@ -5,6 +5,7 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::Request;
 use portcullis_fleet::directory::{Announcement, HostRow, Stage, WishKind};
+use portcullis_testkit::wait::eventually;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -207,9 +208,10 @@ async fn a_database_without_the_table_is_told_and_the_host_goes_on() {
     );
     let (_stop, stopping) = watch::channel(false);
     let announcing = tokio::spawn(announcer::run(Arc::clone(&control), stopping));
-    while control.fleet.seen().error.is_none() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    eventually("the host has failed to announce itself", || {
+        control.fleet.seen().error.is_some()
+    })
+    .await;
     assert!(!announcing.is_finished());
     announcing.abort();
 }
