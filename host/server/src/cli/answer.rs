@@ -11,6 +11,10 @@ use portcullis_sip::{
     Frame, Framer, Framing, HeaderName, Index, Limits, Message, PONG, StartLine, Transport, scan,
     standard_reason,
 };
+use rsip::headers::{
+    self, CSeq, CallId, Contact, ContentLength, RecordRoute, To, UntypedHeader, Via,
+};
+use rsip::{Header, Headers};
 
 use super::print::clean;
 
@@ -171,36 +175,32 @@ impl Callee {
     reason = "a response copies no other header fields"
 )]
 fn respond(request: Message<'_>, code: u16, local: SocketAddr, transport: Transport) -> Vec<u8> {
-    let mut response = format!("SIP/2.0 {code} {}\r\n", standard_reason(code)).into_bytes();
+    let mut fields = Headers::default();
     for field in request.fields() {
-        let name = match field.name {
-            HeaderName::Via => "Via",
-            HeaderName::From => "From",
-            HeaderName::To => "To",
-            HeaderName::CallId => "Call-ID",
-            HeaderName::CSeq => "CSeq",
-            HeaderName::RecordRoute => "Record-Route",
-            _ => continue,
-        };
         let value = field.unfolded();
-        response.extend_from_slice(name.as_bytes());
-        response.extend_from_slice(b": ");
-        response.extend_from_slice(&value);
-        let has_tag = || {
-            String::from_utf8_lossy(&value)
-                .to_ascii_lowercase()
-                .contains(";tag=")
-        };
-        if field.name == HeaderName::To && !has_tag() {
-            response.extend_from_slice(b";tag=answer");
-        }
-        response.extend_from_slice(b"\r\n");
+        let value = String::from_utf8_lossy(&value);
+        fields.push(match field.name {
+            HeaderName::Via => Header::Via(Via::new(value)),
+            HeaderName::From => Header::From(headers::From::new(value)),
+            HeaderName::To if has_tag(&value) => Header::To(To::new(value)),
+            HeaderName::To => Header::To(To::new(format!("{value};tag=answer"))),
+            HeaderName::CallId => Header::CallId(CallId::new(value)),
+            HeaderName::CSeq => Header::CSeq(CSeq::new(value)),
+            HeaderName::RecordRoute => Header::RecordRoute(RecordRoute::new(value)),
+            _ => continue,
+        });
     }
     let parameter = transport.parameter();
-    let end =
-        format!("Contact: <sip:answer@{local};transport={parameter}>\r\nContent-Length: 0\r\n\r\n");
-    response.extend_from_slice(end.as_bytes());
-    response
+    let contact = format!("<sip:answer@{local};transport={parameter}>");
+    fields.push(Header::Contact(Contact::new(contact)));
+    fields.push(Header::ContentLength(ContentLength::new("0")));
+    let reason = standard_reason(code);
+    // `rsip::StatusCode` has a fixed set of reasons, and a host has another one.
+    format!("SIP/2.0 {code} {reason}\r\n{fields}\r\n").into_bytes()
+}
+
+fn has_tag(value: &str) -> bool {
+    value.to_ascii_lowercase().contains(";tag=")
 }
 
 #[cfg(test)]
