@@ -25,11 +25,11 @@ pub(crate) type Key = (String, bool);
 
 /// The seats that are followed.
 #[derive(Debug, Default)]
-pub(crate) struct Recent(Mutex<HashMap<Key, Kept>>);
+pub(crate) struct Recent(Mutex<HashMap<Key, FollowedSeat>>);
 
 /// The decisions of a seat.
 #[derive(Debug)]
-struct Kept {
+struct FollowedSeat {
     since: SystemTime,
     asked: Instant,
     /// The newest first.
@@ -67,7 +67,7 @@ impl Recent {
         if all.contains_key(key) {
             return false;
         }
-        let kept = Kept {
+        let kept = FollowedSeat {
             since: SystemTime::now(),
             asked: Instant::now(),
             last: VecDeque::new(),

@@ -22,10 +22,10 @@ pub(crate) const MOST_BEGUN: usize = 16;
 
 /// The responses that are kept.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Repeats(Arc<Mutex<Kept>>);
+pub(crate) struct Repeats(Arc<Mutex<KeptResponses>>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct KeptResponses {
     all: HashMap<Named, Progress>,
     /// Those that have ended, the oldest first.
     order: VecDeque<Named>,
@@ -96,7 +96,7 @@ impl Repeats {
     }
 }
 
-impl Kept {
+impl KeptResponses {
     /// Forgets what is too old.
     fn forget(&mut self, now: Instant) {
         while let Some(oldest) = self.order.front() {

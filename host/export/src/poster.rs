@@ -79,7 +79,7 @@ impl Poster {
             .name(what.to_owned())
             .spawn(move || {
                 let _ended = ended;
-                Work::new(destination, counted).run(&next);
+                PosterThread::new(destination, counted).run(&next);
             })
             .map_err(|source| ExportError::Thread { what, source })?;
         Ok(Self {
@@ -111,7 +111,7 @@ impl Drop for Poster {
     }
 }
 
-struct Work {
+struct PosterThread {
     destination: Destination,
     agent: ureq::Agent,
     stats: Arc<ExportStats>,
@@ -126,7 +126,7 @@ struct Refused {
     is_temporary: bool,
 }
 
-impl Work {
+impl PosterThread {
     fn new(destination: Destination, stats: Arc<ExportStats>) -> Self {
         let config = ureq::Agent::config_builder()
             .timeout_global(Some(PATIENCE))

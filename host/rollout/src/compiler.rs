@@ -21,7 +21,7 @@ pub use code::{CodeCacheError, CodeCacheState, keep_code, share_code};
 pub use confine::Confinement;
 pub(crate) use turns::{Behalf, Occasion, at_start, on, on_behalf_of};
 
-use turns::{Turns, Work};
+use turns::{CompilePurpose, Turns};
 
 /// The running program, even if its file has been replaced.
 const SELF: &str = "/proc/self/exe";
@@ -132,7 +132,7 @@ pub fn for_a_command() -> Compiler {
 
 fn with_turns(turns: Turns) -> Compiler {
     Box::new(move |file, limits, target| {
-        let work = Work::current();
+        let work = CompilePurpose::current();
         let _turn = turns.take(work);
         let time = Time::of(limits, work.occasion);
         run(file, limits, target, time, work.behalf)

@@ -17,7 +17,7 @@ pub(crate) const MOST_SILENT: u8 = 3;
 pub(crate) struct FlowTurns {
     interval: Duration,
     most: usize,
-    flows: HashMap<ClientFlow, Kept>,
+    flows: HashMap<ClientFlow, PingedFlow>,
     /// The flows of each turn.
     turns: Box<[Vec<ClientFlow>]>,
     /// The turn to come.
@@ -28,7 +28,7 @@ pub(crate) struct FlowTurns {
 
 /// A flow that is pinged.
 #[derive(Debug)]
-struct Kept {
+struct PingedFlow {
     /// When its last registration ends.
     until: Duration,
     /// The number of a ping that has not been answered.
@@ -99,7 +99,7 @@ impl FlowTurns {
             return false;
         };
         turn.push(flow);
-        let kept = Kept {
+        let kept = PingedFlow {
             until,
             waits_for: None,
             silent: 0,

@@ -48,7 +48,7 @@ impl Writers {
         let (mut places, mut found) = (Vec::new(), HashMap::new());
         let mut failed = None;
         for file in files {
-            let way = Way::to(file);
+            let way = PathSteps::to(file);
             let mut last = None;
             for (folder, name) in &way.names {
                 match EVENTS.follow(&self.follower, folder, name) {
@@ -100,13 +100,13 @@ impl Drop for Writers {
 
 /// The names whose events can change where a path leads, each with its directory: that of the file, that of every symbolic link on the way,
 /// and, if the file does not exist, that of the first missing component.
-struct Way {
+struct PathSteps {
     names: Vec<(PathBuf, OsString)>,
     /// Whether the last name is that of the file itself.
     is_whole: bool,
 }
 
-impl Way {
+impl PathSteps {
     fn to(path: &Path) -> Self {
         let mut way = Self {
             names: Vec::new(),
@@ -165,7 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         symlink("b", folder.path().join("a")).unwrap();
         symlink("a", folder.path().join("b")).unwrap();
-        let way = Way::to(&folder.path().join("a"));
+        let way = PathSteps::to(&folder.path().join("a"));
         let at = |name: &str| (folder.path().to_owned(), name.into());
         assert_eq!(way.names, [at("a"), at("b")]);
         assert!(!way.is_whole);
@@ -180,7 +180,7 @@ mod tests {
         std::fs::write(at("store/x.wasm"), "x").unwrap();
         symlink("releases/1", at("current")).unwrap();
         symlink("../../../store/x.wasm", at("releases/1/policies/p.wasm")).unwrap();
-        let way = Way::to(&at("current/policies/../policies/p.wasm"));
+        let way = PathSteps::to(&at("current/policies/../policies/p.wasm"));
         let expected = [
             (folder.path().to_owned(), "current".into()),
             (at("releases/1/policies"), "p.wasm".into()),
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn the_first_missing_component_is_followed() {
         let folder = tempfile::tempdir().unwrap();
-        let way = Way::to(&folder.path().join("later/policies/p.wasm"));
+        let way = PathSteps::to(&folder.path().join("later/policies/p.wasm"));
         assert_eq!(way.names, [(folder.path().to_owned(), "later".into())]);
         assert!(!way.is_whole);
     }

@@ -13,12 +13,12 @@ use super::cut;
 pub struct Failures {
     counts: [AtomicU64; FailureKind::ALL.len()],
     /// At most one failure of each kind.
-    kept: Mutex<Vec<Kept>>,
+    kept: Mutex<Vec<ShownFailure>>,
 }
 
 /// The failure of its kind that is shown.
 #[derive(Debug)]
-struct Kept {
+struct ShownFailure {
     failure: PolicyFailure,
     /// Whether the control side has read it; until then, workers do not replace it.
     is_read: bool,
@@ -72,7 +72,7 @@ impl Failures {
         if previous.is_some_and(|at| !kept[at].is_read) {
             return false;
         }
-        let new = Kept {
+        let new = ShownFailure {
             failure: failure(),
             is_read: false,
         };

@@ -38,14 +38,14 @@ pub(crate) enum Occasion {
 
 /// The purpose of a compilation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Work {
+pub(super) struct CompilePurpose {
     pub(super) behalf: Behalf,
     pub(super) occasion: Occasion,
 }
 
 thread_local! {
-    static WORK: Cell<Work> = const {
-        Cell::new(Work {
+    static WORK: Cell<CompilePurpose> = const {
+        Cell::new(CompilePurpose {
             behalf: Behalf::Operator,
             occasion: Occasion::Usual,
         })
@@ -54,24 +54,24 @@ thread_local! {
 
 /// Runs `what` on this thread. Files that it compiles are compiled on this behalf.
 pub(crate) fn on_behalf_of<T>(behalf: Behalf, what: impl FnOnce() -> T) -> T {
-    let now = Work::current();
-    Work { behalf, ..now }.scope(what)
+    let now = CompilePurpose::current();
+    CompilePurpose { behalf, ..now }.scope(what)
 }
 
 /// Runs `what` on this thread. Files that it compiles are compiled on this occasion.
 pub(crate) fn on<T>(occasion: Occasion, what: impl FnOnce() -> T) -> T {
-    let now = Work::current();
-    Work { occasion, ..now }.scope(what)
+    let now = CompilePurpose::current();
+    CompilePurpose { occasion, ..now }.scope(what)
 }
 
-impl Work {
+impl CompilePurpose {
     /// Returns the purpose of compilations on this thread.
     pub(super) fn current() -> Self {
         WORK.get()
     }
 
     fn scope<T>(self, what: impl FnOnce() -> T) -> T {
-        struct Restore(Work);
+        struct Restore(CompilePurpose);
 
         impl Drop for Restore {
             fn drop(&mut self) {
@@ -121,7 +121,7 @@ pub(super) struct Turn<'t> {
 }
 
 impl Taken {
-    fn has_room(&self, work: Work, at_start: usize) -> bool {
+    fn has_room(&self, work: CompilePurpose, at_start: usize) -> bool {
         if work.occasion == Occasion::Start && self.operator + self.tenants < at_start {
             return true;
         }
@@ -153,8 +153,8 @@ impl Turns {
     }
 
     /// Waits for a permit.
-    pub(super) fn take(&self, work: Work) -> Turn<'_> {
-        let Work { behalf, .. } = work;
+    pub(super) fn take(&self, work: CompilePurpose) -> Turn<'_> {
+        let CompilePurpose { behalf, .. } = work;
         let mut taken = self.taken.lock();
         while !taken.has_room(work, self.at_start) {
             self.free.wait(&mut taken);
@@ -225,8 +225,8 @@ fn left_in_group() -> Option<u64> {
 mod tests {
     use super::*;
 
-    fn usual(behalf: Behalf) -> Work {
-        Work {
+    fn usual(behalf: Behalf) -> CompilePurpose {
+        CompilePurpose {
             behalf,
             occasion: Occasion::Usual,
         }
@@ -236,7 +236,7 @@ mod tests {
     fn a_start_has_more_permits_and_returns_them() {
         let turns = Turns::new(4);
         let free = |work| turns.taken.lock().has_room(work, 4);
-        let start = Work {
+        let start = CompilePurpose {
             behalf: Behalf::Tenant,
             occasion: Occasion::Start,
         };
@@ -289,16 +289,16 @@ mod tests {
 
     #[test]
     fn behalf_and_occasion_apply_to_compilations_on_the_thread() {
-        let of_tenant = || on_behalf_of(Behalf::Tenant, Work::current);
+        let of_tenant = || on_behalf_of(Behalf::Tenant, CompilePurpose::current);
         assert_eq!(of_tenant(), usual(Behalf::Tenant));
-        let at_start = Work {
+        let at_start = CompilePurpose {
             behalf: Behalf::Tenant,
             occasion: Occasion::Start,
         };
         assert_eq!(on(Occasion::Start, of_tenant), at_start);
-        assert_eq!(Work::current(), Work::default());
+        assert_eq!(CompilePurpose::current(), CompilePurpose::default());
         let panicked = std::panic::catch_unwind(|| on_behalf_of(Behalf::Tenant, || panic!()));
         assert!(panicked.is_err());
-        assert_eq!(Work::current(), Work::default());
+        assert_eq!(CompilePurpose::current(), CompilePurpose::default());
     }
 }

@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::super::print::clean;
 use super::offline::{Surroundings, read};
-use super::work::{Load, Work};
+use super::work::{Load, PreparedCall};
 
 /// Calls before the measurement.
 const WARM_UP: usize = 200;
@@ -197,7 +197,7 @@ pub(super) fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-fn measure(policy: &Policy, work: &[Work], duration: Duration) -> Measured {
+fn measure(policy: &Policy, work: &[PreparedCall], duration: Duration) -> Measured {
     let mut evaluator = Evaluator::muted();
     for work in work.iter().cycle().take(WARM_UP) {
         let _warm = decide(&mut evaluator, policy, work);
@@ -216,7 +216,7 @@ fn measure(policy: &Policy, work: &[Work], duration: Duration) -> Measured {
 }
 
 /// Calls in an evaluator that has no instance yet.
-fn fresh(policy: &Policy, work: &[Work]) -> Measured {
+fn fresh(policy: &Policy, work: &[PreparedCall]) -> Measured {
     let begun = Instant::now();
     let mut measured = Measured::new();
     let before = page_faults();
@@ -233,7 +233,7 @@ fn fresh(policy: &Policy, work: &[Work]) -> Measured {
 fn decide(
     evaluator: &mut Evaluator,
     policy: &Policy,
-    work: &Work,
+    work: &PreparedCall,
 ) -> (Duration, Option<&'static str>) {
     let request = work.request.clone();
     let host = Arc::clone(&work.host);
@@ -248,7 +248,7 @@ fn decide(
 fn fuel(
     load: &Load,
     around: &Surroundings,
-    work: &[Work],
+    work: &[PreparedCall],
     bytes: &[u8],
 ) -> anyhow::Result<(u64, u64)> {
     let runtime = around.runtime()?;

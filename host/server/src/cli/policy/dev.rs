@@ -83,7 +83,7 @@ pub(in crate::cli) struct Args {
 }
 
 /// What is built, served and tested.
-struct Work<'a> {
+struct DevSession<'a> {
     args: &'a Args,
     policy: PathBuf,
     build: Option<Build<'a>>,
@@ -101,7 +101,7 @@ enum Build<'a> {
 
 pub(super) fn run(args: &Args, found: (Config, Option<PathBuf>)) -> anyhow::Result<ExitCode> {
     let around = Surroundings::new(found);
-    let work = &Work::of(args)?;
+    let work = &DevSession::of(args)?;
     if !args.listen.ip().is_loopback() || !args.callee.ip().is_loopback() {
         bail!(
             "only on loopback: a host for development relays for everyone; --listen and --callee name addresses of 127.0.0.0/8, or ::1"
@@ -129,7 +129,7 @@ pub(super) fn run(args: &Args, found: (Config, Option<PathBuf>)) -> anyhow::Resu
 
 /// Serves the policy until a signal ends it.
 async fn serve(
-    work: &Work<'_>,
+    work: &DevSession<'_>,
     around: &Surroundings,
     (config, file): (&Config, PathBuf),
     mut seen: Seen,
@@ -164,7 +164,7 @@ async fn serve(
     }
 }
 
-impl<'a> Work<'a> {
+impl<'a> DevSession<'a> {
     fn of(args: &'a Args) -> anyhow::Result<Self> {
         let given = args.build.as_deref().map(Build::Shell);
         let (policy, build) = match &args.policy {
@@ -287,7 +287,7 @@ struct Seen {
 }
 
 impl Seen {
-    fn now(work: &Work<'_>) -> Self {
+    fn now(work: &DevSession<'_>) -> Self {
         let sources = work.build.and_then(|_| newest(&work.args.sources));
         Self {
             policy: state(&work.policy),
@@ -406,7 +406,7 @@ fn limits(file: Option<&Path>) -> anyhow::Result<toml::Table> {
 
 /// The configuration of the host.
 fn config_text(
-    work: &Work<'_>,
+    work: &DevSession<'_>,
     folder: &Path,
     settings: &Value,
     limits: toml::Table,
@@ -540,7 +540,7 @@ mod tests {
             ..args.clone()
         };
         let none = of_folder(&parse(&[]));
-        let error = Work::of(&none).err().unwrap().to_string();
+        let error = DevSession::of(&none).err().unwrap().to_string();
         assert!(
             error.contains("`portcullis policy new` makes one"),
             "{error}"
@@ -548,19 +548,19 @@ mod tests {
         let write =
             |name: &str, text: &str| std::fs::write(folder.path().join(name), text).unwrap();
         write("policy.toml", "language = \"zig\"\nname = \"acl\"\n");
-        let work = Work::of(&none).unwrap();
+        let work = DevSession::of(&none).unwrap();
         assert_eq!(work.policy, folder.path().join("acl.wasm"));
         assert_eq!((work.build, &work.cases), (Some(Build::Own), &None));
         write("cases.toml", "");
-        let work = Work::of(&none).unwrap();
+        let work = DevSession::of(&none).unwrap();
         assert_eq!(work.cases, Some(folder.path().join("cases.toml")));
         let other = of_folder(&parse(&["--build", "make", "--cases", "more.toml"]));
-        let work = Work::of(&other).unwrap();
+        let work = DevSession::of(&other).unwrap();
         assert_eq!(work.build, Some(Build::Shell("make")));
         assert_eq!(work.cases, Some("more.toml".into()));
         // A file is served as it is.
         let file = of_folder(&parse(&["x.wasm"]));
-        let work = Work::of(&file).unwrap();
+        let work = DevSession::of(&file).unwrap();
         assert_eq!(
             (work.policy, work.build, work.cases),
             ("x.wasm".into(), None, None)
@@ -587,7 +587,7 @@ mod tests {
             listen: "127.0.0.1:5060".parse().unwrap(),
             callee: "127.0.0.1:5080".parse().unwrap(),
         };
-        let work = Work::of(&args).unwrap();
+        let work = DevSession::of(&args).unwrap();
         let text = config_text(&work, folder.path(), &json!(null), found).unwrap();
         let config: toml::Table = toml::from_str(&text).unwrap();
         let policy = &config["policy"];

@@ -15,7 +15,7 @@ use serde_json::json;
 
 use super::super::print::{Table, clean, count};
 use super::offline::{Surroundings, read};
-use super::work::{Load, Work};
+use super::work::{Load, PreparedCall};
 
 /// What is profiled, and what is shown.
 #[derive(Debug, clap::Args)]
@@ -104,7 +104,7 @@ fn profile_in(
     load: &Load,
     around: &Surroundings,
     marked: &[u8],
-    work: &[Work],
+    work: &[PreparedCall],
 ) -> anyhow::Result<Profiled> {
     let policy = load.metered(around, runtime, marked, work)?;
     let mut sum = Profiled {

@@ -38,7 +38,7 @@ pub(super) struct Load {
 }
 
 /// A request and what it meets.
-pub(super) struct Work {
+pub(super) struct PreparedCall {
     pub(super) request: Request,
     pub(super) host: Arc<StatedHost>,
     pub(super) tables: Arc<Snapshot>,
@@ -51,7 +51,7 @@ impl Load {
         &self,
         around: &Surroundings,
         runtime: &Runtime,
-    ) -> anyhow::Result<(Policy, Vec<Work>)> {
+    ) -> anyhow::Result<(Policy, Vec<PreparedCall>)> {
         let Some(cases) = &self.cases else {
             return self.prepared_for_messages(around, runtime);
         };
@@ -62,7 +62,7 @@ impl Load {
             let is_judged = first_look(case.request, &[]) == FirstLook::Judged;
             is_judged && policy.check_settings(case.settings).is_ok()
         });
-        let work = requests.map(|case| Work {
+        let work = requests.map(|case| PreparedCall {
             request: case.request.clone(),
             host: Arc::new(case.host.clone()),
             tables: Arc::clone(case.tables),
@@ -82,12 +82,12 @@ impl Load {
         &self,
         around: &Surroundings,
         runtime: &Runtime,
-    ) -> anyhow::Result<(Policy, Vec<Work>)> {
+    ) -> anyhow::Result<(Policy, Vec<PreparedCall>)> {
         let settings = around.settings(&self.seat, &self.settings)?;
         let policy = around.load(runtime, &self.policy, &self.seat, &settings)?;
         let scope = Arc::new(around.scope(&self.seat)?.with_settings(settings));
         let tables = around.tables(None, false)?.snapshot;
-        let work = self.requests()?.into_iter().map(|request| Work {
+        let work = self.requests()?.into_iter().map(|request| PreparedCall {
             request,
             host: Arc::default(),
             tables: Arc::clone(&tables),
@@ -102,7 +102,7 @@ impl Load {
         around: &Surroundings,
         runtime: &Runtime,
         bytes: &[u8],
-        work: &[Work],
+        work: &[PreparedCall],
     ) -> anyhow::Result<Policy> {
         let limits = Limits {
             deadline: runtime.limits().deadline,
