@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::peers::PeersConfig;
 use super::problem::Bad;
 use super::section::{Section, Value};
 use super::shape::Shape;
@@ -21,6 +22,8 @@ pub struct FleetConfig {
     pub interval: Duration,
     /// Whether an operator may drain the host through another one.
     pub remote_drain: bool,
+    /// The hosts that share the addresses of this one.
+    pub peers: PeersConfig,
 }
 
 /// Whether a host announces itself in the database.
@@ -46,6 +49,7 @@ impl FleetConfig {
                 duration(v, Duration::from_millis(200), most)
             }),
             remote_drain: section.value("remote-drain", default.remote_drain, |v| v.boolean()),
+            peers: PeersConfig::read(&mut section, default.peers),
         };
         section.finish();
         fleet
@@ -59,6 +63,7 @@ impl Default for FleetConfig {
             announce: Announce::Auto,
             interval: Duration::from_secs(1),
             remote_drain: true,
+            peers: PeersConfig::default(),
         }
     }
 }

@@ -23,6 +23,7 @@ mod log;
 mod log_level;
 mod nat;
 mod next_hop;
+mod peers;
 mod permissions;
 mod policy;
 mod problem;
@@ -57,6 +58,7 @@ pub use listen::{Listen, Place, SIP_PORT};
 pub use log::{LogConfig, LogFormat};
 pub use nat::NatConfig;
 pub use next_hop::{Domain, Host, Hosts, NextHop, Ports};
+pub use peers::{Pass, PeersConfig};
 pub use permissions::PermissionsConfig;
 pub use policy::{
     Answer, BreakerConfig, CacheConfig, DefaultVerdict, FailureRules, InDialog, OnFailure,

@@ -24,6 +24,8 @@ pub(crate) enum Item {
         arrival: Arrival,
         framing: Framing,
     },
+    /// A datagram that another host has received, and that belongs to a transaction of this one.
+    Passed { bytes: Vec<u8>, arrival: Arrival },
     /// The branch of a request that could not be delivered.
     Undelivered(Branch),
 }
@@ -48,7 +50,7 @@ struct Queue {
 impl Item {
     fn bytes(&self) -> usize {
         match self {
-            Self::Message { bytes, .. } => bytes.len(),
+            Self::Message { bytes, .. } | Self::Passed { bytes, .. } => bytes.len(),
             Self::Undelivered(_) => 0,
         }
     }
@@ -57,12 +59,21 @@ impl Item {
 impl Handovers {
     /// Empty queues for this many workers.
     pub fn new(workers: usize) -> Self {
+        match workers {
+            // Nothing is handed over to the only worker of a host.
+            0 | 1 => Self::with_room(workers, 1),
+            _ => Self::with_room(workers, MOST_WAITING),
+        }
+    }
+
+    /// The same for a host that gets messages from other hosts.
+    pub fn among_hosts(workers: usize) -> Self {
+        Self::with_room(workers, MOST_WAITING)
+    }
+
+    fn with_room(workers: usize, room: usize) -> Self {
         let queue = |_| Queue {
-            items: ArrayQueue::new(match workers {
-                // Nothing is handed over to the only worker of a host.
-                0 | 1 => 1,
-                _ => MOST_WAITING,
-            }),
+            items: ArrayQueue::new(room),
             bytes: AtomicUsize::new(0),
             is_filled: Notify::new(),
             has_room: Notify::new(),

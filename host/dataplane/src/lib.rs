@@ -22,6 +22,7 @@ pub mod notice_log;
 pub mod notices;
 pub mod orders;
 pub mod own_load;
+pub mod peering;
 pub mod pings;
 pub mod pipeline;
 pub mod shared;

@@ -11,6 +11,7 @@ use portcullis_config::Config;
 use portcullis_dispatcher::Dispatcher;
 use portcullis_guard::{Guard, Unproved};
 use portcullis_metrics::WorkerCounters;
+use portcullis_peers::Peers;
 use portcullis_policy::ShareKey;
 use portcullis_records::Recorder;
 use portcullis_sip::{Proxy, Routes};
@@ -68,6 +69,8 @@ pub struct Shared {
     pub handshakes: Option<Handshakes>,
     /// Messages that workers hand over to each other.
     pub handovers: Handovers,
+    /// The hosts that share the addresses of this one; `None` if nothing is passed to any.
+    pub peers: Option<Arc<Peers>>,
     /// What the control side asks of workers.
     pub orders: Orders,
     /// What workers notice of pings to destinations of the dispatcher.

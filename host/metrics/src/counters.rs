@@ -345,6 +345,12 @@ pub struct TransactionCounters {
     pub passed: Counter,
     /// Messages for that process that it could not take.
     pub not_passed: Counter,
+    /// Responses passed to the host that has their transaction.
+    pub answers_to_hosts: Counter,
+    /// Requests passed to the host that their branch selects.
+    pub requests_to_hosts: Counter,
+    /// Messages of other hosts that were too long or could not be sent there.
+    pub not_to_hosts: Counter,
     /// Requests with branch, Call-ID and CSeq of another sender's transaction, which were dropped.
     pub conflicts: Counter,
     /// ICMP errors: destination unreachable.

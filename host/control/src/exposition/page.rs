@@ -8,6 +8,7 @@ mod flow_pings;
 mod guard;
 mod host;
 mod messages;
+mod peers;
 mod policy;
 mod rollouts;
 mod tables;
@@ -56,6 +57,7 @@ impl Page<'_, '_> {
         self.wires()?;
         self.messages()?;
         self.transactions()?;
+        self.peers(shared)?;
         self.policy_calls()?;
         self.connections()?;
         self.tls(shared)?;

@@ -104,6 +104,7 @@ fn control_over(
         connections: Arc::new(Connections::new(bounds)),
         counters: vec![WorkerCounters::default(), WorkerCounters::default()],
         handovers: Handovers::new(2),
+        peers: None,
         orders: Orders::new(2, true),
         notices: Notices::new(2),
         guard: None,

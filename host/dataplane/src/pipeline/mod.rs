@@ -1,5 +1,6 @@
 //! The data path of one message, from received bytes to sent bytes: scan, first look, policy, verdict, reply or relay.
 
+mod among_hosts;
 mod draining;
 mod fate;
 mod first_look;
@@ -52,6 +53,8 @@ pub struct Pipeline {
     index: Index,
     /// The transactions; `None` with `mode = "stateless"`.
     stateful: Option<Box<Stateful>>,
+    /// Another host has received the message that is being handled: it is not passed to a third one.
+    is_passed: bool,
 }
 
 /// The result of handling a message.
@@ -105,6 +108,7 @@ impl Pipeline {
                 }
                 RelayMode::Stateless => None,
             },
+            is_passed: false,
             shared,
         }
     }
@@ -172,6 +176,19 @@ impl Pipeline {
             Some(_) => Deferral::OnConnection,
         };
         self.handle_with(deferral, bytes, framing, arrival, out)
+    }
+
+    /// The same for a datagram that another host has received.
+    pub(crate) fn handle_passed(
+        &mut self,
+        bytes: Vec<u8>,
+        arrival: &Arrival,
+        out: &mut Vec<u8>,
+    ) -> (Vec<u8>, Handled) {
+        self.is_passed = true;
+        let handled = self.handle(bytes, Framing::Datagram, arrival, out);
+        self.is_passed = false;
+        handled
     }
 
     /// The same for a message that another worker has handed over. The worker queues a deferred request, as those in datagrams, and the

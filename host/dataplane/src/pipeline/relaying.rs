@@ -15,6 +15,7 @@ use portcullis_sip::{
 
 use portcullis_transaction::max_breadth;
 
+use super::among_hosts::AmongHosts;
 use super::judge::{Judged, Judgement, Outcome};
 use super::targets::in_order;
 use crate::failed_addresses::FailedAddresses;
@@ -51,6 +52,17 @@ impl<'p> Relaying<'p> {
 
     pub(super) fn proxy(&self) -> &'p Proxy {
         &self.shared.proxy
+    }
+
+    /// The host, for what is passed to others that share its addresses; `None` if nothing is.
+    pub(super) fn among_hosts(&self) -> Option<AmongHosts<'p>> {
+        let peers = self.shared.peers.as_deref()?;
+        Some(AmongHosts {
+            peers,
+            listen: &self.shared.listen,
+            proxy: &self.shared.proxy,
+            counters: self.counters(),
+        })
     }
 
     /// The addresses that have failed lately.

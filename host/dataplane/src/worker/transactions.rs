@@ -201,6 +201,7 @@ impl Worker {
                     arrival,
                     framing,
                 } => self.taken_over(bytes, &arrival, framing),
+                Item::Passed { bytes, arrival } => self.taken_from_host(bytes, arrival),
                 Item::Undelivered(branch) => {
                     self.pipeline.fail_branch(branch);
                     self.send_transactions();
@@ -216,6 +217,21 @@ impl Worker {
         let page = self.pipeline.cancel(from, call, most);
         self.send_transactions();
         page
+    }
+
+    /// Handles a datagram that another host has received, as if it had been received here.
+    fn taken_from_host(&mut self, bytes: Vec<u8>, arrival: Arrival) {
+        self.pipeline.received_datagram(arrival.source, bytes.len());
+        let out = &mut self.stream_out;
+        let (bytes, handled) = self.pipeline.handle_passed(bytes, &arrival, out);
+        match handled {
+            Handled::Done(destination) => self.send_stream_out(destination),
+            Handled::Relayed => {}
+            Handled::Waits(request) => self.postpone(None, request),
+            // The other host has named a transaction of another worker.
+            Handled::HandOver(owner) => self.hand_over(owner, Item::Passed { bytes, arrival }),
+        }
+        self.send_transactions();
     }
 
     /// Handles a message that another worker, or the process that has the sockets now, has received.

@@ -29,6 +29,7 @@ use serde_json::{Value, json};
 
 use super::check_hops;
 use super::check_listen;
+use super::check_peers;
 use super::check_tables;
 use super::check_tls;
 use super::database::block_on;
@@ -269,6 +270,7 @@ fn check_rest(
     }
     if is_sound("fleet") {
         check_exchange(config, findings)?;
+        findings.extend("fleet", check_peers::check(config));
     }
     if is_sound("control") {
         check_control(config, findings);

@@ -8,6 +8,7 @@ mod audit;
 mod check;
 mod check_hops;
 mod check_listen;
+mod check_peers;
 mod check_tables;
 mod check_tls;
 mod client;

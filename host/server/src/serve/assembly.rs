@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use portcullis_capture::Capture;
-use portcullis_config::{Config, Socket};
+use portcullis_config::{Config, Pass, Socket};
 use portcullis_control::descriptors::{self, Limit, Parts};
 use portcullis_control::memory_maps::MemoryMaps;
 use portcullis_control::{Control, Doors};
@@ -21,6 +21,7 @@ use portcullis_dataplane::notice_log;
 use portcullis_dataplane::notices::Notices;
 use portcullis_dataplane::orders::Orders;
 use portcullis_dataplane::own_load;
+use portcullis_dataplane::peering::Door;
 use portcullis_dataplane::shared::Shared;
 use portcullis_dataplane::transport;
 use portcullis_dataplane::transport::{Bound, Connections, WorkerSockets};
@@ -31,6 +32,7 @@ use portcullis_fleet::exchange::{Exchange, Shared as SharedPart};
 use portcullis_fleet::host_name;
 use portcullis_guard::{Guard, Unproved};
 use portcullis_metrics::WorkerCounters;
+use portcullis_peers::{Options as PeerOptions, Peers};
 use portcullis_policy::ShareKey;
 use portcullis_records::{Record, Recorder, Sink};
 use portcullis_rollout::address_task;
@@ -67,6 +69,8 @@ pub(super) struct Host {
     exchange: Option<Exchange>,
     /// What is left of it for workers.
     pub(super) inheritance: Inheritance,
+    /// Whether another process has the sockets until this one takes over.
+    takes_over: bool,
     upgrade: Upgrade,
 }
 
@@ -137,6 +141,8 @@ impl Host {
         if let Some(maps) = MemoryMaps::of(tenants, &config) {
             maps.tell();
         }
+        let peers = peers(&config, &listen, &bound, &keys)?;
+        let tag = peers.as_ref().map(|peers| peers.tag());
         let shared = Shared {
             addresses: opened.book,
             records,
@@ -148,6 +154,7 @@ impl Host {
             shadow: registry.shadow().clone(),
             proxy: Arc::new(
                 Proxy::new(proxy_config(&config, &listen, &bound, keys.clone()))
+                    .with_tag(tag)
                     .with_overload_control(OverloadControl {
                         next_hops: config.relay.overload_control,
                         clients: config.sip.overload_control,
@@ -157,7 +164,11 @@ impl Host {
             connections: Arc::new(Connections::new(parts.bounds(&config))),
             counters: (0..workers).map(|_| WorkerCounters::default()).collect(),
             handshakes: handshakes(&config, workers)?,
-            handovers: Handovers::new(workers),
+            handovers: match peers {
+                Some(_) => Handovers::among_hosts(workers),
+                None => Handovers::new(workers),
+            },
+            peers,
             orders: Orders::new(workers, predecessor.is_none()),
             notices: Notices::new(workers),
             guard: config
@@ -190,6 +201,7 @@ impl Host {
             exports,
             exchange,
             inheritance,
+            takes_over: predecessor.is_some(),
         })
     }
 
@@ -232,6 +244,10 @@ impl Host {
                 self.doors.serve(Arc::new(control), closing).await;
             }
         });
+        if let Some(peers) = &self.shared.peers {
+            let door = Door::new(Arc::clone(&self.shared), stopping.clone());
+            let _ends_with_the_host = peers.start(self.takes_over, door)?;
+        }
         let addresses = Arc::clone(&self.shared.addresses);
         tokio::spawn(async move { addresses.watch().await });
         if let Some(handshakes) = &self.shared.handshakes {
@@ -293,6 +309,34 @@ fn exchange(
     let mut parts: Vec<Arc<dyn SharedPart>> = vec![Arc::new(counters)];
     parts.extend(fleet_parts(shared, &host, &keys.current));
     Ok(Some(Exchange::new(options, instance, parts)))
+}
+
+/// The hosts that share the addresses of this one; `None` if nothing is passed to any.
+fn peers(
+    config: &Config,
+    listen: &[Socket],
+    bound: &[Bound],
+    keys: &SealKeys,
+) -> anyhow::Result<Option<Arc<Peers>>> {
+    let peers = &config.fleet.peers;
+    let Some(own) = peers.listen else {
+        return Ok(None);
+    };
+    let sockets = listen.iter().zip(bound);
+    let sockets = sockets.map(|(listen, bound)| match &listen.advertise {
+        _ if bound.transport.is_reliable() => String::new(),
+        Some((host, port)) => format!("{host}:{port}"),
+        None => bound.addr.to_string(),
+    });
+    let options = PeerOptions {
+        listen: own,
+        peers: peers.hosts.clone(),
+        requests: peers.pass == Pass::All,
+        key: keys.current,
+        earlier_keys: keys.earlier.clone(),
+        sockets: sockets.collect(),
+    };
+    Ok(Some(Arc::new(Peers::open(&options)?)))
 }
 
 /// Loads the sets of the dispatcher. A table that cannot be read leaves them empty until it can be: the log says why. The load of the addresses

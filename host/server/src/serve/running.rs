@@ -59,6 +59,9 @@ impl Running {
             lent.give_up();
         }
         self.shared.pings.set_serving(false);
+        if let Some(peers) = &self.shared.peers {
+            peers.close();
+        }
         self.close.send_replace(true);
         tracing::info!(
             event = "upgraded",

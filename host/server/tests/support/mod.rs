@@ -181,6 +181,7 @@ impl Setup {
                 .collect(),
             handshakes: None,
             handovers: Handovers::new(self.workers),
+            peers: None,
             orders: Orders::new(self.workers, true),
             notices: Notices::new(self.workers),
             guard: config

@@ -9,9 +9,12 @@
 //! A Via parameter `i=SOCKET-STREAM-MINUTE-SEAL` records where and when the request came in. Its seal is a keyed hash of these
 //! values, the transaction, and the address that the response goes to, which the next Via names. An observer of a branch can
 //! therefore send responses only to the source of the request, and only for a limited time. The parameter is not part of the
-//! branch: the CANCEL of a request must have the branch of the request, wherever and whenever it arrives.
+//! branch: the CANCEL of a request must have the branch of the request, wherever and whenever it arrives. Among hosts that pass messages to each
+//! other, the parameter ends with `-TAG`: which of them has the transaction. Every copy of a request has the same branch, whichever host relays it,
+//! and a callee answers to the Via of the first one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 
 use super::identity::Identity;
 use super::minute::Minute;
@@ -51,6 +54,8 @@ pub(super) struct Origin {
     pub(super) stream: Option<Stream>,
     /// Time of arrival.
     pub(super) minute: Minute,
+    /// The host that has the transaction, if there are several.
+    pub(super) tag: Option<NonZeroU32>,
 }
 
 /// An [`Origin`] that a response brought back, before its seal is verified.
@@ -182,7 +187,13 @@ impl Origin {
             socket: place.map_or(u32::MAX, |(number, _)| number as u32),
             stream: Stream::of(arrival),
             minute,
+            tag: None,
         }
+    }
+
+    /// The same at the host with this tag.
+    pub(super) fn at(self, tag: Option<NonZeroU32>) -> Self {
+        Self { tag, ..self }
     }
 
     /// Writes the Via parameter, sealed for this transaction and for responses to `back_to`.
@@ -201,6 +212,10 @@ impl Origin {
         write_short_hex(self.minute.0, out);
         out.push(b'-');
         write_hex(self.seal(key, transaction, back_to), out);
+        if let Some(tag) = self.tag {
+            out.push(b'-');
+            write_short_hex(tag.get(), out);
+        }
     }
 
     fn seal(self, key: &Key, transaction: Transaction, back_to: SocketAddr) -> u64 {
@@ -209,8 +224,9 @@ impl Origin {
             None => (0, 0),
         };
         let place = u64::from(self.socket) << 32 | u64::from(transport);
-        let numbers = [transaction.0, place, connection, self.minute.0.into()];
-        key.origin(numbers, back_to)
+        let tag = self.tag.map_or(0, NonZeroU32::get);
+        let time = u64::from(tag) << 32 | u64::from(self.minute.0);
+        key.origin([transaction.0, place, connection, time], back_to)
     }
 }
 
@@ -221,13 +237,23 @@ impl Claim {
         let mut parts = value.split(|&byte| byte == b'-');
         let (socket, stream) = (parts.next()?, parts.next()?);
         let (minute, seal) = (parts.next()?, parts.next()?);
+        let tag = match parts.next() {
+            Some(tag) => Some(NonZeroU32::new(read_short_hex(tag)?)?),
+            None => None,
+        };
         let origin = Origin {
             socket: crate::cseq::number(socket, u32::MAX)?,
             stream: Stream::read(stream)?,
             minute: Minute(read_short_hex(minute)?),
+            tag,
         };
         let seal = read_hex(seal)?;
         parts.next().is_none().then_some(Self { origin, seal })
+    }
+
+    /// The tag of the host that has the transaction, as whoever wrote the Via claims.
+    pub(super) fn tag(&self) -> Option<NonZeroU32> {
+        self.origin.tag
     }
 
     /// Whether its seal is valid for this transaction and for responses to `back_to`.
@@ -462,6 +488,7 @@ mod tests {
             socket: u32,
             connection: Option<u64>,
             minute: u32,
+            tag: Option<NonZeroU32>,
             back_to: SocketAddr,
             other: SocketAddr,
         ) {
@@ -471,6 +498,7 @@ mod tests {
                 socket,
                 stream: connection.and_then(|id| stream(Transport::Tls, id)),
                 minute: Minute(minute),
+                tag,
             };
             let mut text = b"SIP/2.0/TCP a;branch=z9hG4bKx".to_vec();
             origin.write(&key, Transaction(name), back_to, &mut text);
@@ -484,6 +512,7 @@ mod tests {
             for turned in [
                 Origin { socket: socket ^ 1, ..origin },
                 Origin { minute: Minute(minute ^ 1), ..origin },
+                Origin { tag: NonZeroU32::new(tag.map_or(1, |tag| tag.get() ^ 1)), ..origin },
                 Origin { stream: stream(Transport::Tls, connection.map_or(0, |id| id ^ 1)), ..origin },
                 Origin { stream: stream(Transport::Tcp, connection.unwrap_or(0)), ..origin },
             ] {

@@ -29,6 +29,7 @@ mod stream;
 mod target;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::arrival::{Arrival, Destination, Transport};
@@ -81,6 +82,8 @@ pub struct Proxy {
     overload_control: OverloadControl,
     /// What clients are asked to keep back.
     asked: Asked,
+    /// See [`Proxy::with_tag`].
+    tag: Option<NonZeroU32>,
 }
 
 /// Configuration of a [`Proxy`].
@@ -172,7 +175,15 @@ impl Proxy {
             server_line: server_line.unwrap_or_default().into(),
             overload_control: OverloadControl::default(),
             asked: Asked::default(),
+            tag: None,
         }
+    }
+
+    /// The same, as one of several hosts that pass messages to each other: the Via of each relayed request says with this tag which host has the
+    /// transaction.
+    #[must_use]
+    pub fn with_tag(self, tag: Option<NonZeroU32>) -> Self {
+        Self { tag, ..self }
     }
 
     /// The same, taking part in overload control (RFC 7339).

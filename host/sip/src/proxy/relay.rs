@@ -359,6 +359,7 @@ impl Head<'_> {
         let key = self.proxy.keys.current();
         self.branch.write(key, out);
         let origin = Origin::of(&self.proxy.identity, self.arrival, self.proxy.now());
+        let origin = origin.at(self.proxy.tag);
         origin.write(key, self.branch.transaction, self.back_to, out);
         if let Some(mark) = self.loop_mark {
             out.extend_from_slice(b";l=");

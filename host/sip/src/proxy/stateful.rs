@@ -1,11 +1,12 @@
 //! What a stateful proxy asks of these rules: names of transactions, branches of several targets, and loop detection.
 
 use std::net::IpAddr;
+use std::num::NonZeroU32;
 
 use memchr::memchr_iter;
 
 use super::Proxy;
-use super::branch::{Branch, Transaction};
+use super::branch::{Branch, Claim, Transaction};
 use super::drop_reason::DropReason;
 use crate::arrival::{Arrival, Destination};
 use crate::edit::read_hex;
@@ -49,6 +50,13 @@ impl Proxy {
     /// Why the response cannot be one to a request of this host.
     pub fn branch_of(&self, message: Message<'_>) -> Result<Branch, DropReason> {
         self.our_via(message).map(|(_, branch, _)| branch)
+    }
+
+    /// The tag of the host that has the transaction of a response, if one of this fleet has written it ([`Proxy::with_tag`]). Whoever has seen the
+    /// branch can have written another tag: the host with the tag verifies the seal.
+    pub fn tag_of(&self, response: Message<'_>) -> Option<NonZeroU32> {
+        let (top, ..) = self.our_via(response).ok()?;
+        Claim::of(&top.via)?.tag()
     }
 
     /// The branch of a request that this host sent: of the datagram that an ICMP error quotes, or of one that a connection could not send. The

@@ -166,14 +166,16 @@ impl Stateful {
         }
     }
 
-    /// Passes a message to the transactions: a response, or a request that has passed the first look.
+    /// Passes a message to the transactions: a response, or a request that has passed the first look. `is_passed` says that another host has
+    /// received it.
     pub(super) fn receive(
         &mut self,
         message: Message<'_>,
         arrival: &Arrival,
+        is_passed: bool,
         tools: &mut Tools<'_>,
     ) -> Belongs {
-        let belongs = self.received(message, arrival, &tools.relaying);
+        let belongs = self.received(message, arrival, is_passed, &tools.relaying);
         self.retry_after = members::retry_after(message);
         self.settle(tools, None);
         self.retry_after = None;
@@ -184,17 +186,29 @@ impl Stateful {
         &mut self,
         message: Message<'_>,
         arrival: &Arrival,
+        is_passed: bool,
         relaying: &Relaying<'_>,
     ) -> Belongs {
         let now = self.now();
         let counters = &relaying.counters().transactions;
         let receipt = self.transactions.receive(now, message, arrival);
+        let others = relaying.among_hosts().filter(|_| !is_passed);
+        if let Some(others) = others
+            && others.pass_answer(receipt, message, arrival, &mut self.draft)
+        {
+            return Belongs::Handled;
+        }
         if self.succession.has_predecessor() {
             let (proxy, counters) = (relaying.proxy(), relaying.counters());
             let succession = &mut self.succession;
             if succession.pass_on(receipt, message, arrival, proxy, counters) {
                 return Belongs::Handled;
             }
+        }
+        if let Some(others) = others
+            && others.pass_request(receipt, message, arrival, &mut self.draft)
+        {
+            return Belongs::Handled;
         }
         match receipt {
             Receipt::New(name) => Belongs::New(name),
