@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use portcullis_dataplane::drain::Stage as Drain;
-use portcullis_fleet::directory::{HostState, Load, MOST_SEATS, SeatState, Stage, TableState};
+use portcullis_fleet::directory::{
+    HostState, Load, MOST_SEATS, PeersState, SeatState, Stage, TableState,
+};
+use portcullis_peers::Peers;
 use portcullis_policy::Trial;
 use portcullis_rollout::policy_files::PolicyFiles;
 use sha2::{Digest as _, Sha256};
@@ -59,6 +62,15 @@ pub(super) fn state_of(control: &Control, load: Load) -> HostState {
         clock_ahead_ms,
         twin,
         refuses_drain: !shared.config.fleet.remote_drain,
+        peers: shared.peers.as_deref().map(peers_of),
+    }
+}
+
+fn peers_of(peers: &Peers) -> PeersState {
+    PeersState {
+        listen: peers.listen().to_string(),
+        others: peers.others().iter().map(ToString::to_string).collect(),
+        alive: peers.table().addresses().map(|it| it.to_string()).collect(),
     }
 }
 

@@ -7,8 +7,8 @@ use axum::http::Method;
 use indexmap::IndexMap;
 use portcullis_config::TokenRole;
 use portcullis_fleet::directory::{
-    DirectoryError, HostRow, HostState, SeatState, Standing, TableState, Twin, Wish, WishKind,
-    differing,
+    DirectoryError, HostRow, HostState, PeersState, SeatState, Standing, TableState, Twin, Wish,
+    WishKind, differing,
 };
 use portcullis_rpc::{Call, Fault};
 use schemars::JsonSchema;
@@ -96,8 +96,21 @@ pub struct FleetHost {
     pub clock_ahead_ms: i64,
     /// Another process that announces itself under the same name.
     pub twin: Option<FleetTwin>,
+    /// The hosts that share its addresses; null without `peers-listen`.
+    pub peers: Option<FleetPeers>,
     /// What an operator asks of it.
     pub wish: Option<FleetWish>,
+}
+
+/// What a host has of those that share its addresses.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FleetPeers {
+    /// Its address for the others.
+    pub listen: String,
+    /// The addresses of the others in its configuration.
+    pub others: Vec<String>,
+    /// Those of them that live, as this host hears.
+    pub alive: Vec<String>,
 }
 
 /// What is known of a host.
@@ -238,6 +251,7 @@ impl From<HostRow> for FleetHost {
             clock_ahead_ms,
             twin,
             refuses_drain: _,
+            peers,
         } = state;
         Self {
             host: row.host,
@@ -264,6 +278,7 @@ impl From<HostRow> for FleetHost {
             busy_percent: load.busy_percent,
             clock_ahead_ms,
             twin: twin.map(FleetTwin::from),
+            peers: peers.map(FleetPeers::from),
             wish: row.wish.map(FleetWish::from),
         }
     }
@@ -316,6 +331,21 @@ impl From<TableState> for FleetTable {
             generation,
             rows,
             error,
+        }
+    }
+}
+
+impl From<PeersState> for FleetPeers {
+    fn from(peers: PeersState) -> Self {
+        let PeersState {
+            listen,
+            others,
+            alive,
+        } = peers;
+        Self {
+            listen,
+            others,
+            alive,
         }
     }
 }

@@ -14,6 +14,8 @@ mod view;
 
 pub use error::DirectoryError;
 pub use row::{ALIVE, Announcement, Answer, HostRow, NAME_CHARACTERS, Wish, WishKind};
-pub use state::{HostState, Lag, Load, MOST_SEATS, Refused, SeatState, Stage, TableState, Twin};
+pub use state::{
+    HostState, Lag, Load, MOST_SEATS, PeersState, Refused, SeatState, Stage, TableState, Twin,
+};
 pub use statements::{Directory, KEPT};
 pub use view::{Standing, differing};

@@ -42,6 +42,21 @@ pub struct HostState {
     /// Whether the host drains only when it is told so on its own machine.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub refuses_drain: bool,
+    /// The hosts that share its addresses; `None` without `peers-listen`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peers: Option<PeersState>,
+}
+
+/// What a host has of those that share its addresses.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PeersState {
+    /// Its address for the others.
+    pub listen: String,
+    /// The addresses of the others in its configuration.
+    pub others: Vec<String>,
+    /// Those of them that live.
+    pub alive: Vec<String>,
 }
 
 /// What a host does with new requests.

@@ -191,6 +191,15 @@ fn problems(status: &FleetStatus) -> Vec<String> {
                 host.address, twin.address, twin.since
             ));
         }
+        if let Some(peers) = &host.peers {
+            let silent = peers.others.iter().filter(|it| !peers.alive.contains(it));
+            problems.extend(silent.map(|other| {
+                format!(
+                    "{name}, at {}, does not hear {other}, with which it shares its addresses",
+                    peers.listen
+                )
+            }));
+        }
         if host.clock_ahead_ms.unsigned_abs() > CLOCK {
             let seconds = host.clock_ahead_ms / 1_000;
             problems.push(format!(
@@ -362,6 +371,22 @@ mod tests {
                 "a lags: its view of the database is 61 s late",
                 "two processes have the name a, at udp:a:5060 and udp:b:5060, since 2026-01-01T00:00:00Z",
                 "the clock of a is -120 s ahead of the database's",
+            ]
+        );
+    }
+
+    #[test]
+    fn hosts_that_share_addresses_and_do_not_hear_each_other_are_a_problem() {
+        let mut deaf = host("a", "serving", 1);
+        deaf["peers"] = json!({
+            "listen": "10.0.0.1:5070",
+            "others": ["10.0.0.2:5070", "10.0.0.3:5070"],
+            "alive": ["10.0.0.3:5070"],
+        });
+        assert_eq!(
+            problems(&status(&[deaf], &[])),
+            [
+                "a, at 10.0.0.1:5070, does not hear 10.0.0.2:5070, with which it shares its addresses"
             ]
         );
     }
