@@ -90,6 +90,13 @@ impl Builder {
         self
     }
 
+    /// Sets the address that peers see of the first UDP socket, as behind a load balancer.
+    #[must_use]
+    pub fn advertise(mut self, addr: SocketAddr) -> Self {
+        self.listen[0].push_str(&format!(" advertise {addr}"));
+        self
+    }
+
     /// Adds a row to the table before the start, with the arguments of `portcullis address add`.
     #[must_use]
     pub fn row(mut self, words: &str) -> Self {

@@ -41,6 +41,7 @@ pub mod secure_gateway;
 #[cfg(feature = "sessions")]
 pub mod server;
 pub mod sip;
+pub mod spreader;
 pub mod states;
 pub mod steady;
 pub mod tools;

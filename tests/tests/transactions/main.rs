@@ -15,6 +15,7 @@ mod loss;
 mod other_methods;
 mod patient;
 mod restarts;
+mod shared_address;
 mod site;
 mod streams;
 mod takeovers;

@@ -22,10 +22,10 @@ use crate::site::{Site, Summary};
 
 /// The policies of these tests, by the name of their crate.
 const FORK: &str = "fork";
-const FAILOVER: &str = "failover";
+pub(crate) const FAILOVER: &str = "failover";
 
 /// Whom the callers of these tests call. The policy names the targets.
-const BOB: &str = "sip:bob@example.com";
+pub(crate) const BOB: &str = "sip:bob@example.com";
 
 /// A proxy that sends each call to three callees.
 struct Targets {
@@ -79,7 +79,7 @@ fn callees(lease: &Lease) -> [Peer; 3] {
     [0; 3].map(|_| Peer::udp(lease.ip(3)))
 }
 
-fn with_targets(builder: Builder, name: &str, targets: &[SocketAddr]) -> Builder {
+pub(crate) fn with_targets(builder: Builder, name: &str, targets: &[SocketAddr]) -> Builder {
     let names = names_of(targets);
     let settings = format!("next-hops = {names:?}");
     let builder = builder
