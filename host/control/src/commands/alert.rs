@@ -196,9 +196,13 @@ impl Alert {
             of(AlertKind::HostNameTwice, Some(since), text)
         });
         let clock = seen.has_wrong_clock().then(|| {
-            let seconds = seen.clock_ahead_ms / 1_000;
+            let seconds = seen.clock_ahead_ms.unsigned_abs() / 1_000;
+            let side = match seen.clock_ahead_ms {
+                ..0 => "behind",
+                0.. => "ahead of",
+            };
             let text = format!(
-                "the clock of this host is {seconds} s ahead of the database's: check the time service of both"
+                "the clock of this host is {seconds} s {side} the database's: check the time service of both"
             );
             of(AlertKind::ClockDiffers, None, text)
         });

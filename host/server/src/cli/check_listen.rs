@@ -41,7 +41,8 @@ fn finding(listen: &Listen) -> Finding {
     for socket in &sockets {
         if let Err(error) = bind(socket) {
             return Finding::Wrong(format!(
-                "{socket}: {error}; this machine must have the address, or may take it over from another host (net.ipv4.ip_nonlocal_bind = 1, net.ipv6 for IPv6)"
+                "{socket}: {error}: give this machine the address, or correct `listen`; if another host has the address now and it moves here later, allow this with \
+                 `sysctl net.ipv4.ip_nonlocal_bind=1` (net.ipv6.ip_nonlocal_bind for IPv6)"
             ));
         }
     }

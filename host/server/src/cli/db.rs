@@ -12,7 +12,7 @@ use super::print::{clean, stdout};
 
 #[derive(Debug, clap::Subcommand)]
 pub(super) enum DbCommand {
-    /// Create Kamailio's tables `version`, `address`, `trusted` and `dispatcher`, and those of Portcullis (policies, tenants, audit), where they are missing
+    /// Create Kamailio's tables `version`, `address`, `trusted` and `dispatcher`, and those of Portcullis (policies, tenants, audit, hosts, roll-outs), where they are missing
     ///
     /// Kamailio's tables have the names configured in [database]. Existing tables are not changed. No other command ever creates a table,
     /// except for a missing SQLite file.

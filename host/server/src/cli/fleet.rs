@@ -37,7 +37,8 @@ pub(super) enum FleetCommand {
     },
     /// Ask a host to drain and end, as SIGTERM does
     ///
-    /// It begins within about two seconds: new calls are refused, calls in set-up are finished, and the process ends. A service manager that restarts a
+    /// It begins within about two seconds: `/readyz` answers 503; after `drain-notice` of [transactions] on that host, new calls are refused, calls in set-up are
+    /// finished, and the process ends. A service manager that restarts a
     /// host whatever its exit code is starts it again.
     Drain {
         /// Its name
@@ -201,9 +202,13 @@ fn problems(status: &FleetStatus) -> Vec<String> {
             }));
         }
         if host.clock_ahead_ms.unsigned_abs() > CLOCK {
-            let seconds = host.clock_ahead_ms / 1_000;
+            let seconds = host.clock_ahead_ms.unsigned_abs() / 1_000;
+            let side = match host.clock_ahead_ms {
+                ..0 => "behind",
+                0.. => "ahead of",
+            };
             problems.push(format!(
-                "the clock of {name} is {seconds} s ahead of the database's"
+                "the clock of {name} is {seconds} s {side} the database's"
             ));
         }
     }
@@ -370,7 +375,7 @@ mod tests {
             [
                 "a lags: its view of the database is 61 s late",
                 "two processes have the name a, at udp:a:5060 and udp:b:5060, since 2026-01-01T00:00:00Z",
-                "the clock of a is -120 s ahead of the database's",
+                "the clock of a is 120 s behind the database's",
             ]
         );
     }
