@@ -1,32 +1,33 @@
 //! A client for the control port of the running host.
 
-use std::fmt;
+mod base;
+mod reach;
+mod untrusted;
+
 use std::io::{BufRead, BufReader};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use portcullis_config::Config;
 use portcullis_control::{Problem, token_file};
-use portcullis_text::is_loopback;
-use rustls::CertificateError;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use ureq::http::{StatusCode, Uri};
+use ureq::http::StatusCode;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use super::https::Https;
 use super::media::media_of;
 use super::print::clean;
+use base::{Base, TOKEN};
+use untrusted::untrusted;
+
+pub(super) use reach::{Elsewhere, Reach, Reaching, Remote};
 
 /// Compiling a policy or loading a large table takes time; beyond this limit the host is considered hung.
 const PATIENCE: Duration = Duration::from_secs(120);
-
-/// The variable with the token that replaces the one in the configuration.
-const TOKEN: &str = "PORTCULLIS_TOKEN";
 
 /// The variable with the URL of the control port.
 const URL: &str = "PORTCULLIS_URL";
@@ -58,72 +59,6 @@ pub(super) struct NoAnswer {
     is_given: bool,
 }
 
-/// What a subcommand works on that does not speak to the running host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Elsewhere {
-    /// The database of the configuration.
-    Database,
-    /// Files of this machine.
-    Files,
-    /// A registry.
-    Registry,
-}
-
-/// Subcommands of which some speak to the running host.
-pub(super) trait Reaching {
-    /// The name of the subcommand and what it works on, if it does not speak to the host.
-    fn elsewhere(&self) -> Option<(&'static str, Elsewhere)>;
-}
-
-/// Where the control port of the running host is, if not where the configuration says.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct Reach {
-    /// The control port, such as https://edge.example.com:8060 [default: PORTCULLIS_URL, or that of the configuration]
-    #[arg(long, global = true, value_name = "URL")]
-    url: Option<String>,
-    /// Certificates to trust with https, in PEM [default: PORTCULLIS_CA, `certificate` of the configuration for its own port, or those of the system]
-    #[arg(long, global = true, value_name = "FILE")]
-    ca: Option<PathBuf>,
-}
-
-/// Subcommands that may speak to the running host.
-#[derive(Debug, clap::Args)]
-pub(super) struct Remote<C: clap::Subcommand> {
-    #[command(subcommand)]
-    command: C,
-    #[command(flatten)]
-    reach: Reach,
-}
-
-impl<C: clap::Subcommand + Reaching> Remote<C> {
-    /// The subcommand, and where the host is.
-    ///
-    /// # Errors
-    /// If `--url` or `--ca` is given to a subcommand that does not speak to the host: it would have no effect.
-    pub(super) fn checked(self) -> anyhow::Result<(C, Reach)> {
-        let Self { command, reach } = self;
-        let option = match (&reach.url, &reach.ca) {
-            (Some(_), _) => "--url",
-            (None, Some(_)) => "--ca",
-            (None, None) => return Ok((command, reach)),
-        };
-        let Some((name, place)) = command.elsewhere() else {
-            return Ok((command, reach));
-        };
-        let reason = match (place, option) {
-            (Elsewhere::Database, _) => {
-                "it works on the database of the configuration (`url` in [database], or PORTCULLIS_DATABASE_URL)"
-            }
-            (Elsewhere::Files, _) => "it does not speak to a running host",
-            (Elsewhere::Registry, "--ca") => {
-                "it is for the control port; SSL_CERT_FILE names the authorities for registries"
-            }
-            (Elsewhere::Registry, _) => "it speaks to the registry that oci://HOST names",
-        };
-        bail!("{option} does not apply to `{name}`: {reason}")
-    }
-}
-
 impl NoAnswer {
     fn shown(&self) -> String {
         let Self { base, cause, .. } = self;
@@ -137,13 +72,6 @@ impl NoAnswer {
             ),
         }
     }
-}
-
-/// Scheme and authority of the control port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Base {
-    is_tls: bool,
-    authority: String,
 }
 
 /// The control port of the running host.
@@ -472,112 +400,6 @@ impl Client {
     }
 }
 
-impl Base {
-    /// The base that is given, or that of the configuration, and whether it is that of the configuration.
-    ///
-    /// # Errors
-    /// If the URL names no control port, or there is none and the host has no HTTP interface.
-    fn find(given: Option<&str>, config: &Config) -> anyhow::Result<(Self, bool)> {
-        let Some(url) = given else {
-            return Ok((Self::of(config)?, true));
-        };
-        let base = Self::parse(url)?;
-        let is_own = Self::of(config).is_ok_and(|own| own == base);
-        Ok((base, is_own))
-    }
-
-    /// # Errors
-    /// If the host has no HTTP interface.
-    fn of(config: &Config) -> anyhow::Result<Self> {
-        let Some(mut addr) = config.control.listen else {
-            bail!(
-                "the host has no HTTP interface: `listen` in [control] is \"\"; give it an address, or use kamcmd, kamctl or kamcli"
-            );
-        };
-        // A wildcard address: the loopback address reaches it.
-        match addr.ip() {
-            IpAddr::V4(Ipv4Addr::UNSPECIFIED) => addr.set_ip(Ipv4Addr::LOCALHOST.into()),
-            IpAddr::V6(Ipv6Addr::UNSPECIFIED) => addr.set_ip(Ipv6Addr::LOCALHOST.into()),
-            IpAddr::V4(_) | IpAddr::V6(_) => {}
-        }
-        Ok(Self {
-            is_tls: config.control.tls.is_some(),
-            authority: addr.to_string(),
-        })
-    }
-
-    /// # Errors
-    /// If the URL names no control port, or a token would cross the network in plain text.
-    fn parse(url: &str) -> anyhow::Result<Self> {
-        let mend = "write for example https://edge.example.com:8060";
-        let parsed: Uri = url
-            .parse()
-            .map_err(|error| anyhow!("{url:?} is not a URL ({error}): {mend}"))?;
-        let is_tls = match parsed.scheme_str() {
-            Some("https") => true,
-            Some("http") => false,
-            Some(_) | None => {
-                bail!("{url:?} begins neither with https:// nor with http://: {mend}")
-            }
-        };
-        let Some(authority) = parsed.authority().filter(|named| !named.host().is_empty()) else {
-            bail!("{url:?} names no host: {mend}");
-        };
-        if !matches!(parsed.path(), "" | "/") || parsed.query().is_some() {
-            bail!("{url:?} has a path or a query, and the control port has neither: {mend}");
-        }
-        if authority.as_str().contains('@') {
-            bail!(
-                "{url:?} has a user; the token is taken from the variable {TOKEN} or the configuration: {mend}"
-            );
-        }
-        if !is_tls && !is_loopback(authority.host()) {
-            bail!(
-                "{url:?} is not on this machine, and the token would cross the network in plain text: write https://, with `certificate` and \
-                 `key` in [control] of the host, or a proxy with TLS in front of it"
-            );
-        }
-        Ok(Self {
-            is_tls,
-            authority: authority.to_string(),
-        })
-    }
-}
-
-impl fmt::Display for Base {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.is_tls { "https" } else { "http" };
-        write!(f, "{scheme}://{}", self.authority)
-    }
-}
-
-/// Why the certificate of the host is refused; `None` if the error has another cause.
-fn untrusted(error: &ureq::Error) -> Option<String> {
-    let ureq::Error::Io(error) = error else {
-        return None;
-    };
-    let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
-    let rustls::Error::InvalidCertificate(reason) = error else {
-        return None;
-    };
-    Some(in_words(reason))
-}
-
-/// Why a certificate is refused, for readers who do not know rustls.
-#[expect(clippy::wildcard_enum_match_arm, reason = "an enum of another crate")]
-fn in_words(reason: &CertificateError) -> String {
-    match reason {
-        CertificateError::Expired | CertificateError::ExpiredContext { .. } => {
-            "it has expired".into()
-        }
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            "it is for another name than that of the URL".into()
-        }
-        CertificateError::UnknownIssuer => "its authority is unknown here".into(),
-        other => other.to_string(),
-    }
-}
-
 /// The reason for which the host refuses a request, in JSON or plain text.
 fn refused(text: &str) -> Option<anyhow::Error> {
     match serde_json::from_str::<Problem>(text) {
@@ -619,67 +441,6 @@ pub(super) fn encoded(value: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_url_names_a_host_and_its_scheme() {
-        let parsed = |url: &str| Base::parse(url).map(|base| base.to_string());
-        for url in [
-            "https://edge.example.com:8060",
-            "https://192.0.2.1",
-            "https://[2001:db8::1]:8060",
-            "http://127.0.0.1:8060",
-            "http://[::1]:8060",
-            "http://localhost:1",
-        ] {
-            assert_eq!(parsed(url).unwrap(), url);
-        }
-        assert_eq!(parsed("https://a.example/").unwrap(), "https://a.example");
-        for (url, said) in [
-            ("edge.example.com", "begins neither with https:// nor"),
-            ("ftp://edge.example.com", "begins neither with https:// nor"),
-            ("https://edge.example.com/v1", "has a path or a query"),
-            ("https://ann:x@edge.example.com", "has a user"),
-            ("http://edge.example.com", "in plain text"),
-            ("http://192.0.2.1:8060", "in plain text"),
-            ("https://", "is not a URL"),
-        ] {
-            let error = parsed(url).unwrap_err().to_string();
-            assert!(error.contains(said), "{error}");
-        }
-    }
-
-    #[test]
-    fn only_its_own_control_port_gets_the_secrets_of_a_configuration() {
-        let config = Config::default();
-        let own = Base::of(&config).unwrap().to_string();
-        let is_own = |given: Option<&str>| Base::find(given, &config).unwrap().1;
-        assert!(is_own(None));
-        assert!(is_own(Some(&own)));
-        for other in [
-            "http://127.0.0.1:1",
-            "https://edge.example.com:8060",
-            &own.replace("http:", "https:"),
-        ] {
-            assert!(!is_own(Some(other)), "{other}");
-        }
-    }
-
-    #[test]
-    fn the_reason_against_a_certificate_is_in_words() {
-        for (reason, words) in [
-            (CertificateError::Expired, "it has expired"),
-            (
-                CertificateError::NotValidForName,
-                "it is for another name than that of the URL",
-            ),
-            (
-                CertificateError::UnknownIssuer,
-                "its authority is unknown here",
-            ),
-        ] {
-            assert_eq!(in_words(&reason), words);
-        }
-    }
 
     #[test]
     fn no_answer_names_what_to_check() {
