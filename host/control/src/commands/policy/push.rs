@@ -214,24 +214,33 @@ async fn push(
     body: Body,
 ) -> Answer {
     let caller = caller.called(query.author.clone());
-    let about = About {
-        seat: Some(seat.clone()),
-        subject: query.name.clone(),
-    };
-    let received = receive(&control, &caller, seat, query, body).await;
-    // The command itself notes how a push ends that was received.
-    let push = received.inspect_err(|fault| {
-        control
-            .audit
-            .note(&caller, "policy.push", about, Some(fault));
-    })?;
+    let push = receive(&control, &caller, seat, query, body).await?;
     let _turn = condition.hold(&control).await?;
     let pushed = answer(push.dispatch(&control, &caller).await)?;
     Ok((StatusCode::CREATED, pushed).into_response())
 }
 
-/// Reads the bytes, if the caller may push to the seat.
+/// Reads the bytes, if the caller may push to the seat. The audit has a push that is not received; the command itself notes how another one ends.
 pub(super) async fn receive(
+    control: &Control,
+    caller: &Caller,
+    seat: String,
+    query: PushQuery,
+    body: Body,
+) -> Result<Push, Fault> {
+    let about = About {
+        seat: Some(seat.clone()),
+        subject: query.name.clone(),
+    };
+    let received = read(control, caller, seat, query, body).await;
+    received.inspect_err(|fault| {
+        control
+            .audit
+            .note(caller, "policy.push", about, Some(fault));
+    })
+}
+
+async fn read(
     control: &Control,
     caller: &Caller,
     seat: String,

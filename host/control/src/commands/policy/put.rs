@@ -12,7 +12,6 @@ use super::push::{PushQuery, receive};
 use super::status::{SeatStatus, Status};
 use super::{Dispatch, SEAT, WASM};
 use crate::Control;
-use crate::audit::About;
 use crate::caller::Caller;
 use crate::conditions::Condition;
 use crate::operation::{Answer, Api, Given, Operation, Routes, Segments, answer};
@@ -62,18 +61,8 @@ async fn make_active(
     body: Body,
 ) -> Answer {
     let caller = caller.called(query.author.clone());
-    let about = About {
-        seat: Some(seat.clone()),
-        subject: query.name.clone(),
-    };
     let query = PushQuery::activating(query.name, query.note, query.signature);
-    let received = receive(&control, &caller, seat.clone(), query, body).await;
-    // The command itself notes how a push ends that was received.
-    let push = received.inspect_err(|fault| {
-        control
-            .audit
-            .note(&caller, "policy.push", about, Some(fault));
-    })?;
+    let push = receive(&control, &caller, seat.clone(), query, body).await?;
     let _turn = condition.hold(&control).await?;
     let given = hex::encode(Sha256::digest(&push.bytes));
     if active_digest(&control, &seat).is_none_or(|active| active != given) {
