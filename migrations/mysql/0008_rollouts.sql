@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS `portcullis_rollout` (
     `step` INT NOT NULL,
     `step_at` BIGINT NOT NULL,
     `reference_ns` BIGINT DEFAULT NULL,
+    `reference_p99_ns` BIGINT DEFAULT NULL,
     `state` VARCHAR(16) NOT NULL,
     `why` TEXT NOT NULL,
     `revision` BIGINT NOT NULL,

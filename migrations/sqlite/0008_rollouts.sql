@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS `portcullis_rollout` (
     `step` INTEGER NOT NULL,
     `step_at` INTEGER NOT NULL,
     `reference_ns` INTEGER DEFAULT NULL,
+    `reference_p99_ns` INTEGER DEFAULT NULL,
     `state` VARCHAR(16) NOT NULL,
     `why` TEXT NOT NULL,
     `revision` INTEGER NOT NULL,

@@ -109,7 +109,9 @@ fn peers_a_roll_out_reaches_all_hosts_or_is_taken_back_from_all() {
     hosts[0].write("bad.wasm", guest("trap"));
     hosts[0].run("policy push acme old.wasm --activate --wait 60s");
     hosts[0].run("policy push acme new.wasm");
-    let plan = "--steps 1%,10%,100% --step-time 3s --min-calls 0 --max-latency off";
+    // The new one is meant to answer otherwise.
+    let plan =
+        "--steps 1%,10%,100% --step-time 3s --min-calls 0 --max-latency off --max-differing off";
     let said = hosts[0].run(&format!("fleet rollout start acme --generation 2 {plan}"));
     assert!(
         said.starts_with("acme: generation 2, running, step 1% (1 of 3)"),
@@ -146,7 +148,7 @@ fn peers_a_roll_out_reaches_all_hosts_or_is_taken_back_from_all() {
     // The file is in the folder of the first host, which may be the one that was killed.
     host.write("bad.wasm", guest("trap"));
     host.run("policy push acme bad.wasm");
-    host.run("fleet rollout start acme --generation 3 --steps 1%,100%");
+    host.run("fleet rollout start acme --generation 3 --steps 1%,100% --max-differing off");
     host.run("fleet rollout pause acme");
     // A pause does not keep a generation that fails.
     let back = wait::until("one dialog in a hundred fails", || {
@@ -185,4 +187,33 @@ fn peers_a_roll_out_reaches_all_hosts_or_is_taken_back_from_all() {
         refused.contains("is aborted, and cannot be aborted"),
         "{refused}"
     );
+}
+
+/// A canary that answers otherwise is taken back long before its few calls would tell: the other 99 % of the requests are compared beside.
+#[test]
+fn peers_a_canary_whose_verdicts_differ_is_taken_back_although_it_decides_little() {
+    let database = MariaDb::start();
+    let hosts = three(&database);
+    let host = &hosts[0];
+    host.write("old.wasm", rejecting(480, "old"));
+    host.write("new.wasm", rejecting(486, "new"));
+    host.run("policy push acme old.wasm --activate --wait 60s");
+    host.run("policy push acme new.wasm");
+    host.run("fleet rollout start acme --generation 2 --steps 0.01%,100% --max-latency off");
+    let back = wait::until("the verdicts of two requests have been compared", || {
+        hosts.iter().for_each(|host| drop(answer(host)));
+        let now = rollout(host);
+        (now["state"] == "rolled-back").then_some(now)
+    });
+    let why = back["why"].as_str().expect("a reason");
+    assert!(why.starts_with("differing verdicts: "), "{why}");
+    assert_eq!(back["step"], 1);
+    for host in &hosts {
+        wait::until("the old one decides everywhere", || {
+            let seat: Value =
+                serde_json::from_str(&host.run("policy status acme --json")).expect("JSON");
+            seat["candidate"].is_null().then_some(())
+        });
+        assert_eq!(answer(host), "480 old");
+    }
 }

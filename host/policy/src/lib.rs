@@ -63,8 +63,8 @@ pub use runtime::{Allocation, CodeCounts, PoolUse, Runtime, RuntimeError};
 pub use scope::Scope;
 pub use settings::Settings;
 pub use slot::{
-    Candidate, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload, Share, ShareKey,
-    SlotReader, Stats, Trial, VerdictKind,
+    Candidate, Durations, Failed, Generation, Lineup, Mode, NoGeneration, PolicySlot, Reload,
+    Share, ShareKey, SlotReader, Stats, Trial, VerdictKind,
 };
 pub use standing::{Offence, Standing};
 pub use tape::{Asked, Tape};

@@ -19,6 +19,8 @@ pub struct StoredRollout {
     pub step_at: i64,
     /// Mean duration of a call of the active generation in an earlier step, in nanoseconds.
     pub reference_ns: Option<u64>,
+    /// 99th percentile of the same durations, in nanoseconds.
+    pub reference_p99_ns: Option<u64>,
     /// The name of its state.
     pub state: String,
     /// Why it is in this state.

@@ -150,7 +150,7 @@ pub struct FleetSeat {
     pub calls: u64,
     /// Failed ones of them.
     pub failures: u64,
-    /// Calls of a shadow with another answer than the active generation.
+    /// Compared calls in which the answers of candidate and active generation differ: of all calls of a shadow, of a sample in a roll-out.
     pub differing: u64,
     /// Time of these calls, in microseconds.
     pub time_us: u64,
@@ -298,10 +298,11 @@ impl From<SeatState> for FleetSeat {
             failures,
             differing,
             time_us,
-            p99_us: _,
+            durations: _,
             compared: _,
             active_calls: _,
             active_time_us: _,
+            active_durations: _,
             refused,
         } = seat;
         Self {

@@ -48,24 +48,6 @@ pub(crate) struct ShowRollout {
     seat: String,
 }
 
-/// `rollout.pause`.
-#[derive(Debug)]
-pub(crate) struct PauseRollout {
-    seat: String,
-}
-
-/// `rollout.resume`.
-#[derive(Debug)]
-pub(crate) struct ResumeRollout {
-    seat: String,
-}
-
-/// `rollout.abort`.
-#[derive(Debug)]
-pub(crate) struct AbortRollout {
-    seat: String,
-}
-
 /// The plan of a roll-out.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -79,9 +61,9 @@ struct PlanQuery {
     step_time: Option<String>,
     /// Most failed calls of the candidate, as a part of its calls on all hosts (default: 0.1%)
     max_failures: Option<String>,
-    /// Most calls of a shadow with another verdict, as a part of those that were compared (default: 1%)
+    /// Most calls with another verdict than the active generation, as a part of those that are compared, or off (default: 1%)
     max_differing: Option<String>,
-    /// Longest mean duration of a call of a canary, compared with the active generation, or off (default: 2x)
+    /// Longest duration of a call of a canary, in the mean and at the 99th percentile, compared with the active generation, or off (default: 2x)
     max_latency: Option<String>,
     /// Calls of the candidate on all hosts that each step needs (default: 100)
     #[schemars(with = "Option<u64>")]
@@ -161,9 +143,11 @@ pub struct RolloutStep {
 pub struct RolloutGates {
     /// Most failed calls, as a part of all.
     pub max_failures: String,
-    /// Most calls of a shadow with another verdict, as a part of those that were compared.
-    pub max_differing: String,
-    /// Longest mean duration of a call of a canary, as a multiple of that of the active generation; null for no limit.
+    /// Most calls with another verdict than the active generation, as a part of those that are compared: all of a shadow, a sample in other steps;
+    /// null for no limit.
+    pub max_differing: Option<String>,
+    /// Longest duration of a call of a canary, in the mean and at the 99th percentile, as a multiple of that of the active generation; null for no
+    /// limit.
     pub max_latency: Option<String>,
     /// Calls that each step needs.
     pub min_calls: u64,
@@ -180,7 +164,7 @@ pub struct RolloutSeen {
     pub calls: u64,
     /// Failed ones.
     pub failures: u64,
-    /// Calls of a shadow that were compared.
+    /// Calls that were compared: all of a shadow, a sample in other steps.
     pub compared: u64,
     /// Those with another verdict.
     pub differing: u64,
@@ -188,6 +172,10 @@ pub struct RolloutSeen {
     pub mean_ns: Option<u64>,
     /// The same for the active generation since the step began.
     pub active_mean_ns: Option<u64>,
+    /// 99th percentile of the duration of a call of the candidate in nanoseconds, up to 25 % too long; null for a shadow, and without calls.
+    pub p99_ns: Option<u64>,
+    /// The same for the active generation.
+    pub active_p99_ns: Option<u64>,
 }
 
 impl Procedure for StartRollout {
@@ -244,61 +232,63 @@ impl Procedure for ShowRollout {
     }
 }
 
-impl Procedure for PauseRollout {
-    type Reply = RolloutStatus;
+/// A change of the roll-out of a seat: its type, and its operation over HTTP.
+macro_rules! change {
+    ($(#[$doc:meta])* $type:ident, $change:ident, $path:literal, $id:literal, $summary:literal) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub(crate) struct $type {
+            seat: String,
+        }
 
-    const NEEDS: TokenRole = TokenRole::Ship;
+        impl Procedure for $type {
+            type Reply = RolloutStatus;
 
-    fn subject(&self) -> Option<String> {
-        Some(self.seat.clone())
-    }
+            const NEEDS: TokenRole = TokenRole::Ship;
 
-    async fn execute(self, control: &Control, caller: &Caller) -> Result<RolloutStatus, Fault> {
-        let deployments = control.registry.deployments();
-        reply(
-            deployments
-                .pause_rollout(&self.seat, &caller.to_string())
-                .await,
-        )
-    }
+            fn subject(&self) -> Option<String> {
+                Some(self.seat.clone())
+            }
+
+            async fn execute(self, control: &Control, caller: &Caller) -> Result<RolloutStatus, Fault> {
+                let deployments = control.registry.deployments();
+                reply(deployments.$change(&self.seat, &caller.to_string()).await)
+            }
+        }
+
+        impl $type {
+            #[doc = concat!("`POST ", $path, "`.")]
+            pub(crate) fn operation(routes: Routes) -> Routes {
+                let post = Operation::new::<RolloutStatus>(Method::POST, $path, $id, $summary);
+                let post = post.query::<AuthorQuery>(&[]).answers(200, "The roll-out");
+                routes.on(post.refuses(CHANGES), change::<Self>)
+            }
+        }
+
+        impl From<String> for $type {
+            fn from(seat: String) -> Self {
+                Self { seat }
+            }
+        }
+    };
 }
 
-impl Procedure for ResumeRollout {
-    type Reply = RolloutStatus;
-
-    const NEEDS: TokenRole = TokenRole::Ship;
-
-    fn subject(&self) -> Option<String> {
-        Some(self.seat.clone())
-    }
-
-    async fn execute(self, control: &Control, caller: &Caller) -> Result<RolloutStatus, Fault> {
-        let deployments = control.registry.deployments();
-        reply(
-            deployments
-                .resume_rollout(&self.seat, &caller.to_string())
-                .await,
-        )
-    }
+change! {
+    /// `rollout.pause`.
+    PauseRollout, pause_rollout, "/v1/rollouts/{seat}/pause", "pauseRollout",
+    "Hold a roll-out at its step; its gates still roll it back"
 }
 
-impl Procedure for AbortRollout {
-    type Reply = RolloutStatus;
+change! {
+    /// `rollout.resume`.
+    ResumeRollout, resume_rollout, "/v1/rollouts/{seat}/resume", "resumeRollout",
+    "Have a paused roll-out go on"
+}
 
-    const NEEDS: TokenRole = TokenRole::Ship;
-
-    fn subject(&self) -> Option<String> {
-        Some(self.seat.clone())
-    }
-
-    async fn execute(self, control: &Control, caller: &Caller) -> Result<RolloutStatus, Fault> {
-        let deployments = control.registry.deployments();
-        reply(
-            deployments
-                .abort_rollout(&self.seat, &caller.to_string())
-                .await,
-        )
-    }
+change! {
+    /// `rollout.abort`.
+    AbortRollout, abort_rollout, "/v1/rollouts/{seat}/abort", "abortRollout",
+    "End a roll-out and its trial, or the alert of one that was rolled back"
 }
 
 impl StartRollout {
@@ -345,48 +335,6 @@ impl ShowRollout {
     }
 }
 
-impl PauseRollout {
-    /// `POST /v1/rollouts/{seat}/pause`.
-    pub(crate) fn operation(routes: Routes) -> Routes {
-        let post = Operation::new::<RolloutStatus>(
-            Method::POST,
-            "/v1/rollouts/{seat}/pause",
-            "pauseRollout",
-            "Hold a roll-out at its step; its gates still roll it back",
-        );
-        let post = post.query::<AuthorQuery>(&[]).answers(200, "The roll-out");
-        routes.on(post.refuses(CHANGES), pause)
-    }
-}
-
-impl ResumeRollout {
-    /// `POST /v1/rollouts/{seat}/resume`.
-    pub(crate) fn operation(routes: Routes) -> Routes {
-        let post = Operation::new::<RolloutStatus>(
-            Method::POST,
-            "/v1/rollouts/{seat}/resume",
-            "resumeRollout",
-            "Have a paused roll-out go on",
-        );
-        let post = post.query::<AuthorQuery>(&[]).answers(200, "The roll-out");
-        routes.on(post.refuses(CHANGES), resume)
-    }
-}
-
-impl AbortRollout {
-    /// `POST /v1/rollouts/{seat}/abort`.
-    pub(crate) fn operation(routes: Routes) -> Routes {
-        let post = Operation::new::<RolloutStatus>(
-            Method::POST,
-            "/v1/rollouts/{seat}/abort",
-            "abortRollout",
-            "End a roll-out and its trial, or the alert of one that was rolled back",
-        );
-        let post = post.query::<AuthorQuery>(&[]).answers(200, "The roll-out");
-        routes.on(post.refuses(CHANGES), abort)
-    }
-}
-
 async fn start(
     State(control): Api,
     Extension(caller): Extension<Caller>,
@@ -414,34 +362,14 @@ async fn show(
     answer(ShowRollout { seat }.dispatch(&control, &caller).await)
 }
 
-async fn pause(
+async fn change<C: Dispatch + From<String>>(
     State(control): Api,
     Extension(caller): Extension<Caller>,
     Segments(seat): Segments<String>,
     Given(query): Given<AuthorQuery>,
 ) -> Answer {
     let caller = caller.called(query.author);
-    answer(PauseRollout { seat }.dispatch(&control, &caller).await)
-}
-
-async fn resume(
-    State(control): Api,
-    Extension(caller): Extension<Caller>,
-    Segments(seat): Segments<String>,
-    Given(query): Given<AuthorQuery>,
-) -> Answer {
-    let caller = caller.called(query.author);
-    answer(ResumeRollout { seat }.dispatch(&control, &caller).await)
-}
-
-async fn abort(
-    State(control): Api,
-    Extension(caller): Extension<Caller>,
-    Segments(seat): Segments<String>,
-    Given(query): Given<AuthorQuery>,
-) -> Answer {
-    let caller = caller.called(query.author);
-    answer(AbortRollout { seat }.dispatch(&control, &caller).await)
+    answer(C::from(seat).dispatch(&control, &caller).await)
 }
 
 /// Reads a plan.
@@ -455,7 +383,7 @@ fn plan_of(query: &PlanQuery) -> Result<Plan, Fault> {
         gates.max_failures = Gates::parse_share(text).map_err(wrong)?;
     }
     if let Some(text) = &query.max_differing {
-        gates.max_differing = Gates::parse_share(text).map_err(wrong)?;
+        gates.max_differing = Gates::parse_differing(text).map_err(wrong)?;
     }
     if let Some(text) = &query.max_latency {
         gates.max_latency = Gates::parse_latency(text).map_err(wrong)?;
@@ -533,7 +461,7 @@ impl From<Read> for RolloutStatus {
             elapsed_seconds: elapsed.as_secs(),
             gates: RolloutGates {
                 max_failures: gates.max_failures.to_string(),
-                max_differing: gates.max_differing.to_string(),
+                max_differing: gates.max_differing.map(|share| share.to_string()),
                 max_latency: gates.max_latency.map(|factor| factor.to_string()),
                 min_calls: gates.min_calls,
             },
@@ -546,6 +474,8 @@ impl From<Read> for RolloutStatus {
                 differing: tally.differing,
                 mean_ns: mean(tally.time_us, tally.calls),
                 active_mean_ns: mean(tally.active_time_us, tally.active_calls),
+                p99_ns: tally.durations.percentile(99),
+                active_p99_ns: tally.active_durations.percentile(99),
             },
             leader,
             changed_by,

@@ -27,7 +27,7 @@ pub use pressure::Pressure;
 pub use processor::thread_time;
 pub use seat::{Alert, OPERATORS, Seat};
 pub use selector::Selector;
-pub use shadow::{CallResult, Comparison, Difference, Offered, Shadow};
+pub use shadow::{Beside, CallResult, Comparison, Difference, Offered, Shadow};
 pub use sources::Source;
 
 /// The operator and all tenants at one moment. Immutable; a change creates a new value.

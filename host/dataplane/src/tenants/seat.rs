@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Instant, SystemTime};
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use portcullis_config::SeatConfig;
-use portcullis_policy::{Failure, PolicySlot, Scope};
+use portcullis_policy::{Candidate, Failure, Lineup, PolicySlot, Scope, Trial};
 use portcullis_rate as pace;
 use portcullis_rate::{Clock, Due};
 use portcullis_sync::{Breaker, Tripped};
@@ -19,6 +20,9 @@ use super::shadow::Comparison;
 
 /// The names of the operator's seats: for requests of no tenant, called before a tenant's policy, called after it.
 pub const OPERATORS: [&str; 3] = ["default", "before", "after"];
+
+/// Most requests of a seat, for each second, whose verdicts are compared in a canary trial of a roll-out. The burst is one second's worth.
+const COMPARED: u32 = 20;
 
 /// An attachment point of policies: slot, scope, limits, circuit breaker.
 pub struct Seat {
@@ -42,10 +46,23 @@ pub struct Seat {
     breaker: Breaker,
     /// The comparison of the current or the last shadow candidate with the active generation.
     comparison: ArcSwapOption<Comparison>,
+    /// What a roll-out over all hosts needs to know of a canary trial.
+    rollout: RolloutNeeds,
     /// The generation that tripped the breaker, for the task that rolls back.
     tripped: Mutex<Option<(u64, Tripped, String)>>,
     alert: Mutex<Option<Alert>>,
     wake: Arc<Notify>,
+}
+
+/// What a roll-out over all hosts needs to know of a canary trial of the seat.
+#[derive(Debug, Default)]
+struct RolloutNeeds {
+    /// How long calls take.
+    durations: AtomicBool,
+    /// On which requests the verdicts of both generations differ.
+    verdicts: AtomicBool,
+    /// Rate of the requests whose verdicts are compared.
+    compared: Due,
 }
 
 /// A policy was taken out of service.
@@ -86,6 +103,7 @@ impl Seat {
             failures: Failures::default(),
             config,
             comparison: ArcSwapOption::empty(),
+            rollout: RolloutNeeds::default(),
             tripped: Mutex::new(None),
             alert: Mutex::new(None),
             wake,
@@ -129,6 +147,40 @@ impl Seat {
     /// The comparison of the last candidate; `None` if there was none.
     pub fn comparison(&self) -> Option<Arc<Comparison>> {
         self.comparison.load_full()
+    }
+
+    /// Sets what a roll-out over all hosts needs to know of a canary trial: nothing without one, else how long calls take and, if `verdicts`, on which
+    /// requests the verdicts differ.
+    pub fn serve_rollout(&self, verdicts: Option<bool>) {
+        let needs = &self.rollout;
+        needs.durations.store(verdicts.is_some(), Ordering::Relaxed);
+        needs
+            .verdicts
+            .store(verdicts == Some(true), Ordering::Relaxed);
+    }
+
+    /// Whether a roll-out needs to know how long calls take.
+    pub fn is_rolled_out(&self) -> bool {
+        self.rollout.durations.load(Ordering::Relaxed)
+    }
+
+    /// Whether the generation that does not decide on the next request evaluates it beside: in canary trials of roll-outs, for a sample of at most
+    /// 20 requests a second.
+    #[inline]
+    pub fn samples(&self, lineup: &Lineup, now: Instant) -> bool {
+        let needs = &self.rollout;
+        match &lineup.candidate {
+            Some(Candidate {
+                trial: Trial::Canary(_),
+                ..
+            }) if needs.verdicts.load(Ordering::Relaxed) => {
+                let each = pace::each(COMPARED);
+                needs
+                    .compared
+                    .take(self.clock.at(now), each, each * u64::from(COMPARED))
+            }
+            Some(_) | None => false,
+        }
     }
 
     /// Whether the policy may be called at the moment.

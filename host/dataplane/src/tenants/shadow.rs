@@ -12,7 +12,7 @@ use portcullis_address::Snapshot;
 use portcullis_config::RecordsConfig;
 use portcullis_policy::{
     Edit, Edits, Evaluator, FailedAttempts, Failure, Forwarding, Generation, HostState, NextStep,
-    Rejection, Scope, StatedHost, Verdict,
+    Rejection, Scope, StatedHost, Tape, Verdict,
 };
 
 use portcullis_records::Mask;
@@ -99,6 +99,21 @@ pub struct Offered<'o> {
     pub host: Option<&'o Arc<dyn HostState>>,
 }
 
+/// How the generation that did not decide evaluates a request.
+#[derive(Debug)]
+pub enum Beside {
+    /// As the candidate of a shadow trial: with the counters of the seat, and among its calls.
+    Shadow,
+    /// As one of a sample of requests of a canary trial: with the answers that the deciding call got, without an effect on the counters of the seat
+    /// and on those of the generation.
+    Sample {
+        /// The answers that the deciding call got.
+        tape: Box<Tape>,
+        /// Whether the candidate decided, and the active generation evaluates.
+        is_candidates: bool,
+    },
+}
+
 /// One request and the answer to it.
 #[derive(Debug)]
 struct Job {
@@ -107,6 +122,7 @@ struct Job {
     addresses: Arc<Snapshot>,
     host: StatedHost,
     generation: Arc<Generation>,
+    beside: Beside,
     answer: Kept,
     edits: Edits,
     forwarding: Option<Forwarding>,
@@ -150,11 +166,11 @@ impl Shadow {
         has_room
     }
 
-    /// Passes a request and the answer to it on, if the limits permit.
+    /// Passes a request and the answer to it on, if the limits permit. `generation` evaluates it.
     pub fn offer(
         &self,
         offered: Offered<'_>,
-        generation: &Arc<Generation>,
+        (generation, beside): (&Arc<Generation>, Beside),
         decision: Decided<'_>,
         comparison: &Arc<Comparison>,
     ) {
@@ -165,8 +181,8 @@ impl Shadow {
             host,
         } = offered;
         let (answer, edits, forwarding) = decision;
-        let bytes = size_of::<Job>() + request.bytes() + bytes_of(decision);
-        if !self.take_room(comparison, bytes) {
+        let bytes = size_of::<Job>() + request.bytes() + bytes_of(decision) + beside.bytes();
+        if beside.is_cut() || !self.take_room(comparison, bytes) {
             comparison.not_compared.fetch_add(1, Ordering::Relaxed);
             return;
         }
@@ -178,6 +194,7 @@ impl Shadow {
                 .map(|host| host.stated(request, scope))
                 .unwrap_or_default(),
             generation: Arc::clone(generation),
+            beside,
             answer: answer.kept(),
             edits: edits.clone(),
             forwarding: forwarding.cloned(),
@@ -258,6 +275,23 @@ fn bytes_of((answer, edits, forwarding): Decided<'_>) -> usize {
     answer.bytes() + edits.sum::<usize>() + forwarding.map_or(0, Forwarding::bytes)
 }
 
+impl Beside {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Shadow => 0,
+            Self::Sample { tape, .. } => size_of::<Tape>() + tape.bytes(),
+        }
+    }
+
+    /// Whether answers are missing: the evaluation would differ for that reason.
+    fn is_cut(&self) -> bool {
+        match self {
+            Self::Shadow => false,
+            Self::Sample { tape, .. } => tape.is_cut(),
+        }
+    }
+}
+
 impl CallResult<'_> {
     fn bytes(self) -> usize {
         match self {
@@ -333,6 +367,7 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
             addresses,
             host,
             generation,
+            beside,
             answer,
             edits,
             forwarding,
@@ -340,25 +375,44 @@ fn work(next: &Receiver<Job>, waiting: &AtomicUsize, mask: &Mask) {
             bytes,
         } = job;
         evaluator.set_host(Arc::new(host));
+        let (scope, counts, is_candidates) = match beside {
+            Beside::Shadow => (scope, true, false),
+            Beside::Sample {
+                tape,
+                is_candidates,
+            } => {
+                let moment = tape.moment();
+                evaluator.insert_tape(Tape::replaying(moment, tape.into_asked()));
+                (Arc::new(scope.aside()), false, is_candidates)
+            }
+        };
         let (begun, policy) = (Instant::now(), &generation.policy);
         let (request, other) = match &answer {
             Kept::Verdict(_) => {
                 let (request, verdict) = evaluator.decide(policy, &scope, &addresses, request);
-                generation.stats.record(0, &verdict, begun.elapsed());
+                if counts {
+                    generation.stats.record(0, &verdict, begun.elapsed());
+                }
                 (request, Kept::Verdict(verdict))
             }
             Kept::Step(_, failed) => {
                 let asked = FailedAttempts::clone(failed);
                 let (request, step) =
                     evaluator.on_failure(policy, &scope, &addresses, request, asked);
-                generation.stats.record_step(0, &step, begun.elapsed());
+                if counts {
+                    generation.stats.record_step(0, &step, begun.elapsed());
+                }
                 (request, Kept::Step(step, Box::default()))
             }
         };
         let changed = evaluator.take_edits();
         let said = evaluator.take_forwarding();
-        let active = (answer.as_answer(), &edits, forwarding.as_ref());
-        let candidate = (other.as_answer(), &changed, said.as_ref());
+        let decided = (answer.as_answer(), &edits, forwarding.as_ref());
+        let beside = (other.as_answer(), &changed, said.as_ref());
+        let (active, candidate) = match is_candidates {
+            false => (decided, beside),
+            true => (beside, decided),
+        };
         comparison.note(difference(&request, active, candidate, mask));
         leave_room(waiting, &comparison, bytes);
     }

@@ -100,16 +100,16 @@ pub struct SeatState {
     /// Failed ones of them.
     #[serde(skip_serializing_if = "is_zero")]
     pub failures: u64,
-    /// Calls of a shadow whose verdict differed from that of the active generation.
+    /// Compared calls whose verdicts differed.
     #[serde(skip_serializing_if = "is_zero")]
     pub differing: u64,
     /// Time of all these calls, in microseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub time_us: u64,
-    /// 99th percentile of the duration of such a call, in microseconds; 0 if it is not known.
-    #[serde(skip_serializing_if = "is_zero")]
-    pub p99_us: u64,
-    /// Calls of a shadow that were compared with those of the active generation.
+    /// The durations of all these calls in a canary step of a roll-out: how many are in which bucket.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub durations: BTreeMap<u16, u64>,
+    /// Calls whose verdict was compared with that of the other generation: all of a shadow, a sample in a canary step of a roll-out.
     #[serde(skip_serializing_if = "is_zero")]
     pub compared: u64,
     /// Calls of the active generation since the trial of the candidate began; 0 without a candidate.
@@ -118,6 +118,9 @@ pub struct SeatState {
     /// Total duration of `active_calls`, in microseconds.
     #[serde(skip_serializing_if = "is_zero")]
     pub active_time_us: u64,
+    /// As `durations`, of `active_calls`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub active_durations: BTreeMap<u16, u64>,
     /// What the host could not carry out; `None` if there is nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<Refused>,
@@ -194,10 +197,11 @@ impl HostState {
                 failures: 0,
                 differing: 0,
                 time_us: 0,
-                p99_us: 0,
+                durations: BTreeMap::new(),
                 compared: 0,
                 active_calls: 0,
                 active_time_us: 0,
+                active_durations: BTreeMap::new(),
                 ..std::mem::take(seat)
             };
         }
@@ -261,6 +265,7 @@ mod tests {
         let seat = SeatState {
             active: Some(1),
             calls: 7,
+            durations: [(3, 7)].into(),
             ..SeatState::default()
         };
         let state = HostState {

@@ -1,5 +1,6 @@
 //! Policy slots: the generations of a seat, and the lineup that workers read.
 
+mod durations;
 mod history;
 mod lineup;
 mod share;
@@ -19,6 +20,7 @@ use crate::problem::LoadError;
 use crate::reuse::Reuse;
 use crate::runtime::Runtime;
 
+pub use durations::Durations;
 pub use history::NoGeneration;
 pub use lineup::{Candidate, Generation, Lineup, Mode, Trial};
 pub use share::{Share, ShareKey};
@@ -319,6 +321,10 @@ impl PolicySlot {
             .retained
             .extend(lineup.candidate.take().map(|old| old.generation));
         change.retained.retain(|kept| kept.number != number);
+        if matches!(trial, Trial::Canary(_)) {
+            lineup.active.stats.note_durations();
+            generation.stats.note_durations();
+        }
         lineup.candidate = Some(Candidate {
             generation: Arc::clone(&generation),
             trial,

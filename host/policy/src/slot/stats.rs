@@ -8,12 +8,16 @@ use crate::failure::{Failure, FailureKind};
 use crate::next_step::NextStep;
 use crate::verdict::Verdict;
 
+use super::durations::{DurationCounters, Durations};
+
 /// Counters of one generation, striped so that workers do not contend for cache lines.
 #[derive(Debug, Default)]
 pub struct Stats {
     first: Stripe,
     /// Made with the first call of a worker: a host has thousands of generations, and fewer workers than stripes as a rule.
     others: [OnceLock<Box<Stripe>>; Self::STRIPES - 1],
+    /// How long calls took, since the first canary trial with this generation: most generations have none.
+    durations: OnceLock<Box<[DurationCounters; Self::STRIPES]>>,
 }
 
 /// The counters of one worker, or of several if there are more workers than stripes. Aligned so that two stripes never share a cache line.
@@ -60,6 +64,7 @@ impl Stats {
             Err(failure) => &stripe.failures[failure.kind().index()],
         };
         stripe.count(counter, took);
+        self.note(worker, took);
     }
 
     /// Counts one call of `on-failure` by the worker with this number.
@@ -70,6 +75,7 @@ impl Stats {
             Err(failure) => &stripe.failures[failure.kind().index()],
         };
         stripe.count(counter, took);
+        self.note(worker, took);
     }
 
     /// The total time of the calls by the worker with this number, in nanoseconds.
@@ -108,6 +114,26 @@ impl Stats {
     /// The total time of all calls.
     pub fn time(&self) -> Duration {
         Duration::from_nanos(self.sum(|stripe| &stripe.nanoseconds))
+    }
+
+    /// From now on, [`Stats::durations`] counts calls. Takes 7 KiB. Not to be called by a worker.
+    pub fn note_durations(&self) {
+        self.durations.get_or_init(Box::default);
+    }
+
+    /// How long the calls took since [`Stats::note_durations`].
+    pub fn durations(&self) -> Durations {
+        let mut sum = Durations::default();
+        let stripes = self.durations.get().into_iter().flat_map(|all| all.iter());
+        stripes.for_each(|stripe| stripe.add_to(&mut sum));
+        sum
+    }
+
+    #[inline]
+    fn note(&self, worker: usize, took: Duration) {
+        if let Some(durations) = self.durations.get() {
+            durations[worker % Self::STRIPES].note(took);
+        }
     }
 
     #[inline]
@@ -173,5 +199,14 @@ mod tests {
         assert_eq!((stats.calls(), stats.all_failures()), (22, 1));
         assert_eq!(stats.time(), Duration::from_nanos(105));
         assert_eq!([0, 1, 2].map(|worker| stats.time_of(worker)), [9, 49, 14]);
+        assert_eq!(stats.durations().total(), 0);
+        stats.note_durations();
+        stats.record(3, &Ok(Verdict::Pass), Duration::from_micros(50));
+        stats.record_step(4, &Ok(NextStep::Best), Duration::from_micros(1));
+        stats.note_durations();
+        assert_eq!(
+            (stats.durations().total(), stats.durations().at_least(2_048)),
+            (2, 1)
+        );
     }
 }

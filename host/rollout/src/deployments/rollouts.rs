@@ -1,5 +1,6 @@
 //! Starts, shows and moves roll-outs over all hosts of the database.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use portcullis_fleet::directory::HostRow;
 use portcullis_store::{OPEN, Seat as StoredSeat, StoredRollout};
 
 use crate::policy_files::PolicyFiles;
-use crate::staged::{HostSeen, Next, Observed, Plan, Rollout, RolloutState, Tally, Wait};
+use crate::staged::{
+    HostSeen, Next, Observed, Plan, Reference, Rollout, RolloutState, Tally, Wait,
+};
 
 use super::database::{Database, trial_of};
 use super::rollout_error::RolloutError;
@@ -114,7 +117,7 @@ impl Deployments {
                 step: 0,
                 state: RolloutState::Running,
                 why: String::new(),
-                reference_ns: None,
+                reference: Reference::default(),
             };
             let change = Change::TryOut(generation, rollout.trial());
             let after = stored(&rollout, &before);
@@ -225,7 +228,7 @@ impl Deployments {
             RolloutState::RolledBack.as_str(),
         ];
         let all = database.store().rollouts_in(&seen).await?;
-        *self.seen_rollouts.lock() = all.clone();
+        self.note_seen(&all);
         let mut hosts = None;
         let mut moved = Vec::new();
         for stored in all {
@@ -261,6 +264,31 @@ impl Deployments {
             }
         }
         Ok(moved)
+    }
+
+    /// Notes the roll-outs that were read, and has the seats of this host count what their gates need.
+    fn note_seen(&self, all: &[StoredRollout]) {
+        let before = std::mem::replace(&mut *self.seen_rollouts.lock(), all.to_vec());
+        let is_open = |stored: &&StoredRollout| OPEN.contains(&stored.state.as_str());
+        let open: BTreeMap<_, _> = all
+            .iter()
+            .filter(is_open)
+            .map(|stored| (&stored.seat, stored))
+            .collect();
+        let ended = before.iter().filter(is_open).map(|stored| &stored.seat);
+        for seat in ended.filter(|seat| !open.contains_key(seat)) {
+            if let Some(files) = self.seats.files(seat) {
+                files.seat().serve_rollout(None);
+            }
+        }
+        for (seat, stored) in open {
+            // What cannot be read is told by the host that leads it.
+            let plan = Plan::of_stored(&stored.steps, &stored.gates).ok();
+            if let Some(files) = self.seats.files(seat) {
+                let verdicts = plan.map(|plan| plan.gates.max_differing.is_some());
+                files.seat().serve_rollout(verdicts);
+            }
+        }
     }
 
     /// Logs an error of a roll-out, unless it is that of the look before.
@@ -556,14 +584,14 @@ async fn leads(
 fn moved(
     rollout: &Rollout,
     next: &Next,
-    reference_ns: Option<u64>,
+    reference: Reference,
 ) -> Option<(Rollout, Option<Change>)> {
     let mut after = rollout.clone();
     let change = match next {
         Next::Wait(_) => return None,
         Next::Step(step) => {
             after.step = *step;
-            after.reference_ns = reference_ns;
+            after.reference = reference;
             Some(Change::TryOut(after.generation, after.trial()))
         }
         Next::Finish => {
@@ -594,7 +622,8 @@ fn stored(rollout: &Rollout, before: &StoredRollout) -> StoredRollout {
         steps,
         gates,
         step: rollout.step as u64,
-        reference_ns: rollout.reference_ns,
+        reference_ns: rollout.reference.mean_ns,
+        reference_p99_ns: rollout.reference.p99_ns,
         state: rollout.state.as_str().to_owned(),
         why: rollout.why.clone(),
         ..before.clone()
@@ -621,7 +650,10 @@ fn read(stored: StoredRollout) -> Result<Read, RolloutError> {
         step,
         state,
         why: stored.why.clone(),
-        reference_ns: stored.reference_ns,
+        reference: Reference {
+            mean_ns: stored.reference_ns,
+            p99_ns: stored.reference_p99_ns,
+        },
     };
     Ok(Read { stored, rollout })
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use portcullis_fleet::directory::{Refused, SeatState};
-use portcullis_policy::{Generation, Lineup, Trial};
+use portcullis_policy::{Durations, Generation, Lineup, Trial};
 use tokio::sync::watch;
 
 use crate::policy_files::PolicyFiles;
@@ -31,7 +31,7 @@ pub(super) struct Entry {
 }
 
 /// A trial, with the counts when it began.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Begun {
     active: u64,
     candidate: u64,
@@ -43,11 +43,12 @@ struct Begun {
 }
 
 /// The counts of a generation.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Counts {
     calls: u64,
     failures: u64,
     time: Duration,
+    durations: Durations,
 }
 
 impl Default for Told {
@@ -89,8 +90,11 @@ impl Told {
         let begun = lineup.and_then(|lineup| Begun::now(files, &lineup));
         let mut seats = self.seats.lock();
         let entry = seats.entry(files.seat().name.to_string()).or_default();
-        let is_same = |before: &Begun| begun.is_some_and(|begun| begun.is_same_as(before));
-        if !entry.trial.as_ref().is_some_and(is_same) {
+        let is_same = match (&entry.trial, &begun) {
+            (Some(before), Some(begun)) => begun.is_same_as(before),
+            (Some(_) | None, None) | (None, Some(_)) => false,
+        };
+        if !is_same {
             entry.trial = begun;
         }
     }
@@ -146,16 +150,23 @@ impl Entry {
             // Its counts begin with the next revision.
             return said;
         }
-        let candidates = now.candidates.since(begun.candidates);
-        let actives = now.actives.since(begun.actives);
+        let candidates = now.candidates.since(&begun.candidates);
+        let actives = now.actives.since(&begun.actives);
+        let is_rolled_out = files.seat().is_rolled_out();
+        let sent = |durations: &Durations| match is_rolled_out {
+            true => durations.counts().clone(),
+            false => BTreeMap::new(),
+        };
         SeatState {
             calls: candidates.calls,
             failures: candidates.failures,
             time_us: candidates.microseconds(),
+            durations: sent(&candidates.durations),
             compared: now.compared.saturating_sub(begun.compared),
             differing: now.differing.saturating_sub(begun.differing),
             active_calls: actives.calls,
             active_time_us: actives.microseconds(),
+            active_durations: sent(&actives.durations),
             ..said
         }
     }
@@ -200,11 +211,12 @@ impl Counts {
             calls: stats.calls(),
             failures,
             time,
+            durations: stats.durations(),
         }
     }
 
     /// What has come since. A generation that was loaded again counts from 0.
-    fn since(self, before: Self) -> Self {
+    fn since(self, before: &Self) -> Self {
         if self.calls < before.calls {
             return self;
         }
@@ -212,10 +224,11 @@ impl Counts {
             calls: self.calls - before.calls,
             failures: self.failures.saturating_sub(before.failures),
             time: self.time.saturating_sub(before.time),
+            durations: self.durations.since(&before.durations),
         }
     }
 
-    fn microseconds(self) -> u64 {
+    fn microseconds(&self) -> u64 {
         u64::try_from(self.time.as_micros()).unwrap_or(u64::MAX)
     }
 }
@@ -253,10 +266,11 @@ mod tests {
             calls,
             failures,
             time: Duration::from_millis(millis),
+            durations: Durations::default(),
         };
-        assert_eq!(counts(10, 2, 5).since(counts(4, 1, 2)), counts(6, 1, 3));
+        assert_eq!(counts(10, 2, 5).since(&counts(4, 1, 2)), counts(6, 1, 3));
         // The generation was loaded again.
-        assert_eq!(counts(3, 1, 1).since(counts(4, 0, 2)), counts(3, 1, 1));
+        assert_eq!(counts(3, 1, 1).since(&counts(4, 0, 2)), counts(3, 1, 1));
         assert_eq!(counts(1, 0, 5).microseconds(), 5_000);
     }
 }

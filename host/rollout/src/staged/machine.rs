@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use portcullis_fleet::directory::SeatState;
-use portcullis_policy::{Share, Trial};
+use portcullis_policy::{Durations, Share, Trial};
 
-use super::plan::{Gates, Plan, step_text};
+use super::plan::{Factor, Gates, Plan, step_text};
 
 /// Most names of hosts in a text.
 const NAMED: usize = 5;
@@ -27,8 +27,17 @@ pub struct Rollout {
     pub state: RolloutState,
     /// Why it is in this state.
     pub why: String,
-    /// Mean duration of a call of the active generation in an earlier step, in nanoseconds; `None` if it had too few calls.
-    pub reference_ns: Option<u64>,
+    /// Durations of calls of the active generation in an earlier step.
+    pub reference: Reference,
+}
+
+/// Durations of calls of the active generation in an earlier step, in nanoseconds; `None` if it had too few calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reference {
+    /// The mean.
+    pub mean_ns: Option<u64>,
+    /// The 99th percentile.
+    pub p99_ns: Option<u64>,
 }
 
 /// Whether a roll-out goes on.
@@ -47,22 +56,26 @@ pub enum RolloutState {
 }
 
 /// The calls of a candidate, and those of the active generation meanwhile, on one or more hosts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Calls of the candidate.
     pub calls: u64,
     /// Failed ones of them.
     pub failures: u64,
-    /// Calls of a shadow that were compared.
+    /// Calls whose verdict was compared with that of the other generation.
     pub compared: u64,
-    /// Calls of a shadow with another verdict.
+    /// Those with another verdict.
     pub differing: u64,
     /// Total duration of `calls`, in microseconds.
     pub time_us: u64,
+    /// How long `calls` took, in a canary step.
+    pub durations: Durations,
     /// Calls of the active generation.
     pub active_calls: u64,
     /// Total duration of `active_calls`, in microseconds.
     pub active_time_us: u64,
+    /// How long `active_calls` took, in a canary step.
+    pub active_durations: Durations,
 }
 
 /// What was read of the database.
@@ -128,7 +141,7 @@ pub enum Wait {
         /// Calls that are needed.
         need: u64,
     },
-    /// Calls of a shadow that were compared.
+    /// Calls that are compared.
     Compared {
         /// Those until now.
         have: u64,
@@ -173,13 +186,15 @@ impl Rollout {
         }
     }
 
-    /// The mean duration of a call of the active generation, in nanoseconds, to compare later steps with: that of this step if there were
-    /// enough calls, else that of an earlier one.
-    pub fn reference_after(&self, seen: &Observed<'_>) -> Option<u64> {
+    /// The durations of calls of the active generation to compare later steps with: those of this step if there were enough calls, else those of
+    /// an earlier one.
+    pub fn reference_after(&self, seen: &Observed<'_>) -> Reference {
         let tally = Tally::sum(seen.hosts);
-        let is_enough = tally.active_calls > 0 && tally.active_calls >= self.plan.gates.min_calls;
-        let own = mean_ns(tally.active_time_us, tally.active_calls);
-        own.filter(|_| is_enough).or(self.reference_ns)
+        let own = tally.active(self.plan.gates.min_calls);
+        Reference {
+            mean_ns: own.mean_ns.or(self.reference.mean_ns),
+            p99_ns: own.p99_ns.or(self.reference.p99_ns),
+        }
     }
 
     /// Why the seat is not as the roll-out left it.
@@ -220,7 +235,7 @@ impl Rollout {
         });
         refused.or_else(|| {
             let tally = Tally::sum(seen.hosts);
-            failed(&self.plan.gates, self.trial(), &tally, self.reference_ns)
+            failed(&self.plan.gates, self.trial(), &tally, self.reference)
         })
     }
 
@@ -250,7 +265,8 @@ impl Rollout {
             let have = tally.calls;
             return Some(Wait::Calls { have, need });
         }
-        if step.trial == Trial::Shadow && tally.compared < need {
+        // A step that compares nothing that counts does not wait for it.
+        if self.plan.gates.max_differing.is_some() && tally.compared < need {
             let have = tally.compared;
             return Some(Wait::Compared { have, need });
         }
@@ -262,7 +278,7 @@ impl Rollout {
 ///
 /// Failures and differences are too many as soon as there are more than a step of `min_calls` calls may have: no later call would make
 /// them good in time.
-fn failed(gates: &Gates, trial: Trial, tally: &Tally, reference_ns: Option<u64>) -> Option<String> {
+fn failed(gates: &Gates, trial: Trial, tally: &Tally, reference: Reference) -> Option<String> {
     let Tally {
         calls,
         failures,
@@ -276,33 +292,63 @@ fn failed(gates: &Gates, trial: Trial, tally: &Tally, reference_ns: Option<u64>)
             "failures: {failures} of {calls} calls failed, at most {most} may"
         ));
     }
+    if let Some(most) = gates.max_differing
+        && exceeds(differing, compared.max(gates.min_calls), most)
+    {
+        return Some(format!(
+            "differing verdicts: {differing} of {compared} compared calls differ, at most {most} may"
+        ));
+    }
     match trial {
-        Trial::Shadow => exceeds(differing, compared.max(gates.min_calls), gates.max_differing).then(|| {
-            let most = gates.max_differing;
-            format!("differing verdicts: {differing} of {compared} compared calls differ, at most {most} may")
-        }),
-        Trial::Canary(_) => failed_latency(gates, tally, reference_ns),
+        // A shadow waits for its turn beside the workers: its durations say nothing.
+        Trial::Shadow => None,
+        Trial::Canary(_) => failed_latency(gates, tally, reference),
     }
 }
 
-/// A canary decides on the path of the message, and so does the active generation: their durations can be compared. A shadow waits for
-/// its turn beside the workers.
-fn failed_latency(gates: &Gates, tally: &Tally, reference_ns: Option<u64>) -> Option<String> {
+/// A canary decides on the path of the message, and so does the active generation: their durations can be compared.
+fn failed_latency(gates: &Gates, tally: &Tally, reference: Reference) -> Option<String> {
     let most = gates.max_latency?;
     let least = gates.min_calls.max(1);
     if tally.calls < least {
         return None;
     }
+    let active = tally.active(least);
+    let mean_ns = active.mean_ns.or(reference.mean_ns);
+    let p99_ns = active.p99_ns.or(reference.p99_ns);
+    let slow_mean = mean_ns.and_then(|active| slow_mean(tally, active, most));
+    slow_mean.or_else(|| slow_hundredth(tally, p99_ns?, most))
+}
+
+fn slow_mean(tally: &Tally, active: u64, most: Factor) -> Option<String> {
     let own = mean_ns(tally.time_us, tally.calls)?;
-    let active = mean_ns(tally.active_time_us, tally.active_calls);
-    let active = active
-        .filter(|_| tally.active_calls >= least)
-        .or(reference_ns)?;
     let is_slow = u128::from(own) * 100 > u128::from(active) * u128::from(most.hundredths());
     is_slow.then(|| {
         let (own, active) = (Duration::from_nanos(own), Duration::from_nanos(active));
         format!("latency: a call takes {own:.1?} in the mean, and {active:.1?} with the active generation, at most {most} is allowed")
     })
+}
+
+/// Compares the 99th percentile: one call in a hundred may be slower than this multiple of that of the active generation, and by chance a few more.
+/// Percentiles of few calls differ much by chance, and this count does not.
+fn slow_hundredth(tally: &Tally, active: u64, most: Factor) -> Option<String> {
+    let bound = u128::from(active) * u128::from(most.hundredths()) / 100;
+    let bound = u64::try_from(bound).unwrap_or(u64::MAX);
+    let (all, slow) = (tally.durations.total(), tally.durations.at_least(bound));
+    (slow > by_chance(all)).then(|| {
+        let (bound, active) = (Duration::from_nanos(bound), Duration::from_nanos(active));
+        format!(
+            "latency: {slow} of {all} calls take {bound:.1?} or more, which is {most} the 99th percentile of the active generation ({active:.1?})"
+        )
+    })
+}
+
+/// The most of this many calls that are above the 99th percentile, unless the percentile is another one: three standard deviations above 1 %.
+fn by_chance(calls: u64) -> u64 {
+    let expected = calls.div_ceil(100);
+    // The root rounded up, so that few calls are not judged.
+    let deviation = expected.isqrt() + 1;
+    expected.saturating_add(3 * deviation)
 }
 
 impl Tally {
@@ -316,10 +362,23 @@ impl Tally {
                 compared: sum.compared.saturating_add(one.compared),
                 differing: sum.differing.saturating_add(one.differing),
                 time_us: sum.time_us.saturating_add(one.time_us),
+                durations: merged(sum.durations, &one.durations),
                 active_calls: sum.active_calls.saturating_add(one.active_calls),
                 active_time_us: sum.active_time_us.saturating_add(one.active_time_us),
+                active_durations: merged(sum.active_durations, &one.active_durations),
             }
         })
+    }
+
+    /// The durations of calls of the active generation, if there are as many as this.
+    fn active(&self, least: u64) -> Reference {
+        let least = least.max(1);
+        let mean_ns = mean_ns(self.active_time_us, self.active_calls);
+        let p99_ns = self.active_durations.percentile(99);
+        Reference {
+            mean_ns: mean_ns.filter(|_| self.active_calls >= least),
+            p99_ns: p99_ns.filter(|_| self.active_durations.total() >= least),
+        }
     }
 }
 
@@ -358,8 +417,10 @@ impl HostSeen {
             compared: seat.compared,
             differing: seat.differing,
             time_us: seat.time_us,
+            durations: Durations::of_counts(&seat.durations),
             active_calls: seat.active_calls,
             active_time_us: seat.active_time_us,
+            active_durations: Durations::of_counts(&seat.active_durations),
         };
         Some(Self {
             name,
@@ -437,6 +498,11 @@ fn is_without(seat: &SeatState) -> bool {
 fn exceeds(part: u64, whole: u64, share: Share) -> bool {
     u128::from(part) * u128::from(Share::ALL.hundredths())
         > u128::from(whole) * u128::from(share.hundredths())
+}
+
+fn merged(mut sum: Durations, one: &Durations) -> Durations {
+    sum.merge(one);
+    sum
 }
 
 fn mean_ns(time_us: u64, calls: u64) -> Option<u64> {

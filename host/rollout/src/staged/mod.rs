@@ -6,5 +6,5 @@
 mod machine;
 mod plan;
 
-pub use machine::{HostSeen, Next, Observed, Rollout, RolloutState, Tally, Wait};
+pub use machine::{HostSeen, Next, Observed, Reference, Rollout, RolloutState, Tally, Wait};
 pub use plan::{Factor, Gates, Plan, PlanError, Step, step_text};

@@ -38,9 +38,10 @@ pub struct Step {
 pub struct Gates {
     /// Failed calls of the candidate, as a part of its calls.
     pub max_failures: Share,
-    /// Calls of a shadow whose verdict differs, as a part of those that were compared. Canary steps have nothing to compare.
-    pub max_differing: Share,
-    /// Mean duration of a call of a canary, compared with that of the active generation; `None`: not compared.
+    /// Calls whose verdicts differ, as a part of those that were compared: all of a shadow, a sample in a canary step. `None`: nothing is compared
+    /// in canary steps, and nothing counts in a shadow.
+    pub max_differing: Option<Share>,
+    /// Duration of a call of a canary, in the mean and of the slowest hundredth, compared with the active generation; `None`: not compared.
     pub max_latency: Option<Factor>,
     /// Calls of the candidate that a step needs.
     pub min_calls: u64,
@@ -61,7 +62,7 @@ struct StoredStep {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct StoredGates {
     max_failures: String,
-    max_differing: String,
+    max_differing: Option<String>,
     max_latency: Option<String>,
     min_calls: u64,
 }
@@ -181,7 +182,7 @@ impl Default for Gates {
     fn default() -> Self {
         Self {
             max_failures: Share::of_hundredths(10).unwrap_or(Share::ALL),
-            max_differing: Share::of_hundredths(100).unwrap_or(Share::ALL),
+            max_differing: Share::of_hundredths(100),
             max_latency: Some(Factor(200)),
             min_calls: 100,
         }
@@ -195,6 +196,17 @@ impl Gates {
     /// If it is none.
     pub fn parse_share(text: &str) -> Result<Share, PlanError> {
         Share::parse(text).ok_or_else(|| PlanError::Gate(text.to_owned()))
+    }
+
+    /// Reads the limit of differing verdicts: a share, or `off`.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn parse_differing(text: &str) -> Result<Option<Share>, PlanError> {
+        match text {
+            "off" => Ok(None),
+            text => Self::parse_share(text).map(Some),
+        }
     }
 
     /// Reads the limit of the latency: a factor, or `off`.
@@ -271,7 +283,7 @@ impl From<Gates> for StoredGates {
     fn from(gates: Gates) -> Self {
         Self {
             max_failures: gates.max_failures.to_string(),
-            max_differing: gates.max_differing.to_string(),
+            max_differing: gates.max_differing.map(|share| share.to_string()),
             max_latency: gates.max_latency.map(|factor| factor.to_string()),
             min_calls: gates.min_calls,
         }
@@ -283,9 +295,10 @@ impl TryFrom<StoredGates> for Gates {
 
     fn try_from(stored: StoredGates) -> Result<Self, PlanError> {
         let max_latency = stored.max_latency.as_deref().map(Factor::parse);
+        let max_differing = stored.max_differing.as_deref().map(Self::parse_share);
         Ok(Self {
             max_failures: Self::parse_share(&stored.max_failures)?,
-            max_differing: Self::parse_share(&stored.max_differing)?,
+            max_differing: max_differing.transpose()?,
             max_latency: max_latency.transpose()?,
             min_calls: stored.min_calls,
         })
@@ -341,6 +354,13 @@ mod tests {
             gates,
             r#"{"max_failures":"0.10%","max_differing":"1%","max_latency":"2x","min_calls":100}"#
         );
+        let open = Gates {
+            max_differing: None,
+            max_latency: None,
+            ..Gates::default()
+        };
+        let (steps, stored) = Plan::parse("1%,100%", MINUTE, open).unwrap().stored();
+        assert_eq!(Plan::of_stored(&steps, &stored).unwrap().gates, open);
         let refused = Plan::of_stored("[{\"share\":\"most\",\"seconds\":1}]", &gates).unwrap_err();
         assert!(refused.contains("`most` is not a step"), "{refused}");
     }
@@ -384,5 +404,8 @@ mod tests {
             assert!(Factor::parse(bad).is_err(), "{bad}");
         }
         assert_eq!(Gates::parse_latency("off"), Ok(None));
+        assert_eq!(Gates::parse_differing("off"), Ok(None));
+        assert_eq!(Gates::parse_differing("100%"), Ok(Some(Share::ALL)));
+        assert!(Gates::parse_differing("none").is_err());
     }
 }

@@ -56,10 +56,13 @@ pub(super) struct StartArgs {
     /// Most failed calls of the generation, as a part of its calls [default: 0.1%]
     #[arg(long, value_name = "SHARE")]
     max_failures: Option<String>,
-    /// Most calls of a shadow with another verdict, as a part of those that were compared [default: 1%]
+    /// Most calls with another verdict than the active generation, as a part of those that are compared, or off [default: 1%]
+    ///
+    /// A shadow compares all calls. The other steps compare a sample of at most 20 requests a second on each host: the generation that does not decide evaluates the
+    /// request beside, without effect. With off, nothing is evaluated twice.
     #[arg(long, value_name = "SHARE")]
     max_differing: Option<String>,
-    /// Longest mean duration of a call, compared with the active generation, or off [default: 2x]
+    /// Longest duration of a call, in the mean and at the 99th percentile, compared with the active generation, or off [default: 2x]
     #[arg(long, value_name = "FACTOR")]
     max_latency: Option<String>,
     /// Calls that each step needs [default: 100]
@@ -180,13 +183,19 @@ fn write(rollout: &RolloutStatus, out: &mut impl Write) -> anyhow::Result<()> {
         RolloutState::Running | RolloutState::Paused => {}
         RolloutState::Done | RolloutState::RolledBack | RolloutState::Aborted => return Ok(()),
     }
-    let means = seen.mean_ns.zip(seen.active_mean_ns);
-    let means = means.map_or_else(String::new, |(own, active)| {
-        format!(", {own} ns a call ({active} ns of the active generation)")
+    let times = [
+        ("in the mean", seen.mean_ns.zip(seen.active_mean_ns)),
+        ("for 99% of them", seen.p99_ns.zip(seen.active_p99_ns)),
+    ];
+    let times = times.map(|(which, both)| {
+        both.map_or_else(String::new, |(own, active)| {
+            format!(", {own} ns a call {which} ({active} ns of the active generation)")
+        })
     });
+    let times = times.concat();
     writeln!(
         out,
-        "  {} of {}: {}, {} failed, {} of {} compared ones differ{means}",
+        "  {} of {}: {}, {} failed, {} of {} compared ones differ{times}",
         seen.hosts_there,
         count(seen.hosts, "host"),
         count(seen.calls, "call"),

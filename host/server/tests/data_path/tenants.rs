@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use portcullis_config::Config;
 use portcullis_dataplane::pipeline::Pipeline;
@@ -399,6 +400,79 @@ fn a_candidate_that_changes_other_header_fields_differs() {
     let sample = &comparison.samples()[0];
     assert_eq!(sample.active, "pass, add X-By: one, remove Subject");
     assert_eq!(sample.candidate, "pass, add X-By: two, remove Subject");
+}
+
+/// The candidate decides on all dialogs or on none, and a roll-out compares both generations.
+#[test]
+fn a_sample_of_the_canary_of_a_roll_out_is_compared_whoever_decides() {
+    let mut lab = Lab::new(TENANTS);
+    lab.parts.seat("a", &rejecting(486, "Old"));
+    let candidate = lab.parts.admit("a", &dropping());
+    let seat = Arc::clone(lab.parts.shared.tenants.load().seat("a").unwrap());
+    let all = Trial::Canary(Share::ALL);
+    seat.slot.try_out(candidate, all).unwrap();
+    // Without a roll-out, and with one whose gate is off, nothing is compared.
+    for needs in [None, Some(false)] {
+        seat.serve_rollout(needs);
+        assert_eq!(lab.ask("sip:x@a.example"), None, "dropped");
+        assert!(seat.comparison().is_none());
+    }
+    seat.serve_rollout(Some(true));
+    assert_eq!(lab.ask("sip:x@a.example"), None, "dropped");
+    let comparison = seat.comparison().unwrap();
+    until("the active one has been asked beside", || {
+        comparison.different() == 1
+    });
+    let none = Trial::Canary(Share::of_hundredths(0).unwrap());
+    seat.slot.try_out(candidate, none).unwrap();
+    assert_eq!(lab.answer("sip:x@a.example"), "486 Old");
+    until("the candidate has been asked beside", || {
+        comparison.different() == 2
+    });
+    assert_eq!((comparison.active, comparison.candidate), (1, candidate));
+    for sample in comparison.samples() {
+        let both = (&*sample.active, &*sample.candidate);
+        assert_eq!(both, ("reject 486 Old", "drop"));
+    }
+    // What is evaluated beside is no call of a generation.
+    let lineup = seat.slot.lineup().unwrap();
+    assert_eq!(lineup.active.stats.calls(), 1);
+    let calls = &lineup.candidate.as_ref().unwrap().generation.stats;
+    assert_eq!((calls.calls(), calls.durations().total()), (3, 3));
+
+    // At most 20 at once.
+    let later = Instant::now() + Duration::from_secs(60);
+    let taken = (0..100).filter(|_| seat.samples(&lineup, later)).count();
+    assert_eq!(taken, 20);
+}
+
+#[test]
+fn what_is_compared_in_a_canary_counts_nothing() {
+    let mut lab = Lab::new(TENANTS);
+    // Answers with how often it was asked.
+    let counting = r#"(module
+        (import "portcullis:policy/counters@0.1.0" "add" (func $add (param i32 i32 i64 i32) (result i64)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "\01\00\00\00\e0\01\00\00\40\00\00\00\01")
+        (data (i32.const 80) "asked")
+        (func (export "decide") (result i32)
+          (i32.store8 (i32.const 64) (i32.add (i32.const 48) (i32.wrap_i64
+            (call $add (i32.const 80) (i32.const 5) (i64.const 1) (i32.const 60)))))
+          i32.const 16))"#;
+    lab.parts.seat("a", counting);
+    let candidate = lab.parts.admit("a", &format!("{counting};; another file"));
+    let seat = Arc::clone(lab.parts.shared.tenants.load().seat("a").unwrap());
+    let none = Trial::Canary(Share::of_hundredths(0).unwrap());
+    seat.slot.try_out(candidate, none).unwrap();
+    seat.serve_rollout(Some(true));
+    for number in 1..=3 {
+        assert_eq!(lab.answer("sip:x@a.example"), format!("480 {number}"));
+        let comparison = seat.comparison().unwrap();
+        until("the candidate gets the same answer", || {
+            comparison.same() == number
+        });
+        assert_eq!(comparison.different(), 0);
+    }
 }
 
 #[test]

@@ -99,8 +99,8 @@ impl Store {
     fn select(&self, rest: &str) -> String {
         let now = self.connections.dialect().milliseconds();
         format!(
-            "SELECT `seat`, `generation`, `base`, `steps`, `gates`, `step`, `step_at`, `reference_ns`, `state`, `why`, `revision`, \
-             `changed_by`, `changed_at`, `leader`, `lead_until`, {now} FROM `portcullis_rollout` {rest}"
+            "SELECT `seat`, `generation`, `base`, `steps`, `gates`, `step`, `step_at`, `reference_ns`, `reference_p99_ns`, `state`, `why`, \
+             `revision`, `changed_by`, `changed_at`, `leader`, `lead_until`, {now} FROM `portcullis_rollout` {rest}"
         )
     }
 }
@@ -132,7 +132,7 @@ async fn move_rollout(
     };
     let update = format!(
         "UPDATE `portcullis_rollout` SET `generation` = ?, `base` = ?, `steps` = ?, `gates` = ?, `step` = ?, `step_at` = {step_at}, \
-         `reference_ns` = ?, `state` = ?, `why` = ?, `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = {now} \
+         `reference_ns` = ?, `reference_p99_ns` = ?, `state` = ?, `why` = ?, `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = {now} \
          WHERE `seat` = ? AND `revision` = ?"
     );
     let values = [
@@ -142,6 +142,7 @@ async fn move_rollout(
         (&after.gates).into(),
         signed(after.step).into(),
         after.reference_ns.map(signed).into(),
+        after.reference_p99_ns.map(signed).into(),
         (&after.state).into(),
         (&after.why).into(),
         by.into(),
@@ -190,7 +191,7 @@ fn is_restart(before: &StoredRollout, after: &StoredRollout) -> bool {
 fn rollout(row: &Record) -> Result<StoredRollout, ReadError> {
     let text = |at| Ok(row.text(at)?.unwrap_or_default());
     let number = |at| Ok(row.integer(at)?.unwrap_or(0));
-    let now = number(15)?;
+    let now = number(16)?;
     Ok(StoredRollout {
         seat: text(0)?,
         generation: number(1)?.unsigned_abs(),
@@ -200,13 +201,14 @@ fn rollout(row: &Record) -> Result<StoredRollout, ReadError> {
         step: number(5)?.unsigned_abs(),
         step_at: number(6)?,
         reference_ns: row.integer(7)?.map(i64::unsigned_abs),
-        state: text(8)?,
-        why: text(9)?,
-        revision: number(10)?.unsigned_abs(),
-        changed_by: text(11)?,
-        changed_at: number(12)?,
-        leader: row.text(13)?,
-        lead_ms: number(14)?.saturating_sub(now),
+        reference_p99_ns: row.integer(8)?.map(i64::unsigned_abs),
+        state: text(9)?,
+        why: text(10)?,
+        revision: number(11)?.unsigned_abs(),
+        changed_by: text(12)?,
+        changed_at: number(13)?,
+        leader: row.text(14)?,
+        lead_ms: number(15)?.saturating_sub(now),
         now,
     })
 }

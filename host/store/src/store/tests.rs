@@ -125,6 +125,7 @@ async fn a_roll_out_and_its_seat_are_moved_together_or_not_at_all() {
     let next = StoredRollout {
         step: 1,
         reference_ns: Some(7),
+        reference_p99_ns: Some(9),
         ..begun.clone()
     };
     assert!(!move_it(&begun, &next, (&seat, &on_trial(1000))).await);
@@ -137,6 +138,7 @@ async fn a_roll_out_and_its_seat_are_moved_together_or_not_at_all() {
         (moved.step, moved.reference_ns, moved.revision),
         (1, Some(7), 2)
     );
+    assert_eq!(moved.reference_p99_ns, Some(9));
     let paused = StoredRollout {
         state: "paused".into(),
         ..moved.clone()

@@ -7,8 +7,8 @@ use portcullis_address::Snapshot;
 use portcullis_config::{Answer, OnFailure};
 use portcullis_metrics::{Shed, WorkerCounters};
 use portcullis_policy::{
-    DecisionId, Edits, Evaluator, Failure, Forwarding, Generation, Mode, Moment, ShareKey, Tape,
-    Verdict, VerdictKind, Wishes,
+    DecisionId, Edits, Evaluator, Failure, Forwarding, Generation, Lineup, Mode, Moment, ShareKey,
+    Tape, Verdict, VerdictKind, Wishes,
 };
 use portcullis_records as records;
 use portcullis_request::Request;
@@ -17,7 +17,9 @@ use tracing::{debug, info};
 use super::judgement::{Asker, Cause, Outcome};
 use super::pinned::Pinned;
 use crate::notices;
-use crate::tenants::{CallResult, Offered, Pressure, Seat, Shadow, Source, Tenant, thread_time};
+use crate::tenants::{
+    Beside, CallResult, Offered, Pressure, Seat, Shadow, Source, Tenant, thread_time,
+};
 use crate::trace::{Asked, DecidedKind};
 
 /// The result of one policy.
@@ -65,6 +67,8 @@ pub(super) struct Asking<'j> {
     /// See [`Judgement::wishes`].
     pub(super) wishes: Wishes,
     pub(super) pinned: &'j mut Pinned<Generation>,
+    /// The answers that the last call got, if the other generation of its seat evaluates the request beside.
+    pub(super) sampled: Option<Box<Tape>>,
     /// The policies called so far, if a trace may show them.
     pub(super) asked: Option<Vec<Asked>>,
     /// The record of the policy calls, if the decision is recorded.
@@ -132,9 +136,14 @@ impl Asking<'_> {
         };
         let asked = self.begun;
         let mut decided = generation;
-        let (mut request, mut answer, mut edits) = self.ask(seat, generation, request);
-        if let Some(candidate) = lineup.shadow() {
-            let comparison = seat.comparison_of(generation.number, candidate.number);
+        let is_sampled = seat.samples(lineup, asked);
+        let (mut request, mut answer, mut edits) = self.ask(seat, generation, request, is_sampled);
+        if let Some((other, beside)) = self.beside(lineup, generation) {
+            let (active, candidate) = match lineup.active.number == generation.number {
+                true => (generation.number, other.number),
+                false => (other.number, generation.number),
+            };
+            let comparison = seat.comparison_of(active, candidate);
             let offered = Offered {
                 request: &request,
                 scope: &seat.scope,
@@ -143,7 +152,7 @@ impl Asking<'_> {
             };
             self.shadow.offer(
                 offered,
-                candidate,
+                (other, beside),
                 (
                     CallResult::Verdict(&answer),
                     &edits,
@@ -162,7 +171,7 @@ impl Asking<'_> {
             let last_good = lineup.fallback.as_ref();
             if let Some(fallback) = last_good.filter(|_| *rule == OnFailure::LastGood) {
                 decided = fallback;
-                (request, answer, edits) = self.ask(seat, fallback, request);
+                (request, answer, edits) = self.ask(seat, fallback, request, false);
             }
             if answer.is_err() {
                 self.cause = Cause::PolicyFailed;
@@ -205,10 +214,15 @@ impl Asking<'_> {
         seat: &Seat,
         generation: &Generation,
         request: Request,
+        is_sampled: bool,
     ) -> (Request, Result<Verdict, Failure>, Edits) {
         let policy = &generation.policy;
-        if let Some(recorded) = &self.recorded {
-            self.evaluator.insert_tape(Tape::new(recorded.moment));
+        let moment = match &self.recorded {
+            Some(recorded) => Some(recorded.moment),
+            None => is_sampled.then(Moment::now),
+        };
+        if let Some(moment) = moment {
+            self.evaluator.insert_tape(Tape::new(moment));
         }
         let (request, answer) = self
             .evaluator
@@ -224,14 +238,39 @@ impl Asking<'_> {
         }
         // Edits of a failed call do not count.
         let edits = self.evaluator.take_edits();
+        let tape = moment.and_then(|_| self.evaluator.take_tape());
+        self.sampled = tape.as_ref().filter(|_| is_sampled).cloned().map(Box::new);
         if let Some(recorded) = &mut self.recorded {
-            let tape = self.evaluator.take_tape();
             recorded.tape_bytes += tape.as_ref().map_or(0, Tape::bytes);
             let decided = records::Decided::of(&answer);
             let asking = written(seat, generation, tape, decided, &edits, took);
             recorded.policies.push(asking);
         }
         (request, answer, edits)
+    }
+
+    /// The generation that evaluates the request beside the one that has decided, and how.
+    fn beside<'l>(
+        &mut self,
+        lineup: &'l Lineup,
+        decided: &Generation,
+    ) -> Option<(&'l Arc<Generation>, Beside)> {
+        if let Some(candidate) = lineup.shadow() {
+            return Some((candidate, Beside::Shadow));
+        }
+        let (tape, candidate) = (self.sampled.take()?, lineup.candidate.as_ref()?);
+        let is_candidates = candidate.generation.number == decided.number;
+        let other = match is_candidates {
+            true => &lineup.active,
+            false => &candidate.generation,
+        };
+        Some((
+            other,
+            Beside::Sample {
+                tape,
+                is_candidates,
+            },
+        ))
     }
 
     /// Counts and logs a failure.

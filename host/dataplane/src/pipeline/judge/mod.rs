@@ -24,7 +24,7 @@ use tracing::{Level, debug, enabled};
 
 use crate::notices;
 use crate::shared::Shared;
-use crate::tenants::{Budget, CallResult, Offered, Pressure, Tenant, Tenants, thread_time};
+use crate::tenants::{Beside, Budget, CallResult, Offered, Pressure, Tenant, Tenants, thread_time};
 
 pub(super) use judgement::{AskedStep, Asker, Judged, Judgement, Outcome};
 
@@ -236,7 +236,7 @@ impl Judge {
             };
             self.shared.shadow.offer(
                 offered,
-                candidate,
+                (candidate, Beside::Shadow),
                 (
                     CallResult::Step(&step, &failed),
                     &edits,
@@ -410,6 +410,7 @@ impl Judge {
             asker: None,
             is_operators: false,
             wishes: Wishes::default(),
+            sampled: None,
             asked: (is_shown || self.shared.captures_verdicts()).then(Vec::new),
             recorded: recording.map(|_| Recorded::begin()),
         };

@@ -15,7 +15,7 @@ fn rollout(steps: &str) -> Rollout {
         step: 0,
         state: RolloutState::Running,
         why: String::new(),
-        reference_ns: None,
+        reference: Reference::default(),
     }
 }
 
@@ -46,8 +46,10 @@ const GOOD: Tally = Tally {
     compared: 1_000,
     differing: 0,
     time_us: 20_000,
+    durations: Durations::new(),
     active_calls: 9_000,
     active_time_us: 180_000,
+    active_durations: Durations::new(),
 };
 
 #[test]
@@ -59,10 +61,10 @@ fn a_good_generation_passes_all_steps() {
         assert_eq!(rollout.next(&early), Next::Wait(Wait::Time(MINUTE / 2)));
         let seen = observed(&rollout, MINUTE, &hosts);
         assert_eq!(rollout.next(&seen), Next::Step(step));
-        rollout.reference_ns = rollout.reference_after(&seen);
+        rollout.reference = rollout.reference_after(&seen);
         rollout.step = step;
     }
-    assert_eq!(rollout.reference_ns, Some(20_000));
+    assert_eq!(rollout.reference.mean_ns, Some(20_000));
     let seen = observed(&rollout, MINUTE, &hosts);
     assert_eq!(rollout.next(&seen), Next::Finish);
 }
@@ -87,7 +89,7 @@ fn a_step_waits_for_every_host_and_for_enough_calls() {
         have: 99,
         need: 100,
     };
-    assert_eq!(late(&[host("a", few)]), Next::Wait(calls));
+    assert_eq!(late(&[host("a", few.clone())]), Next::Wait(calls));
     assert_eq!(
         late(&[
             host("a", few),
@@ -153,10 +155,99 @@ fn verdicts_that_differ_roll_back_a_shadow() {
         reason,
         "differing verdicts: 11 of 1000 compared calls differ, at most 1% may"
     );
-    // A canary has nothing to compare; its counts are of an earlier version at most.
-    let canary = rollout("1%,100%");
+}
+
+#[test]
+fn verdicts_that_differ_roll_back_a_canary_unless_the_gate_is_off() {
+    let mut canary = rollout("1%,100%");
+    // Long before the end of the step: no more than one of the first hundred may differ.
+    let tally = Tally {
+        calls: 1,
+        compared: 40,
+        differing: 2,
+        ..Tally::default()
+    };
+    let hosts = [host("a", tally)];
+    let seen = observed(&canary, Duration::ZERO, &hosts);
+    let reason = "differing verdicts: 2 of 40 compared calls differ, at most 1% may";
+    assert_eq!(canary.next(&seen), Next::RollBack(reason.into()));
+    canary.plan.gates.max_differing = None;
+    assert_eq!(canary.next(&seen), Next::Wait(Wait::Time(MINUTE)));
+
+    // Enough calls, and too few that were compared.
+    let tally = Tally {
+        compared: 99,
+        ..GOOD
+    };
+    let hosts = [host("a", tally)];
     let seen = observed(&canary, MINUTE, &hosts);
-    assert_eq!(canary.next(&seen), Next::Step(1));
+    assert_eq!(
+        canary.next(&seen),
+        Next::Step(1),
+        "nothing has to be compared"
+    );
+    canary.plan.gates.max_differing = Some(Share::ALL);
+    let compared = Wait::Compared {
+        have: 99,
+        need: 100,
+    };
+    assert_eq!(canary.next(&seen), Next::Wait(compared));
+}
+
+/// Durations: this many of 3 µs, and this many of 90 µs.
+fn durations(short: u64, long: u64) -> Durations {
+    let mut all = Durations::new();
+    (0..short).for_each(|_| all.note(Duration::from_micros(3)));
+    (0..long).for_each(|_| all.note(Duration::from_micros(90)));
+    all
+}
+
+#[test]
+fn a_canary_whose_slowest_hundredth_is_slower_is_rolled_back() {
+    let mut rollout = rollout("1%,100%");
+    // The means are the same: only one call in twenty is slow.
+    let with = |long| Tally {
+        durations: durations(1_000 - long, long),
+        active_durations: durations(9_000, 50),
+        ..GOOD
+    };
+    let next = |rollout: &Rollout, tally: Tally| {
+        let hosts = [host("a", tally)];
+        rollout.next(&observed(rollout, MINUTE, &hosts))
+    };
+    // One in a hundred, and a few more by chance.
+    for long in [0, 10, 20] {
+        assert_eq!(next(&rollout, with(long)), Next::Step(1), "{long}");
+    }
+    let reason = "latency: 50 of 1000 calls take 6.1µs or more, which is 2x the 99th percentile of the active generation (3.1µs)";
+    assert_eq!(next(&rollout, with(50)), Next::RollBack(reason.into()));
+    // The same when the slow ones are spread over hosts.
+    let halves = [host("a", with(25)), host("b", with(25))];
+    let seen = observed(&rollout, MINUTE, &halves);
+    assert!(matches!(rollout.next(&seen), Next::RollBack(_)));
+    // At 100 %, the active generation has no calls: the step before counts.
+    let hosts = [host("a", with(0))];
+    rollout.reference = rollout.reference_after(&observed(&rollout, MINUTE, &hosts));
+    assert_eq!(rollout.reference.p99_ns, Some(3_072));
+    rollout.step = 1;
+    let alone = |long| Tally {
+        active_calls: 0,
+        active_time_us: 0,
+        active_durations: Durations::new(),
+        ..with(long)
+    };
+    assert_eq!(next(&rollout, alone(0)), Next::Finish);
+    assert!(matches!(next(&rollout, alone(50)), Next::RollBack(_)));
+    rollout.plan.gates.max_latency = None;
+    assert_eq!(next(&rollout, alone(50)), Next::Finish);
+}
+
+#[test]
+fn a_few_slow_calls_among_few_are_chance() {
+    assert_eq!(
+        [0, 1, 100, 1_000, 1_000_000].map(by_chance),
+        [3, 7, 7, 22, 10_303]
+    );
 }
 
 #[test]
@@ -166,7 +257,7 @@ fn a_slow_canary_is_rolled_back_also_when_the_active_generation_has_no_calls() {
         time_us: 41_000,
         ..GOOD
     };
-    let hosts = [host("a", slow)];
+    let hosts = [host("a", slow.clone())];
     let seen = observed(&rollout, Duration::ZERO, &hosts);
     let Next::RollBack(reason) = rollout.next(&seen) else {
         panic!("it goes on");
@@ -184,7 +275,7 @@ fn a_slow_canary_is_rolled_back_also_when_the_active_generation_has_no_calls() {
     let hosts = [host("a", alone)];
     let seen = observed(&rollout, MINUTE, &hosts);
     assert_eq!(rollout.next(&seen), Next::Finish, "nothing to compare with");
-    rollout.reference_ns = Some(20_000);
+    rollout.reference.mean_ns = Some(20_000);
     assert!(matches!(rollout.next(&seen), Next::RollBack(_)));
     rollout.plan.gates.max_latency = None;
     assert_eq!(rollout.next(&seen), Next::Finish);
@@ -319,6 +410,7 @@ fn tallies() -> impl Strategy<Value = Tally> {
             time_us,
             active_calls,
             active_time_us: active_calls * 20,
+            ..Tally::default()
         },
     )
 }
@@ -374,7 +466,7 @@ proptest! {
             };
             let tally = Tally::sum(&hosts);
             let is_failing = hosts.iter().any(|host| host.refused.is_some())
-                || failed(&rollout.plan.gates, rollout.trial(), &tally, rollout.reference_ns).is_some();
+                || failed(&rollout.plan.gates, rollout.trial(), &tally, rollout.reference).is_some();
             let next = rollout.next(&seen);
             match &next {
                 Next::Wait(_) => prop_assert!(before.state.is_over() || !is_failing),
@@ -392,7 +484,7 @@ proptest! {
                 Next::Wait(_) => {}
                 Next::Step(step) => {
                     prop_assert_eq!(step, before.step + 1);
-                    rollout.reference_ns = rollout.reference_after(&seen);
+                    rollout.reference = rollout.reference_after(&seen);
                     rollout.step = step;
                     seat.candidate = Some((NEW, rollout.trial()));
                     elapsed = Duration::ZERO;
