@@ -511,6 +511,39 @@ const operator = {
     await dialog.getByRole("button", { name: "Cancel" }).click();
     await row(page, name).first().getByText("serving", { exact: true }).waitFor();
   },
+  "holds a roll-out over all hosts, lets it go on, and ends it": async (page) => {
+    const name = given.stored.operator;
+    const ask = async (method, path, body) => {
+      const headers = { Authorization: `Bearer ${given.operator}`, "Content-Type": "application/wasm" };
+      const answer = await fetch(`${given.tables}${path}`, { method, headers, body });
+      const text = await answer.text();
+      assert.ok(answer.ok, text);
+      return JSON.parse(text);
+    };
+    const pushed = await ask("POST", `v1/policies/${name}?arrival=keep&name=observe.wasm`, readFileSync(given.policies.observe));
+    await ask("POST", `v1/rollouts/${name}?generation=${pushed.generation}&steps=shadow,10%25,100%25&max_latency=off`);
+    await asOperator(page, given.tables);
+    await view(page, "Fleet");
+    const rolled = panel(page, "Roll-outs").getByRole("row").filter({ hasText: name });
+    await rolled.getByText("running", { exact: true }).waitFor();
+    await rolled.getByText("shadow", { exact: true }).waitFor();
+    await rolled.getByText(/^step 1 of 3/).waitFor();
+    await rolled.getByText("at most 0.10%").waitFor();
+    await rolled.getByText("at most 1%").waitFor();
+    await rolled.getByText("no limit").waitFor();
+    await accessible(page, "a roll-out");
+    await fits(page, "a roll-out");
+    await page.getByRole("button", { name: `Pause the roll-out of ${name}` }).click();
+    await said(page, `The roll-out of ${name} stays at its step`);
+    await rolled.getByText("paused", { exact: true }).waitFor();
+    await page.getByRole("button", { name: `Resume the roll-out of ${name}` }).click();
+    await said(page, `The roll-out of ${name} goes on`);
+    await page.getByRole("button", { name: `Abort the roll-out of ${name}` }).click();
+    await page.getByRole("dialog").getByText("decides on all dialogs again").waitFor();
+    await agree(page, "Abort");
+    await said(page, `The roll-out of generation ${pushed.generation} to ${name} has ended`);
+    await rolled.getByText("aborted", { exact: true }).waitFor();
+  },
   "sees the last minutes in the chart as soon as the page is open": async (page) => {
     await asOperator(page);
     await page.getByRole("img", { name: /^Requests per second: requests/ }).waitFor();

@@ -2,6 +2,7 @@
 
 import { ask, badge, button, count, facts, h, table, time } from "./dom.js";
 import { failed, follow, title } from "./overview.js";
+import { ROLLOUTS, rollouts } from "./rollouts.js";
 
 const FLEET = "/v1/fleet";
 const DRAIN = "/v1/fleet/{host}/drain";
@@ -17,7 +18,13 @@ export const fleet = { id: "fleet", title: "Fleet", isShown: (session) => sessio
 
 function open(page) {
   const { session } = page;
-  const read = () => session.get(FLEET);
+  const read = async () => {
+    const status = await session.get(FLEET);
+    // Roll-outs need hosts that announce themselves.
+    const isRead = status.announced && session.has("GET", ROLLOUTS);
+    const steps = isRead ? await session.get(ROLLOUTS).catch((error) => ({ error })) : null;
+    return { ...status, steps };
+  };
   let chosen = null;
   const choose = (row) => {
     chosen = chosen === row.host ? null : row.host;
@@ -58,7 +65,7 @@ function open(page) {
   ];
   const show = (status) => {
     if (status.error && !status.hosts) return page.show(title("Fleet"), failed(status.error));
-    const { hosts, host, announced, error, differing } = status;
+    const { hosts, host, announced, error, differing, steps } = status;
     const nothing = announced ? "No host has announced itself yet." : "No host announces itself: announce in [fleet].";
     const caption = `${count(hosts.length)} ${hosts.length === 1 ? "host" : "hosts"}, as ${host} sees them`;
     const options = { key: (row) => row.host, nothing, chosen: (row) => row.host === chosen, detail };
@@ -66,6 +73,7 @@ function open(page) {
       title("Fleet"),
       error && h("p", { class: "bad" }, `${host} does not announce itself: ${error}`),
       h("section", { class: "panel", "data-key": "hosts" }, h("h2", {}, "Hosts"), table(caption, columns, hosts, options)),
+      steps && rollouts(session, steps, act),
       generations(hosts, differing),
     );
   };
@@ -94,7 +102,7 @@ function alertsOf({ alerts }) {
 }
 
 function detail(row) {
-  const clock = Math.abs(row.clock_ahead_ms) > CLOCK && `${(row.clock_ahead_ms / 1000).toFixed(0)} s ahead of the database's`;
+  const clock = Math.abs(row.clock_ahead_ms) > CLOCK && `${(Math.abs(row.clock_ahead_ms) / 1000).toFixed(0)} s ${row.clock_ahead_ms < 0 ? "behind" : "ahead of"} the database's`;
   const tables = ({ generation, rows, error }) => [`${count(rows)} rows, load ${generation}`, error && h("span", { class: "bad" }, ` ${error}`)];
   return facts([
     ["version", row.version],

@@ -34,7 +34,7 @@ macro_rules! file {
 }
 
 /// All files; the first is the page.
-static FILES: [File; 19] = [
+static FILES: [File; 20] = [
     file!("index.html", HTML),
     file!("style.css", "text/css; charset=utf-8"),
     file!("icon.svg", "image/svg+xml"),
@@ -48,6 +48,7 @@ static FILES: [File; 19] = [
     file!("chart.js", SCRIPT),
     file!("overview.js", SCRIPT),
     file!("policies.js", SCRIPT),
+    file!("rollouts.js", SCRIPT),
     file!("live.js", SCRIPT),
     file!("settings.js", SCRIPT),
     file!("tables.js", SCRIPT),
