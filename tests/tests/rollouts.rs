@@ -99,6 +99,32 @@ fn peers_a_push_is_live_on_all_hosts_or_names_those_where_it_is_not() {
     }
 }
 
+/// `apply` does the whole folder, and names the hosts that do not have a policy of it.
+#[test]
+fn peers_apply_names_the_hosts_that_are_behind() {
+    let database = MariaDb::start();
+    let hosts = three(&database);
+    let one = &hosts[0];
+    let folder = one.folder().join("state/policies");
+    std::fs::create_dir_all(&folder).expect("a folder can be made");
+    one.write("state/policies/acme.wasm", rejecting(486, "one"));
+    hosts[2].signal("STOP");
+    let output = one.command("apply -f state --yes");
+    hosts[2].signal("CONT");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let wrong = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}{wrong}");
+    assert!(said.ends_with("done: 1 change\n"), "{said}");
+    let expected =
+        "error: policy acme: it is stored, and in effect on 2 of 3 hosts; not yet on edge-3 (";
+    assert!(wrong.contains(expected), "{wrong}");
+    wait::until("the third one follows", || {
+        (answer(&hosts[2]) == "486 one").then_some(())
+    });
+    let again = one.run("apply -f state --yes");
+    assert!(again.contains("no changes"), "{again}");
+}
+
 /// A good generation gets everywhere although the host that moves it is killed; one that traps is taken back everywhere at 1 %.
 #[test]
 fn peers_a_roll_out_reaches_all_hosts_or_is_taken_back_from_all() {

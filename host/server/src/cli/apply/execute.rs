@@ -19,6 +19,7 @@ use super::tenants::TenantFile;
 use crate::cli::client::{Client, NoAnswer};
 
 /// Most changes of addresses in one transaction.
+use crate::cli::policy::not_everywhere;
 const TOGETHER: usize = 5_000;
 
 /// So many bytes of sections are checked by one request.
@@ -153,6 +154,8 @@ pub(super) struct Execution<'p> {
     done: Vec<bool>,
 }
 
+    /// The policies that are not in effect on all hosts, and on which not.
+    behind: Vec<String>,
 impl<'p> Execution<'p> {
     /// # Errors
     /// If the system has no random numbers.
@@ -176,6 +179,7 @@ impl<'p> Execution<'p> {
             done: vec![false; plan.steps.len()],
         })
     }
+            behind: Vec::new(),
 
     /// Which steps are done.
     pub(super) fn done(&self) -> &[bool] {
@@ -184,6 +188,11 @@ impl<'p> Execution<'p> {
 
     /// Carries out all steps, until one fails.
     ///
+    /// The policies that were pushed and are not in effect on all hosts, and on which not: a line each.
+    pub(super) fn behind(&self) -> &[String] {
+        &self.behind
+    }
+
     /// # Errors
     /// The error of the step that failed, with its key.
     pub(super) fn run(&mut self) -> anyhow::Result<()> {
@@ -369,6 +378,9 @@ impl<'p> Execution<'p> {
     fn change_addresses(&mut self, steps: &[&Step]) -> anyhow::Result<()> {
         let rows = self.desired.addresses.as_deref().unwrap_or_default();
         let existing = &self.actual.addresses;
+        if let Some(text) = not_everywhere(pushed.hosts.as_ref()) {
+            self.behind.push(format!("{}: {text}", named(step)));
+        }
         let (mut add, mut replace, mut remove) = (Vec::new(), Vec::new(), Vec::new());
         for step in steps {
             let read = |at: usize| -> anyhow::Result<&AddressRow> {

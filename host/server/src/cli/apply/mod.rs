@@ -35,7 +35,8 @@ pub(super) use export::run as export;
 /// The folder may contain tenants/NAME.toml, policies/SEAT.wasm, policies.toml, and addresses, trusted and dispatcher as .csv or .toml. A kind
 /// that it does not contain is left alone. First all files are checked, also by the host, and every error is reported; then the plan is shown;
 /// then it is carried out: tenants, policies, rows that are added or changed, and at last what is removed. If a step fails, the output says what
-/// was done, and the same command completes it.
+/// was done, and the same command completes it. A policy that is not in effect on all hosts of a fleet in time is stored all the same; the output names the
+/// hosts, and the exit code is 1.
 #[derive(Debug, clap::Args)]
 pub(super) struct ApplyArgs {
     #[command(flatten)]
@@ -141,10 +142,11 @@ pub(super) fn apply(args: &ApplyArgs, config: &Config) -> anyhow::Result<ExitCod
     let author = author.clone().or_else(|| std::env::var("USER").ok());
     let mut execution = Execution::new(&client, &desired, &actual, &plan, author)?;
     let result = execution.run();
-    show::result(&plan, execution.done(), &result, compared.format, out)?;
+    let (done, behind) = (execution.done(), execution.behind());
+    show::result(&plan, (done, behind), &result, compared.format, out)?;
     match result {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        Err(_) => Ok(ExitCode::FAILURE),
+        Ok(()) if behind.is_empty() => Ok(ExitCode::SUCCESS),
+        Ok(()) | Err(_) => Ok(ExitCode::FAILURE),
     }
 }
 

@@ -28,10 +28,10 @@ pub(super) fn plan(
     write_tallies(plan, out)
 }
 
-/// Shows how a plan was carried out.
+/// Shows how a plan was carried out. `behind` are the policies that are not in effect on all hosts, a line each.
 pub(super) fn result(
     plan: &Plan,
-    done: &[bool],
+    (done, behind): (&[bool], &[String]),
     result: &anyhow::Result<()>,
     format: Format,
     out: &mut impl Write,
@@ -47,8 +47,11 @@ pub(super) fn result(
             .filter(|(_, done)| **done)
             .map(|(step, _)| step)
             .collect();
-        let shown = json!({"done": finished, "not_done": open, "error": error});
+        let shown = json!({"done": finished, "not_done": open, "behind": behind, "error": error});
         return write_json(out, &shown);
+    }
+    for text in behind {
+        eprintln!("error: {}", clean(text));
     }
     let Err(error) = result else {
         writeln!(out, "done: {}", count(all as u64, "change"))?;

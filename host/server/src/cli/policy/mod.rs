@@ -33,7 +33,7 @@ pub(super) use inspect::state_of;
 pub(super) use registry::{Connection, Verification};
 use seat::Seat;
 pub(super) use ship::{
-    Content as PolicyContent, FleetPush, Origin, content, push_to_fleet, segment,
+    Content as PolicyContent, FleetPush, Origin, content, not_everywhere, push_to_fleet, segment,
 };
 use ship::{Push, Waiting};
 

@@ -170,14 +170,21 @@ pub(in crate::cli) fn push_to_fleet(
 /// # Errors
 /// If a host does not use a change.
 fn all_there(hosts: Option<&FleetReach>) -> anyhow::Result<()> {
-    let Some((hosts, behind)) = hosts.and_then(|hosts| Some((hosts, hosts.behind_text()?))) else {
-        return Ok(());
-    };
-    bail!(
+    match not_everywhere(hosts) {
+        None => Ok(()),
+        Some(text) => bail!(text),
+    }
+}
+
+/// Which hosts do not use a change that is stored; `None` if all do.
+pub(in crate::cli) fn not_everywhere(hosts: Option<&FleetReach>) -> Option<String> {
+    let hosts = hosts?;
+    let behind = hosts.behind_text()?;
+    Some(format!(
         "it is stored, and in effect on {} of {}; not yet on {behind}",
         hosts.live,
         count(hosts.total, "host")
-    )
+    ))
 }
 
 fn push_file(
