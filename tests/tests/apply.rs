@@ -45,6 +45,13 @@ fn write_state(host: &Host) {
     write(host, "dispatcher.csv", DISPATCHER);
 }
 
+/// A host, with the folder of its state.
+fn start(builder: Builder) -> Host {
+    let host = builder.start();
+    write_state(&host);
+    host
+}
+
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
@@ -94,8 +101,7 @@ fn a_folder_becomes_the_state(
     change_tag: impl Fn(&Host),
     add_row: impl Fn(&Host),
 ) {
-    let host = builder.start();
-    write_state(&host);
+    let host = start(builder);
 
     // The plan changes nothing.
     let said = run(&host, "diff -f state", 2);
@@ -244,8 +250,7 @@ fn peers_a_folder_becomes_the_state_in_mariadb() {
 #[test]
 fn peers_a_failure_in_the_middle_says_what_is_open() {
     let database = MariaDb::start();
-    let host = Builder::new().database(&database.url()).start();
-    write_state(&host);
+    let host = start(Builder::new().database(&database.url()));
     database.sql(
         "kamailio",
         "CREATE TRIGGER refused BEFORE INSERT ON trusted FOR EACH ROW \
@@ -296,13 +301,43 @@ fn peers_a_failure_in_the_middle_says_what_is_open() {
     assert_eq!(database.sql("kamailio", count).trim(), "3");
 }
 
+/// Domains that only one tenant can have change their owners in one run.
+#[test]
+fn tenants_exchange_domains_and_take_those_of_a_removed_one() {
+    let host = Builder::new().start();
+    let tenant = |name: &str, domains: &str, code: u16| {
+        let text = format!("uri-domains = [{domains}]\ndefault-code = {code}\n");
+        write(&host, &format!("tenants/{name}.toml"), text);
+    };
+    let mut caller = host.udp(10);
+    let mut codes = || ["one", "two"].map(|name| answer(&mut caller, name)[..3].to_owned());
+    tenant("first", "\"one.example\"", 481);
+    tenant("second", "\"two.example\"", 482);
+    run(&host, "apply -f state --yes", 0);
+    assert_eq!(codes(), ["481", "482"]);
+    tenant("first", "\"two.example\"", 481);
+    tenant("second", "\"one.example\"", 482);
+    let said = run(&host, "apply -f state --yes", 0);
+    assert!(said.ends_with("done: 2 changes\n"), "{said}");
+    assert_eq!(codes(), ["482", "481"]);
+    assert!(host.run("audit").contains("tenants first, second"));
+    run(&host, "diff -f state --prune", 0);
+
+    tenant("second", "\"one.example\", \"two.example\"", 482);
+    fs::remove_file(host.folder().join("state/tenants/first.toml")).expect("it is there");
+    let said = run(&host, "apply -f state --yes", 1);
+    assert!(said.contains("first"), "{said}");
+    assert_eq!(codes(), ["482", "481"]);
+    run(&host, "apply -f state --yes --prune", 0);
+    assert_eq!(codes(), ["482", "482"]);
+    run(&host, "diff -f state --prune", 0);
+}
+
 /// All errors are reported, with file and line, before anything is changed.
 #[test]
 fn bad_files_change_nothing() {
-    let host = Builder::new()
-        .set("tenants.filed", "uri-domains = [\"filed.example\"]")
-        .start();
-    write_state(&host);
+    let filed = "uri-domains = [\"filed.example\"]";
+    let host = start(Builder::new().set("tenants.filed", filed));
     write(
         &host,
         "addresses.csv",

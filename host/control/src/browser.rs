@@ -88,6 +88,7 @@ pub(super) fn wrong_type(method: &Method, path: &str, headers: &HeaderMap) -> Op
             | "/v1/trusted"
             | "/v1/dispatcher/rows"
             | "/v1/stored-tenants/check"
+            | "/v1/stored-tenants/changes"
     );
     let wanted = match path.strip_prefix("/v1/policies/") {
         Some(rest) if *method == Method::POST && rest.ends_with("/try") => Some(&JSON[..1]),
@@ -274,6 +275,7 @@ mod tests {
                 "application/json",
                 false,
             ),
+            (Method::POST, "/v1/stored-tenants/changes", "", true),
             (Method::PUT, "/v1/addresses/7", "", true),
             // The router refuses the method.
             (Method::PUT, "/v1/addresses/import", "", false),

@@ -139,6 +139,7 @@ const TENANTS: &str = "/v1/tenants";
 const TENANT: &str = "/v1/tenants/{name}";
 const STORED: &str = "/v1/stored-tenants";
 const STORED_CHECK: &str = "/v1/stored-tenants/check";
+const STORED_CHANGES: &str = "/v1/stored-tenants/changes";
 const SOURCE: &str = "/v1/guard/{address}";
 const ROLLOUT: &str = "/v1/rollouts/{seat}";
 const TLS: &str = "/v1/tls/connections";
@@ -229,6 +230,16 @@ fn every_operation_matches_its_description() {
     let asked = (Some("application/json"), asked.as_bytes());
     let checked = host.ask(None, ("POST", STORED_CHECK, ""), asked, 200);
     assert_eq!(checked["errors"][0]["name"], "other");
+    host.ask(None, ("POST", STORED_CHANGES, ""), asked, 422);
+    for changes in [
+        json!({"put": {"third": "uri-domains = [\"third.example\"]"}}),
+        json!({"remove": ["third"]}),
+    ] {
+        let changes = changes.to_string();
+        let sent = (Some("application/json"), changes.as_bytes());
+        let changed = host.ask(None, ("POST", STORED_CHANGES, "?author=ann"), sent, 200);
+        assert_eq!(changed["names"], json!(["third"]));
+    }
     let settings = (
         Some("application/json"),
         &b"{\"settings\": {\"limit\": 5}}"[..],

@@ -33,6 +33,7 @@ const OPERATIONS: [fn(Routes) -> Routes; 69] = [
     tenant::Remove::operation,
     tenant::ListStored::operation,
     tenant::CheckTenants::operation,
+    tenant::ChangeTenants::operation,
     policy::Status::operation,
     policy::Push::operation,
     policy::put,

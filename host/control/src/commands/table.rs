@@ -109,6 +109,7 @@ macro_rules! command_table {
                 "rollout.show" => RolloutShow(rollout::ShowRollout),
                 "rollout.start" => RolloutStart(rollout::StartRollout),
                 "history.show" => HistoryShow(history::Show),
+                "tenant.change" => TenantChange(tenant::ChangeTenants),
                 "tenant.check" => TenantCheck(tenant::CheckTenants),
                 "tenant.put" => TenantPut(tenant::Put),
                 "tenant.remove" => TenantRemove(tenant::Remove),

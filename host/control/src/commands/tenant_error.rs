@@ -12,6 +12,7 @@ pub(super) fn fault(error: &TenantError) -> Fault {
         TenantError::InFile(_) | TenantError::Busy(_) => 409,
         TenantError::Changed(_) => 412,
         TenantError::Wrong(_)
+        | TenantError::Together(_)
         | TenantError::Settings(_)
         | TenantError::Altered(_)
         | TenantError::Registry(_) => 422,

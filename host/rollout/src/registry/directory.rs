@@ -35,6 +35,9 @@ pub enum TenantError {
     /// The configuration of the tenant is invalid.
     #[error("{}", shown(.0))]
     Wrong(Vec<Problem>),
+    /// Several tenants cannot be stored together: the name of each and what is wrong with it.
+    #[error("{}", named(.0))]
+    Together(Vec<(String, String)>),
     /// The settings cannot be stored.
     #[error(transparent)]
     Settings(#[from] SettingsTextError),
@@ -55,6 +58,9 @@ pub enum TenantError {
     #[error(transparent)]
     Registry(#[from] RegistryError),
 }
+
+/// A configuration, tenants that can be used together with its own, and what is wrong with others, by their names.
+type Together = (Arc<Config>, Vec<Arc<TenantConfig>>, Vec<(String, String)>);
 
 /// Most attempts to write the settings of a tenant that others change at the same time.
 const TRIES: usize = 5;
@@ -195,6 +201,57 @@ impl Registry {
         Ok(self.apply_all(&config).await?)
     }
 
+    /// Stores these sections of tenants and removes these tenants for all hosts of the database, all of it or nothing, and applies the result here.
+    /// So tenants can exchange what only one of them may have. Returns the names of all.
+    ///
+    /// # Errors
+    /// If the tenants cannot be used together with the others, one to be removed does not exist, or they cannot be stored; then nothing changes.
+    pub async fn change_tenants(
+        &self,
+        put: &BTreeMap<String, String>,
+        remove: &[String],
+        by: &str,
+    ) -> Result<Vec<String>, TenantError> {
+        let store = self.store()?;
+        for name in remove {
+            self.base(name)?;
+            self.stored_tenant(name).await?;
+        }
+        let (config, tenants, wrong) = self.parsed_together(put, remove).await?;
+        if !wrong.is_empty() {
+            return Err(TenantError::Together(wrong));
+        }
+        let texts = tenants.iter().filter_map(|tenant| {
+            let text = put.get(&tenant.name)?;
+            Some((&*tenant.name, without_secret(text, tenant.token.as_ref())))
+        });
+        let texts: Vec<_> = texts.collect();
+        let stays = texts.iter().map(|(name, text)| (*name, Some(&**text)));
+        let goes = remove.iter().filter(|name| !put.contains_key(*name));
+        let goes = goes.map(|name| (name.as_str(), None));
+        let changes: Vec<_> = stays.chain(goes).collect();
+        store.put_tenants(&changes, by).await?;
+        for (name, config) in &changes {
+            match config {
+                Some(_) => {
+                    tracing::info!(event = "tenant_stored", tenant = name, by, "tenant stored");
+                }
+                None => {
+                    tracing::info!(
+                        event = "tenant_removed",
+                        tenant = name,
+                        by,
+                        "tenant removed"
+                    );
+                }
+            }
+        }
+        let names = changes.iter().map(|(name, _)| (*name).to_owned());
+        let names = names.collect();
+        self.apply_all(&config).await?;
+        Ok(names)
+    }
+
     /// Returns a tenant as it is stored.
     ///
     /// # Errors
@@ -230,6 +287,16 @@ impl Registry {
         remove: &[String],
     ) -> Result<Vec<(String, String)>, TenantError> {
         self.store()?;
+        let (_, _, wrong) = self.parsed_together(put, remove).await?;
+        Ok(wrong)
+    }
+
+    /// The configuration, these sections of tenants validated together with the tenants that stay, and what is wrong with others.
+    async fn parsed_together(
+        &self,
+        put: &BTreeMap<String, String>,
+        remove: &[String],
+    ) -> Result<Together, TenantError> {
         let config = self.directory.base.lock().clone();
         let config = config.ok_or(TenantError::NoStore)?;
         let mut all = config.tenants.clone();
@@ -239,7 +306,7 @@ impl Registry {
             let usable = known.usable.iter().filter(|tenant| stays(&tenant.name));
             all.extend(usable.cloned());
         }
-        let mut wrong = Vec::new();
+        let (mut good, mut wrong) = (Vec::new(), Vec::new());
         for (name, section) in put {
             if config.tenants.iter().any(|tenant| tenant.name == *name) {
                 let error = TenantError::InFile(name.clone()).to_string();
@@ -255,11 +322,14 @@ impl Registry {
                 }
             };
             match self.tenants.check(&config, &tenant).await {
-                Ok(()) => all.push(tenant),
+                Ok(()) => {
+                    all.push(Arc::clone(&tenant));
+                    good.push(tenant);
+                }
                 Err(error) => wrong.push((name.clone(), error.to_string())),
             }
         }
-        Ok(wrong)
+        Ok((config, good, wrong))
     }
 
     /// Whether a tenant comes from the database.
@@ -361,6 +431,13 @@ impl Registry {
         *self.directory.base.lock() = Some(Arc::clone(config));
         Ok(fresh)
     }
+}
+
+fn named(wrong: &[(String, String)]) -> String {
+    let each = wrong
+        .iter()
+        .map(|(name, error)| format!("tenant {name}: {error}"));
+    each.collect::<Vec<_>>().join("; ")
 }
 
 fn shown(problems: &[Problem]) -> String {

@@ -1,6 +1,7 @@
 //! Tenants in the database, each as the text of its section in a configuration file.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use portcullis_database::{Failure, Link, ReadError, Record, Try};
 
@@ -75,37 +76,82 @@ impl Store {
         config: Option<&str>,
         by: &str,
     ) -> Result<(), StoreError> {
-        let row = "`portcullis_tenant` (`name`, `config`, `revision`, `changed_by`, `changed_at`) VALUES (?, NULL, 0, ?, ?)";
-        let update = "UPDATE `portcullis_tenant` SET `config` = ?, `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? \
-                      WHERE `name` = ?";
+        self.put_tenants(&[(name, config)], by).await
+    }
+
+    /// Stores tenants, or their removals: all of them or none.
+    ///
+    /// # Errors
+    /// When they cannot be written; then none is.
+    pub async fn put_tenants(
+        &self,
+        changes: &[(&str, Option<&str>)],
+        by: &str,
+    ) -> Result<(), StoreError> {
         let now = signed(now());
-        // The revision that the last try would make.
-        let next = AtomicU64::new(0);
+        let size = changes.iter().map(|(_, config)| config.map_or(0, str::len));
+        let size: usize = size.sum();
+        // The revisions that the last try would make.
+        let next: Vec<_> = changes.iter().map(|_| AtomicU64::new(0)).collect();
         let done = self.connections.retried(async |one: Try| {
-            let mut link = self.connections.take(self.patience(0)).await?;
-            let stored = (config, next.load(Ordering::Relaxed), by);
-            if one.may_be_done && is_stored(&mut link, name, stored).await? {
+            let mut link = self.connections.take(self.patience(size)).await?;
+            if one.may_be_done && are_stored(&mut link, changes, &next, by).await? {
                 link.release().await;
                 return Ok(());
             }
-            link.begin_write(None).await?;
-            let insert = link.dialect().insert_if_absent(row);
-            link.execute(&insert, &[name.into(), by.into(), now.into()])
-                .await?;
-            let values = [config.into(), by.into(), now.into(), name.into()];
-            link.execute(update, &values).await?;
-            let query = "SELECT `revision` FROM `portcullis_tenant` WHERE `name` = ?";
-            let revision = link
-                .row(query, &[name.into()], |row| row.integer(0))
-                .await?;
-            let revision = revision.flatten().unwrap_or(0);
-            next.store(revision.unsigned_abs(), Ordering::Relaxed);
-            link.commit().await?;
+            let writing = write(&mut link, changes, &next, (by, now));
+            self.whole(size, writing).await?;
             link.release().await;
             Ok::<_, Failure>(())
         });
         Ok(done.await?)
     }
+}
+
+/// The statements of a change, in one transaction. Notes the revisions that it makes.
+async fn write(
+    link: &mut Link,
+    changes: &[(&str, Option<&str>)],
+    next: &[AtomicU64],
+    (by, now): (&str, i64),
+) -> Result<(), Failure> {
+    let row = "`portcullis_tenant` (`name`, `config`, `revision`, `changed_by`, `changed_at`) VALUES (?, NULL, 0, ?, ?)";
+    let update = "UPDATE `portcullis_tenant` SET `config` = ?, `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? \
+                  WHERE `name` = ?";
+    let query = "SELECT `revision` FROM `portcullis_tenant` WHERE `name` = ?";
+    // The time limit covers all statements.
+    link.set_limit(Duration::MAX);
+    link.begin_write(None).await?;
+    for ((name, config), next) in changes.iter().zip(next) {
+        let (name, config) = (*name, *config);
+        let insert = link.dialect().insert_if_absent(row);
+        link.execute(&insert, &[name.into(), by.into(), now.into()])
+            .await?;
+        let values = [config.into(), by.into(), now.into(), name.into()];
+        link.execute(update, &values).await?;
+        let revision = link
+            .row(query, &[name.into()], |row| row.integer(0))
+            .await?;
+        let revision = revision.flatten().unwrap_or(0);
+        next.store(revision.unsigned_abs(), Ordering::Relaxed);
+    }
+    link.commit().await
+}
+
+/// Whether an earlier try has stored a change.
+async fn are_stored(
+    link: &mut Link,
+    changes: &[(&str, Option<&str>)],
+    next: &[AtomicU64],
+    by: &str,
+) -> Result<bool, Failure> {
+    for ((name, config), next) in changes.iter().zip(next) {
+        let stored = (*config, next.load(Ordering::Relaxed), by);
+        if !is_stored(link, name, stored).await? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Whether a tenant has this section with this revision of this author: an earlier try has stored it.

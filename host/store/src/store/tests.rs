@@ -391,6 +391,19 @@ async fn tenants_come_change_and_go_with_a_growing_revision() {
         (&None, "bob")
     );
     assert_eq!(store.tenants_mark().await.unwrap().revisions, 3);
+
+    let changes = [("acme", Some("a = 1")), ("beta", None), ("gamma", Some(""))];
+    store.put_tenants(&changes, "eve").await.unwrap();
+    let stored = store.tenants().await.unwrap();
+    let stored = stored
+        .iter()
+        .map(|one| (&*one.name, one.config.as_deref(), one.revision));
+    let expected = [
+        ("acme", Some("a = 1"), 3),
+        ("beta", None, 2),
+        ("gamma", Some(""), 1),
+    ];
+    assert!(stored.eq(expected));
 }
 
 #[tokio::test]

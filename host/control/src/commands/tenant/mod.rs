@@ -25,8 +25,8 @@ pub use reload::TenantsReload;
 pub(crate) use remove::Remove;
 pub(crate) use show::Show;
 pub use show::StoredTenant;
-pub(crate) use stored::{CheckTenants, ListStored};
-pub use stored::{StoredTenants, TenantProblem, TenantsChecked, TenantsToCheck};
+pub(crate) use stored::{ChangeTenants, CheckTenants, ListStored};
+pub use stored::{StoredTenants, TenantProblem, TenantsChanged, TenantsChecked, TenantsToCheck};
 
 /// The path of a tenant.
 const TENANT: &str = "/v1/tenants/{name}";

@@ -1,4 +1,4 @@
-//! `tenant.stored` and `tenant.check`, over HTTP: all stored tenants, and whether changes of them could be stored.
+//! `tenant.stored`, `tenant.check` and `tenant.change`, over HTTP: all stored tenants, and changes of several of them at once.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,9 @@ use axum::http::Method;
 use portcullis_rpc::Fault;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio::sync::OwnedSemaphorePermit;
 
-use super::{Dispatch, Procedure, StoredTenant, fault};
+use super::{Dispatch, Procedure, STORED, StoredTenant, TenantQuery, fault};
 use crate::Control;
 use crate::caller::Caller;
 use crate::http_server::whole;
@@ -23,7 +24,13 @@ const STORED_TENANTS: &str = "/v1/stored-tenants";
 const SOME: usize = 1_000;
 const MOST: usize = 10_000;
 
-/// The largest body of a check in bytes.
+/// Most names of tenants in the audit.
+const NAMED: usize = 5;
+
+/// Most tenants that are changed together: one transaction has them all.
+const TOGETHER: usize = 1_000;
+
+/// The largest body of a check, and of a change, in bytes.
 const MOST_BYTES: usize = 16 << 20;
 
 /// `tenant.stored`.
@@ -33,6 +40,10 @@ pub(crate) struct ListStored(StoredQuery);
 /// `tenant.check`.
 #[derive(Debug)]
 pub(crate) struct CheckTenants(TenantsToCheck);
+
+/// `tenant.change`.
+#[derive(Debug)]
+pub(crate) struct ChangeTenants(TenantsToCheck);
 
 /// The query that selects tenants.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -100,6 +111,40 @@ impl Procedure for ListStored {
     }
 }
 
+/// Tenants that were changed together.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct TenantsChanged {
+    /// Their names, those that were removed included.
+    pub names: Vec<String>,
+    /// Whether all workers use the new configuration.
+    pub live_on_all_workers: bool,
+}
+
+impl Procedure for ChangeTenants {
+    type Reply = TenantsChanged;
+
+    fn subject(&self) -> Option<String> {
+        let Self(TenantsToCheck { put, remove }) = self;
+        let names: Vec<_> = put.keys().chain(remove).map(String::as_str).collect();
+        let shown = &names[..names.len().min(NAMED)];
+        Some(match names.len() - shown.len() {
+            0 => format!("tenants {}", shown.join(", ")),
+            more => format!("tenants {} and {more} more", shown.join(", ")),
+        })
+    }
+
+    async fn execute(self, control: &Control, caller: &Caller) -> Result<TenantsChanged, Fault> {
+        let Self(TenantsToCheck { put, remove }) = self;
+        let (registry, by) = (&control.registry, caller.to_string());
+        let names = registry.change_tenants(&put, &remove, &by).await;
+        let names = names.map_err(|error| fault(&error))?;
+        Ok(TenantsChanged {
+            names,
+            live_on_all_workers: control.is_live().await,
+        })
+    }
+}
+
 impl Procedure for CheckTenants {
     type Reply = TenantsChecked;
 
@@ -153,6 +198,28 @@ impl CheckTenants {
     }
 }
 
+impl ChangeTenants {
+    /// `POST /v1/stored-tenants/changes`.
+    pub(crate) fn operation(routes: Routes) -> Routes {
+        let post = Operation::new::<TenantsChanged>(
+            Method::POST,
+            "/v1/stored-tenants/changes",
+            "changeTenants",
+            "Store and remove tenants, all of them or none: they may exchange what only one of them can have",
+        );
+        let post = post.query::<TenantQuery>(&[]).body(
+            "application/json",
+            schema_of::<TenantsToCheck>(),
+            "Sections to be stored, and tenants to be removed: 1000 together at most",
+        );
+        let post = post.answers(200, STORED);
+        routes.on(
+            post.refuses(&[400, 404, 408, 409, 413, 415, 422, 503]),
+            change,
+        )
+    }
+}
+
 async fn list(
     State(control): Api,
     Extension(caller): Extension<Caller>,
@@ -162,19 +229,47 @@ async fn list(
 }
 
 async fn check(State(control): Api, Extension(caller): Extension<Caller>, body: Body) -> Answer {
-    // Before anything of the body is read or kept.
-    caller.may(CheckTenants::NEEDS)?;
+    let (sent, room) = sent(&control, &caller, Purpose::Inspection, body).await?;
+    let checked = CheckTenants(sent).dispatch(&control, &caller).await;
+    drop(room);
+    answer(checked)
+}
+
+async fn change(
+    State(control): Api,
+    Extension(caller): Extension<Caller>,
+    Given(query): Given<TenantQuery>,
+    body: Body,
+) -> Answer {
+    let (sent, room) = sent(&control, &caller, Purpose::Transfer, body).await?;
+    let count = sent.put.len() + sent.remove.len();
+    if count > TOGETHER {
+        let text = format!("{count} tenants cannot be changed together: at most {TOGETHER}");
+        return Err(Fault::new(413, text).into());
+    }
+    let caller = caller.called(query.author);
+    let changed = ChangeTenants(sent).dispatch(&control, &caller).await;
+    drop(room);
+    answer(changed)
+}
+
+/// The changes in a body, and the room that it takes of all bodies together for as long as they are needed.
+async fn sent(
+    control: &Control,
+    caller: &Caller,
+    purpose: Purpose,
+    body: Body,
+) -> Result<(TenantsToCheck, OwnedSemaphorePermit), Fault> {
+    // Before anything of the body is read or kept. Both commands need the same role.
+    caller.may(ChangeTenants::NEEDS)?;
     caller.may_ask_about(None)?;
     let size = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
     let size = size.unwrap_or(usize::MAX).min(MOST_BYTES);
-    let purpose = Purpose::Inspection;
-    let room = control.room.acquire(&caller, purpose, size).await?;
+    let room = control.room.acquire(caller, purpose, size).await?;
     let bytes = whole(body, MOST_BYTES).await;
     let bytes =
         bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
     let sent = serde_json::from_slice(&bytes);
-    let sent: TenantsToCheck = sent.map_err(|error| Fault::new(400, error.to_string()))?;
-    let checked = CheckTenants(sent).dispatch(&control, &caller).await;
-    drop(room);
-    answer(checked)
+    let sent = sent.map_err(|error| Fault::new(400, error.to_string()))?;
+    Ok((sent, room))
 }

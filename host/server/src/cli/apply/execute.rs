@@ -5,7 +5,9 @@ use portcullis_address::{NewRow, NewTrusted};
 use portcullis_control::commands::Cell;
 use portcullis_control::commands::address::{AddressRow, RowsWereChanged};
 use portcullis_control::commands::policy::{PolicyInspection, Pushed};
-use portcullis_control::commands::tenant::{TenantChanged, TenantsChecked, TenantsToCheck};
+use portcullis_control::commands::tenant::{
+    TenantChanged, TenantsChanged, TenantsChecked, TenantsToCheck,
+};
 use portcullis_dispatcher::NewDestination;
 use portcullis_plan::{Action, Kind, Plan, Step};
 use serde::de::DeserializeOwned;
@@ -17,9 +19,9 @@ use super::desired::Desired;
 use super::mistakes::Mistakes;
 use super::tenants::TenantFile;
 use crate::cli::client::{Client, NoAnswer};
+use crate::cli::policy::not_everywhere;
 
 /// Most changes of addresses in one transaction.
-use crate::cli::policy::not_everywhere;
 const TOGETHER: usize = 5_000;
 
 /// So many bytes of sections are checked by one request.
@@ -152,10 +154,10 @@ pub(super) struct Execution<'p> {
     requests: u64,
     /// Which steps are done.
     done: Vec<bool>,
-}
-
     /// The policies that are not in effect on all hosts, and on which not.
     behind: Vec<String>,
+}
+
 impl<'p> Execution<'p> {
     /// # Errors
     /// If the system has no random numbers.
@@ -177,22 +179,22 @@ impl<'p> Execution<'p> {
             run: hex::encode(run),
             requests: 0,
             done: vec![false; plan.steps.len()],
+            behind: Vec::new(),
         })
     }
-            behind: Vec::new(),
 
     /// Which steps are done.
     pub(super) fn done(&self) -> &[bool] {
         &self.done
     }
 
-    /// Carries out all steps, until one fails.
-    ///
     /// The policies that were pushed and are not in effect on all hosts, and on which not: a line each.
     pub(super) fn behind(&self) -> &[String] {
         &self.behind
     }
 
+    /// Carries out all steps, until one fails.
+    ///
     /// # Errors
     /// The error of the step that failed, with its key.
     pub(super) fn run(&mut self) -> anyhow::Result<()> {
@@ -235,8 +237,8 @@ impl<'p> Execution<'p> {
         Ok(())
     }
 
-    /// Stores tenants. One that is refused because another one still has what it needs is tried again after the others, and if this does not
-    /// help, after the tenants that are removed.
+    /// Stores tenants. One that is refused because another one still has what it needs is tried again after the others. Those that need what others
+    /// of them have are stored in one transaction, if need be together with the tenants that are removed.
     fn put_tenants(&mut self) -> anyhow::Result<()> {
         let plan = self.plan;
         let of_tenants = |is_prune: bool| {
@@ -246,7 +248,7 @@ impl<'p> Execution<'p> {
             });
             steps.collect::<Vec<_>>()
         };
-        let mut removals = of_tenants(true);
+        let removals = of_tenants(true);
         let mut open = of_tenants(false);
         while !open.is_empty() {
             let before = open.len();
@@ -268,15 +270,47 @@ impl<'p> Execution<'p> {
             let Some(error) = first.filter(|_| open.len() == before) else {
                 continue;
             };
-            if removals.is_empty() {
+            if open.len() == 1 && removals.is_empty() {
                 return Err(error);
             }
-            for (at, step) in std::mem::take(&mut removals) {
-                self.one(step).map_err(|error| error.context(named(step)))?;
+            // They exchange what only one of them may have, or need what one has that is removed.
+            let mut together = std::mem::take(&mut open);
+            let changed = match self.change_tenants(&together) {
+                Err(error) if error.is::<NoAnswer>() => Err(error),
+                Err(_) if !removals.is_empty() => {
+                    together.extend(&removals);
+                    self.change_tenants(&together)
+                }
+                changed => changed,
+            };
+            changed.map_err(|error| {
+                let names: Vec<_> = together.iter().map(|(_, step)| step.key.as_str()).collect();
+                error.context(format!("tenants {} together", names.join(", ")))
+            })?;
+            for (at, _) in together {
                 self.mark(at..at + 1);
             }
         }
         Ok(())
+    }
+
+    /// Stores and removes tenants in one transaction.
+    fn change_tenants(&mut self, steps: &[(usize, &Step)]) -> anyhow::Result<()> {
+        let files = self.desired.tenants.as_deref().unwrap_or_default();
+        let mut changes = TenantsToCheck::default();
+        for (_, step) in steps {
+            match wanted(&step.action).and_then(|at| files.get(at)) {
+                Some(tenant) => {
+                    let (name, text) = (tenant.name.clone(), tenant.text.clone());
+                    changes.put.insert(name, text);
+                }
+                None => changes.remove.push(step.key.clone()),
+            }
+        }
+        let body = serde_json::to_vec(&changes)?;
+        let path = "/v1/stored-tenants/changes";
+        self.send::<TenantsChanged>("POST", path, &[], Some(&body))
+            .map(drop)
     }
 
     fn is_done(&self, at: usize) -> bool {
@@ -344,6 +378,9 @@ impl<'p> Execution<'p> {
                 crate::cli::print::clean(&warning)
             );
         }
+        if let Some(text) = not_everywhere(pushed.hosts.as_ref()) {
+            self.behind.push(format!("{}: {text}", named(step)));
+        }
         Ok(())
     }
 
@@ -378,9 +415,6 @@ impl<'p> Execution<'p> {
     fn change_addresses(&mut self, steps: &[&Step]) -> anyhow::Result<()> {
         let rows = self.desired.addresses.as_deref().unwrap_or_default();
         let existing = &self.actual.addresses;
-        if let Some(text) = not_everywhere(pushed.hosts.as_ref()) {
-            self.behind.push(format!("{}: {text}", named(step)));
-        }
         let (mut add, mut replace, mut remove) = (Vec::new(), Vec::new(), Vec::new());
         for step in steps {
             let read = |at: usize| -> anyhow::Result<&AddressRow> {
