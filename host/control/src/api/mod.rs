@@ -22,7 +22,7 @@ use crate::commands::{
 use crate::operation::{Operation, Routes};
 
 /// Every operation, in the order of the description.
-const OPERATIONS: [fn(Routes) -> Routes; 69] = [
+const OPERATIONS: [fn(Routes) -> Routes; 70] = [
     describe,
     trace::operation,
     events::operation,

@@ -1,7 +1,6 @@
 //! Tenants in the database, each as the text of its section in a configuration file.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use portcullis_database::{Failure, Link, ReadError, Record, Try};
 
@@ -94,13 +93,13 @@ impl Store {
         // The revisions that the last try would make.
         let next: Vec<_> = changes.iter().map(|_| AtomicU64::new(0)).collect();
         let done = self.connections.retried(async |one: Try| {
-            let mut link = self.connections.take(self.patience(size)).await?;
+            let mut link = self.connections.take(self.patience(0)).await?;
             if one.may_be_done && are_stored(&mut link, changes, &next, by).await? {
                 link.release().await;
                 return Ok(());
             }
-            let writing = write(&mut link, changes, &next, (by, now));
-            self.whole(size, writing).await?;
+            link.set_limit_of_all(self.patience(size));
+            write(&mut link, changes, &next, (by, now)).await?;
             link.release().await;
             Ok::<_, Failure>(())
         });
@@ -119,8 +118,6 @@ async fn write(
     let update = "UPDATE `portcullis_tenant` SET `config` = ?, `revision` = `revision` + 1, `changed_by` = ?, `changed_at` = ? \
                   WHERE `name` = ?";
     let query = "SELECT `revision` FROM `portcullis_tenant` WHERE `name` = ?";
-    // The time limit covers all statements.
-    link.set_limit(Duration::MAX);
     link.begin_write(None).await?;
     for ((name, config), next) in changes.iter().zip(next) {
         let (name, config) = (*name, *config);
