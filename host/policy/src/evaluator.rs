@@ -16,7 +16,6 @@ use crate::forwarding::Forwarding;
 use crate::host_state::HostState;
 use crate::idle_sandboxes::{IdleSandbox, IdleSandboxes};
 use crate::log_line::LogLine;
-use crate::look_ahead::Lines;
 use crate::module::Use;
 use crate::next_step::NextStep;
 use crate::policy::Policy;
@@ -30,13 +29,6 @@ use crate::wishes::Wishes;
 
 /// Number of idle sandboxes that an evaluator keeps by default, usually each of another policy.
 pub const KEPT: usize = 4;
-
-/// Number of sandboxes from which on [`Evaluator::look_ahead`] is worth its time.
-const CROWD: usize = 16;
-
-/// Where the sandbox of a policy is, until the next call.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SandboxPlace(usize);
 
 /// Calls policies, one request after the other. Each worker has its own. While policy and tables stay the same, a call changes no
 /// reference count.
@@ -261,44 +253,6 @@ impl Evaluator {
     /// How much of the policy's memory the last call wrote, in 64ths. `None` if no sandbox has been reset in place.
     pub fn written(&self) -> Option<u32> {
         self.written
-    }
-
-    /// Where the sandbox of this policy is, for [`Evaluator::look_ahead`].
-    #[inline]
-    pub fn place_of(&self, policy: &Policy) -> Option<SandboxPlace> {
-        self.idle.find(policy).map(SandboxPlace)
-    }
-
-    /// Whether there are so many sandboxes that most of their state is not in the nearest caches of the processor.
-    #[inline]
-    pub fn is_crowded(&self) -> bool {
-        self.idle.len() >= CROWD
-    }
-
-    /// Reads what calls in these sandboxes will read and write, so that the processor loads it for all of them at the same time: a call
-    /// alone would wait for one cache line after the other.
-    pub fn look_ahead(&self, places: &[SandboxPlace]) {
-        let mut lines = Lines::default();
-        let sandboxes = || {
-            let found = places.iter().map(|place| self.idle.at(place.0));
-            found.flatten()
-        };
-        for kept in sandboxes() {
-            kept.policy.loaded.read(&mut lines);
-            kept.scope.read(&mut lines);
-            kept.sandbox
-                .read(kept.policy.loaded.sandboxes.engine(), &mut lines);
-        }
-        for kept in sandboxes() {
-            kept.sandbox.read_state(&mut lines);
-        }
-        for kept in sandboxes() {
-            kept.sandbox.read_memory(&mut lines);
-        }
-        for kept in sandboxes() {
-            kept.policy.loaded.sandboxes.read_code(&mut lines);
-        }
-        lines.end();
     }
 
     /// Drops the idle sandboxes of policies that are not in use; `serving` passes those in use to its argument. Called between requests, so

@@ -84,28 +84,9 @@ impl IdleSandboxes {
         Some(at)
     }
 
-    /// The place of a sandbox of this policy.
-    pub(crate) fn find(&self, policy: &Policy) -> Option<usize> {
-        let (key, labels) = (policy.key(), &self.labels);
-        let found = self
-            .by_policy
-            .find(hash(key), |&at| labels[at].policy == key);
-        found.copied()
-    }
-
     /// The sandbox at a place.
     pub(crate) fn sandbox(&mut self, at: usize) -> &mut Sandbox {
         &mut self.places[at].sandbox
-    }
-
-    /// What is at a place.
-    pub(crate) fn at(&self, place: usize) -> Option<&IdleSandbox> {
-        self.places.get(place)
-    }
-
-    /// Number of sandboxes.
-    pub(crate) fn len(&self) -> usize {
-        self.places.len()
     }
 
     /// Makes the sandbox at a place idle: it is ready for the next call.

@@ -14,12 +14,11 @@
 //!
 //! | modules | content |
 //! |---|---|
-//! | `look_ahead` | reading memory before it is needed |
 //! | `limits`, `contract`, `verdict`, `next_step`, `forwarding`, `failed_attempts`, `failure`, `scope`, `standing`, `flow_state`, `wishes`, `host_state`, `tape`, `log_line`, `counters` with `fleet` | the terms of a call |
 //! | `ticker`, `engine` | the wasmtime engine and the clock that ends calls |
 //! | `problem`, `inspect`, `check` | what can be said about a file without compiling it |
 //! | `call_count`, `bulk_memory`, `reset` | rewriting of modules before they are compiled, and the reset of their instances |
-//! | `profile`, `hot_code` | fuel by function, and the machine code that calls execute |
+//! | `profile` | fuel by function |
 //! | `guest`, `call` | the data of a store and the host functions: one file for each interface of the contract |
 //! | `module`, `component`, `sandbox` | instances of both forms of a policy |
 //! | `trial_run`, `reuse`, `policy` with `warm`, `compile`, `shared_code`, `code_cache`, `runtime` | loading |
@@ -39,7 +38,7 @@ pub use decision::DecisionId;
 pub use digest::Digest;
 pub use edits::{Edit, Edits};
 pub use engine::Target;
-pub use evaluator::{Evaluator, KEPT, SandboxPlace};
+pub use evaluator::{Evaluator, KEPT};
 pub use failed_attempts::{Attempt, Cause, FailedAttempts, MAX_CONTACTS, TriedTarget};
 pub use failure::{Failure, FailureKind, Refused};
 pub use fleet::{FleetCounters, FleetItem, FleetTables};
@@ -98,7 +97,6 @@ mod flow_state;
 mod forwarding;
 mod guest;
 mod host_state;
-mod hot_code;
 mod idle_sandboxes;
 mod inspect;
 #[cfg(any(test, feature = "invariants"))]
@@ -107,7 +105,6 @@ pub mod invariants;
 mod lab;
 mod limits;
 mod log_line;
-mod look_ahead;
 mod module;
 mod names;
 mod next_step;

@@ -7,7 +7,6 @@ use std::time::Duration;
 use crate::digest::Digest;
 use crate::failure::Failure;
 use crate::inspect::Inspection;
-use crate::look_ahead::Lines;
 use crate::module::Use;
 use crate::problem::SettingsError;
 use crate::reset::NoReset;
@@ -172,15 +171,6 @@ impl Policy {
     /// A number that identifies the policy among all loaded policies.
     pub(crate) fn key(&self) -> usize {
         Arc::as_ptr(&self.loaded).addr()
-    }
-}
-
-impl Loaded {
-    /// Reads what a call reads of it.
-    pub(crate) fn read(&self, lines: &mut Lines) {
-        lines.read(Arc::as_ptr(&self.name).addr());
-        lines.read(self.limits.bounds.log_bytes);
-        lines.read(self.sandboxes.no_reset().is_some());
     }
 }
 

@@ -287,12 +287,12 @@ impl Runtime {
             code,
             origin,
         } = self.compiled(bytes, limits)?;
-        let mut sandboxes =
+        let sandboxes =
             Sandboxes::new(self.machine(), &code).map_err(|error| LoadProblem::Link {
                 cause: last(&error),
             })?;
         let exports = inspection.exported();
-        let (trial, trial_failure) = trial_run::run(&mut sandboxes, limits, settings, exports)?;
+        let (trial, trial_failure) = trial_run::run(&sandboxes, limits, settings, exports)?;
         Ok(Policy {
             loaded: Arc::new(Loaded {
                 name: name.into(),

@@ -11,9 +11,7 @@ use crate::call::{Bounds, Call};
 use crate::check::Checked;
 use crate::engine::Ticks;
 use crate::failure::{Failure, ReportedLimits, Stage};
-use crate::hot_code::HotCode;
 use crate::limits::Limits;
-use crate::look_ahead::Lines;
 use crate::module::Use;
 use crate::next_step::NextStep;
 use crate::profile::{Profile, Recorder};
@@ -46,7 +44,6 @@ pub(crate) struct Sandboxes {
     ticker: Arc<Ticker>,
     is_metered: bool,
     prepared: Prepared,
-    hot_code: HotCode,
 }
 
 enum Prepared {
@@ -104,13 +101,7 @@ impl Sandboxes {
             ticker: Arc::clone(ticker),
             is_metered: engine::is_metered(engine),
             prepared,
-            hot_code: HotCode::default(),
         })
-    }
-
-    /// The engine of the sandboxes.
-    pub(crate) fn engine(&self) -> &Engine {
-        &self.engine
     }
 
     /// Why sandboxes cannot be reset after a call; `None` if they can.
@@ -131,12 +122,7 @@ impl Sandboxes {
         let _running = self.ticker.begin();
         let mut store = self.store(state, limits);
         let outcome = match self.prepared.instantiate(&mut store, Use::Once) {
-            Ok(live) => {
-                if let Some(visited) = &mut store.data_mut().visited {
-                    visited.clear();
-                }
-                ask(&mut store, &live, limits, question)
-            }
+            Ok(live) => ask(&mut store, &live, limits, question),
             Err(error) => Err((
                 Stage::Instantiate,
                 Failure::read(&error, Stage::Instantiate, limits.reported),
@@ -144,29 +130,6 @@ impl Sandboxes {
         };
         let fuel = fuel_used(&store);
         (store.into_data(), outcome, fuel)
-    }
-
-    /// As [`Sandboxes::ask`], and notes the functions that the call enters: the calls for requests will enter many of them, too.
-    pub(crate) fn try_out<T>(
-        &mut self,
-        mut state: Data,
-        limits: &CallLimits,
-        question: Question<T>,
-    ) -> Outcome<T> {
-        state.visited = Some(Box::default());
-        let (mut state, outcome, _) = self.ask(state, limits, question);
-        if let (Some(visited), Prepared::Module(prepared)) = (&state.visited.take(), &self.prepared)
-        {
-            self.hot_code = HotCode::of(prepared.code(), visited);
-        }
-        outcome
-    }
-
-    /// Reads the machine code that most calls execute.
-    pub(crate) fn read_code(&self, lines: &mut Lines) {
-        if let Prepared::Module(prepared) = &self.prepared {
-            self.hot_code.read(prepared.code(), lines);
-        }
     }
 
     /// As [`Sandboxes::ask`], with a profile of the call; its deadline is that of the runtime. `None` if fuel is not metered.
@@ -276,31 +239,6 @@ impl Sandbox {
         &mut self.store.data_mut().call
     }
 
-    /// Reads what a call reads of it first.
-    pub(crate) fn read(&self, engine: &Engine, lines: &mut Lines) {
-        lines.read(self.calls);
-        lines.read(self.is_metered);
-        // The store keeps its engine beside the state of the call.
-        lines.read(Engine::same(self.store.engine(), engine));
-        if let Live::Module(live) = &self.live {
-            lines.read(live.is_resettable());
-        }
-    }
-
-    /// Reads the state of the call, which the next call writes.
-    pub(crate) fn read_state(&self, lines: &mut Lines) {
-        let state = self.store.data();
-        state.call.read(lines);
-        lines.read(state.written);
-    }
-
-    /// Reads the memory that the last call wrote: the next one writes most of it, too.
-    pub(crate) fn read_memory(&self, lines: &mut Lines) {
-        if let Live::Module(live) = &self.live {
-            live.read_memory(&self.store, lines);
-        }
-    }
-
     /// Makes a call. After a failure, the sandbox must be dropped.
     pub(crate) fn ask<T>(&mut self, limits: &CallLimits, question: Question<T>) -> Outcome<T> {
         let _running = self.ticker.begin();
@@ -333,7 +271,7 @@ impl Sandbox {
 
     /// Number of 64ths of its memory that the last call wrote, if the sandbox has been reset.
     pub(crate) fn written(&self) -> u32 {
-        self.store.data().written.count_ones()
+        self.store.data().written
     }
 
     /// How the sandbox is used.
@@ -424,11 +362,10 @@ fn ask<T>(
 fn start_clock(store: &mut Store<Data>, limits: &CallLimits) {
     let Ticks { first, then } = limits.ticks;
     store.data().call.end.set(first, then);
-    let state = store.data();
-    store.set_epoch_deadline(match state.profile.is_some() || state.visited.is_some() {
-        false => NEXT_WAKE,
+    store.set_epoch_deadline(match store.data().profile {
+        None => NEXT_WAKE,
         // The next check calls `continue_or_interrupt`, and so do all others.
-        true => 0,
+        Some(_) => 0,
     });
 }
 
@@ -444,17 +381,6 @@ fn continue_or_interrupt(mut store: StoreContextMut<'_, Data>) -> wasmtime::Resu
         let backtrace = WasmBacktrace::capture(&store);
         if let Some(recorder) = &mut store.data_mut().profile {
             recorder.check(left, backtrace.frames());
-        }
-    }
-    if let Some(visited) = &store.data().visited
-        && visited.has_room()
-    {
-        next = 0;
-        let backtrace = WasmBacktrace::capture(&store);
-        if let (Some(visited), Some(frame)) =
-            (&mut store.data_mut().visited, backtrace.frames().first())
-        {
-            visited.enter(frame.func_index());
         }
     }
     Ok(match store.data().call.end.is_ahead() {

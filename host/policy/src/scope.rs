@@ -10,7 +10,6 @@ use portcullis_sip::Routes;
 
 use crate::counters::Counters;
 use crate::forwarding::{MAX_TARGETS, Place, Refusal};
-use crate::look_ahead;
 use crate::settings::Settings;
 
 /// What the policies of a seat may query and change, and where they may send requests. Shared by all calls for one tenant.
@@ -92,19 +91,6 @@ impl Scope {
             settings: Arc::default(),
             crossings: AtomicU64::new(0),
         }
-    }
-
-    /// Reads what most calls read of it.
-    pub(crate) fn read(&self, lines: &mut look_ahead::Lines) {
-        lines.read(
-            self.groups
-                .as_deref()
-                .and_then(<[u32]>::first)
-                .copied()
-                .unwrap_or(0),
-        );
-        lines.read(self.crossings.load(Ordering::Relaxed));
-        lines.read(self.has_every_member);
     }
 
     /// Adds groups of the address table to the scope.

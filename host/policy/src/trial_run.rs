@@ -67,11 +67,11 @@ impl TrialRun {
     /// loop would occupy a worker on every call. Other failures of `decide` are only reported: they may be due to this request.
     fn decide(
         &self,
-        sandboxes: &mut Sandboxes,
+        sandboxes: &Sandboxes,
         settings: &Arc<Settings>,
     ) -> Result<Option<Failure>, LoadProblem> {
         let call = self.call(settings, Notes::default());
-        let outcome = sandboxes.try_out(call, &self.limits, Live::decide);
+        let outcome = sandboxes.ask(call, &self.limits, Live::decide).1;
         failure_of(outcome, |limit_ms| LoadProblem::Endless { limit_ms })
     }
 
@@ -122,7 +122,7 @@ fn failure_of<T>(
 /// # Errors
 /// If the policy cannot be used.
 pub(crate) fn run(
-    sandboxes: &mut Sandboxes,
+    sandboxes: &Sandboxes,
     limits: &Limits,
     settings: &Arc<Settings>,
     exports: Exports,

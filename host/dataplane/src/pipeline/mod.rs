@@ -147,12 +147,6 @@ impl Pipeline {
         self.judge.refresh();
     }
 
-    /// Reads what the decisions on these datagrams will need, so that the processor loads it for all of them at the same time. Changes
-    /// nothing.
-    pub(crate) fn look_ahead<'m>(&mut self, datagrams: impl Iterator<Item = &'m [u8]>) {
-        self.judge.look_ahead(datagrams);
-    }
-
     /// End of the last policy call: a clock that costs nothing and does not advance while no policy is called.
     pub fn judged_at(&self) -> Instant {
         self.judge.ended()

@@ -116,12 +116,6 @@ impl Tenants {
         self.named.get(at)
     }
 
-    /// The tenant that the request with this URI probably belongs to.
-    pub fn guess(&self, request_uri: &[u8]) -> Option<&Tenant> {
-        let at = self.selector.guess(request_uri)?;
-        self.named.get(at).map(|tenant| &**tenant)
-    }
-
     /// Whether a row of this group was written by the operator: no tenant may change rows of the group.
     pub fn is_operators(&self, group: u32) -> bool {
         self.edited.binary_search(&group).is_err()

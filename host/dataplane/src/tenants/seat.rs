@@ -189,11 +189,6 @@ impl Seat {
         self.breaker.admits(now)
     }
 
-    /// Reads what a decision reads of it.
-    pub fn read(&self) -> usize {
-        Arc::as_ptr(&self.scope).addr() ^ Arc::as_ptr(&self.config).addr()
-    }
-
     /// Notes that the policy decided on a request in a call that began at this time.
     #[inline]
     pub fn note_success(&self, asked: Instant) {

@@ -70,21 +70,6 @@ impl Selector {
             .or_else(|| self.by_group(request, table))
     }
 
-    /// The index of the tenant that a request with this URI probably belongs to: not for a decision, but for what prepares it. Only tenants
-    /// with a name of their own in the request URI are found.
-    #[inline]
-    pub fn guess(&self, request_uri: &[u8]) -> Option<usize> {
-        let behind = |bytes: &[u8], delimiter| {
-            let found = bytes.iter().position(|byte| *byte == delimiter);
-            found.map_or(0, |at| at + 1)
-        };
-        let rest = request_uri.get(behind(request_uri, b':')..)?;
-        let rest = rest.get(behind(rest, b'@')..)?;
-        let is_end = |byte: &u8| matches!(byte, b':' | b';' | b'?');
-        let end = rest.iter().position(is_end).unwrap_or(rest.len());
-        self.uri.exact.get(rest.get(..end)?).copied()
-    }
-
     fn by_local(&self, request: &Request) -> Option<usize> {
         if self.local.is_empty() {
             return None;
@@ -223,35 +208,6 @@ mod tests {
             table.push(row).unwrap();
         }
         table.build()
-    }
-
-    #[test]
-    fn a_guess_needs_nothing_but_the_uri() {
-        let config = Config::parse(TENANTS).unwrap();
-        let selector = Selector::new(config.tenants.iter().map(|tenant| &**tenant));
-        let guess = |uri: &str| {
-            let found = selector.guess(uri.as_bytes());
-            found.map_or("-", |at| config.tenants[at].name.as_str())
-        };
-        for uri in [
-            "sip:b.example",
-            "sips:x@b.example",
-            "sip:x:y@b.example:5061",
-            "sip:x@b.example;lr",
-            "sip:x@b.example?a=b",
-        ] {
-            assert_eq!(guess(uri), "b", "{uri}");
-        }
-        for uri in [
-            "",
-            "sip",
-            "sip:",
-            "sip:b.example@",
-            "sip:x@one.below.example",
-            "sip:x@c.example",
-        ] {
-            assert_eq!(guess(uri), "-", "{uri}");
-        }
     }
 
     #[test]

@@ -106,8 +106,6 @@ impl Worker {
                     return Turn::Failed(error);
                 }
             };
-            self.pipeline
-                .look_ahead((0..count).map(|nth| self.receiver.datagram(nth).0));
             // Only policy calls take long enough to check the time.
             let mut judged_at = self.pipeline.judged_at();
             let mut waits_since = None;

@@ -25,7 +25,6 @@ use crate::failed_attempts::FailedAttempts;
 use crate::forwarding::Forwarding;
 use crate::host_state::HostState;
 use crate::log_line::LogLine;
-use crate::look_ahead::Lines;
 use crate::scope::Scope;
 use crate::tape::{SideEffect, Tape};
 use crate::ticker::End;
@@ -173,25 +172,6 @@ impl Call {
         self.tape = notes.tape;
         self.decision = notes.decision;
         self.request = Some(request);
-    }
-
-    /// Reads what [`begin`](Self::begin) and the answers of host functions read and write.
-    pub(crate) fn read(&self, lines: &mut Lines) {
-        lines.read(self.request.is_some());
-        lines.read(Arc::as_ptr(&self.addresses).addr());
-        lines.read(Arc::as_ptr(&self.scope).addr());
-        lines.read(self.host.is_some());
-        lines.read(self.session.is_some());
-        lines.read(self.bounds.log_bytes);
-        lines.read(self.log.dropped());
-        lines.read(self.kept_log.is_some());
-        lines.read(self.has_tag);
-        lines.read(self.trusted_tags.len());
-        lines.read(self.moment.is_some());
-        lines.read(self.edits.is_empty());
-        lines.read(self.forwarding.is_some());
-        lines.read(self.tape.is_some());
-        lines.read(self.decision.is_some());
     }
 
     /// Ends the call and returns its request.

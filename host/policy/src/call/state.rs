@@ -5,7 +5,6 @@ use wasmtime::ResourceLimiter;
 use crate::call::Call;
 use crate::failure::Refused;
 use crate::guest::Guest;
-use crate::hot_code::Visited;
 use crate::profile::Recorder;
 
 /// Boxed, because it moves into a sandbox and back when the sandbox ends. One allocation serves all calls of an evaluator.
@@ -18,12 +17,10 @@ pub(crate) struct State {
     pub(crate) guest: Option<Guest>,
     /// Bytes of all linear memories of the sandbox together.
     pub(crate) memory: usize,
-    /// The cards of its memory that the last call of a module wrote, if it has been reset.
-    pub(crate) written: u64,
+    /// Number of 64ths of its memory that the last call of a module wrote, if it has been reset.
+    pub(crate) written: u32,
     /// Set if the call is profiled.
     pub(crate) profile: Option<Box<Recorder>>,
-    /// Set if the functions that the call enters are noted.
-    pub(crate) visited: Option<Box<Visited>>,
 }
 
 impl State {
@@ -35,7 +32,6 @@ impl State {
             memory: 0,
             written: 0,
             profile: None,
-            visited: None,
         }
     }
 }

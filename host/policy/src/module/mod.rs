@@ -23,7 +23,6 @@ use crate::engine;
 use crate::failure::{Failure, ReportedLimits, Stage};
 use crate::guest::Guest;
 use crate::inspect::{Inspection, Kind};
-use crate::look_ahead::Lines;
 use crate::names;
 use crate::next_step::NextStep;
 use crate::reset::{self, Marked, NoReset, Pristine, Resettable};
@@ -205,11 +204,6 @@ impl Prepared {
         })
     }
 
-    /// The compiled code.
-    pub(crate) fn code(&self) -> &wasmtime::Module {
-        self.pre.module()
-    }
-
     /// Why instances cannot be reset; `None` if they can.
     pub(crate) fn no_reset(&self) -> Option<NoReset> {
         self.no_reset
@@ -333,18 +327,6 @@ impl Live {
         }
     }
 
-    /// Whether it can be reset.
-    pub(crate) fn is_resettable(&self) -> bool {
-        self.reset.is_some()
-    }
-
-    /// Reads the memory that the last call wrote.
-    pub(crate) fn read_memory(&self, store: &Store<Data>, lines: &mut Lines) {
-        if let Some(reset) = &self.reset {
-            reset.memory.read(store, store.data().written, lines);
-        }
-    }
-
     /// Resets the instance after a successful call; false if it cannot be used again.
     pub(crate) fn reset(&self, store: &mut Store<Data>) -> bool {
         let Some(reset) = &self.reset else {
@@ -357,7 +339,7 @@ impl Live {
             return false;
         };
         let marks = module | guest.take_marks();
-        store.data_mut().written = marks;
+        store.data_mut().written = marks.count_ones();
         reset.memory.restore(store, marks)
     }
 }

@@ -9,10 +9,6 @@ use std::ops::Range;
 use wasmtime::{Memory, Store};
 
 use super::cards;
-use crate::look_ahead::Lines;
-
-/// Most cards that are read before a call: 8 KiB of a memory of one page.
-const MOST_READ: u32 = 8;
 
 /// The initial memory of an instance.
 pub(crate) struct Pristine {
@@ -41,18 +37,6 @@ impl Pristine {
         }
     }
 
-    /// Reads the marked cards, unless there are so many that reading them saves little of the time of a call that writes them.
-    pub(crate) fn read<T>(&self, store: &Store<T>, written: u64, lines: &mut Lines) {
-        if written.count_ones() > MOST_READ {
-            return;
-        }
-        let bytes = self.memory.data(store);
-        cards::each_range(written, self.size, |range| {
-            lines.read_all(self.image.part(&range));
-            lines.read_all(bytes.get(range).unwrap_or_default());
-        });
-    }
-
     /// Restores the marked cards; false if that is impossible because the memory has grown.
     pub(crate) fn restore<T>(&self, store: &mut Store<T>, written: u64) -> bool {
         let bytes = self.memory.data_mut(store);
@@ -77,13 +61,6 @@ impl Image {
         }
     }
 
-    /// The bytes that are not zero, within a range of the memory.
-    fn part(&self, range: &Range<usize>) -> &[u8] {
-        let from = range.start.saturating_sub(self.start);
-        let to = range.end.saturating_sub(self.start).min(self.bytes.len());
-        self.bytes.get(from..to).unwrap_or_default()
-    }
-
     /// Restores a range of the memory, which must be within bounds.
     fn restore(&self, memory: &mut [u8], range: Range<usize>) {
         let from = range.start.max(self.start);
@@ -105,17 +82,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-
-    #[test]
-    fn the_parts_of_an_image_are_those_of_the_memory() {
-        let image = Image::of(&[0, 0, 3, 4, 5, 0]);
-        let part = |range| image.part(&range).to_vec();
-        assert!(part(0..2).is_empty());
-        assert_eq!(part(0..3), [3]);
-        assert_eq!(part(3..6), [4, 5]);
-        assert!(part(5..6).is_empty());
-        assert_eq!(part(0..6), [3, 4, 5]);
-    }
 
     proptest! {
         #[test]

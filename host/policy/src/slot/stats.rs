@@ -78,12 +78,6 @@ impl Stats {
         self.note(worker, took);
     }
 
-    /// The total time of the calls by the worker with this number, in nanoseconds.
-    #[inline]
-    pub fn time_of(&self, worker: usize) -> u64 {
-        self.stripe(worker).nanoseconds.load(Ordering::Relaxed)
-    }
-
     /// Calls of `on-failure` that did not fail.
     pub fn steps(&self) -> u64 {
         self.sum(|stripe| &stripe.steps)
@@ -198,7 +192,6 @@ mod tests {
         assert_eq!(stats.steps(), 1);
         assert_eq!((stats.calls(), stats.all_failures()), (22, 1));
         assert_eq!(stats.time(), Duration::from_nanos(105));
-        assert_eq!([0, 1, 2].map(|worker| stats.time_of(worker)), [9, 49, 14]);
         assert_eq!(stats.durations().total(), 0);
         stats.note_durations();
         stats.record(3, &Ok(Verdict::Pass), Duration::from_micros(50));

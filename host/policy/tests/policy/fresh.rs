@@ -26,42 +26,6 @@ fn memory_is_reset() {
     stays_the_same("(data (i32.const 1000) \"\\07\")", body, 307, 1);
 }
 
-#[test]
-fn a_look_ahead_changes_nothing() {
-    let mut host = Host::new();
-    let policies: Vec<_> = (300..304)
-        .map(|code| {
-            host.load_text(&format!(
-                r#"(module (memory (export "memory") 1)
-                    (data (i32.const 16) "\01\00\00\00" "\00\00\00\00" "\40\00\00\00" "\00\00\00\00" "\00\00\00\00" "\00\00\00\00")
-                    (func (export "decide") (result i32)
-                        (i32.store16 (i32.const 20) (i32.add (i32.load8_u (i32.const 80)) (i32.const {code})))
-                        (i32.store8 (i32.const 80) (i32.const 1))
-                        i32.const 16))"#
-            ))
-        })
-        .collect();
-    assert!(host.evaluator.place_of(&policies[0]).is_none());
-    let mut places = Vec::new();
-    for _ in 0..3 {
-        host.evaluator.look_ahead(&places);
-        for (policy, code) in policies.iter().zip(300..) {
-            assert_eq!(host.ask(policy, invite()), Ok(reject(code, "")));
-        }
-        let evaluator = &host.evaluator;
-        places.extend(
-            policies
-                .iter()
-                .filter_map(|policy| evaluator.place_of(policy)),
-        );
-    }
-    // Sandboxes may have been evicted since they were found.
-    host.evaluator.keep_only(|_| {});
-    assert!(host.evaluator.place_of(&policies[0]).is_none());
-    assert_eq!(places.len(), 3 * policies.len());
-    host.evaluator.look_ahead(&places);
-}
-
 /// Calls write to different parts of the memory by different instructions, and each finds the memory of a new sandbox.
 #[test]
 fn every_written_part_of_memory_is_reset() {

@@ -2,7 +2,6 @@
 
 mod asking;
 mod judgement;
-mod look_ahead;
 mod pinned;
 mod surroundings;
 
@@ -101,14 +100,6 @@ impl Judge {
         });
         self.addresses.current();
         self.pinned.expire(Instant::now());
-    }
-
-    /// Reads what the decisions on these messages will need, if there are so many policies that this saves time ([`look_ahead`]).
-    pub(super) fn look_ahead<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) {
-        if self.evaluator.is_crowded() {
-            let tenants = self.tenants.load();
-            look_ahead::look_ahead(&self.evaluator, tenants, self.number, messages);
-        }
     }
 
     /// Whether there are tenants beside the operator.
