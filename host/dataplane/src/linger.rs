@@ -38,7 +38,7 @@ mod tests {
     #[tokio::test]
     async fn input_is_discarded_up_to_the_limit_or_the_end() {
         let (mut here, mut there) = duplex(2 * MOST_BYTES);
-        there.write_all(&vec![0; 100]).await.unwrap();
+        there.write_all(&[0; 100]).await.unwrap();
         there.shutdown().await.unwrap();
         discard_input(&mut here).await;
         assert_eq!(here.read(&mut [0; 1]).await.unwrap(), 0);

@@ -267,7 +267,7 @@ impl Peers {
                     }
                     Err(why) => Then::Refuse(why),
                 },
-                then => then,
+                other @ (Then::Nothing | Then::Greet(_) | Then::Refuse(_)) => other,
             };
             match then {
                 Then::Nothing | Then::Deliver(_) => {}

@@ -120,7 +120,7 @@ mod tests {
 
     fn chosen(table: &Table, own: u8, transaction: u64) -> SocketAddr {
         let peer = table.chosen_for(transaction, SHARED);
-        peer.map_or(addr(own), |peer| peer.addr)
+        peer.map_or_else(|| addr(own), |peer| peer.addr)
     }
 
     #[test]
