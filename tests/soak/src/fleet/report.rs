@@ -392,7 +392,7 @@ mod tests {
             is_cluster: true,
             ..plan()
         };
-        let mut good = idle(100_000, 400);
+        let mut good = idle(100_000, 300);
         good.check(&cluster);
         assert_eq!(good.broken, Vec::<String>::new());
     }
