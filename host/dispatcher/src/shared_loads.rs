@@ -24,9 +24,6 @@ const LOAD_AGAIN: u64 = 3_000;
 /// How long the end of a call is told, in milliseconds: the host that counts the call may hear the others some time after this one does.
 const END_TIME: u64 = 30_000;
 
-/// How long a host that hears others again waits for those that were there before, in milliseconds.
-const RETURN_TIME: u64 = 10_000;
-
 /// The second half of keys.
 const LOAD: u64 = 0;
 const END: u64 = 1;
@@ -50,19 +47,8 @@ pub(crate) struct SharedLoads {
     hosts: u32,
     /// Whether the other hosts are heard.
     is_heard: bool,
-    /// The hosts that are not all there again.
-    awaited: Option<Awaited>,
     /// Items for which there was no room.
     dropped: u64,
-}
-
-/// Hosts that were there before the others were not heard.
-#[derive(Clone, Copy, Debug)]
-struct Awaited {
-    /// How many, with this one.
-    hosts: u32,
-    /// Until when they are awaited, in milliseconds since 1970; `None` until the next look at the clock.
-    until: Option<u64>,
 }
 
 impl SharedLoads {
@@ -125,34 +111,9 @@ impl SharedLoads {
 
     /// Notes how many hosts take part, with this one; `None` if the others are not heard.
     pub(crate) fn set_hosts(&mut self, hosts: Option<usize>) {
-        let was_heard = std::mem::replace(&mut self.is_heard, hosts.is_some());
-        let before = self.hosts.max(self.awaited.map_or(0, |all| all.hosts));
-        match hosts {
-            None => {
-                self.hosts = before;
-                self.awaited = None;
-            }
-            Some(hosts) => {
-                self.hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
-                if self.hosts >= before {
-                    self.awaited = None;
-                } else if !was_heard {
-                    // The first one to reach an empty Redis finds nobody there, and must not take the room of all.
-                    self.awaited = Some(Awaited {
-                        hosts: before,
-                        until: None,
-                    });
-                }
-            }
-        }
-    }
-
-    /// Ends the wait for hosts that do not come back.
-    pub(crate) fn look_at_clock(&mut self, now: u64) {
-        if let Some(awaited) = &mut self.awaited
-            && *awaited.until.get_or_insert(now + RETURN_TIME) <= now
-        {
-            self.awaited = None;
+        self.is_heard = hosts.is_some();
+        if let Some(hosts) = hosts {
+            self.hosts = u32::try_from(hosts).unwrap_or(u32::MAX);
         }
     }
 
@@ -172,17 +133,12 @@ impl SharedLoads {
         self.dropped
     }
 
-    /// Lets the choice see the calls of the others. While they are not heard, or not all of them, each host has its share of `maxload`.
+    /// Lets the choice see the calls of the others. While they are not heard, each host has its share of `maxload`.
     pub(crate) fn publish(&self, sets: &Sets) {
-        let sharing = match (self.is_heard, self.awaited) {
-            (true, None) => None,
-            (true, Some(awaited)) => Some(awaited.hosts),
-            (false, _) => Some(self.hosts.max(1)),
-        };
         for (mark, load) in sets.loads() {
-            match sharing {
-                None => load.set_others(self.others.get(&mark).copied().unwrap_or(0), 1),
-                Some(hosts) => load.set_others(0, hosts),
+            match self.is_heard {
+                true => load.set_others(self.others.get(&mark).copied().unwrap_or(0), 1),
+                false => load.set_others(0, self.hosts.max(1)),
             }
         }
     }

@@ -188,6 +188,33 @@ fn peers_redis_has_the_sums_also_after_it_was_killed() {
 }
 
 #[test]
+fn peers_redis_that_has_lost_everything_does_not_make_the_first_host_the_only_one() {
+    let lease = Lease::new();
+    let mut redis = Redis::start(lease.addr(6, 6379));
+    let runtime = Runtime::new().unwrap();
+    let options = options(&redis);
+    let [one, other, third] = [1, 2, 3].map(|n| Host::start(&runtime, &options, n));
+    for host in [&one, &other, &third] {
+        host.waits_for_peers(Some(3));
+    }
+    redis.kill();
+    one.waits_for_peers(None);
+    let before = one.events.peers.lock().unwrap().len();
+    // Two hosts end meanwhile.
+    drop((other, third));
+    redis.restart();
+    let exchanges = one.status.exchanges();
+    one.waits_for_peers(Some(1));
+    assert!(
+        one.status.exchanges() > exchanges + 1,
+        "it has exchanged before"
+    );
+    // It has limited its share until the others counted as gone, and has not heard three hosts of which two are not there.
+    let peers = one.events.peers.lock().unwrap().clone();
+    assert_eq!(peers[before..], [Some(1)], "{peers:?}");
+}
+
+#[test]
 fn peers_redis_keys_of_others_are_named_and_left() {
     let lease = Lease::new();
     let redis = Redis::start(lease.addr(6, 6379));

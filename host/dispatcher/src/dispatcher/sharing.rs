@@ -41,7 +41,6 @@ impl Dispatcher {
             is_incomplete,
         } = sharing.ended.take();
         loads.note_ended(&numbers, is_incomplete);
-        loads.look_at_clock(unix);
         // A load of the sets begins without the calls of others.
         sharing.publish(&loads, &sets);
         loads.take(&sets, most, unix)

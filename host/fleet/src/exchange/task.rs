@@ -348,11 +348,14 @@ impl Exchange {
         }
     }
 
-    /// The other hosts are heard once all has been read, and not any more after some time without an exchange.
+    /// The other hosts are heard once all has been read and all of them are back, and not any more after some time without an exchange.
     fn listen(&mut self) {
         let silence = self.options.silence();
         if self.heard.is_some_and(|heard| heard.elapsed() <= silence) {
-            self.set_hosts(Some(self.present.hosts));
+            // The first host to reach a Redis that has lost everything finds nobody there. It must not take the shares of the others.
+            if self.hosts.is_some() || self.present.is_complete() {
+                self.set_hosts(Some(self.present.hosts));
+            }
         } else {
             self.present.lose();
             self.set_hosts(None);
@@ -469,6 +472,11 @@ impl Present {
         self.fewer = None;
     }
 
+    /// Whether Redis knows as many hosts as count.
+    fn is_complete(&self) -> bool {
+        self.fewer.is_none()
+    }
+
     /// The others are not heard any more.
     fn lose(&mut self) {
         self.fewer = None;
@@ -583,13 +591,16 @@ mod tests {
             [4, 4, 4, 3]
         );
         assert_eq!(see(2, 30), 3);
+        assert!(!present.is_complete());
         present.lose();
         present.see(2, absence, at(60));
         assert_eq!(
             present.hosts, 3,
             "it counts from when the others are heard again"
         );
+        assert!(!present.is_complete());
         present.see(2, absence, at(65));
         assert_eq!(present.hosts, 2);
+        assert!(present.is_complete());
     }
 }

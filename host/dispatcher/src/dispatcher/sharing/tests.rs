@@ -202,43 +202,18 @@ async fn a_gateway_that_is_removed_takes_its_calls_along_when_they_end() {
 }
 
 #[test]
-fn a_host_that_is_the_first_to_be_back_does_not_take_the_room_of_all() {
+fn the_calls_of_a_host_that_leaves_count_until_they_end_or_the_others_are_not_heard() {
     let mut hosts = Hosts::new(&[1, 1, 1]);
     (0..3_u8).for_each(|call| hosts.begin(0, FIRST, &[b'a', call]));
     hosts.exchange();
-    let set = |hosts: &Hosts, host: usize, count| hosts.hosts[host].set_hosts(count);
-    (0..3).for_each(|host| set(&hosts, host, None));
-    assert_eq!(hosts.chosen(0), [SECOND], "a third of 10 are 3");
-    // Redis is empty, and the others are not there yet.
-    for count in [1, 2] {
-        set(&hosts, 0, Some(count));
-        hosts.store(0, 100);
-        assert_eq!(hosts.chosen(0), [SECOND]);
-    }
-    set(&hosts, 0, Some(3));
-    hosts.exchange();
-    assert_eq!(hosts.chosen(0), [SECOND, FIRST]);
-    // Redis is lost again before all are back: the share is that of all.
-    set(&hosts, 0, None);
-    set(&hosts, 0, Some(1));
-    set(&hosts, 0, None);
-    assert_eq!(hosts.chosen(0), [SECOND]);
-    // The others have ended meanwhile.
-    set(&hosts, 0, Some(1));
-    let mut seconds = 0;
-    while hosts.chosen(0) == [SECOND] {
-        hosts.store(0, 100);
-        hosts.now += 1_000;
-        seconds += 1;
-        assert!(seconds < 20, "the others are awaited for ever");
-    }
-    assert!(seconds >= 10, "{seconds}");
-    // A host that leaves while it is heard changes nothing at once: what it has told ends.
-    set(&hosts, 1, Some(3));
-    set(&hosts, 1, Some(2));
+    hosts.hosts[1].set_hosts(Some(2));
     hosts.now += 1_000;
     hosts.exchange();
     assert_eq!(hosts.calls(1), [3, 0]);
+    hosts.hosts[0].set_hosts(None);
+    assert_eq!(hosts.chosen(0), [SECOND], "a third of 10 are 3");
+    hosts.hosts[0].set_hosts(Some(3));
+    assert_eq!(hosts.chosen(0), [SECOND, FIRST]);
 }
 
 #[test]
