@@ -54,8 +54,13 @@ impl Bucket {
         if let Peers::Heard { .. } = peers {
             self.join(now);
         }
+        let is_first = self.each == 0;
         self.each = each;
         self.burst = burst;
+        if is_first {
+            // The bound was not known when the others were heard.
+            self.due = self.due.min(now.saturating_add(self.most_missing(peers)));
+        }
         match peers {
             Peers::Heard { .. } => self.take_of_all(now),
             Peers::Silent { hosts } => self.take_of_share(hosts, now),
@@ -82,6 +87,8 @@ impl Bucket {
         if news == 0 {
             return;
         }
+        let most_missing = self.most_missing(peers);
+        let missing = missing.min(most_missing);
         // At most so much is missing of what each of the others has taken. Older tokens have come back.
         let possible = |hosts: u32, missing: u64| {
             let others = u64::from(hosts.max(2) - 1);
@@ -92,9 +99,7 @@ impl Bucket {
             Peers::Heard { hosts } => {
                 self.join(now);
                 let taken = taken.min(possible(hosts, missing.saturating_add(CLOCKS)));
-                let whole = self.whole(hosts);
-                let most = now.saturating_add(whole.saturating_mul(hosts.into()));
-                let most = most.saturating_add(MOST_OWED).max(self.due);
+                let most = now.saturating_add(most_missing).max(self.due);
                 self.due = self.due.max(now).saturating_add(taken).min(most);
             }
             Peers::Silent { hosts } => {
@@ -166,6 +171,13 @@ impl Bucket {
             self.forgotten = u64::MAX;
         }
         self.taken = self.taken.saturating_add(tokens);
+    }
+
+    /// The most that can be missing, in nanoseconds. Others say more only by an error, for example when a clock was set.
+    fn most_missing(&self, peers: Peers) -> u64 {
+        let (Peers::Heard { hosts } | Peers::Silent { hosts }) = peers;
+        let bursts = self.whole(hosts).saturating_mul(hosts.into());
+        bursts.saturating_add(MOST_OWED)
     }
 
     /// Nanoseconds of the tokens of all shares.

@@ -303,3 +303,17 @@ fn a_host_that_was_away_for_long_owes_no_more_than_an_empty_bucket() {
     late.hear(total + 50, REMEMBERED, heard, later);
     assert!(late.due <= later + CLOCKS, "{} {due}", late.due);
 }
+
+#[test]
+fn absurd_news_block_for_a_minute_and_the_bursts_of_all_hosts_at_most() {
+    for peers in [Peers::Heard { hosts: 2 }, Peers::Silent { hosts: 2 }] {
+        let at_most = NOW + MOST_OWED + 2 * 10 * SECOND;
+        let (mut used, mut fresh) = (Bucket::default(), Bucket::default());
+        assert!(used.take(SECOND, 10, peers, NOW));
+        for bucket in [&mut used, &mut fresh] {
+            bucket.hear(u64::MAX, u64::MAX, peers, NOW);
+            assert!(!bucket.take(SECOND, 10, peers, NOW));
+            assert!(bucket.take(SECOND, 10, peers, at_most), "{peers:?}");
+        }
+    }
+}
