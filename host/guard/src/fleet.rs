@@ -24,6 +24,9 @@ const COMMAND_TIME: u64 = LONGEST + 60_000;
 /// By how much longer this host uses the number of a command for its own bans, in milliseconds: no host may count it longer than this one.
 const OUTLIVES: u64 = 5_000;
 
+/// Sources for which there is room beyond those of bans: operators have banned or released them.
+const COMMANDS: usize = 1_024;
+
 /// How long the name of a host counts, and when the host tells it again, in milliseconds.
 const NAME_TIME: u64 = 60_000;
 const NAME_AGAIN: u64 = 20_000;
@@ -37,7 +40,7 @@ pub(crate) struct Fleet {
     ahead: i64,
     /// When the name is told next, in milliseconds since 1970.
     name_due: u64,
-    /// Most sources.
+    /// Most sources of bans.
     most: usize,
     known: BTreeMap<Prefix, Known>,
     /// The sources by the time from which nothing is known of them.
@@ -120,7 +123,7 @@ impl Known {
 }
 
 impl Fleet {
-    /// The bans of all hosts. Room for this many sources.
+    /// The bans of all hosts. Room for this many sources, and for some more that operators name.
     pub(crate) fn new(most: usize) -> Self {
         Self {
             host: HostId::new(),
@@ -338,10 +341,14 @@ impl Fleet {
 
     /// False if there is no room.
     fn set(&mut self, source: Prefix, known: Known, now: u64) -> bool {
-        if self.known.len() >= self.most {
+        let room = match known.number() {
+            0 => self.most,
+            _ => self.most.saturating_add(COMMANDS),
+        };
+        if self.known.len() >= room {
             self.forget_ended(now);
         }
-        if self.known.len() >= self.most && !self.known.contains_key(&source) {
+        if self.known.len() >= room && !self.known.contains_key(&source) {
             return false;
         }
         if let Some(before) = self.known.insert(source, known) {

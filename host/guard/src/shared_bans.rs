@@ -348,6 +348,25 @@ fn of_two_commands_that_cross_the_later_one_counts_by_the_clock_of_the_exchange(
 }
 
 #[test]
+fn a_command_has_room_when_bans_have_none() {
+    let mut fleet = Fleet::new(2);
+    let source = |number: u8| Prefix::of(IpAddr::from([192, 0, 2, number]));
+    for number in 1..=3 {
+        fleet.banned(source(number), Reason::Flood, BEGIN + 60_000, 60, BEGIN);
+    }
+    assert_eq!(fleet.counts().no_room, 1);
+    fleet.banned_by_operator(source(9), BEGIN + 60_000, 60, BEGIN);
+    assert_eq!(fleet.counts().no_room, 1);
+    let items = fleet.take("edge", 100, BEGIN);
+    let told = items.into_iter().filter_map(Told::of_item);
+    let told: Vec<_> = told.filter(|told| told.source() == source(9)).collect();
+    assert!(
+        matches!(told[..], [Told::Ban(_), Told::Command(_)]),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn a_host_where_the_source_is_exempt_releases_it_on_the_others() {
     let mut hosts = Hosts::new(&[0, 0]);
     hosts.ban(0, SCANNER);
