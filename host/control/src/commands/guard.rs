@@ -100,7 +100,7 @@ pub enum BanReach {
     Host,
     /// This one at once, and those that share bans within a second.
     Fleet,
-    /// This one at once, and those that share bans when Redis is reached again.
+    /// This one at once, and those that share bans when the exchange through Redis works again.
     Later,
 }
 
@@ -244,10 +244,13 @@ impl Procedure for Ban {
 
 impl BanReach {
     fn of(control: &Control, guard: &Guard) -> Self {
-        let exchange = control.exchange.as_ref();
-        match (guard.fleet_counts(), exchange) {
-            (Some(_), Some(exchange)) if exchange.health().hosts.is_some() => Self::Fleet,
-            (Some(_), Some(_)) => Self::Later,
+        let health = control.exchange.as_ref().map(|exchange| exchange.health());
+        match (guard.fleet_counts(), health) {
+            // Bans may wait for Redis although other parts of the exchange go on.
+            (Some(_), Some(health)) => match health.hosts.is_some() && health.trouble.is_none() {
+                true => Self::Fleet,
+                false => Self::Later,
+            },
             (Some(_) | None, _) => Self::Host,
         }
     }
