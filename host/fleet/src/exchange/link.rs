@@ -35,11 +35,8 @@ pub(super) struct Open {
 impl Link {
     /// Connects: where a cluster has referred to, to the primary of the sentinels, or to the next server.
     pub(super) async fn open(&mut self, options: &Options) -> Result<Open, Trouble> {
-        let servers = &options.servers;
-        let place = match self.moved.take() {
-            Some(moved) => moved,
-            None => servers[self.next % servers.len()].clone(),
-        };
+        let place = self.first_place(options);
+        self.moved = None;
         let Some(sentinel) = &options.sentinel else {
             let database = options.database;
             return connect(options, place, &options.credentials, database).await;
@@ -59,6 +56,13 @@ impl Link {
         })?;
         let primary = Place { host, port };
         connect(options, primary, &options.credentials, options.database).await
+    }
+
+    /// The server that the next connection leads to first.
+    pub(super) fn first_place(&self, options: &Options) -> Place {
+        let servers = &options.servers;
+        let listed = || servers[self.next % servers.len()].clone();
+        self.moved.clone().unwrap_or_else(listed)
     }
 
     /// Chooses where the next connection leads, after one has failed.

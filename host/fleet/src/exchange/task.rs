@@ -175,15 +175,14 @@ impl Exchange {
     /// One exchange. Returns whether there is more to send or to read.
     async fn exchange(&mut self) -> Result<bool, Trouble> {
         if self.open.is_none() {
+            let place = self.link.first_place(&self.options);
             let opening = self.link.open(&self.options);
             // A connection that takes long must not delay the news that the others are not heard.
             let opened = match self.hosts.and(self.heard) {
                 Some(heard) => timeout_at((heard + self.options.silence()).into(), opening).await,
                 None => Ok(opening.await),
             };
-            let silent = |_| Trouble::Silent {
-                place: self.options.servers[0].clone(),
-            };
+            let silent = |_| Trouble::Silent { place };
             self.open = Some(opened.map_err(silent)??);
             self.script = None;
         }
