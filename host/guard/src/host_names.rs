@@ -1,6 +1,6 @@
 //! The names of the hosts of a fleet, in pieces that fit where a ban fits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::shared_ban::{HostId, Item};
 
@@ -20,7 +20,11 @@ const MOST: usize = 1_024;
 
 /// The names of other hosts.
 #[derive(Debug, Default)]
-pub(crate) struct HostNames(BTreeMap<HostId, [[u8; PIECE]; PIECES]>);
+pub(crate) struct HostNames {
+    names: BTreeMap<HostId, [[u8; PIECE]; PIECES]>,
+    /// Those of them that do not tell their name any more. Bans of them may still be in force, so a name is kept until another one needs its room.
+    gone: BTreeSet<HostId>,
+}
 
 impl HostNames {
     /// Notes a piece of a name. False if this is none.
@@ -30,22 +34,40 @@ impl HostNames {
         };
         let (host, text) = key.split_at(8);
         let host = HostId(host.iter().fold(0, |id, byte| id << 8 | u64::from(*byte)));
-        let has_room = self.0.len() < MOST || self.0.contains_key(&host);
-        let piece = usize::from(piece);
+        let is_kept = self.names.contains_key(&host);
         // A value of 0 says that the item is gone.
-        if has_room && piece < PIECES && item.value != 0 {
-            let place = &mut self.0.entry(host).or_default()[piece];
-            place[..IN_KEY].copy_from_slice(text);
-            place[IN_KEY..].copy_from_slice(&item.value.to_be_bytes()[..IN_VALUE]);
+        if item.value == 0 {
+            if is_kept {
+                self.gone.insert(host);
+            }
+            return true;
         }
+        let piece = usize::from(piece);
+        if piece >= PIECES || !(is_kept || self.make_room()) {
+            return true;
+        }
+        self.gone.remove(&host);
+        let place = &mut self.names.entry(host).or_default()[piece];
+        place[..IN_KEY].copy_from_slice(text);
+        place[IN_KEY..].copy_from_slice(&item.value.to_be_bytes()[..IN_VALUE]);
         true
     }
 
     /// The name of a host, if the host has sent it. Text of another host: escape it.
     pub(crate) fn name(&self, host: HostId) -> Option<String> {
-        let bytes = self.0.get(&host)?.as_flattened();
+        let bytes = self.names.get(&host)?.as_flattened();
         let bytes = bytes.split(|byte| *byte == 0).next()?;
         (!bytes.is_empty()).then(|| String::from_utf8_lossy(bytes).into_owned())
+    }
+
+    /// Forgets the name of a host that is gone, if there is no room for another one. False if there is none.
+    fn make_room(&mut self) -> bool {
+        if self.names.len() >= MOST
+            && let Some(gone) = self.gone.pop_first()
+        {
+            self.names.remove(&gone);
+        }
+        self.names.len() < MOST
     }
 }
 
@@ -114,6 +136,32 @@ mod tests {
                 names.note(piece);
             });
         }
-        assert_eq!(names.0.len(), MOST);
+        assert_eq!(names.names.len(), MOST);
+    }
+
+    #[test]
+    fn the_name_of_a_host_that_is_gone_makes_room_for_another_one() {
+        let mut names = HostNames::default();
+        let note = |names: &mut HostNames, host: u64, value: u64| {
+            let piece = pieces(HostId(host), "edge", 9).next().unwrap();
+            names.note(Item {
+                value: piece.value * value,
+                ..piece
+            });
+        };
+        let last = MOST as u64;
+        (0..last).for_each(|host| note(&mut names, host, 1));
+        note(&mut names, last, 1);
+        assert_eq!(names.name(HostId(last)), None, "all others are there");
+        // Two are gone, and one of them comes back.
+        [7, 8].iter().for_each(|host| note(&mut names, *host, 0));
+        note(&mut names, 7, 1);
+        assert_eq!(names.name(HostId(8)).as_deref(), Some("edge"));
+        for host in [last, last + 1] {
+            note(&mut names, host, 1);
+        }
+        let known = [7, 8, last, last + 1].map(|host| names.name(HostId(host)).is_some());
+        assert_eq!(known, [true, false, true, false]);
+        assert!(names.gone.is_empty());
     }
 }
