@@ -9,7 +9,7 @@
 //! - [`Table`] is what workers see of it: immutable, and replaced as a whole.
 //! - [`Peers`] has the sockets. Its thread receives; workers send without it.
 //!
-//! No clock of another host matters. A host is alive if it returns a random number that it was sent within the last second, so an old packet proves
+//! No clock of another host matters. A host is alive if it returns a random number that it was sent with one of the last eight greetings, so an old packet proves
 //! nothing. Each process has a random number, its session, and counts what it sends: an envelope names both sessions and its count, and is refused if
 //! one of the sessions has ended or the count has been seen.
 

@@ -211,10 +211,22 @@ impl Other {
 
     /// Notes what a host says of itself, and whether it lives: only its process can return a challenge of the last seconds.
     fn hear(&mut self, head: &Head, hello: Hello, now: Instant) {
-        self.challenge = hello.challenge;
-        if !self.sent.contains(&Some(hello.returned)) {
+        let returned = Some(hello.returned);
+        let place = self.sent.iter().position(|sent| *sent == returned);
+        // A packet that comes late, or that somebody sends again, must not replace the challenge that the process expects back.
+        let is_known = self.is_alive(now) && self.session == Some(head.session);
+        if place.is_none() && is_known {
             return;
         }
+        self.challenge = hello.challenge;
+        let Some(place) = place else {
+            return;
+        };
+        // What was sent before that one is of no use any more, and a packet that returns it is an old one.
+        self.sent
+            .iter_mut()
+            .skip(place + 1)
+            .for_each(|it| *it = None);
         if self.session != Some(head.session) {
             self.session = Some(head.session);
             self.window = Window::default();
@@ -410,6 +422,25 @@ mod tests {
             refused(&one.received(&for_two, now)),
             Some(Refusal::Stranger)
         );
+    }
+
+    #[test]
+    fn a_repeated_packet_does_not_hide_a_host() {
+        let mut now = Instant::now();
+        let (mut one, mut two) = (roster(1, 11, &[[7; 16]]), roster(2, 22, &[[7; 16]]));
+        meet(&mut one, &mut two, now);
+        let old = greeting(&mut one, now);
+        for _ in 0..20 {
+            now += INTERVAL;
+            let packet = greeting(&mut one, now);
+            two.received(&packet, now);
+            two.received(&old, now);
+            let packet = greeting(&mut two, now);
+            one.received(&packet, now);
+            for roster in [&one, &two] {
+                assert_eq!(roster.table(now, &own()).count(), 1);
+            }
+        }
     }
 
     #[test]
