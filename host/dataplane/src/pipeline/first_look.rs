@@ -207,9 +207,9 @@ impl Pipeline {
 
     /// Passes a message to the transactions of this worker. `None` if the host is stateless.
     pub(super) fn belongs(&mut self, message: Message<'_>, arrival: &Arrival) -> Option<Belongs> {
-        let is_passed = self.is_passed;
+        let stays_here = self.stays_here;
         let (stateful, mut tools) = self.stateful()?;
-        Some(stateful.receive(message, arrival, is_passed, &mut tools))
+        Some(stateful.receive(message, arrival, stays_here, &mut tools))
     }
 
     /// Notes what a next hop says about its load, if this host has asked it. Whoever has received a request knows its branch and can forge a source,

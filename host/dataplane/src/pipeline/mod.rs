@@ -53,8 +53,8 @@ pub struct Pipeline {
     index: Index,
     /// The transactions; `None` with `mode = "stateless"`.
     stateful: Option<Box<Stateful>>,
-    /// Another host has received the message that is being handled: it is not passed to a third one.
-    is_passed: bool,
+    /// The message that is being handled is not passed to another host: another one has received it, or it was deferred here.
+    stays_here: bool,
 }
 
 /// The result of handling a message.
@@ -108,7 +108,7 @@ impl Pipeline {
                 }
                 RelayMode::Stateless => None,
             },
-            is_passed: false,
+            stays_here: false,
             shared,
         }
     }
@@ -179,9 +179,9 @@ impl Pipeline {
         arrival: &Arrival,
         out: &mut Vec<u8>,
     ) -> (Vec<u8>, Handled) {
-        self.is_passed = true;
+        self.stays_here = true;
         let handled = self.handle(bytes, Framing::Datagram, arrival, out);
-        self.is_passed = false;
+        self.stays_here = false;
         handled
     }
 
@@ -273,8 +273,12 @@ impl Pipeline {
 
     /// Decides on a deferred request.
     pub fn decide(&mut self, request: Request, out: &mut Vec<u8>) -> Option<Destination> {
-        // A copy of it may have been decided on, and a CANCEL may have come.
-        let name = match self.belongs(request.message(), &request.arrival) {
+        // A copy of it may have been decided on, and a CANCEL may have come. It stays at this host, which has looked at the others when it arrived:
+        // hosts that see each other differently for a moment would pass it to and fro.
+        self.stays_here = true;
+        let belongs = self.belongs(request.message(), &request.arrival);
+        self.stays_here = false;
+        let name = match belongs {
             None | Some(Belongs::Stateless | Belongs::Again) => None,
             Some(Belongs::New(name)) => Some(name),
             Some(Belongs::Handled | Belongs::Dropped(_)) => return None,

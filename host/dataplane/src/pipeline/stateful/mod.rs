@@ -166,16 +166,16 @@ impl Stateful {
         }
     }
 
-    /// Passes a message to the transactions: a response, or a request that has passed the first look. `is_passed` says that another host has
-    /// received it.
+    /// Passes a message to the transactions: a response, or a request that has passed the first look. With `stays_here`, it is not passed
+    /// to another host.
     pub(super) fn receive(
         &mut self,
         message: Message<'_>,
         arrival: &Arrival,
-        is_passed: bool,
+        stays_here: bool,
         tools: &mut Tools<'_>,
     ) -> Belongs {
-        let belongs = self.received(message, arrival, is_passed, &tools.relaying);
+        let belongs = self.received(message, arrival, stays_here, &tools.relaying);
         self.retry_after = members::retry_after(message);
         self.settle(tools, None);
         self.retry_after = None;
@@ -186,13 +186,13 @@ impl Stateful {
         &mut self,
         message: Message<'_>,
         arrival: &Arrival,
-        is_passed: bool,
+        stays_here: bool,
         relaying: &Relaying<'_>,
     ) -> Belongs {
         let now = self.now();
         let counters = &relaying.counters().transactions;
         let receipt = self.transactions.receive(now, message, arrival);
-        let others = relaying.among_hosts().filter(|_| !is_passed);
+        let others = relaying.among_hosts().filter(|_| !stays_here);
         if let Some(others) = others
             && others.pass_answer(receipt, message, arrival, &mut self.draft)
         {
