@@ -128,6 +128,18 @@ impl Unproved {
         }
     }
 
+    /// Takes back what [`Unproved::received`] has noted: the datagram was passed to another host, which notes it as well.
+    pub fn passed_on(&self, ip: IpAddr, bytes: usize, now: Instant) {
+        let Some(allowed) = &self.allowed else {
+            return;
+        };
+        let (now, hash) = (self.clock.at(now), self.hash(ip));
+        if !self.is_proved(hash, now) {
+            let balance = &self.account(hash).balance;
+            let _is_there = balance.spend(now, short(bytes), allowed);
+        }
+    }
+
     /// Whether a datagram of this many bytes may be sent to this source; if so, it counts.
     #[inline]
     pub fn may_send(&self, ip: IpAddr, bytes: usize, now: Instant) -> bool {
@@ -256,6 +268,19 @@ mod tests {
         assert!(all.may_send(ip(1), 128, now + Duration::from_secs(1)));
         assert!(!all.may_send(ip(1), 1, now + Duration::from_secs(1)));
         assert!(all.may_send(ip(2), 1_024, now), "another source");
+    }
+
+    #[test]
+    fn a_datagram_that_was_passed_to_another_host_pays_for_nothing_here() {
+        let (all, now) = accounts(1_024, 0);
+        all.received(ip(1), 3_000, now);
+        all.passed_on(ip(1), 3_000, now);
+        assert!(!all.may_send(ip(1), 1_025, now));
+        assert!(all.may_send(ip(1), 1_024, now));
+        // There is nothing left to take back.
+        all.passed_on(ip(1), 3_000, now);
+        all.received(ip(1), 500, now);
+        assert!(all.may_send(ip(1), 500, now));
     }
 
     #[test]

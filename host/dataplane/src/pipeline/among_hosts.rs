@@ -1,18 +1,20 @@
 //! Messages of transactions that other hosts have, which share the addresses of this one.
 
+use std::time::Instant;
+
 use portcullis_metrics::WorkerCounters;
 use portcullis_peers::{Carried, Passing, Peer, Peers, Socket};
-use portcullis_sip::{Arrival, Message, Proxy, StartLine, Transport};
+use portcullis_sip::{Arrival, Message, StartLine, Transport};
 use portcullis_transaction::Receipt;
 
+use crate::shared::Shared;
 use crate::transport::Bound;
 
 /// What passing a message to another host needs.
 #[derive(Clone, Copy)]
 pub(super) struct AmongHosts<'p> {
     pub(super) peers: &'p Peers,
-    pub(super) listen: &'p [Bound],
-    pub(super) proxy: &'p Proxy,
+    pub(super) shared: &'p Shared,
     pub(super) counters: &'p WorkerCounters,
 }
 
@@ -32,8 +34,8 @@ impl AmongHosts<'_> {
         let Some(socket) = self.socket_of(arrival) else {
             return false;
         };
-        let (Some(tag), Ok(branch)) = (self.proxy.tag_of(message), self.proxy.branch_of(message))
-        else {
+        let proxy = &self.shared.proxy;
+        let (Some(tag), Ok(branch)) = (proxy.tag_of(message), proxy.branch_of(message)) else {
             return false;
         };
         let table = self.peers.table();
@@ -61,7 +63,7 @@ impl AmongHosts<'_> {
         }
         let name = match receipt {
             Receipt::New(name) => Some(name),
-            Receipt::Stateless => self.proxy.name_of(message, arrival),
+            Receipt::Stateless => self.shared.proxy.name_of(message, arrival),
             Receipt::Handled
             | Receipt::Again
             | Receipt::Stray
@@ -92,12 +94,23 @@ impl AmongHosts<'_> {
         match self.peers.pass(peer, carried, draft) {
             Passing::Done => {
                 count();
+                self.owes_nothing(carried);
                 true
             }
             Passing::Failed => {
                 self.counters.transactions.not_to_hosts.inc();
                 false
             }
+        }
+    }
+
+    /// Notes that this host sends nothing back for a datagram. The other host does, and has it in its account of what may go to the source: whoever
+    /// forges the source must not get two answers for it.
+    fn owes_nothing(&self, carried: Carried<'_>) {
+        let source = carried.source.ip();
+        if !self.shared.config.guard.is_exempt(source) {
+            let unproved = &self.shared.unproved;
+            unproved.passed_on(source, carried.bytes.len(), Instant::now());
         }
     }
 
@@ -108,7 +121,8 @@ impl AmongHosts<'_> {
         }
         let is_it =
             |bound: &Bound| bound.transport == Transport::Udp && bound.addr == arrival.local;
-        self.peers.socket(self.listen.iter().position(is_it)?)
+        self.peers
+            .socket(self.shared.listen.iter().position(is_it)?)
     }
 }
 

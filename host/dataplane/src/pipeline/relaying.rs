@@ -59,8 +59,7 @@ impl<'p> Relaying<'p> {
         let peers = self.shared.peers.as_deref()?;
         Some(AmongHosts {
             peers,
-            listen: &self.shared.listen,
-            proxy: &self.shared.proxy,
+            shared: self.shared,
             counters: self.counters(),
         })
     }
