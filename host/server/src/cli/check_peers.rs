@@ -37,6 +37,12 @@ pub(super) fn check(config: &Config) -> Vec<Finding> {
             "`peers-listen` with `mode = \"stateless\"` in [relay]: without transactions there is nothing to pass".to_owned(),
         ));
     }
+    let is_reachable = |host: &&SocketAddr| host.is_ipv4() == listen.is_ipv4();
+    if let Some(host) = peers.hosts.iter().find(|host| !is_reachable(host)) {
+        findings.push(Finding::Wrong(format!(
+            "`peers` names {host}, and nothing can be sent there from `peers-listen = \"{listen}\"`: write addresses of one family, IPv4 or IPv6"
+        )));
+    }
     let others = peers.hosts.iter().filter(|host| **host != listen).count();
     findings.push(match others {
         0 => Finding::Odd(
@@ -64,6 +70,16 @@ fn is_public(ip: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hosts_of_two_families_are_wrong() {
+        let text = "[fleet]\npeers-listen = \"127.0.0.1:5070\"\npeers = [\"127.0.0.2:5070\", \"[fd00::2]:5070\"]\n";
+        let findings = check(&Config::parse(text).unwrap());
+        let mut findings = findings.iter().map(Finding::as_json);
+        let wrong = findings.find(|it| it["kind"] == "error").unwrap();
+        let said = wrong["text"].as_str().unwrap();
+        assert!(said.starts_with("`peers` names [fd00::2]:5070"), "{said}");
+    }
 
     #[test]
     fn internal_networks_are_not_public() {
