@@ -29,7 +29,9 @@ fn host() -> Host {
     let folder = tempfile::tempdir().expect("a temporary directory").keep();
     let gateways = folder.join("dispatcher.list");
     fs::write(&gateways, "1 sip:192.0.2.2\n").expect("a list of gateways");
-    let host = Builder::new()
+    let builder = Builder::new();
+    let peers_listen = builder.lease().addr(1, 5070);
+    let host = builder
         .set("policy", &format!("cache = {:?}", folder.join("compiled")))
         .set("records", &format!("file = {:?}", folder.join("r.jsonl")))
         .set("records", &format!("calls = {:?}", folder.join("c.jsonl")))
@@ -39,6 +41,7 @@ fn host() -> Host {
         .set("dispatcher", &format!("file = {gateways:?}"))
         .set("dispatcher", "ping = \"0s\"")
         .set("fleet", "announce = true")
+        .set("fleet", &format!("peers-listen = \"{peers_listen}\""))
         // Nobody listens there.
         .set("fleet.redis", "url = \"redis://127.0.0.1:1\"")
         .start();
