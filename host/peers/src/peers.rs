@@ -197,7 +197,7 @@ impl Peers {
         }
     }
 
-    /// Ends the exchange: another process of this host takes over. That happens within [`TURN`].
+    /// Ends the exchange: another process of this host takes over. That happens within 50 ms.
     pub fn close(&self) {
         self.is_closed.store(true, Ordering::Relaxed);
         self.table.store(Arc::default());
