@@ -20,7 +20,8 @@ use crate::{DatabaseUrls, Failure, Name};
 /// Longest pause between two looks at a database that answers, whatever the intervals of those that follow its tables.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The looks of this process. Those that follow tables of the same servers share them, whatever connections they have.
+/// The looks of this process. Those that follow tables of the same servers share them, whatever connections they have; those of a file share them
+/// within a pool, because what SQLite says depends on the connection that asks.
 static ALL: Mutex<Vec<Weak<Looks>>> = Mutex::new(Vec::new());
 
 /// The answer to one question about all followed tables of a database.
@@ -34,6 +35,8 @@ pub struct Looked {
 /// The looks at one database.
 pub(super) struct Looks {
     urls: DatabaseUrls,
+    /// The pool whose connections look, if the database is a file.
+    pool: Option<Connections>,
     /// The followed tables, and how many follow each.
     tables: Mutex<BTreeMap<Name, usize>>,
     latest: watch::Sender<Arc<Looked>>,
@@ -94,7 +97,11 @@ impl Looks {
         let mut all = ALL.lock();
         all.retain(|looks| looks.strong_count() > 0);
         let mut known = all.iter().filter_map(Weak::upgrade);
-        if let Some(known) = known.find(|known| known.urls == *urls) {
+        let is_shared = |known: &Looks| match &known.pool {
+            Some(pool) => pool.is_pool_of(connections),
+            None => known.urls == *urls,
+        };
+        if let Some(known) = known.find(|known| is_shared(known)) {
             return known;
         }
         let nothing = Looked {
@@ -103,6 +110,7 @@ impl Looks {
         };
         let looks = Arc::new(Self {
             urls: urls.clone(),
+            pool: urls.file().map(|_| connections.clone()),
             tables: Mutex::default(),
             latest: watch::Sender::new(Arc::new(nothing)),
             interval: Mutex::new(LONGEST),

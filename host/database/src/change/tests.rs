@@ -33,20 +33,20 @@ async fn next(follower: &mut Follower) -> Arc<Looked> {
 }
 
 #[tokio::test]
-async fn all_followers_of_a_database_share_each_look() {
+async fn all_followers_of_a_pool_share_each_look() {
     let folder = tempfile::tempdir().unwrap();
-    let one = connections(&folder);
-    make(&one, "rows").await;
-    // Another pool of the same database.
-    let other = Connections::kept(one.urls().clone());
-    let mut first = TableWatch::new(one.clone(), Name::known("first"));
-    let mut second = TableWatch::new(other.clone(), Name::known("second"));
-    let mut followers = [one.clone(), other.clone(), one.clone()]
-        .map(|connections| Follower::of_table(connections, POLL));
+    let pool = connections(&folder);
+    make(&pool, "rows").await;
+    // Another pool of the same file. SQLite reports to each connection the writes of the others.
+    let other = Connections::kept(pool.urls().clone());
+    let mut first = TableWatch::new(pool.clone(), Name::known("first"));
+    let mut second = TableWatch::new(pool.clone(), Name::known("second"));
+    let mut apart = Follower::of_table(other.clone(), POLL);
+    let mut followers = [(); 3].map(|()| Follower::of_table(pool.clone(), POLL));
     for number in 1..5 {
         let [a, b, c] = &mut followers;
-        let (a, b, c) = tokio::join!(next(a), next(b), next(c));
-        assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&b, &c));
+        let (a, b, c, apart) = tokio::join!(next(a), next(b), next(c), next(&mut apart));
+        assert!(Arc::ptr_eq(&a, &b) && Arc::ptr_eq(&b, &c) && !Arc::ptr_eq(&a, &apart));
         assert_eq!(a.number(), number);
         let expected = match number {
             1 | 3 => Look::Changed,
@@ -55,7 +55,7 @@ async fn all_followers_of_a_database_share_each_look() {
         assert_eq!(first.compare(&a), Ok(expected), "{number}");
         assert_eq!(second.compare(&a), Ok(expected), "{number}");
         if number == 2 {
-            make(&one, "more").await;
+            make(&other, "more").await;
         }
     }
 }

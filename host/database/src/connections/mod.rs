@@ -75,6 +75,11 @@ impl Connections {
         self.shared.url()
     }
 
+    /// Whether both are of one pool.
+    pub(crate) fn is_pool_of(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shared, &other.shared)
+    }
+
     /// The servers of the database.
     pub fn urls(&self) -> &DatabaseUrls {
         self.shared.servers.urls()
