@@ -97,7 +97,7 @@ impl Looks {
         let mut all = ALL.lock();
         all.retain(|looks| looks.strong_count() > 0);
         let mut known = all.iter().filter_map(Weak::upgrade);
-        let is_shared = |known: &Looks| match &known.pool {
+        let is_shared = |known: &Self| match &known.pool {
             Some(pool) => pool.is_pool_of(connections),
             None => known.urls == *urls,
         };
