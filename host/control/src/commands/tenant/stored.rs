@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::body::{Body, HttpBody as _};
+use axum::body::Body;
 use axum::extract::{Extension, State};
 use axum::http::Method;
 use portcullis_rpc::Fault;
@@ -12,8 +12,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Dispatch, Procedure, STORED, StoredTenant, TenantQuery, fault};
 use crate::Control;
+use crate::body::read_body;
 use crate::caller::Caller;
-use crate::http_server::whole;
+
 use crate::operation::{Answer, Api, Given, Operation, Routes, answer, limit, schema_of};
 use crate::room::Purpose;
 
@@ -263,12 +264,7 @@ async fn sent(
     // Before anything of the body is read or kept. Both commands need the same role.
     caller.may(ChangeTenants::NEEDS)?;
     caller.may_ask_about(None)?;
-    let size = usize::try_from(body.size_hint().upper().unwrap_or(u64::MAX));
-    let size = size.unwrap_or(usize::MAX).min(MOST_BYTES);
-    let room = control.room.acquire(caller, purpose, size).await?;
-    let bytes = whole(body, MOST_BYTES).await;
-    let bytes =
-        bytes.map_err(|(status, text)| Fault::new(status.as_u16().into(), text.trim_end()))?;
+    let (bytes, room) = read_body(&control.room, caller, purpose, body, MOST_BYTES).await?;
     let sent = serde_json::from_slice(&bytes);
     let sent = sent.map_err(|error| Fault::new(400, error.to_string()))?;
     Ok((sent, room))
